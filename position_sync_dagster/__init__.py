@@ -70,6 +70,7 @@ _HOMES = {
         "UnknownNameError",
         "UnknownRequestError",
         "UnknownStrategyError",
+        "UnreadableSourceError",
         "UserError",
     ),
     "gateway.connection": ("GatewayConnection", "IBConnectionManager"),

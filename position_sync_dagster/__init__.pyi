@@ -72,6 +72,7 @@ from position_sync_dagster.errors import UnknownLegError as UnknownLegError
 from position_sync_dagster.errors import UnknownNameError as UnknownNameError
 from position_sync_dagster.errors import UnknownRequestError as UnknownRequestError
 from position_sync_dagster.errors import UnknownStrategyError as UnknownStrategyError
+from position_sync_dagster.errors import UnreadableSourceError as UnreadableSourceError
 from position_sync_dagster.errors import UserError as UserError
 from position_sync_dagster.gateway.connection import GatewayConnection as GatewayConnection
 from position_sync_dagster.gateway.connection import IBConnectionManager as IBConnectionManager

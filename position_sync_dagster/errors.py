@@ -151,10 +151,17 @@ class TooManyAccountsError(GatewayError, ConnectionError):
     """The login has more accounts than this program serves."""
 
 
+# Sources of stated positions.
+
+
+class UnreadableSourceError(PositionSyncError):
+    """A source of stated positions cannot be read: a past day may lack rows."""
+
+
 # Statements of the broker.
 
 
-class StatementError(PositionSyncError):
+class StatementError(UnreadableSourceError):
     """A statement cannot be read; the message names its file."""
 
     page = "docs/do/statements.md"
@@ -164,7 +171,7 @@ class ForeignStatementError(StatementError):
     """A statement is of an account that the lake does not hold."""
 
 
-class FlexServiceError(PositionSyncError):
+class FlexServiceError(UnreadableSourceError):
     """The Flex service gave no statement; the message names the query or the file."""
 
     page = "docs/do/statements.md"

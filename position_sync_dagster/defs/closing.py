@@ -75,9 +75,9 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
     """Build the schedules, in the time zone of the exchange.
 
     Dagster's own schedule for partitions would also run on holidays, for the previous trading day,
-    unless the job got its partitions in a deprecated way. At night, statements are imported before
-    the last trading days are recorded again: rows may be written late, and the broker makes the
-    statement of a day in the following night. A day without new data does not change.
+    unless the job got its partitions in a deprecated way. At night the last trading days are
+    recorded again: rows may be written late, and stated positions of a day come in the night after
+    it. A day without new data does not change.
     """
     zone = ZoneInfo(days.timezone)
     at = days.settled_at

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence, Set
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -497,19 +497,15 @@ def supervise_stream(
         name: recent_runs(instance, limit=RUNS_SEEN, login=name if are_partitions else None)
         for name in sorted(logins.keys() | stored)
     }
-    removed = stored - logins.keys()
-    ended = sorted(name for name in removed if not any(map(_in_progress, runs[name])))
-    new = []
-    # A new login may be a renamed old one: the gateway serves only one of them at a time.
-    if len(ended) == len(removed):
-        new = sorted(logins.keys() - stored)
-    stay = sorted(removed.difference(ended))
+    busy = {name for name, of_login in runs.items() if any(map(_in_progress, of_login))}
+    changes = changed_logins(logins.keys(), stored, busy)
+    followed = stored.union(changes.new)
 
     sessions = lake.sessions.current_of(runs)
     now = datetime.now(UTC)
     requests: list[dg.RunRequest] = []
     lines = []
-    for name in (*stay, *(name for name in logins if name in stored or name in new)):
+    for name in (*changes.removed, *filter(followed.__contains__, logins)):
         session = sessions.get(name)
         decision = supervise(
             runs[name],
@@ -523,7 +519,7 @@ def supervise_stream(
             lake.sessions.annotate(session, decision.reason)  # for `status`
 
         reason = decision.reason
-        if name in removed:
+        if name in changes.removed:
             reason = f"it is no longer in the gateways file: {reason}"
         elif decision.start and len(requests) == STARTS_AT_ONCE:
             reason = f"{STARTS_AT_ONCE} other streams are starting: this one follows them"
@@ -533,17 +529,49 @@ def supervise_stream(
             requests.append(dg.RunRequest(partition_key=key, tags=tags))
         lines.append(f"{name}: {reason}" if are_partitions else reason)
 
-    changes: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
-    if new:
-        changes.append(LOGINS.build_add_request(new))
-    if ended:
-        changes.append(LOGINS.build_delete_request(ended))
+    partitions: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
+    if changes.new:
+        partitions.append(LOGINS.build_add_request(changes.new))
+    if changes.ended:
+        partitions.append(LOGINS.build_delete_request(changes.ended))
 
+    said = "; ".join(lines) or "no login"
     return dg.SensorResult(
         run_requests=requests,
-        skip_reason=None if requests else "; ".join(lines) or "no login",
-        dynamic_partitions_requests=changes,
+        skip_reason=None if requests else said,
+        dynamic_partitions_requests=partitions,
     )
+
+
+class ChangedLogins(NamedTuple):
+    """How the partitions of the stream differ from the gateways file; each list is sorted.
+
+    Attributes:
+        new: Logins that become partitions.
+        removed: Partitions whose login is gone from the file, and whose stream still runs.
+        ended: Partitions that are deleted: their login is gone, and no stream of them runs.
+    """
+
+    new: list[str]
+    removed: list[str]
+    ended: list[str]
+
+
+def changed_logins(logins: Set[str], stored: Set[str], busy: Set[str]) -> ChangedLogins:
+    """Compare the logins of the file with the stored partitions; pure.
+
+    A new login may be a renamed old one, and the gateway serves only one of them at a time: no
+    login is new while the stream of a removed one runs.
+
+    >>> changed_logins({"a", "c"}, {"a", "b"}, {"b"})
+    ChangedLogins(new=[], removed=['b'], ended=[])
+    >>> changed_logins({"a", "c"}, {"a", "b"}, set())
+    ChangedLogins(new=['c'], removed=[], ended=['b'])
+    """
+    gone = stored - logins
+    removed = sorted(gone & busy)
+    new = [] if removed else sorted(logins - stored)
+    return ChangedLogins(new, removed, sorted(gone - busy))
 
 
 def report_lost(instance: dg.DagsterInstance, run_ids: Iterable[str]) -> None:

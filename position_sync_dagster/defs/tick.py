@@ -196,10 +196,12 @@ class Work(Generic[L]):
             self.cursor = replace(self.cursor, damage=damage, at={})
 
     def is_due(self, part: str, every: timedelta) -> bool:
+        """Return whether a part of the work was not done for a time; see `TickCursor.at`."""
         last = self.cursor.at.get(part)
         return last is None or elapsed(last, self.now) >= every
 
     def keep(self, *done: str, **changes: Any) -> None:
+        """Keep that these parts of the work were done now, and other fields of the cursor."""
         at = self.cursor.at | dict.fromkeys(done, self.now)
         self.cursor = replace(self.cursor, at=at, **changes)
 
@@ -293,24 +295,27 @@ class Work(Generic[L]):
             self.cannot_evaluate(LATEST_POSITIONS.name)
             return
 
-        is_live = SessionState.LIVE in states.values()
-        came = span.added.rows
+        new_rows = span.added.rows
+        was_drained = report.claimed or Source.QUEUE in new_rows
+        was_restored = span.since < (reported or 0)
 
-        went_back = span.since < (reported or 0)
-        every = STREAMED_EVERY if came else QUIET_EVERY
-        is_old = (came or is_live) and self.is_due("ledger", every)
-        is_changed = self._has_moved(self.lake.position_changes.table)
-        is_told = self._has_moved(self.lake.breaks.table) or "derived" not in self.cursor.at
-        has_news = self.all_due or is_changed or is_told
-        if not (has_news or report.claimed or "QUEUE" in came or went_back or is_old):
+        every = STREAMED_EVERY if new_rows else QUIET_EVERY
+        is_live = SessionState.LIVE in states.values()
+        is_overdue = (new_rows or is_live) and self.is_due("ledger", every)
+
+        has_changes = self._has_moved(self.lake.position_changes.table)
+        has_breaks = self._has_moved(self.lake.breaks.table)
+        shows_derived = has_breaks or "derived" not in self.cursor.at
+        has_news = self.all_due or has_changes or shows_derived
+        if not (has_news or was_drained or was_restored or is_overdue):
             return
 
         self.rows_reported = True
-        self.all_derived = self.all_due or is_told or self.is_due("derived", DERIVED_EVERY)
+        self.all_derived = self.all_due or shows_derived or self.is_due("derived", DERIVED_EVERY)
         if self.all_derived:
             self.report(POSITION_QUEUE.name, partial(queue_and_ledger.queue_state, self.lake))
             self.keep("derived")
-        if is_told and not self.all_due:
+        if shows_derived and not self.all_due:
             self._report_breaks()
 
         self.report(POSITION_UPDATES.name, partial(ledger_state, span, report))

@@ -280,19 +280,25 @@ class HoldingsBook:
         *,
         clock: Clock,
     ) -> None:
+        self._gateway_id = gateway_id
+        self._connectivity = connectivity
+        self._clock = clock
+
+        # What the lists of positions and the portfolio rows say of the accounts of the login.
+        self._holdings: Holdings = {}
+        self.unmanaged: Holdings = {}
         self.snapshot_id = ""
         self.confirmed = Confirmations(accounts, connectivity, clock=clock)
         self.moves = 0
-        self.magnifier: Callable[[int], int | None] = lambda _conid: None
-        self._connectivity = connectivity
+
+        # What PnLSingle says, which is merged with them when a holding is read.
         self.profits: dict[Key, Profit] = {}
         self.missed: PendingChanges[Key] = PendingChanges()
-        self._gateway_id = gateway_id
-        self._clock = clock
-        self._holdings: Holdings = {}
+        self.magnifier: Callable[[int], int | None] = lambda _conid: None
+
+        # Who is told of changes: of those of `watch`, and of `watch_all`.
         self._changes: Watchers[Key] = Watchers()
         self._all_changes: Watchers[Key] = Watchers()
-        self.unmanaged: Holdings = {}
 
     @property
     def holdings(self) -> tuple[BrokerPosition, ...]:

@@ -524,7 +524,7 @@ class _SessionDay:
     age_s: float | None
 
 
-class _Flex:
+class _SourcesOfDay:
     """The sources of a row of `daily_positions`.
 
     Attributes:
@@ -541,7 +541,7 @@ class _Flex:
 
 DAILY_POSITIONS = TableSpec(
     "daily_positions",
-    columns_of(_SessionDay) | _VALUES | columns_of(_Flex),
+    columns_of(_SessionDay) | _VALUES | columns_of(_SourcesOfDay),
     version=5,
     partition_by=("session_date",),
     indexed=("account", "conid"),

@@ -1,4 +1,4 @@
-"""The holdings at the close of past days: own rows, completed by the broker's statements."""
+"""The holdings at the close of past days: own rows, completed by a source of stated positions."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
@@ -9,11 +9,7 @@ from polars import DataFrame
 from position_sync_dagster.domain import streamed_holding
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.reconciliation import Discrepancy
-from position_sync_dagster.errors import (
-    FlexServiceError,
-    PositionSyncError,
-    StatementError,
-)
+from position_sync_dagster.errors import PositionSyncError, UnreadableSourceError
 from position_sync_dagster.lake.derived import values_at_close
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
@@ -22,12 +18,12 @@ from position_sync_dagster.sync.exchange_days import closing_times, time_zone_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClosedDay:
-    """The rows of one trading day, from the ledger and from statements.
+    """The rows of one trading day, from the ledger and from a source of stated positions.
 
     Attributes:
         rows: In the schema of `daily_positions`.
-        stated: The number of rows that come from a statement.
-        files: The statements that cover the day.
+        stated: The number of rows that are stated.
+        files: What of the source covers the day, by name.
         left_out: What is wrong of the rows of these that cannot be read: the day is incomplete.
     """
 
@@ -44,9 +40,9 @@ class ClosedDays:
     """The result for each requested day.
 
     Attributes:
-        skipped: Why a day has no rows: it is not over, or the ledger and the statements have
-            nothing of it.
-        unreadable: The errors of files in the folder that cannot be read.
+        skipped: Why a day has no rows: it is not over, or neither the ledger nor the source has
+            anything of it.
+        unreadable: The errors of what the source cannot read.
     """
 
     filled: dict[date, ClosedDay] = field(default_factory=dict)
@@ -55,14 +51,14 @@ class ClosedDays:
 
 
 class StatedDays:
-    """A source of stated positions, such as the broker's statements; this one says nothing."""
+    """A source of stated positions, such as files of the broker; this one says nothing."""
 
     def days(self) -> set[date]:
         """Return the days of which it says something."""
         return set()
 
     def unreadable(self) -> tuple[PositionSyncError, ...]:
-        """Return the errors of files that cannot be read, and may say something of any day."""
+        """Return the errors of what cannot be read, and may say something of any day."""
         return ()
 
     def completed(
@@ -71,7 +67,7 @@ class StatedDays:
         """Return the rows of the ledger of a day with what it says; None if it says nothing of it.
 
         Raises:
-            StatementError, FlexServiceError: A file cannot be read.
+            UnreadableSourceError: It cannot be read.
         """
         return None
 
@@ -98,8 +94,8 @@ class ClosingService:
 
         Raises:
             NoTradingDayError: One of the days is no trading day.
-            StatementError, FlexServiceError: A day has no source, and a file of the folder, which
-                may be its source, cannot be read or is of a foreign account.
+            UnreadableSourceError: A day has no source, and what may be its source cannot be read,
+                or is of a foreign account.
         """
         now = self.clock()
         closes = closing_times(self.settings.calendar, days)
@@ -121,13 +117,13 @@ class ClosingService:
         return result
 
     def flat_days(self, days: Iterable[date]) -> set[date]:
-        """Return those of the days that have no rows because nothing was held, as statements say.
+        """Return those of the days that have no rows because nothing was held, as the source says.
 
-        It is none of them while a file cannot be read that may say more of one.
+        It is none of them while something cannot be read that may say more of one.
         """
         try:
             filled = self.collect(self.stated.days().intersection(days)).filled
-        except (StatementError, FlexServiceError):
+        except UnreadableSourceError:
             return set()
         return {day for day, closed_day in filled.items() if closed_day.rows.is_empty()}
 

@@ -13,6 +13,31 @@ from position_sync_dagster.money.lake import MoneyLake
 
 SPECS = (*MoneyLake.specs, *MoneyLake.derived_specs)
 
+# What people ask: the table that answers it, and its columns.
+QUESTIONS = {
+    "What is today's profit of an account?": ("account_values", ("daily_pnl", "realized_pnl")),
+    "What is today's profit of a strategy, in what it holds?": (
+        "strategy_exposure",
+        ("daily_pnl",),
+    ),
+    "What is today's profit of a holding?": ("latest_positions", ("daily_pnl",)),
+    "What is a holding worth now?": ("latest_positions", ("market_value", "confirmed_at")),
+    "What was it worth before?": ("position_updates", ("market_value", "timestamp")),
+    "What was held at a close?": ("daily_positions", ("session_date", "position")),
+    "Where did the profit of a past day come from?": ("profit_explained", ("profit",)),
+    "What did a campaign bring?": ("closed_campaigns", ("profit",)),
+    "Why did net liquidation move?": ("books", ("change", "difference")),
+    "What is the account worth, and its margin?": ("account_values", ("net_liquidation",)),
+    "What was traded, paid and booked?": ("movements", ("quantity", "cash")),
+    "Why did a holding close?": ("closures", ("cause",)),
+    "What if prices fall?": ("risk_scenarios", ("profit",)),
+    "What does the broker say of a holding?": ("broker_positions", ("position", "market_value")),
+    "Which legs are in strategies?": ("active_strategies", ("strategy_id", "conid")),
+    "What waits to be valued, and what failed?": ("position_queue", ("status", "error_message")),
+    "What differs from the broker?": ("reconciliation_breaks", ("type", "state")),
+    "Does the stream see the gateway?": ("gateway_sessions", ("state", "detail")),
+}
+
 HEAD = """# Tables
 
 Every table and column, with type, unit and when it is null. The code makes this page (`make
@@ -65,7 +90,20 @@ are on disk until `maintain_lake` runs, every four hours; then a day that is ove
 def data_dictionary() -> str:
     """Return the page."""
     sections = [_section(spec) for spec in SPECS]
-    return HEAD + "".join(sections)
+    return HEAD + _index() + "".join(sections)
+
+
+def _index() -> str:
+    """Return the questions with the tables and columns that answer them."""
+    described = {spec.name: spec.described for spec in SPECS}
+    lines = ["", "## Which table has …", "", "| question | table | columns |", "|---|---|---|"]
+    for question, (table, columns) in QUESTIONS.items():
+        absent = [name for name in columns if name not in described[table]]
+        if absent:
+            raise ValueError(f"{table} has no column {', '.join(absent)}")
+        names = ", ".join(f"`{name}`" for name in columns)
+        lines.append(f"| {question} | [{table}](#{table}) | {names} |")
+    return "\n".join(lines) + "\n"
 
 
 def null_where_never(lake: str | Path) -> dict[str, list[str]]:

@@ -22,7 +22,7 @@ from position_sync_dagster.defs.assets.past_days import (
 )
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
 from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check, unknown_result
-from position_sync_dagster.defs.closing import RANGE_END, RANGE_START, job_of, scheduled
+from position_sync_dagster.defs.closing import RANGE_END, RANGE_START
 from position_sync_dagster.defs.composition import Composition, composition_of
 from position_sync_dagster.defs.resources import CLOSE_JOB
 from position_sync_dagster.errors import LakeError
@@ -32,10 +32,9 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.money.campaigns.campaign_days import read_days_of
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.campaigns.results import read_campaigns
-from position_sync_dagster.money.defs.statements import IMPORT_JOB
+from position_sync_dagster.money.defs.statements import importing
 from position_sync_dagster.money.lake import MoneyLake, derived_rows, newest_day
 from position_sync_dagster.money.past.movement_book import MovementBook
-from position_sync_dagster.money.past.statement_folder import flex_queries
 from position_sync_dagster.money.profit.books import being_made, close_books, open_books
 from position_sync_dagster.money.profit.moved_between import TradingDay
 from position_sync_dagster.money.profit.profit import explain_days, unknown_profits
@@ -94,32 +93,11 @@ def explained_days(context: dg.ComponentLoadContext) -> dg.Definitions:
     composition = composition_of(context, MoneyLake)
     days, first = known_days(composition.read_settings(), composition.extension.stated)
     partitions = exchange_partitions(days, first)
-    importing = job_of(
-        IMPORT_JOB,
-        "Download each Flex query of the settings and of the gateways file, and store trades and "
-        "cash of all statements. A download that fails is tried again, three times.",
-    )
-
-    @scheduled(IMPORT_JOB, "0 6 * * 2-6", days.timezone)
-    def import_statements_nightly(
-        _context: dg.ScheduleEvaluationContext,
-    ) -> dg.RunRequest | dg.SkipReason:
-        """Download and import the broker's statements at night, if there are any."""
-        settings = composition.read_settings()
-        queries, mistakes = flex_queries(settings)
-        if not queries and not mistakes and not settings.flex_folder.is_dir():
-            return dg.SkipReason(
-                "No statements: POSITION_SYNC_FLEX_FOLDER is no folder, and no "
-                "POSITION_SYNC_FLEX_TOKEN with a query is set, nor one of a login."
-            )
-        return dg.RunRequest(tags={LAUNCHED_BY: "import_statements_nightly"})
-
-    return dg.Definitions(
+    of_days = dg.Definitions(
         assets=[explained_asset(partitions), books_asset(partitions)],
-        jobs=[importing],
-        schedules=[import_statements_nightly],
         sensors=[remake_touched_days(composition)],
     )
+    return dg.Definitions.merge(of_days, importing(composition, days.timezone))
 
 
 # Who stated a movement, and when: a newer statement may state the same again.

@@ -12,9 +12,12 @@ from typing import Any
 
 import dagster as dg
 
+from position_sync_dagster.dagster_files import LAUNCHED_BY
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
 from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
+from position_sync_dagster.defs.closing import job_of, scheduled
+from position_sync_dagster.defs.composition import Composition
 from position_sync_dagster.defs.resources import (
     WRITTEN_BY,
     PositionSyncResource,
@@ -161,6 +164,35 @@ def imported(
                 data_version=followed,
                 check_results=[files_check] if name == FOLDER else (),
             )
+
+
+def importing(composition: Composition[MoneyLake], timezone: str) -> dg.Definitions:
+    """Return the job that imports statements, and its schedule.
+
+    Dagster loads either the assets of a module or its function with `dg.definitions`: that of
+    `explained_days` calls this one.
+    """
+
+    @scheduled(IMPORT_JOB, "0 6 * * 2-6", timezone)
+    def import_statements_nightly(
+        _context: dg.ScheduleEvaluationContext,
+    ) -> dg.RunRequest | dg.SkipReason:
+        """Download and import the broker's statements at night, if there are any."""
+        settings = composition.read_settings()
+        queries, mistakes = statement_folder.flex_queries(settings)
+        if not queries and not mistakes and not settings.flex_folder.is_dir():
+            return dg.SkipReason(
+                "No statements: POSITION_SYNC_FLEX_FOLDER is no folder, and no "
+                "POSITION_SYNC_FLEX_TOKEN with a query is set, nor one of a login."
+            )
+        return dg.RunRequest(tags={LAUNCHED_BY: "import_statements_nightly"})
+
+    job = job_of(
+        IMPORT_JOB,
+        "Download each Flex query of the settings and of the gateways file, and store trades and "
+        "cash of all statements. A download that fails is tried again, three times.",
+    )
+    return dg.Definitions(jobs=[job], schedules=[import_statements_nightly])
 
 
 def judge_files(found: int, unreadable: Sequence[PositionSyncError]) -> dg.AssetCheckResult:
