@@ -81,7 +81,7 @@ function drawProfit(box, curve, after) {
       { label: "chosen day after the trades", values: curve.at_expiry ? null : aligned(curve, after, "chosen"), look: "after" },
     ].filter((line) => line.values),
     marks: marksOf(curve),
-    height: 300,
+    height: byId("market").hidden ? 480 : 300, // as high as what stands beside it
   };
   charts.draw(box, `profit ${keyOf(curve)}`, described);
 }
