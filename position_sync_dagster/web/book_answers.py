@@ -15,10 +15,15 @@ from position_sync_dagster.money.reports.book import BOOK_COLUMNS
 from position_sync_dagster.money.reports.changes import DayChange
 from position_sync_dagster.money.reports.figures import Figures
 from position_sync_dagster.money.reports.provenance import rows_of_holding
-from position_sync_dagster.money.risk.curve import CurveRow
+from position_sync_dagster.money.risk.curve import (
+    CurveRow,
+    curve_keys,
+    curves_of,
+    expiries_to_come,
+)
 from position_sync_dagster.money.risk.deliveries import expiry_report
 from position_sync_dagster.money.risk.priced_legs import PricedLegs
-from position_sync_dagster.money.risk.recorded_risk import curves_of_choice
+from position_sync_dagster.money.risk.recorded_risk import leg_notes
 from position_sync_dagster.money.risk.scenario_file import Point, folder_of, read_scenarios
 from position_sync_dagster.money.risk.scenarios import Breakdown, profits
 from position_sync_dagster.web.api_answers import (
@@ -186,6 +191,8 @@ class CurveQuery(TradesQuery):
     """Days that have passed on the chosen day."""
     vol: Annotated[float, Field(ge=-500, le=500)] = 0.0
     """Change of the volatilities on the chosen day, in points."""
+    only: str | None = None
+    """The one curve that is wanted, of `keys`; the first one if it is not there. Null: all."""
 
 
 class CurveAnswer(ApiModel):
@@ -194,6 +201,10 @@ class CurveAnswer(ApiModel):
     at: datetime
     days: float
     vol: float
+    keys: list[str]
+    """The account, the currency and the underlying of each curve of what is chosen."""
+    last_expiry: datetime | None
+    """When the last of the chosen legs expires; null: none does."""
     curves: list[CurveRow]
     notes: list[str]
     """What priced each trade."""
@@ -209,8 +220,23 @@ def read_curve(source: PageFigures, query: CurveQuery, now: datetime) -> dict[st
     else:
         book, legs = source.risk(now)
 
-    curves = curves_of_choice(book, legs, query.choice, Point(vol=query.vol, days=query.days))
-    return {"at": book.now, "days": query.days, "vol": query.vol, "curves": curves, "notes": notes}
+    chosen = legs.chosen(query.choice)
+    keys = {"|".join(key): key for key in curve_keys(chosen)}
+    wanted = [*keys.values()]
+    if query.only is not None:
+        wanted = [keys[query.only]] if query.only in keys else wanted[:1]
+
+    shift = Point(vol=query.vol, days=query.days)
+    of_strategy = leg_notes(book).get(query.strategy, ()) if query.strategy is not None else ()
+    return {
+        "at": book.now,
+        "days": query.days,
+        "vol": query.vol,
+        "keys": [*keys],
+        "last_expiry": max(expiries_to_come(chosen), default=None),
+        "curves": curves_of(chosen, shift, of_strategy, wanted),
+        "notes": notes,
+    }
 
 
 class ScenarioRow(ApiModel):

@@ -16,13 +16,14 @@ import polars as pl
 from polars import DataFrame, Expr, String, col, when
 
 from position_sync_dagster.domain.account_values import AccountSummary
-from position_sync_dagster.domain.clock import SKEW
+from position_sync_dagster.domain.clock import SKEW, elapsed
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import KEY, grouped
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake.ledger_rows import COMMITTED
 from position_sync_dagster.lake.schema import moment
 from position_sync_dagster.money.as_of import NO_HOLDINGS, Past, legs_at, rows_at
 from position_sync_dagster.money.campaigns.campaigns import (
@@ -344,6 +345,9 @@ def read_book(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
         LakeError: A table cannot be used.
     """
     rows = tables.rows_of_logins(lake.updates.sync.latest(), settings)
+    accounts = lake.account_values.latest_summaries()
+    now = moment_of_look(rows, accounts, now)
+
     reported = tables.all_broker_rows(lake, settings)
     rows = confirmations.newest_values(rows, reported)
     priced = confirmations.with_priced(rows, reported, now)
@@ -361,7 +365,6 @@ def read_book(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
     read_from = (*versions, int(holdings.hash_rows().sum()))
     book = _book(now, legs, priced, _closes_and_contracts(lake, read_from), settings)
     is_followed = col.sec_type.is_in(settings.sec_types)
-    accounts = lake.account_values.latest_summaries()
     served = [account for login in settings.logins for account in login.accounts or ()]
     return replace(
         book,
@@ -373,6 +376,22 @@ def read_book(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
         unresolved=frozenset({leg.strategy_id for leg in lake.registry.unresolved}),
         served=frozenset(served),
     )
+
+
+# A commit takes no longer than this.
+COMMIT_TAKES = timedelta(seconds=5)
+
+
+def moment_of_look(rows: DataFrame, accounts: Sequence[AccountSummary], now: datetime) -> datetime:
+    """Return the moment that a look at the newest rows shows: that of the newest commit among them.
+
+    A commit that is under way may have the time of a moment ago, and is in no row yet: read again
+    as of now, the tables would have it. Long after the newest commit none is under way.
+    """
+    committed = rows.select(COMMITTED.max()).item()
+    times = [committed, *(account.timestamp for account in accounts)]
+    newest = max(filter(None, times), default=now)
+    return newest if elapsed(newest, now) < COMMIT_TAKES else now
 
 
 def _live_since(lake: MoneyLake, settings: Settings, now: datetime) -> dict[str, datetime]:

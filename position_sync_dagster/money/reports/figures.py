@@ -313,6 +313,7 @@ def read_figures(lake: MoneyLake, settings: Settings, now: datetime) -> Figures:
         LakeError: A table cannot be used.
     """
     book = read_book(lake, settings, now)
+    now = book.now
     of_day = (lake.position_changes, lake.movements, lake.closures)
     others = (lake.registry, lake.contracts, lake.updates, lake.broker_positions)
     versions = versions_of(*of_day, *others, lake.account_values)

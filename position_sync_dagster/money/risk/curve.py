@@ -122,19 +122,34 @@ class CurveRow(AtExpiry):
     """The legs that cannot be priced: with one of them, profits are not known."""
 
 
-def curves_of(legs: PricedLegs, shift: Point, notes: Sequence[str] = ()) -> list[CurveRow]:
+# Which legs have a curve of their own.
+CURVE_KEY = ("account", "currency", "under")
+CurveKey = tuple[str, str, str]
+
+
+def curve_keys(legs: PricedLegs) -> list[CurveKey]:
+    """Return the account, the currency and the underlying of each curve of legs, in order."""
+    return legs.parts.select(CURVE_KEY).unique().sort(CURVE_KEY).rows()
+
+
+def curves_of(
+    legs: PricedLegs,
+    shift: Point,
+    notes: Sequence[str] = (),
+    keys: Iterable[CurveKey] | None = None,
+) -> list[CurveRow]:
     """Return the curves of legs, for each account, currency and underlying.
 
     Args:
         legs: The chosen parts of holdings.
         shift: The days that have passed, and the change of the volatilities, of `chosen`.
         notes: What is wrong with the legs of their strategy.
+        keys: Those of the wanted curves; None: all.
     """
-    by = ["account", "currency", "under"]
     curves = []
-    for key in legs.parts.select(by).unique().sort(by).iter_rows(named=True):
-        of_key = legs.where(pl.all_horizontal(pl.col(name) == key[name] for name in by))
-        curves.append(_curve_of(of_key, shift, notes))
+    for key in curve_keys(legs) if keys is None else keys:
+        is_of_key = [pl.col(name) == value for name, value in zip(CURVE_KEY, key, strict=True)]
+        curves.append(_curve_of(legs.where(pl.all_horizontal(is_of_key)), shift, notes))
     return curves
 
 
@@ -180,17 +195,22 @@ _OF_PAYOFF = ("break_evens", "greatest_profit", "greatest_loss", "why", "note", 
 def _described(legs: PricedLegs) -> dict[str, Any]:
     """Return whose legs these are, which, and when they expire."""
     account, currency = legs.parts.select("account", "currency").row(0)
-    to_come = [
-        leg.delivered.expires_at
-        for leg in legs
-        if leg.delivered is not None and leg.delivered.expires_at > legs.given.now
-    ]
+    to_come = expiries_to_come(legs)
     return {
         "account": account,
         "currency": currency,
         "next_expiry": min(to_come, default=None),
         "last_expiry": max(to_come, default=None),
     }
+
+
+def expiries_to_come(legs: PricedLegs) -> list[datetime]:
+    """Return when each of the legs expires that has not yet."""
+    return [
+        leg.delivered.expires_at
+        for leg in legs
+        if leg.delivered is not None and leg.delivered.expires_at > legs.given.now
+    ]
 
 
 def _left_out(legs: Iterable[PricedLeg]) -> list[UnpricedLeg]:

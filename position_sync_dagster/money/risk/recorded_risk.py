@@ -1,7 +1,6 @@
 """Risk, from the tables: a book ready for scenarios, and their recorded results."""
 
 from collections import defaultdict
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,11 +10,9 @@ from position_sync_dagster.domain.instrument import OPTION_TYPES, contract_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.book import Book, read_book
-from position_sync_dagster.money.risk.curve import CurveRow, curves_of
-from position_sync_dagster.money.risk.priced_legs import Assumptions, Choice, PricedLegs
+from position_sync_dagster.money.risk.priced_legs import Assumptions, PricedLegs
 from position_sync_dagster.money.risk.scenario_file import (
     OwnScenarios,
-    Point,
     folder_of,
     read_scenarios,
 )
@@ -58,21 +55,6 @@ def price_legs(
         betas=scenarios.betas,
     )
     return PricedLegs.of(book.split.parts, given)
-
-
-def curves_of_choice(book: Book, legs: PricedLegs, choice: Choice, shift: Point) -> list[CurveRow]:
-    """Return the curves of what is chosen, for each underlying.
-
-    Args:
-        book: The book of the legs.
-        legs: All parts of the holdings.
-        choice: Which of them.
-        shift: The days that have passed, and the change of the volatilities, on the chosen day.
-    """
-    notes: Sequence[str] = ()
-    if choice.strategy is not None:
-        notes = leg_notes(book).get(choice.strategy, ())
-    return curves_of(legs.chosen(choice), shift, notes)
 
 
 def leg_notes(book: Book) -> dict[str, list[str]]:

@@ -160,10 +160,12 @@ def test_axe_finds_nothing_on_the_money_page_and_on_an_open_leg(page, theme, siz
     assert violations(page) == []
 
 
-NUMBERS = ["today USD", "net liquidation", "margin used", "current legs", "gateway"]
+NUMBERS = [
+    "today USD", "net liquidation", "margin used", "current legs", "gateway", "$ delta USD",
+]  # fmt: skip
 
 
-def test_the_header_has_five_numbers_and_its_bridge_adds_up_to_the_cent(page):
+def test_the_header_has_six_numbers_and_its_bridge_adds_up_to_the_cent(page):
     opened(page)
     assert texts(page, "#numbers dt") == NUMBERS
     assert texts(page, "#numbers dd:not(.note)")[:3] == ["−160.25", "50,000", "62.0 %"]
@@ -186,7 +188,7 @@ def test_the_first_screen_answers_without_scrolling_and_the_title_says_number_an
 
     reasons = texts(page, "#decisions-table td.reason")
     assert len(reasons) == 1
-    assert reasons[0].startswith("may be assigned: -2 QQQ 700P")
+    assert reasons[0].startswith("may be assigned: −2 QQQ 700P")
     assert len(texts(page, "#calm td.reason")) == 2
     bottoms = page.driver.execute_script(
         "return [...document.querySelectorAll('.panel')]"

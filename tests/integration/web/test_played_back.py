@@ -127,6 +127,27 @@ def test_each_moment_is_what_it_was(day):
     assert [row["strategy"] for row in shown["strategies"]] == ["UNATTRIBUTED"]
 
 
+@pytest.mark.parametrize("asked_s", [-0.2, 0.4])
+def test_a_commit_under_way_is_of_neither_the_look_nor_its_moment(tmp_path, asked_s):
+    put_tables(tmp_path / "lake")
+    day = LiveDay(str(tmp_path / "lake"), Settings(lake=str(tmp_path / "lake"), gateway_id="gate"))
+    day.lake.updates.sync.append([day._row(1, 100.0)])
+    day.lake.account_values.append([day._account(9e3, 100.0)])
+
+    look = read_figures(day.lake, day.settings, MORNING + timedelta(seconds=asked_s))
+    recorded = json.loads(look.to_json())
+    assert look.at == MORNING
+
+    day.now = MORNING + timedelta(seconds=0.3)
+    day.lake.updates.sync.append([day._row(1, 140.0)])
+    day.lake.account_values.append([day._account(9.1e3, 140.0)])
+    day.now = MORNING + timedelta(days=1)
+    shown = day.played_back(look.at)
+    names = ("at", "ledger_version", "accounts", "strategies", "totals")
+    assert [shown[name] for name in names] == [recorded[name] for name in names]
+    assert [row["market_value"] for row in shown["positions"]] == [100.0]
+
+
 def test_positions_reasons_and_what_if_are_of_the_moment_too(day, settings):
     at = (MORNING + 11 * MINUTE).isoformat()
     source = PageFigures(settings)

@@ -327,6 +327,32 @@ def test_one_underlying_is_drawn_at_a_time_and_buttons_lead_to_each_other_one(pa
     wait_for("the first one", lambda: texts(page, "#payoffs h3") == ["QQQ USD U1"])
 
 
+CURVES = """
+const done = arguments[1];
+fetch('/api/v1/curve?' + arguments[0]).then(answer => answer.json()).then(
+  ({ keys, curves }) => done([keys, curves.map(curve => curve.underlying)]));
+"""
+ASKED = """
+return performance.getEntriesByType('resource').map(({ name }) => name)
+  .filter(name => name.includes('/curve?') && !name.includes('only='));
+"""
+
+
+def test_only_the_curve_that_is_drawn_is_computed(page):
+    show(page, "")
+    wait_for("its place", lambda: texts(page, "#curve-place") == ["1 of 2"])
+    assert not page.driver.execute_script(ASKED)
+
+    def of(query: str) -> list[list[str]]:
+        answer: list[list[str]] = page.driver.execute_async_script(CURVES, query)
+        return answer
+
+    keys = ["U1|USD|QQQ", "U1|USD|SPY"]
+    assert of("") == [keys, ["QQQ", "SPY"]]
+    assert of("only=U1|USD|SPY") == [keys, ["SPY"]]
+    assert of("only=gone") == [keys, ["QQQ"]]
+
+
 def test_legs_are_listed_by_expiry_and_strike(page):
     show(page, "?strategy=condor")
     [legs] = [text for text in texts(page, "#payoffs dl div") if text.startswith("legs")]

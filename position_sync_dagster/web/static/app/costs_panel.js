@@ -41,7 +41,7 @@ function returnLine(row) {
       percent(row.deepest_fall),
       signed(row.worst_return),
       signed(row.best_return),
-      [row.why_unknown ?? "", "text"],
+      [row.why_unknown?.replace("money_weighted", "a year") ?? "", "text"],
     ],
   };
 }

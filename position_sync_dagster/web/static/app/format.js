@@ -37,9 +37,11 @@ export function duration(seconds) {
 
 export const clock = (at) => new Date(at).toLocaleTimeString("en-GB");
 
-// A text of the server with its times, which are in UTC, as the clock of whoever reads it shows them.
+// A text of the server as a person reads it here: its times, which are in UTC, by his clock, and a minus
+// that is no hyphen.
 export function local(text) {
-  return text.replace(/(?:(\d{4}-\d\d-\d\d) )?(\d\d:\d\d(?::\d\d)?) UTC/g, (_all, day, time) => {
+  const words = text.replace(/(?<=^|[\s(])-(?=\d)/g, MINUS);
+  return words.replace(/(?:(\d{4}-\d\d-\d\d) )?(\d\d:\d\d(?::\d\d)?) UTC/g, (_all, day, time) => {
     const at = new Date(`${day ?? new Date().toISOString().slice(0, 10)}T${time}Z`);
     const date = day ? `${at.toLocaleDateString("sv-SE")} ` : "";
     return date + clock(at).slice(0, time.length);

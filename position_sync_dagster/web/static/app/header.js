@@ -6,7 +6,7 @@ import { byId, element, facts, show } from "./elements.js";
 import { areLost, figures, isPast, older } from "./figures.js";
 import { DASH, cents, clock, duration, isUnknown, local, percent, sign, whole } from "./format.js";
 import { drawTrend } from "./plot.js";
-import { moneyInCents } from "./table.js";
+import { moneyInCents, sumOf } from "./table.js";
 
 const LIVE = "LIVE";
 const LITTLE_CUSHION = 0.1;
@@ -29,7 +29,7 @@ export function drawHeader(notices = []) {
   say(byId("alert"), [...alerts(blind), ...(areRefused() ? missing : [])], areRefused() ? reasons() : []);
   drawHints(hints, areRefused() ? [] : missing);
   drawNotice([...attention, ...notices]);
-  facts(byId("numbers"), [...figures.accounts.flatMap(numbersOf), ...stateNumbers(blind)]);
+  facts(byId("numbers"), [...figures.accounts.flatMap(numbersOf), ...stateNumbers(blind), ...leanNumbers()]);
   drawTrends();
   facts(byId("accounts"), figures.accounts.flatMap(accountFacts));
   facts(byId("state"), stateFacts());
@@ -39,9 +39,10 @@ export function drawHeader(notices = []) {
 
 // That nothing is wrong is said too: an empty line says nothing.
 function drawNotice(texts) {
-  const isCalm = !texts.length && !isPast() && byId("alert").hidden && byId("hints").hidden;
+  const isCalm = !texts.length && byId("alert").hidden && byId("hints").hidden;
+  const calm = isPast() ? "A past moment: what the tables had then. Logins, limits and lines of then are not kept." : "Nothing is broken: all logins are connected, and no limit is broken.";
   byId("notice").classList.toggle("calm", isCalm);
-  say(byId("notice"), isCalm ? ["Nothing is broken: all logins are connected, and no limit is broken."] : texts);
+  say(byId("notice"), isCalm ? [calm] : texts);
 }
 
 // Texts change rarely, so that a screen reader says each once, and a command stays under the pointer.
@@ -99,7 +100,7 @@ export const showHintsAgain = () => PLACES.forEach((place) => localStorage.remov
 
 // --- Facts ---------------------------------------------------------------------------------------
 
-// The five numbers: today with what it is made of, net liquidation, margin, current legs, gateway.
+// Of the six numbers those of an account: today with what it is made of, net liquidation, margin.
 function numbersOf(account) {
   const { today } = account;
   const [name, values, profits] = wordsOf(account);
@@ -136,6 +137,16 @@ function stateNumbers(blind) {
     ["current legs", `${figures.current} of ${figures.held}`, `large ${isStale ? "down" : ""}`, "", `oldest price ${duration(older(figures.oldest_age_s))}`],
     ["gateway", [...new Set(states)].join(", "), `large ${blind.length ? "down" : "up"}`, names, [...new Set(times)].join(", ")],
   ];
+}
+
+// Which way the book leans, and what a day brings it; on pages without a feed there is none.
+function leanNumbers() {
+  const totals = (figures.totals ?? []).filter((sums) => !sums.account);
+  return totals.map((sums) => {
+    const [delta, , hint] = sumOf(sums, "dollar_delta");
+    const note = ["theta", "vega"].map((name) => `${name} ${sumOf(sums, name)[0]}`).join(", ");
+    return [`$ delta ${sums.currency ?? ""}`, delta, "large", hint, note];
+  });
 }
 
 // The margin over the day, beside its number; on pages without a feed there is none.

@@ -12,12 +12,19 @@ const LATER_DAYS = 21;
 const charts = new Charts();
 let newest = null; // the answer before the trades, with the day and volatility that it is of
 let drawGreeks = () => {};
-let shown = null; // the key of the underlying that is drawn
+let shown = "first"; // the key of the curve that is drawn; only this one is asked for
 let step = () => {};
 
-export function openPayoff() {
-  byId("curve-before").addEventListener("click", () => step(-1));
-  byId("curve-after").addEventListener("click", () => step(1));
+export const shownCurve = () => shown;
+
+// `ask` asks for the curve that is shown.
+export function openPayoff(ask) {
+  for (const [id, by] of [["curve-before", -1], ["curve-after", 1]]) {
+    byId(id).addEventListener("click", () => {
+      step(by);
+      ask();
+    });
+  }
   byId("greek").addEventListener("change", () => drawGreeks());
 }
 
@@ -29,16 +36,15 @@ export function drawPayoff(before, after, asked) {
   write(byId("payoff-title"), `Profit over the price: ${name ?? "everything"}`);
   showCommand(byId("payoff-command"), "what-if", scope && `--${scope} ${quoted(name)}`, days && `--days ${days}`, vol && `--vol ${vol}`);
 
-  const all = before.curves.length ? before.curves : (after?.curves ?? []);
-  const place = Math.max(0, all.findIndex((curve) => keyOf(curve) === shown));
-  const curves = all.slice(place, place + 1);
+  const { curves, keys } = before.curves.length ? before : (after ?? before);
+  let place = keys.indexOf(curves.map(keyOf)[0]);
   step = (by) => {
-    shown = keyOf(all[(place + by + all.length) % all.length]);
-    drawPayoff(before, after, asked);
+    place = (place + by + keys.length) % keys.length;
+    shown = keys[place];
   };
-  byId("steps").hidden = all.length < 2;
-  write(byId("curve-place"), `${place + 1} of ${all.length}`);
-  write(byId("payoff-none"), all.length ? "" : "Nothing is held of it.");
+  byId("steps").hidden = keys.length < 2;
+  write(byId("curve-place"), `${place + 1} of ${keys.length}`);
+  write(byId("payoff-none"), keys.length ? "" : "Nothing is held of it.");
 
   charts.keep(curves.flatMap((curve) => [`profit ${keyOf(curve)}`, `greek ${keyOf(curve)}`]));
   const afterOf = (curve) => after?.curves?.find((other) => keyOf(other) === keyOf(curve));
@@ -75,7 +81,7 @@ function drawProfit(box, curve, after) {
       { label: "chosen day after the trades", values: curve.at_expiry ? null : aligned(curve, after, "chosen"), look: "after" },
     ].filter((line) => line.values),
     marks: marksOf(curve),
-    height: 300,
+    height: byId("market").hidden ? 480 : 300, // as high as what stands beside it
   };
   charts.draw(box, `profit ${keyOf(curve)}`, described);
 }

@@ -11,7 +11,7 @@ export function drawRecorded(answer) {
   newest = answer ?? newest;
   const { names, rows, left_out: left } = newest;
   const lines = LEVELS.flatMap((level) => linesOf(level, rows, names.length + 2));
-  fill(byId("recorded-table"), ["of", "account", ...names.map((name) => name.replaceAll("-", "−"))], lines);
+  fill(byId("recorded-table"), ["of", "account", ...names.map((name) => name.replace("+0 %, ", "").replaceAll("-", "−"))], lines);
   write(byId("recorded-left"), left.map((reason) => `* ${reason.legs} left out: ${reason.reason}`).join("\n"));
 }
 

@@ -10,7 +10,7 @@ import { drawHeader } from "./header.js";
 import { closeMarket, drawMarket, isOfMarket, readMarket } from "./market_panel.js";
 import { SPOTS, VOLS, drawMatrix } from "./matrix_panel.js";
 import { Panel } from "./panel.js";
-import { chosenLabel, drawPayoff, openPayoff } from "./payoff_panel.js";
+import { chosenLabel, drawPayoff, openPayoff, shownCurve } from "./payoff_panel.js";
 import { drawRecorded } from "./recorded_panel.js";
 import { choice, choose, chosen, hasTrades, listNames, onChoice, openChoice, showChoice } from "./risk_choice.js";
 import { keepScrollable } from "./scrolling.js";
@@ -52,7 +52,8 @@ function ask() {
 }
 
 function askCurves(asked) {
-  return payoffs.show(asked, (get) => readCurves(get, asked), ([before, after]) => drawCurves(before, after, asked));
+  const only = shownCurve();
+  return payoffs.show({ ...asked, only }, (get) => readCurves(get, asked, only), ([before, after]) => drawCurves(before, after, asked));
 }
 
 // The account comes first; what is chosen of it has its own price.
@@ -77,9 +78,9 @@ async function followSlider() {
 }
 
 // The curves before and after the trades. What is wrong with these stands beside their form.
-function readCurves(get, { days, vol, ...asked }) {
-  const before = get("curve", { ...chosen(asked), days, vol });
-  const after = hasTrades(asked) && get("curve", { ...asked.trades, ...chosen(asked), days, vol }).catch(refused);
+function readCurves(get, { days, vol, ...asked }, only) {
+  const before = get("curve", { ...chosen(asked), days, vol, only });
+  const after = hasTrades(asked) && get("curve", { ...asked.trades, ...chosen(asked), days, vol, only }).catch(refused);
   return Promise.all([before, after]);
 }
 
@@ -96,7 +97,7 @@ function withoutTrades(error) {
 
 function drawCurves(before, after, asked) {
   pricedAt = before.at;
-  showDays(before.curves);
+  showDays(before.last_expiry);
   drawPayoff(before, after, asked);
 }
 
@@ -122,9 +123,8 @@ function openSliders() {
   for (const name of ["days", "vol"]) byId(name).addEventListener("input", () => choose({ [name]: byId(name).valueAsNumber }));
 }
 
-function showDays(curves) {
-  const moments = curves.map((curve) => curve.last_expiry).filter(Boolean).map(Date.parse);
-  const last = Math.ceil((Math.max(...moments, 0) - Date.now()) / 86400000);
+function showDays(expiry) {
+  const last = expiry ? Math.ceil((Date.parse(expiry) - Date.now()) / 86400000) : 0;
   set(byId("days"), "max", String(Math.min(MOST_DAYS, Math.max(30, last))));
 }
 
@@ -154,7 +154,7 @@ onChoice(({ days, vol }) => {
 });
 
 openSearch();
-openPayoff();
+openPayoff(() => askCurves({ ...choice }));
 openSliders();
 openTrades();
 showFields();
