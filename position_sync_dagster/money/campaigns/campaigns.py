@@ -525,24 +525,22 @@ def cost_per_share(parts: Sequence[Posting]) -> tuple[float | None, str | None]:
         Also why it is not known; both are None where no shares are left.
     """
     left: defaultdict[int, float] = defaultdict(float)
-    multipliers: dict[int, float | None] = {}
-    for part in parts:
-        if part.quantity and not part.is_option:
-            left[part.key[1]] += part.quantity
-            multipliers[part.key[1]] = part.movement.multiplier or multipliers.get(part.key[1])
-
-    held = [conid for conid, quantity in left.items() if rounded(quantity)]
+    shares = [part for part in parts if part.quantity and not part.is_option]
+    for part in shares:
+        left[part.key[1]] += part.quantity
+    held = {conid: quantity for conid, quantity in left.items() if rounded(quantity)}
     if not held:
         return None, None
     if len(held) > 1:
         return None, "it has shares of several contracts"
 
-    [conid] = held
-    multiplier = multipliers[conid]
+    multipliers = [part.movement.multiplier for part in shares if part.key[1] in held]
+    multiplier = next(filter(None, multipliers), None)
     money = money_of(parts)
     if multiplier is None or money.profit is None:
         return None, money.unknown or "the multiplier of its shares is not known"
-    return -money.profit / (left[conid] * multiplier), None
+    [quantity] = held.values()
+    return -money.profit / (quantity * multiplier), None
 
 
 def parts_with_shares(

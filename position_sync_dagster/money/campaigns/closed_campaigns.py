@@ -25,7 +25,6 @@ from position_sync_dagster.money.campaigns.campaigns import (
 )
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
 from position_sync_dagster.money.campaigns.entry_values import (
-    EntryLeg,
     entry_legs,
     read_entries,
     with_entry,
@@ -90,7 +89,7 @@ class CampaignBook:
                 row = self._row(campaign, currency)
                 rows.append(row)
                 if _FILLS(row) not in entries:
-                    new.append((row, self.entry_legs(campaign, currency)))
+                    new.append((row, entry_legs(campaign, currency)))
 
         entries |= {_FILLS(row): row for row in read_entries(self.lake, new)}
         return [with_entry(row, entries[_FILLS(row)]) for row in rows]
@@ -98,10 +97,6 @@ class CampaignBook:
     def contracts_of(self, campaign: TradedCampaign) -> dict[int, Contract]:
         """Return what is known of the contracts of a campaign."""
         return {conid: self._contracts[conid] for conid in campaign.conids}
-
-    def entry_legs(self, campaign: TradedCampaign, currency: str | None) -> list[EntryLeg]:
-        """Return what a campaign began with in a currency."""
-        return entry_legs(campaign, self.contracts_of(campaign), currency)
 
     def told_of(
         self, campaign: TradedCampaign, currency: str | None, *, is_open: bool
@@ -125,6 +120,8 @@ class CampaignBook:
         }
         if campaign.opened is None:
             reasons["opened"] = "it was held before all movements"
+        if risk == 0 and not is_open:
+            reasons["return_on_risk"] = "nothing was at risk"
 
         symbols = {part.movement.symbol or "?" for part in campaign.parts}
         names = [contracts[conid].name for conid in campaign.conids]
@@ -159,10 +156,6 @@ class CampaignBook:
 
         profit = told["profit"]
         risk = told["capital_at_risk"]
-        if not risk and risk is not None:
-            reasons = (told["why_unknown"], "return_on_risk: nothing was at risk")
-            told["why_unknown"] = "; ".join(filter(None, reasons))
-
         return_on_risk = return_per_year = None
         if risk and profit is not None:
             return_on_risk = profit / risk
