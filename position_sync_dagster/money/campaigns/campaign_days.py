@@ -5,7 +5,7 @@ where these add up to its profit: then the days are its own, and none of them is
 one each day has to be recorded, until the newest that is.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import accumulate
@@ -21,6 +21,9 @@ from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.tables import PROFIT_EXPLAINED
 from position_sync_dagster.sync.exchange_days import exchange_days
+
+# A row of `profit_explained`.
+Row = Mapping[str, Any]
 
 AnyCampaign = TypeVar("AnyCampaign", ClosedCampaign, OpenCampaign)
 
@@ -43,7 +46,7 @@ class ExplainedDays:
 
     sessions: Sequence[date]
     recorded: Mapping[str, set[date]]
-    rows: Mapping[tuple[str, str, str | None], Sequence[Mapping[str, Any]]]
+    rows: Mapping[tuple[str, str, str | None], Sequence[Row]]
 
     @classmethod
     def of(cls, explained: pl.DataFrame, sessions: Sequence[date]) -> "ExplainedDays":
@@ -73,32 +76,13 @@ class CampaignDay:
     stands: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Days:
-    """The recorded days of a campaign.
-
-    Attributes:
-        rows: Those of `profit_explained`, in order of day.
-        of: How many trading days it has.
-    """
-
-    rows: Sequence[Mapping[str, Any]]
-    of: int
-
-    @property
-    def ends(self) -> list[float]:
-        """What it had earned at the end of each day."""
-        return [*accumulate(row["profit"] for row in self.rows)]
-
-
 def with_days(campaign: AnyCampaign, days: ExplainedDays) -> AnyCampaign:
     """Return a campaign with how it stood and what it earned from; pure."""
-    recorded = _days_of(campaign, days)
-    if isinstance(recorded, str):
-        return _because(campaign, f"worst, best, {', '.join(CAUSES)}: {recorded}")
+    rows = _rows_of(campaign, days)
+    if isinstance(rows, str):
+        return _because(campaign, f"worst, best, {', '.join(CAUSES)}: {rows}")
 
-    ends = recorded.ends or [0.0]
-    rows = recorded.rows
+    ends = _ends_of(rows) or [0.0]
     causes: dict[str, Any] = {name: known_sum(row[name] for row in rows) for name in CAUSES}
     told = replace(campaign, worst=min(ends), best=max(ends), **causes)
     if isinstance(told, OpenCampaign):
@@ -108,32 +92,39 @@ def with_days(campaign: AnyCampaign, days: ExplainedDays) -> AnyCampaign:
     if not unknown:
         return told
     without = sum(None in (row[name] for name in CAUSES) for row in rows)
-    why = f"{without} of its {recorded.of} days have no recorded greeks"
+    why = f"{without} of its {len(rows)} days have no recorded greeks"
     return _because(told, f"{', '.join(unknown)}: {why}")
 
 
 def path_of(campaign: AnyCampaign, days: ExplainedDays) -> list[CampaignDay]:
     """Return the days of a campaign whose sum is its profit; none where a day lacks; pure."""
-    recorded = _days_of(campaign, days)
-    if isinstance(recorded, str):
+    rows = _rows_of(campaign, days)
+    if isinstance(rows, str):
         return []
     return [
         CampaignDay(
             day=row["session_date"], currency=row["currency"], profit=row["profit"], stands=stands
         )
-        for row, stands in zip(recorded.rows, recorded.ends, strict=True)
+        for row, stands in zip(rows, _ends_of(rows), strict=True)
     ]
 
 
-def _days_of(campaign: ClosedCampaign | OpenCampaign, days: ExplainedDays) -> _Days | str:
+def _ends_of(rows: Iterable[Row]) -> list[float]:
+    """Return what a campaign had earned at the end of each day."""
+    return [*accumulate(row["profit"] for row in rows)]
+
+
+def _rows_of(campaign: ClosedCampaign | OpenCampaign, days: ExplainedDays) -> list[Row] | str:
     """Return the days of a campaign, or why they do not say how it stood."""
     opened = campaign.opened
     closed = campaign.closed or date.max
+    is_open = campaign.closed is None
+    profit = 0.0 if isinstance(campaign, OpenCampaign) else campaign.profit
     if opened is None:
         return "it was held before all movements"
     if campaign.strategy_id == UNATTRIBUTED:
         return "the days of what is in no strategy are not divided"
-    if isinstance(campaign, ClosedCampaign) and campaign.profit is None:
+    if profit is None:
         return "its profit is not known"
 
     owner = (campaign.strategy_id, campaign.account, campaign.currency)
@@ -141,7 +132,7 @@ def _days_of(campaign: ClosedCampaign | OpenCampaign, days: ExplainedDays) -> _D
     sessions = [day for day in days.sessions if opened <= day <= closed]
     recorded = days.recorded.get(campaign.account, set())
     # An open one has something at each close.
-    if isinstance(campaign, OpenCampaign):
+    if is_open:
         recorded = {row["session_date"] for row in rows}
         if not sessions:
             return "none of its days is over"
@@ -151,11 +142,10 @@ def _days_of(campaign: ClosedCampaign | OpenCampaign, days: ExplainedDays) -> _D
     if lacking:
         return f"{len(lacking)} of its {len(sessions)} days have no recorded profit"
 
-    told = _Days(rows, len(sessions))
-    total = [0.0, *told.ends][-1]
-    if isinstance(campaign, ClosedCampaign) and abs(total - (campaign.profit or 0)) > HALF_A_CENT:
+    total = sum(row["profit"] for row in rows)
+    if not is_open and abs(total - profit) > HALF_A_CENT:
         return f"its days add up to {total:.2f}, which is not its profit"
-    return told
+    return rows
 
 
 def _because(campaign: AnyCampaign, reason: str) -> AnyCampaign:

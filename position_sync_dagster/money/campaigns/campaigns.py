@@ -499,7 +499,7 @@ def _value_of(lots: Lots, contracts: Contracts, extreme: Extreme) -> float | str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class AsOpened:
     """What a campaign promised as it was opened: on its first trading day, when it had most.
 
     Attributes:
@@ -515,7 +515,7 @@ class Entry:
     unknown: str = ""
 
 
-def _as_opened(campaign: TradedCampaign) -> CampaignState:
+def _state_as_opened(campaign: TradedCampaign) -> CampaignState:
     """Return what a campaign had on its first trading day when it had most."""
     session = campaign.parts[0].movement.session_date
     of_day = [part for part in campaign.parts if part.movement.session_date == session]
@@ -543,9 +543,9 @@ def _as_opened(campaign: TradedCampaign) -> CampaignState:
     )
 
 
-def entry_of(campaign: TradedCampaign, contracts: Contracts, currency: str | None) -> Entry:
+def as_opened(campaign: TradedCampaign, contracts: Contracts, currency: str | None) -> AsOpened:
     """Return how a campaign was opened in a currency."""
-    opened = _as_opened(campaign)
+    opened = _state_as_opened(campaign)
     kind, _why = kind_in(opened.lots, contracts)
     if kind == SINGLE:
         [(conid, quantity)] = opened.lots.items()
@@ -560,7 +560,7 @@ def entry_of(campaign: TradedCampaign, contracts: Contracts, currency: str | Non
         unknown, greatest = greatest, None
     elif greatest <= 0:
         unknown = "it could not bring anything"
-    return Entry(
+    return AsOpened(
         kind=kind,
         credit=opened.brought.get(currency, 0.0),
         greatest_profit=greatest,
@@ -568,13 +568,13 @@ def entry_of(campaign: TradedCampaign, contracts: Contracts, currency: str | Non
     )
 
 
-def part_reached(profit: float | None, entry: Entry) -> tuple[float | None, str]:
+def part_reached(profit: float | None, opened: AsOpened) -> tuple[float | None, str]:
     """Return which part of the greatest profit a profit is, or why that is not known."""
-    if entry.unknown or not entry.greatest_profit:
-        return None, entry.unknown
+    if opened.unknown or not opened.greatest_profit:
+        return None, opened.unknown
     if profit is None:
         return None, "its profit is not known"
-    return profit / entry.greatest_profit, ""
+    return profit / opened.greatest_profit, ""
 
 
 # ---- what it brought
@@ -631,24 +631,22 @@ def cost_per_share(parts: Sequence[Posting]) -> tuple[float | None, str | None]:
         Also why it is not known; both are None where no shares are left.
     """
     left: defaultdict[int, float] = defaultdict(float)
-    multipliers: dict[int, float | None] = {}
-    for part in parts:
-        if part.quantity and not part.is_option:
-            left[part.key[1]] += part.quantity
-            multipliers[part.key[1]] = part.movement.multiplier or multipliers.get(part.key[1])
-
-    held = [conid for conid, quantity in left.items() if rounded(quantity)]
+    shares = [part for part in parts if part.quantity and not part.is_option]
+    for part in shares:
+        left[part.key[1]] += part.quantity
+    held = {conid: quantity for conid, quantity in left.items() if rounded(quantity)}
     if not held:
         return None, None
     if len(held) > 1:
         return None, "it has shares of several contracts"
 
-    [conid] = held
-    multiplier = multipliers[conid]
+    multipliers = [part.movement.multiplier for part in shares if part.key[1] in held]
+    multiplier = next(filter(None, multipliers), None)
     money = money_of(parts)
     if multiplier is None or money.profit is None:
         return None, money.unknown or "the multiplier of its shares is not known"
-    return -money.profit / (left[conid] * multiplier), None
+    [quantity] = held.values()
+    return -money.profit / (quantity * multiplier), None
 
 
 def parts_with_shares(
@@ -690,7 +688,7 @@ class LatestCampaign:
         realised: The profit of what is closed of it, after fees; None: not known.
     """
 
-    entry: Entry
+    entry: AsOpened
     is_open: bool
     realised: float | None
 
@@ -705,7 +703,7 @@ def latest_of(
     latest = {}
     for currency in dict.fromkeys(part.movement.currency for part in parts):
         entries = [
-            entry_of(campaign, contracts, currency)
+            as_opened(campaign, contracts, currency)
             for campaign in taken
             if campaign.parts_in(currency)
         ]
@@ -717,10 +715,10 @@ def latest_of(
     return latest
 
 
-def _together(entries: Sequence[Entry]) -> Entry:
+def _together(entries: Sequence[AsOpened]) -> AsOpened:
     """Return how campaigns in several accounts were opened, as one."""
     kinds = {entry.kind for entry in entries}
-    return Entry(
+    return AsOpened(
         kind=kinds.pop() if len(kinds) == 1 else None,
         credit=known_sum(entry.credit for entry in entries),
         greatest_profit=known_sum(entry.greatest_profit for entry in entries),

@@ -13,11 +13,11 @@ from position_sync_dagster.domain.valuation import FACTOR_TOLERANCE
 from position_sync_dagster.money.campaigns.campaigns import (
     Contract,
     TradedCampaign,
+    as_opened,
     capital_at_risk,
     closed_campaigns,
     cost_per_share,
     end_of,
-    entry_of,
     kind_in,
     money_of,
     part_reached,
@@ -27,7 +27,6 @@ from position_sync_dagster.money.campaigns.campaigns import (
 )
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
 from position_sync_dagster.money.campaigns.entry_values import (
-    EntryLeg,
     entry_legs,
     read_entries,
     with_entry,
@@ -92,7 +91,7 @@ class CampaignBook:
                 row = self._row(campaign, currency)
                 rows.append(row)
                 if _FILLS(row) not in entries:
-                    new.append((row, self.entry_legs(campaign, currency)))
+                    new.append((row, entry_legs(campaign, currency)))
 
         entries |= {_FILLS(row): row for row in read_entries(self.lake, new)}
         return [with_entry(row, entries[_FILLS(row)]) for row in rows]
@@ -100,10 +99,6 @@ class CampaignBook:
     def contracts_of(self, campaign: TradedCampaign) -> dict[int, Contract]:
         """Return what is known of the contracts of a campaign."""
         return {conid: self._contracts[conid] for conid in campaign.conids}
-
-    def entry_legs(self, campaign: TradedCampaign, currency: str | None) -> list[EntryLeg]:
-        """Return what a campaign began with in a currency."""
-        return entry_legs(campaign, self.contracts_of(campaign), currency)
 
     def told_of(
         self, campaign: TradedCampaign, currency: str | None, *, is_open: bool
@@ -127,6 +122,12 @@ class CampaignBook:
         }
         if campaign.opened is None:
             reasons["opened"] = "it was held before all movements"
+        if risk == 0 and not is_open:
+            reasons["return_on_risk"] = "nothing was at risk"
+        reached = None
+        if not is_open:
+            opened = as_opened(campaign, contracts, currency)
+            reached, reasons["profit_reached"] = part_reached(money.profit, opened)
 
         symbols = {part.movement.symbol or "?" for part in campaign.parts}
         names = [contracts[conid].name for conid in campaign.conids]
@@ -149,6 +150,7 @@ class CampaignBook:
             "premium_paid": money.paid,
             "capital_at_risk": risk,
             "cost_per_share": cost,
+            "profit_reached": reached,
             "profit_unknown": money.unknown,
             "why_unknown": "; ".join(unknown) or None,
         }
@@ -161,16 +163,6 @@ class CampaignBook:
 
         profit = told["profit"]
         risk = told["capital_at_risk"]
-        entry = entry_of(campaign, self.contracts_of(campaign), currency)
-        reached, why_not_reached = part_reached(profit, entry)
-
-        reasons = [told["why_unknown"]]
-        if why_not_reached:
-            reasons.append(f"profit_reached: {why_not_reached}")
-        if not risk and risk is not None:
-            reasons.append("return_on_risk: nothing was at risk")
-        told["why_unknown"] = "; ".join(filter(None, reasons)) or None
-
         return_on_risk = return_per_year = None
         if risk and profit is not None:
             return_on_risk = profit / risk
@@ -183,7 +175,6 @@ class CampaignBook:
             ended=end_of(campaign),
             return_on_risk=return_on_risk,
             return_per_year=return_per_year,
-            profit_reached=reached,
         )
 
     # -- what is read -------------------------------------------------------------------------

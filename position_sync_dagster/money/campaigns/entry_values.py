@@ -4,21 +4,22 @@ What opens has no row before. A row counts that was written within a minute: wha
 what became of it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Any, TypeVar
 
-from position_sync_dagster.money.campaigns.campaigns import Contracts, TradedCampaign, states_of
+from position_sync_dagster.money.campaigns.campaigns import TradedCampaign, states_of
 from position_sync_dagster.money.lake import MoneyLake, rows_around
 from position_sync_dagster.money.past.movements import known_sum, times
+from position_sync_dagster.money.past.postings import Posting, name_of
 
 # The most time from a fill to the row that tells of it.
 WITHIN = timedelta(minutes=1)
 
 # A contract, and when it was filled first.
-Moment = tuple[int, datetime]
+_Moment = tuple[int, datetime | None]
 
 Row = Mapping[str, Any]
 
@@ -42,6 +43,11 @@ class EntryLeg:
     multiplier: float | None
     is_option: bool = True
 
+    @property
+    def size(self) -> float | None:
+        """Return how many units of the underlying it was of; None: not known."""
+        return times(self.multiplier, self.quantity)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
@@ -54,85 +60,80 @@ class Entry:
     entry_unknown: str | None = None
 
 
-def entry_of(legs: Iterable[EntryLeg], first_rows: Mapping[Moment, Row]) -> Entry:
+def entry_of(legs: Collection[EntryLeg], first_rows: Mapping[_Moment, Row]) -> Entry:
     """Return what was known of legs when they were opened; pure.
 
     Args:
         legs: All that something began with.
         first_rows: The first row of the ledger after each moment.
     """
-    delta: float | None = 0.0
-    opened: list[tuple[EntryLeg, Row, float]] = []
     for leg in legs:
-        size = times(leg.multiplier, leg.quantity)
-        if size is None:
-            return Entry(entry_unknown=f"the multiplier of {leg.name} is not known")
-        if not leg.is_option:
-            delta = known_sum([delta, size])
-            continue
-
-        if leg.at is None:
-            return Entry(entry_unknown=f"when {leg.name} was filled is not known")
-        row = first_rows.get((leg.conid, leg.at))
-        if row is None:
-            why = f"no delta of {leg.name} was recorded in the minute after its first fill"
+        why = _why_unknown(leg, first_rows)
+        if why is not None:
             return Entry(entry_unknown=why)
-        delta = known_sum([delta, times(row["delta"], size)])
-        opened.append((leg, row, (row["timestamp"] - leg.at).total_seconds()))
 
-    if not opened:
+    rows = [(leg, first_rows[leg.conid, leg.at]) for leg in legs if leg.is_option]
+    if not rows:
         return Entry(entry_unknown="it began without an option")
 
-    contracts = sum(abs(leg.quantity) for leg, _row, _after in opened)
-    weighted = (times(row["implied_vol"], abs(leg.quantity)) for leg, row, _after in opened)
-    volatility = times(known_sum(weighted), 1 / contracts)
-    first = min((row for _leg, row, _after in opened), key=itemgetter("timestamp"))
-    price = first["underlying_price"]
-    unknown = []
+    deltas = [times(leg.size, row["delta"]) for leg, row in rows]
+    shares = [leg.size for leg in legs if not leg.is_option]
+    weights = [abs(leg.quantity) for leg, _row in rows]
+    weighted = (times(row["implied_vol"], abs(leg.quantity)) for leg, row in rows)
+    volatility = times(known_sum(weighted), 1 / sum(weights))
+    price = min((row for _leg, row in rows), key=itemgetter("timestamp"))["underlying_price"]
+
+    unknown = {}
     if volatility is None:
-        unknown.append("entry_implied_vol: a first row has none")
-    if len({leg.symbol for leg, _row, _after in opened}) > 1:
+        unknown["entry_implied_vol"] = "a first row has none"
+    if price is None:
+        unknown["entry_underlying_price"] = "the first row has none"
+    if len({leg.symbol for leg, _row in rows}) > 1:
         price = None
-        unknown.append("entry_underlying_price: it has several underlyings")
-    elif price is None:
-        unknown.append("entry_underlying_price: the first row has none")
+        unknown["entry_underlying_price"] = "it has several underlyings"
     return Entry(
-        entry_delta=delta,
+        entry_delta=known_sum(deltas + shares),
         entry_implied_vol=volatility,
         entry_underlying_price=price,
-        entry_after_s=max(after for _leg, _row, after in opened),
-        entry_unknown="; ".join(unknown) or None,
+        entry_after_s=max((row["timestamp"] - row["at"]).total_seconds() for _leg, row in rows),
+        entry_unknown="; ".join(f"{name}: {why}" for name, why in unknown.items()) or None,
     )
 
 
-def entry_legs(
-    campaign: TradedCampaign, contracts: Contracts, currency: str | None
-) -> list[EntryLeg]:
+def _why_unknown(leg: EntryLeg, first_rows: Mapping[_Moment, Row]) -> str | None:
+    if leg.multiplier is None:
+        return f"the multiplier of {leg.name} is not known"
+    if not leg.is_option:
+        return None
+    if leg.at is None:
+        return f"when {leg.name} was filled is not known"
+    if (leg.conid, leg.at) not in first_rows:
+        return f"no delta of {leg.name} was recorded in the minute after its first fill"
+    return None
+
+
+def entry_legs(campaign: TradedCampaign, currency: str | None) -> list[EntryLeg]:
     """Return what a campaign had at its first close, in one currency; pure.
 
     Its kind is that of the same contracts. Within a day it is the most that it had.
     """
-    fills = [part for part in campaign.parts if part.is_trade and part.opens]
-    first_fills = {part.key[1]: part.movement.at for part in reversed(fills)}
-    of_currency = {part.key[1]: part for part in campaign.parts_in(currency)}
-    legs = []
-    for conid, quantity in states_of(campaign)[0].lots.items():
-        if conid not in of_currency:
-            continue
+    moved = [part for part in campaign.parts_in(currency) if part.quantity]
+    first_parts = {part.key[1]: part for part in reversed(moved)}
+    lots = states_of(campaign)[0].lots
+    return [_leg(part, lots[conid]) for conid, part in first_parts.items() if conid in lots]
 
-        instrument = contracts[conid].instrument
-        part = of_currency[conid]
-        leg = EntryLeg(
-            conid=conid,
-            name=contracts[conid].name,
-            symbol=part.movement.symbol,
-            at=first_fills.get(conid),
-            quantity=quantity,
-            multiplier=None if instrument is None else instrument.multiplier,
-            is_option=part.is_option,
-        )
-        legs.append(leg)
-    return legs
+
+def _leg(opening: Posting, quantity: float) -> EntryLeg:
+    movement = opening.movement
+    return EntryLeg(
+        conid=opening.key[1],
+        name=name_of(movement),
+        symbol=movement.symbol,
+        at=movement.at if opening.is_trade else None,
+        quantity=quantity,
+        multiplier=movement.multiplier,
+        is_option=opening.is_option,
+    )
 
 
 # ---- what is read
@@ -147,14 +148,14 @@ def read_entries(
     """Return records with what was known when they began, by one read a day for all; blocks."""
     legs = [leg for _record, of_record in entered for leg in of_record if leg.is_option]
     moments = {(leg.conid, leg.at) for leg in legs if leg.at is not None}
-    first_rows: dict[Moment, Row] = {}
+    first_rows: dict[_Moment, Row] = {}
     for of_day, rows in rows_around(lake, moments, _OF_ENTRY, after=WITHIN):
-        first = of_day.join_asof(
+        first_of_each = of_day.join_asof(
             rows.drop_nulls("delta"), left_on="at", right_on="timestamp", by="conid",
             strategy="forward", tolerance=WITHIN,
             coalesce=False, check_sortedness=False,  # Polars checks no groups, and warns of it
         )  # fmt: skip
-        for row in first.drop_nulls("timestamp").to_dicts():
+        for row in first_of_each.drop_nulls("timestamp").to_dicts():
             first_rows[row["conid"], row["at"]] = row
 
     return [with_entry(record, entry_of(legs, first_rows)) for record, legs in entered]

@@ -7,13 +7,13 @@ from itertools import chain
 
 from position_sync_dagster.money.campaigns.campaigns import open_campaigns
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
-from position_sync_dagster.money.campaigns.entry_values import read_entries
+from position_sync_dagster.money.campaigns.entry_values import Entry, entry_legs, read_entries
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.postings import Posting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenCampaign:
+class OpenCampaign(Entry):
     """What a strategy brought since the first trade after which it always had something.
 
     The columns that a campaign has when it is over are those of `closed_campaigns`.
@@ -58,11 +58,6 @@ class OpenCampaign:
     vega: float | None = None
     theta: float | None = None
     repricing: float | None = None
-    entry_delta: float | None = None
-    entry_implied_vol: float | None = None
-    entry_underlying_price: float | None = None
-    entry_after_s: float | None = None
-    entry_unknown: str | None = None
 
     @property
     def closed(self) -> None:
@@ -90,6 +85,7 @@ def read_open_campaigns(
     for campaign in campaigns:
         for currency in campaign.currencies:
             told = book.told_of(campaign, currency, is_open=True)
+            del told["profit_reached"]  # of what is left too, which the book values
             row = OpenCampaign(brought=told.pop("profit"), **told)
-            entered.append((row, book.entry_legs(campaign, currency)))
+            entered.append((row, entry_legs(campaign, currency)))
     return read_entries(lake, entered)

@@ -45,9 +45,9 @@ from position_sync_dagster.money.reports.known_names import KnownNames
 from position_sync_dagster.money.reports.money_sums import (
     BaseTotal,
     Campaign,
+    CampaignSoFar,
     ExpirySum,
     MoneySum,
-    OpenCampaign,
     StrategySum,
     TotalSum,
     UnderlyingSum,
@@ -305,7 +305,7 @@ class Book:
         return {
             "profit_reached": reached,
             "profit_reached_unknown": unknown or None,
-            "open_campaign": OpenCampaign(
+            "open_campaign": CampaignSoFar(
                 kind=entry.kind,
                 credit=entry.credit,
                 greatest_profit=entry.greatest_profit,

@@ -44,7 +44,7 @@ class Campaign(BaseModel):
     """Realised and open; null if one of them is not known."""
 
 
-class OpenCampaign(BaseModel):
+class CampaignSoFar(BaseModel):
     """The campaign of a strategy that is open: what it promised, and what it has earned."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -205,7 +205,7 @@ class StrategySum(MoneySum):
     """The profit of the open campaign as a part of the greatest that was possible at first."""
     profit_reached_unknown: str | None = None
     """Why that is not known."""
-    open_campaign: OpenCampaign | None = None
+    open_campaign: CampaignSoFar | None = None
     """The campaign that is open; null if none is."""
 
 

@@ -139,7 +139,9 @@ def test_shares_alone_have_no_entry(lake):
 
 
 def test_a_lot_has_the_row_of_its_own_option(lake):
-    put(lake, [*OPENED, *CLOSED, moved(SHARES, 100.0, 52.0, 2)], ROWS)
+    # Another fill of the day, an hour earlier: the row from before is read, and does not count.
+    earlier = moved(OTHER, -1.0, 1.0, 2, at=FILLED - timedelta(hours=1))
+    put(lake, [earlier, *OPENED, *CLOSED, moved(SHARES, 100.0, 52.0, 2)], ROWS)
     lots = {lot.conid: lot for lot in read_lots(lake)}
     assert entry(lots[PUT]) == (-0.3, 0.25, 52.0, 5.0)
     assert entry(lots[CALL]) == (0.2, 0.19, 52.5, 20.0)

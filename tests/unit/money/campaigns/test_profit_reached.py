@@ -10,7 +10,11 @@ import pytest
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.lake.schema import leg_rows
-from position_sync_dagster.money.campaigns.campaigns import closed_campaigns, entry_of, part_reached
+from position_sync_dagster.money.campaigns.campaigns import (
+    as_opened,
+    closed_campaigns,
+    part_reached,
+)
 from position_sync_dagster.money.campaigns.closed_campaigns import contract_of
 from position_sync_dagster.money.campaigns.closes_of_strategies import Closes
 from position_sync_dagster.money.past.attribution import attributed
@@ -165,7 +169,7 @@ def test_what_is_not_known_is_null_and_says_why(movements, held, why):
 def test_of_a_campaign_that_is_over_it_is_the_part_that_it_brought():
     [campaign] = closed_campaigns(parts_of([SOLD, BOUGHT], leg(PUT)))
     contracts = {PUT: contract_of([SOLD], None)}
-    entry = entry_of(campaign, contracts, "USD")
+    entry = as_opened(campaign, contracts, "USD")
     assert part_reached(148.0, entry) == (0.74, "")
     assert part_reached(None, entry) == (None, "its profit is not known")
 
