@@ -110,7 +110,7 @@ def read_happenings(lake: MoneyLake, since: datetime) -> list[Happening]:
     """Return what happened since the beginning of a day, the newest, in order of time; blocks."""
     days = read_day(lake, day_began(since))
     happenings = [
-        _of_change(change, change.happened, days)
+        _of_change(change, change.happened, day)
         for day in days_in(days)
         for change in changes_of(day)
         if change.happened is not None
@@ -119,13 +119,14 @@ def read_happenings(lake: MoneyLake, since: datetime) -> list[Happening]:
     return sorted(happenings, key=attrgetter("at", "key"))[-MOST_LOOKED_AT:]
 
 
-def _of_change(change: DayChange, what: Happened, days: Day) -> Happening:
+def _of_change(change: DayChange, what: Happened, day: Day) -> Happening:
     """Return a line of *What changed*; what an order filled later is another happening."""
     size = sum(abs(leg.quantity) for leg in change.legs)
-    names = {name for conid in change.conids for name in days.strategies.get(conid, ())}
-    day = change.at.astimezone(NEW_YORK).date()
+    names = {name for conid in change.conids for name in day.strategies.get(conid, ())}
+    # A fill is known to be of a roll, and an end to be another one, later than it is seen.
+    kind = change.kind if change.kind is ChangeKind.TRADE else what
     return Happening(
-        key=_key(what if change.kind is not ChangeKind.TRADE else "", change.source, day, size),
+        key=_key(kind, change.source, day.since, size),
         at=change.at,
         what=what,
         strategies=tuple(sorted(names)),
@@ -134,20 +135,15 @@ def _of_change(change: DayChange, what: Happened, days: Day) -> Happening:
 
 
 def _of_campaign(campaign: ClosedCampaign) -> Happening:
-    text = f"{campaign.contracts}: {campaign.ended}, profit not known"
-    if campaign.profit is not None:
-        text = f"{campaign.contracts}: {campaign.ended}, {readable(campaign.profit)}"
-        text += f" {campaign.currency}"
-    if campaign.profit_reached is not None:
-        text += f", {percent(campaign.profit_reached)} of its greatest profit"
-
+    profit = f"profit {readable(campaign.profit)} {campaign.currency}"
+    reached = f"{percent(campaign.profit_reached)} of the greatest"
     names = () if campaign.strategy_id == UNATTRIBUTED else (campaign.strategy_id,)
     return Happening(
         key=_key(campaign.campaign_id, campaign.currency),
         at=datetime.combine(campaign.closed, time(16), NEW_YORK).astimezone(UTC),
         what=Happened.CLOSED,
         strategies=names,
-        text=text,
+        text=f"{campaign.contracts}: {campaign.ended}, {profit}, {reached}",
     )
 
 

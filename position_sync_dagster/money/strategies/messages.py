@@ -1,18 +1,15 @@
 """What people may be told of, and which of it they want, as the strategies file says it."""
 
-import re
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, time
 from enum import StrEnum
 from typing import Annotated
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator, Field
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
-from position_sync_dagster.errors import InvalidLegError, shown
 from position_sync_dagster.money.strategies.rules import as_list
 from position_sync_dagster.yaml_file import Part
 
@@ -30,41 +27,28 @@ class Happened(StrEnum):
     LOGIN = "login"
 
 
-def _hours(text: object) -> tuple[time, time]:
-    """Read when quiet hours begin and end, such as "22:00-07:00"."""
-    match = re.fullmatch(r"(\d\d:\d\d)\s*-\s*(\d\d:\d\d)", str(text).strip())
-    if match is not None:
-        with suppress(ValueError):
-            first, last = map(time.fromisoformat, match.groups())
-            return first, last
-    raise InvalidLegError(f"{shown(text)} are no hours", remedy='Write them as "22:00-07:00"')
-
-
-def _zone(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(name)
-    except (ValueError, OSError, ZoneInfoNotFoundError):
-        raise InvalidLegError(
-            f"there is no time zone {shown(name)}", remedy="Write it as Europe/Berlin"
-        ) from None
-
-
 Happenings = Annotated[frozenset[Happened], BeforeValidator(as_list)]
 _ABOUT = Field(frozenset(Happened), description=f"Write some of {', '.join(Happened)}")
 
 
-class MessagesPart(Part, arbitrary_types_allowed=True):
+class QuietPart(Part):
+    """The hours of each day in which no message is sent."""
+
+    begin: time = Field(alias="from", description='Write a time, as "22:00"')
+    end: time = Field(alias="to", description='Write a time, as "07:00"')
+    timezone: ZoneInfo = Field(NEW_YORK, description="Write a time zone, as Europe/Berlin")
+
+
+class MessagesPart(Part):
     """The messages that people want.
 
     Attributes:
         about: What they are about.
-        quiet: When quiet hours begin and end.
-        timezone: Where these hours are.
+        quiet: When none is sent.
     """
 
     about: Happenings = _ABOUT
-    quiet: Annotated[tuple[time, time], BeforeValidator(_hours)] | None = None
-    timezone: Annotated[ZoneInfo, BeforeValidator(_zone)] = NEW_YORK
+    quiet: QuietPart | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +69,11 @@ class Wanted:
 
     def is_quiet(self, now: datetime) -> bool:
         """Return whether nothing is sent now."""
-        if self.messages.quiet is None:
+        quiet = self.messages.quiet
+        if quiet is None:
             return False
 
-        first, last = self.messages.quiet
-        at = now.astimezone(self.messages.timezone).time()
-        if first <= last:
-            return first <= at < last
-        return at >= first or at < last
+        at = now.astimezone(quiet.timezone).time()
+        if quiet.begin <= quiet.end:
+            return quiet.begin <= at < quiet.end
+        return at >= quiet.begin or at < quiet.end

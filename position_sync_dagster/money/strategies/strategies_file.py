@@ -121,7 +121,7 @@ class RuledFile(StrategiesFile):
         accounts:
           - account: DU1234567
             limits: {currency: USD, dollar_delta: {min: -50000, max: 50000}}
-        messages: {about: [assigned, expired, limit], quiet: "22:00-07:00"}   # optional
+        messages: {about: [assigned, limit], quiet: {from: "22:00", to: "07:00"}}   # optional
     """
 
     whole_part = RuledStrategies
@@ -370,10 +370,8 @@ def saved_limits(path: Path | None) -> list[Limit]:
 
 def saved_messages(path: Path | None) -> Wanted:
     """Read which messages are wanted; all without a file, and while it has a mistake."""
-    if path is None:
-        return Wanted()
     try:
-        return saved_file(path).wanted
+        return Wanted() if path is None else saved_file(path).wanted
     except StrategiesFileError:
         return Wanted()
 

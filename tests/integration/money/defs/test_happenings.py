@@ -96,7 +96,7 @@ HAPPENINGS: dict[str, tuple[Callable[[MoneyLake], object], str]] = {
     ),
     "filled": (lambda lake: fill(lake, 4, -1.0, 2.25, 71), "sold 1 SPY 504P 15Dec28 at 2.25"),
     "rolled": (roll, "rolled 2 SPY 505P 15Dec28 → 506P, +1.50"),
-    "closed": (close, "SPY: expired, 397 USD, 79.4 % of its greatest profit"),
+    "closed": (close, "SPY: expired, profit 397 USD, 79.4 % of the greatest"),
 }
 
 
@@ -170,7 +170,7 @@ def test_what_fills_later_of_an_order_is_told_again_and_several_are_one_message(
 
 
 FILE = """\
-messages: {{about: [assigned, filled], quiet: "{quiet}", timezone: UTC}}
+messages: {{about: [assigned, filled], quiet: {{from: "{begin}", to: "{end}", timezone: UTC}}}}
 strategies:
   - {{strategy_id: wheel 4, legs: [], messages: [expired]}}
 """
@@ -179,8 +179,8 @@ strategies:
 def test_what_is_not_chosen_is_not_told_and_quiet_hours_are_told_together_at_their_end(
     ticks, lake, legs, receiver, strategies_file
 ):
-    quiet = f"{AT:%H:%M}-{AT + timedelta(hours=2):%H:%M}"
-    strategies_file.write_text(FILE.format(quiet=quiet))
+    hours = [f"{AT + timedelta(hours=hours):%H:%M}" for hours in (-2, -1, 0, 2)]
+    strategies_file.write_text(FILE.format(begin=hours[2], end=hours[3]))
     ticks.tick()
     for kind in ("assigned", "expired", "filled"):
         HAPPENINGS[kind][0](lake)
@@ -190,8 +190,7 @@ def test_what_is_not_chosen_is_not_told_and_quiet_hours_are_told_together_at_the
     assert receiver.messages == []
     assert sum(map(len, cursor_of(AlertCursor, ticks.stored).outbox.values())) == 2
 
-    over = f"{AT - timedelta(hours=2):%H:%M}-{AT - timedelta(hours=1):%H:%M}"
-    strategies_file.write_text(FILE.format(quiet=over))
+    strategies_file.write_text(FILE.format(begin=hours[0], end=hours[1]))
     ticks.tick()
     ticks.tick()
     [(title, body)] = receiver.taken()

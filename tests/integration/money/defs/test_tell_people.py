@@ -253,6 +253,14 @@ def test_half_of_the_greatest_profit_of_a_kind_is_told_when_it_is_reached_and_le
     assert worth(-150.0) == ["Passes again: strategy_exposure: limit_strategy_income_reached_max"]
 
 
+def test_limits_and_logins_that_are_not_chosen_are_not_told(publish, file, receiver):
+    file.write_text(f"messages: {{about: []}}\n{FILE}")
+    assert publish(-1600.0) == []
+    own = "    messages: [limit]\n    legs:"
+    file.write_text(f"messages: {{about: []}}\n{FILE.replace('    legs:', own)}")
+    assert publish(-1700.0) == [f"ERROR: {OWN}"]
+
+
 @pytest.fixture
 def limit_check(file) -> TableCheck[MoneyLake]:
     """Return the check of the limit in the file."""
