@@ -158,7 +158,7 @@ async def played(
 
 
 def _event_of(action: Mapping[str, Any]) -> Event:
-    times = {name: action.get(name) for name in ("at_s", "every_s")}
+    times: dict[str, Any] = {name: action.get(name) for name in ("at_s", "every_s")}
     given = {name: value for name, value in action.items() if name not in ("do", *times)}
     return Event(do=action["do"], arguments=check(action["do"], given), **times)
 

@@ -75,6 +75,8 @@ ROWS: tuple[Row, ...] = (
         "other steps on a full disk"),
     Row(r"tests/integration/cli/test_stopping\.py", P,
         "signals at every moment of every command; the demo is stopped in tests/acceptance"),
+    Row(r"tests/integration/money/defs/test_happenings\.py::\S+twenty_kills", C,
+        "twenty kills of a program; a kill after each tick first"),
     Row(r"tests/integration/money/test_logins\.py::\S+\[(hung|storm)\]", V, "other troubles"),
     Row(r"tests/integration/money/defs/test_statements_in_four_currencies\.py::\S+command", P,
         "Dagster's own command; the same in this process first"),

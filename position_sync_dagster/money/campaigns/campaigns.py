@@ -126,22 +126,26 @@ def open_campaigns(parts: Iterable[Posting]) -> list[TradedCampaign]:
     Args:
         parts: All parts of movements, in order of time.
     """
-    last = chain.from_iterable(last_campaigns(parts).values())
-    campaigns = [campaign for campaign in last if campaign.is_open]
+    campaigns = [
+        TradedCampaign(current)
+        for (owner, _account), owned in grouped(_OWNER, parts).items()
+        if owner != UNATTRIBUTED and (current := _periods(owned)[1])
+    ]
     return sorted(campaigns, key=attrgetter("strategy_id", "account"))
 
 
-def last_campaigns(parts: Iterable[Posting]) -> dict[str, list[TradedCampaign]]:
-    """Return the last campaign of each strategy in each account, over or open.
+def last_campaigns(parts: Iterable[Posting]) -> dict[str, TradedCampaign]:
+    """Return the last campaign of each strategy in all its accounts, over or open.
 
     Args:
         parts: All parts of movements, in order of time.
     """
-    campaigns: defaultdict[str, list[TradedCampaign]] = defaultdict(list)
-    for (owner, _account), owned in grouped(_OWNER, parts).items():
-        if owner != UNATTRIBUTED:
-            over, current = _periods(owned)
-            campaigns[owner] += map(TradedCampaign, [*over, *filter(None, [current])][-1:])
+    campaigns = {}
+    for owner, owned in grouped(attrgetter("owner"), parts).items():
+        over, current = _periods(owned)
+        periods = [*over, *filter(None, [current])]
+        if owner != UNATTRIBUTED and periods:
+            campaigns[owner] = TradedCampaign(periods[-1])
     return campaigns
 
 
@@ -191,15 +195,10 @@ def _moved_something(stay: Iterable[Posting]) -> bool:
 
 
 def _is_held(parts: Iterable[Posting]) -> bool:
-    return bool(_left_of(parts))
-
-
-def _left_of(parts: Iterable[Posting]) -> dict[Key, float]:
-    """Return how much parts leave of each holding, as far as they leave something."""
     quantities: defaultdict[Key, float] = defaultdict(float)
     for part in parts:
         quantities[part.key] += part.quantity
-    return {key: quantity for key, quantity in quantities.items() if rounded(quantity)}
+    return any(map(rounded, quantities.values()))
 
 
 def _structures(parts: Iterable[Posting]) -> Iterator[list[Posting]]:
@@ -520,22 +519,22 @@ def _state_as_opened(campaign: TradedCampaign) -> CampaignState:
     session = campaign.parts[0].movement.session_date
     of_day = [part for part in campaign.parts if part.movement.session_date == session]
 
-    lots: defaultdict[Key, float] = defaultdict(float)
-    size = most = 0.0
-    until = len(of_day)
-    for number, part in enumerate(of_day, 1):
-        before = lots[part.key]
-        lots[part.key] += part.quantity
-        size += abs(lots[part.key]) - abs(before)
-        if rounded(size - most) >= 0:
-            most = size
-            until = number
+    lots: defaultdict[int, float] = defaultdict(float)
+    sizes = [0.0]
+    for part in of_day:
+        conid = part.key[1]
+        before = abs(lots[conid])
+        lots[conid] += part.quantity
+        sizes.append(rounded(sizes[-1] + abs(lots[conid]) - before))
 
-    opening = of_day[:until]
-    by_currency = grouped(attrgetter("movement.currency"), opening)
+    # What came after it had most is taken back; of equal ones the last counts.
+    until = len(of_day) - sizes[::-1].index(max(sizes))
+    for part in of_day[until:]:
+        lots[part.key[1]] -= part.quantity
+    by_currency = grouped(attrgetter("movement.currency"), of_day[:until])
     return CampaignState(
         session=session,
-        lots={conid: quantity for (_account, conid), quantity in _left_of(opening).items()},
+        lots={conid: quantity for conid, quantity in lots.items() if rounded(quantity)},
         brought={
             currency: known_sum(part.known_cash for part in parts)
             for currency, parts in by_currency.items()
@@ -676,54 +675,6 @@ def end_of(campaign: TradedCampaign) -> CampaignEnd:
 
 
 # ---- what a strategy has earned so far
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LatestCampaign:
-    """The last campaign of a strategy in one currency; of several accounts all that are open.
-
-    Attributes:
-        entry: How it was opened.
-        is_open: Whether something of it is held still.
-        realised: The profit of what is closed of it, after fees; None: not known.
-    """
-
-    entry: AsOpened
-    is_open: bool
-    realised: float | None
-
-
-def latest_of(
-    campaigns: Sequence[TradedCampaign], contracts: Contracts
-) -> dict[str | None, LatestCampaign]:
-    """Return what the last campaigns of a strategy are together, by the currency of contracts."""
-    taken = [campaign for campaign in campaigns if campaign.is_open] or campaigns
-    parts = [part for campaign in taken for part in campaign.parts]
-    money = live_money(parts)
-    latest = {}
-    for currency in dict.fromkeys(part.movement.currency for part in parts):
-        entries = [
-            as_opened(campaign, contracts, currency)
-            for campaign in taken
-            if campaign.parts_in(currency)
-        ]
-        latest[currency] = LatestCampaign(
-            entry=_together(entries),
-            is_open=any(campaign.is_open for campaign in taken),
-            realised=money[parts[0].owner, currency].realised,
-        )
-    return latest
-
-
-def _together(entries: Sequence[AsOpened]) -> AsOpened:
-    """Return how campaigns in several accounts were opened, as one."""
-    kinds = {entry.kind for entry in entries}
-    return AsOpened(
-        kind=kinds.pop() if len(kinds) == 1 else None,
-        credit=known_sum(entry.credit for entry in entries),
-        greatest_profit=known_sum(entry.greatest_profit for entry in entries),
-        unknown=next(filter(None, (entry.unknown for entry in entries)), ""),
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

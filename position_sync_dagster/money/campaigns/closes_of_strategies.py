@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import cached_property
 from itertools import chain
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 from polars import DataFrame, String, col, concat, lit
@@ -20,13 +20,13 @@ from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.schema import records_of
 from position_sync_dagster.money.as_of import Past
 from position_sync_dagster.money.campaigns.campaigns import (
-    LatestCampaign,
+    AsOpened,
     LiveMoney,
-    TradedCampaign,
+    as_opened,
     cost_per_share,
     last_campaigns,
-    latest_of,
     live_money,
+    open_campaigns,
 )
 from position_sync_dagster.money.campaigns.closed_campaigns import contract_of
 from position_sync_dagster.money.lake import MoneyLake
@@ -41,6 +41,19 @@ Ends = Mapping[int, Mapping[str, tuple[datetime, str | None]]]
 
 # A strategy, UNATTRIBUTED, or None for all closes; an account, or None for all; the currency.
 Group = tuple[str | None, str | None, str]
+
+
+class LatestCampaign(NamedTuple):
+    """The last campaign of a strategy in one currency.
+
+    Attributes:
+        is_open: Whether something of it is held still.
+        realised: The profit of what is closed of it, after fees; None: not known.
+    """
+
+    entry: AsOpened
+    is_open: bool
+    realised: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,14 +89,9 @@ class Closes:
         return live_money(self.parts)
 
     @cached_property
-    def _last_campaigns(self) -> Mapping[str, list[TradedCampaign]]:
-        return last_campaigns(self.parts)
-
-    @cached_property
     def share_costs(self) -> Mapping[tuple[str, str | None], float | None]:
         """What the shares of each strategy with an open campaign cost, in each currency."""
-        last = chain.from_iterable(self._last_campaigns.values())
-        parts = chain.from_iterable(campaign.parts for campaign in last if campaign.is_open)
+        parts = chain.from_iterable(campaign.parts for campaign in open_campaigns(self.parts))
         by_strategy = grouped(attrgetter("owner", "movement.currency"), parts)
         return {owner: cost_per_share(owned)[0] for owner, owned in by_strategy.items()}
 
@@ -93,13 +101,14 @@ class Closes:
         movements = (part.movement for part in self.parts)
         moved = grouped(lambda movement: movement.key[1], movements)
         latest = {}
-        for strategy, campaigns in self._last_campaigns.items():
+        for campaign in last_campaigns(self.parts).values():
             contracts = {
                 conid: contract_of(moved[conid], self.details.get(conid))
-                for conid in _conids_of(campaigns)
+                for conid in campaign.conids
             }
-            for currency, campaign in latest_of(campaigns, contracts).items():
-                latest[strategy, currency] = campaign
+            for key, money in live_money(campaign.parts).items():
+                entry = as_opened(campaign, contracts, key[1])
+                latest[key] = LatestCampaign(entry, campaign.is_open, money.realised)
         return latest
 
     @cached_property
@@ -240,19 +249,15 @@ def read_closes(lake: MoneyLake, past: Past | None = None) -> Closes:
     book = PostingBook(lake, until)
     since: Any = changes["seen_at"].min() or _first_session(lake, past)
     parts = book.postings(book.of_strategies)
-    last = chain.from_iterable(last_campaigns(parts).values())
+    last = last_campaigns(parts).values()
     return Closes(
         rows=book.closures,
         since=since,
         ends=_ends(changes, book.closures, legs),
         legs=legs,
         parts=parts,
-        details=lake.contracts.get(_conids_of(last)),
+        details=lake.contracts.get({conid for campaign in last for conid in campaign.conids}),
     )
-
-
-def _conids_of(campaigns: Iterable[TradedCampaign]) -> set[int]:
-    return {conid for campaign in campaigns for conid in campaign.conids}
 
 
 def _first_session(lake: MoneyLake, past: Past | None) -> datetime | None:

@@ -1,6 +1,7 @@
-"""The sensor `tell_people`: sends one message when a check fails, and one when it passes again."""
+"""The sensor `tell_people`: a message when a check fails or passes again, or something happened."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -10,11 +11,15 @@ import dagster as dg
 
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.checks import evaluation as checks
+from position_sync_dagster.defs.checks.tables import login_is_made
 from position_sync_dagster.defs.composition import Composition, composition_of
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.errors import LakeError
 from position_sync_dagster.money.defs import statements, strategies
 from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.money.reports import alerts
+from position_sync_dagster.money.reports import alerts, happenings
+from position_sync_dagster.money.strategies import strategies_file
+from position_sync_dagster.money.strategies.messages import Happened
 
 # A check must have failed for so many seconds before that is sent: most mend themselves.
 ALERT_AFTER_S = 60.0
@@ -53,7 +58,7 @@ def alert_definitions(context: dg.ComponentLoadContext) -> dg.Definitions:
 def tell_people(
     context: dg.SensorEvaluationContext, messages: Messages
 ) -> dg.SensorResult | dg.SkipReason:
-    """Send a message when a check fails, and when it passes again; the cursor keeps unsent ones.
+    """Send a message when a check fails or passes again, and when something happened, each once.
 
     It looks every 5 s, or each minute while POSITION_SYNC_ALERT_URLS names no receiver.
     """
@@ -64,17 +69,34 @@ def tell_people(
         return dg.SkipReason("POSITION_SYNC_ALERT_URLS names no receiver")
     now = utc_now()
     before = resources.cursor_of(alerts.AlertCursor, context.cursor)
-    own = (*watched(composition), *strategies.watched_limits(settings, before.breaks))
-    keys = [composition.keys.of_check(key) for key in own]
+    wanted = strategies_file.saved_messages(settings.strategies_file)
+
+    # What is sent has been stored: after a kill its texts are the same, and known to be sent.
+    cursor, sent = messages.deliveries.send_due(
+        before, urls, utc_now, is_quiet=wanted.is_quiet(now)
+    )
+    after = timedelta(seconds=ALERT_AFTER_S)
+    told = before.told
+    news: Sequence[alerts.Message] = ()
+    with suppress(LakeError):  # a check says which table cannot be read
+        lake = composition.opened(settings).lake
+        told, news = happenings.follow_happenings(
+            lake, settings.calendar, told, wanted, now=now, after=after
+        )
+
+    own = [*watched(composition), *strategies.watched_limits(settings, before.breaks, wanted)]
+    if not wanted.has(Happened.LOGIN):
+        own.remove(login_is_made.check_key)
+    keys = list(map(composition.keys.of_check, own))
     cursor = alerts.follow(
-        before,
+        replace(cursor, told=told),
         check_states(composition.instance_of(context), settings.ui_url, keys),
         now=now,
-        after=timedelta(seconds=ALERT_AFTER_S),
+        after=after,
         severities=settings.alert_severities,
         receivers=len(urls),
+        news=news,
     )
-    cursor, sent = messages.deliveries.send_due(cursor, urls, utc_now)
     text = f"{len(cursor.breaks)} checks do not pass; {sent} messages sent"
     unsent = sum(map(len, cursor.outbox.values()))
     if unsent:

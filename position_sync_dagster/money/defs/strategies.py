@@ -25,6 +25,7 @@ from position_sync_dagster.money.reports import exposure
 from position_sync_dagster.money.reports.book import Book, read_book
 from position_sync_dagster.money.strategies import leg_followers, limit_readings, strategies_file
 from position_sync_dagster.money.strategies.limits import Limit, LimitState
+from position_sync_dagster.money.strategies.messages import Happened, Wanted
 from position_sync_dagster.money.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.settings import Settings
 
@@ -55,16 +56,21 @@ DECIDE = "Decide about the position, or change the limit in the strategies file.
 
 
 def watched_limits(
-    settings: Settings, watched_before: Iterable[str] = ()
+    settings: Settings, watched_before: Iterable[str] = (), wanted: Wanted | None = None
 ) -> list[dg.AssetCheckKey]:
     """Return the check of each limit; while the file has a mistake, those watched before.
 
     Args:
         settings: The settings that name the file.
         watched_before: Names of checks as "asset: check".
+        wanted: Leaves out the limits of which no message is wanted.
     """
     try:
-        names = [limit.name for limit in strategies_file.saved_limits(settings.strategies_file)]
+        names = [
+            limit.name
+            for limit in strategies_file.saved_limits(settings.strategies_file)
+            if wanted is None or wanted.has(Happened.LIMIT, filter(None, [limit.strategy_id]))
+        ]
     except StrategiesFileError:
         names = []
         for text in watched_before:

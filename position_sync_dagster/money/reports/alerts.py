@@ -6,8 +6,10 @@ module. It reads the message from its input, since the URL is a secret, and othe
 arguments. What it prints is dropped: apprise and its libraries log the URL.
 """
 
+import fcntl
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -16,10 +18,12 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 from tempfile import TemporaryFile
 
 from pydantic import AwareDatetime, SecretStr
 
+from position_sync_dagster.dagster_files import dagster_home
 from position_sync_dagster.domain.clock import Clock, elapsed
 from position_sync_dagster.errors import MissingExtraError
 
@@ -86,6 +90,24 @@ class Message:
     title: str
     body: str
 
+    @property
+    def digest(self) -> str:
+        """The hash of its text, which no other message has: it says when something was."""
+        return sha256(f"{self.title}\n{self.body}".encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What people were told of what happened (`happenings.py`).
+
+    Attributes:
+        keys: Of what was told, as far as it is looked at still; None: nothing was looked at yet.
+        versions: Those of the tables at the last look; none while something is left to tell.
+    """
+
+    keys: tuple[str, ...] | None = None
+    versions: tuple[int, ...] = ()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertCursor:
@@ -95,10 +117,12 @@ class AlertCursor:
         breaks: The checks that do not pass, by name.
         outbox: The messages still to be sent, oldest first, by the index of their receiver in
             POSITION_SYNC_ALERT_URLS; the URLs are secrets and are never stored.
+        told: What happened, and was told.
     """
 
     breaks: dict[str, FailedCheck] = field(default_factory=dict)
     outbox: dict[int, tuple[Message, ...]] = field(default_factory=dict)
+    told: Told = field(default_factory=Told)
 
 
 def follow(
@@ -109,6 +133,7 @@ def follow(
     after: timedelta,
     severities: Collection[str],
     receivers: int,
+    news: Sequence[Message] = (),
 ) -> AlertCursor:
     """Return the cursor after the newest results, with the messages that they require.
 
@@ -119,10 +144,11 @@ def follow(
         after: How long a check must have failed before a message is sent.
         severities: The severities for which messages are sent.
         receivers: The number of receivers.
+        news: Messages about what happened.
     """
     newest = {state.name: state for state in states}
     breaks = {name: failed for name, failed in cursor.breaks.items() if name in newest}
-    messages: list[Message] = []
+    messages = [*news]
 
     for name, state in newest.items():
         failed = breaks.get(name) or FailedCheck(since=state.at)
@@ -142,7 +168,7 @@ def follow(
         waiting = (*cursor.outbox.get(receiver, ()), *messages)
         if waiting:
             outbox[receiver] = waiting[-MOST_KEPT:]
-    return AlertCursor(breaks=breaks, outbox=outbox)
+    return AlertCursor(breaks=breaks, outbox=outbox, told=cursor.told)
 
 
 def together(messages: Collection[Message]) -> tuple[str, str]:
@@ -219,9 +245,9 @@ class Delivery:
         self.place = place
         self.messages = messages
         self._begun_at = now
-        title, body = together(messages)
         with TemporaryFile("w+") as given:  # others could read arguments
-            json.dump({"url": url.get_secret_value(), "title": title, "body": body}, given)
+            texts = [(message.title, message.body) for message in messages]
+            json.dump({"url": url.get_secret_value(), "place": place, "texts": texts}, given)
             given.seek(0)
             self._program = subprocess.Popen(  # noqa: S603 - our own program
                 [sys.executable, "-m", SENDER],
@@ -274,18 +300,26 @@ class Deliveries:
         self._failed_at: dict[int, datetime] = {}
 
     def send_due(
-        self, cursor: AlertCursor, urls: Sequence[SecretStr], clock: Clock
+        self,
+        cursor: AlertCursor,
+        urls: Sequence[SecretStr],
+        clock: Clock,
+        *,
+        is_quiet: bool = False,
     ) -> tuple[AlertCursor, int]:
         """Begin to send each receiver the messages that wait for it, all in one.
 
         Deliveries go on beside the tick; messages stay in the outbox until theirs has ended.
+
+        Args:
+            is_quiet: Whether none is begun.
 
         Returns:
             The cursor after the deliveries that ended, and how many receivers accepted theirs.
         """
         cursor, sent = self._ended(cursor, urls, clock())
         for place, messages in cursor.outbox.items():
-            if place in self._on_their_way:
+            if is_quiet or place in self._on_their_way or place >= len(urls):
                 continue
 
             now = clock()
@@ -339,18 +373,46 @@ def _silent_apprise() -> Iterator[None]:
         apprise_logger.disabled = False
 
 
+# The folder in Dagster's home with what each receiver accepted, a file for each.
+ACCEPTED = "accepted_messages"
+
+
 def main() -> int:
-    """Send the message of standard input, its body as plain text; return 0 if it was accepted."""
+    """Send the messages of standard input, as plain text; return 0 if they were accepted.
+
+    What its receiver has accepted is not sent again. Who began this program may have been killed
+    since, and begins another one: that waits for this one.
+    """
+    given = json.load(sys.stdin)
+    messages = [Message(title=title, body=body) for title, body in given["texts"]]
+    file = dagster_home() / ACCEPTED / f"receiver {given['place'] + 1}"
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with file.open("a+") as accepted:
+        fcntl.flock(accepted, fcntl.LOCK_EX)
+        accepted.seek(0)
+        before = accepted.read().split()
+        unsent = [message for message in messages if message.digest not in before]
+        if unsent and not _is_sent(given["url"], unsent):
+            return 1
+
+        digests = [*before, *(message.digest for message in unsent)]
+        accepted.truncate(0)
+        accepted.write("\n".join(digests[-2 * MOST_KEPT :]))
+        accepted.flush()
+        os.fsync(accepted.fileno())
+    return 0
+
+
+def _is_sent(url: str, messages: Collection[Message]) -> bool:
     import apprise
 
-    message = json.load(sys.stdin)
     sender = apprise.Apprise()
-    if not sender.add(message.pop("url")):
-        return 1
+    if not sender.add(url):
+        return False
 
-    if not sender.notify(**message, body_format=apprise.NotifyFormat.TEXT):
-        return 1
-    return 0
+    title, body = together(messages)
+    sent = sender.notify(title=title, body=body, body_format=apprise.NotifyFormat.TEXT)
+    return bool(sent)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ The list is the same after a restart of everything: nothing of it is kept in mem
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, time
 from enum import StrEnum
 from operator import attrgetter
 
@@ -26,8 +26,9 @@ from position_sync_dagster.money.past.closes import TRADES, Cause, Closure, trad
 from position_sync_dagster.money.past.movements import Movement, known_sum, moment_of, times
 from position_sync_dagster.money.past.postings import name_of
 from position_sync_dagster.money.reports.columns import price
+from position_sync_dagster.money.strategies.messages import Happened
 from position_sync_dagster.money.strategies.rolls import Roll, rolls_of
-from position_sync_dagster.sync.exchange_days import day_of
+from position_sync_dagster.sync.exchange_days import day_of, time_zone_of
 
 # The broker's code of a trade that opened, and closed nothing.
 OPENED = "O"
@@ -40,6 +41,15 @@ class ChangeKind(StrEnum):
     CLOSE = "CLOSE"
     QUANTITY = "QUANTITY"
     GATEWAY = "GATEWAY"
+
+
+# What each cause of a close is; of others nobody is told but by *What changed*.
+_HAPPENED = {
+    Cause.ASSIGNED: Happened.ASSIGNED,
+    Cause.EXERCISED: Happened.EXERCISED,
+    Cause.EXPIRED_WORTHLESS: Happened.EXPIRED,
+    Cause.CASH_SETTLED: Happened.EXPIRED,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,10 +84,14 @@ class DayChange:
         text: What happened, for a person.
         amount: The realised profit; None if there is none, or if it is not known.
         currency: The currency of `amount`.
+        happened: What people are told of it; None: nothing.
+        source: The order, or the row of `position_changes`; None: a login.
     """
 
     at: datetime
     kind: ChangeKind
+    happened: Happened | None = None
+    source: str | None = None
     account: str | None = None
     conids: tuple[int, ...] = ()
     legs: tuple[ChangedLeg, ...] = ()
@@ -138,6 +152,24 @@ def read_day(lake: MoneyLake, calendar: str, since: datetime, until: datetime | 
         closures=lake.closures.current(is_of_day & is_known),
         strategies=strategies,
     )
+
+
+def days_in(calendar: str, days: Day) -> list[Day]:
+    """Return the days of an exchange of which something was read, each by itself; pure."""
+    changes = grouped(lambda change: day_of(calendar, change.seen_at), days.changes)
+    movements = grouped(
+        lambda movement: day_of(calendar, movement.at) if movement.at else movement.day,
+        days.movements,
+    )
+    return [
+        replace(
+            days,
+            since=datetime.combine(day, time(), time_zone_of(calendar)).astimezone(UTC),
+            changes=changes[day],
+            movements=movements[day],
+        )
+        for day in sorted({*changes, *movements})
+    ]
 
 
 def read_sessions(lake: MoneyLake, since: datetime) -> list[GatewaySession]:
@@ -249,12 +281,15 @@ def _order(trades: Sequence[Movement], day: Day, rolls: Iterable[Roll]) -> DayCh
         amount = cents(sum(profits))
 
     by_conid = grouped(lambda trade: trade.conid or 0, trades)
+    rolled = [roll for roll in rolls if roll.order == first.order_id]
     text = _common_strategies(day, [*by_conid])
-    text += ", ".join(_done(by_conid, [roll for roll in rolls if roll.order == first.order_id]))
+    text += ", ".join(_done(by_conid, rolled))
     text += _gain(amount, first.currency)
     return DayChange(
         at=max(map(moment_of, trades)),
         kind=ChangeKind.TRADE,
+        happened=Happened.ROLLED if rolled else Happened.FILLED,
+        source=_order_of(first)[1],
         account=first.account,
         conids=(*by_conid,),
         legs=tuple(map(_traded_leg, by_conid.values())),
@@ -403,8 +438,9 @@ def _move(change: PositionChange, closures: Sequence[Closure]) -> DayChange:
     """Return the line of a change, such as "assigned: SPY 650C 15Jan27  -2 → 0, +150 USD"."""
     kind = ChangeKind.CLOSE
     text = "closed"
-    amount = None
+    amount = happened = None
     if closures:
+        happened = next(filter(None, (_HAPPENED.get(closure.cause) for closure in closures)), None)
         causes = dict.fromkeys(closure.cause for closure in closures)
         text = " and ".join(causes).lower().replace("_", " ")
         amount = in_cents(known_sum(closure.realized_pnl for closure in closures))
@@ -418,6 +454,8 @@ def _move(change: PositionChange, closures: Sequence[Closure]) -> DayChange:
     return DayChange(
         at=change.seen_at,
         kind=kind,
+        happened=happened,
+        source=change.change_id,
         account=change.account,
         conids=(change.conid,),
         legs=(_leg(change, contract_name(change), change.by),),

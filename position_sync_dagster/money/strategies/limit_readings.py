@@ -117,22 +117,19 @@ def _of_account(limit: Limit, book: Book) -> Reading:
 
 def _of_campaign(limit: Limit, book: Book, parts: DataFrame) -> Reading:
     """Return a number of the open campaign of a strategy."""
-    opened = [
-        (campaign.loss_of_credit, sums.profit_reached, sums.profit_reached_unknown or "")
-        for sums in book.strategies
-        if sums.name == limit.strategy_id and (campaign := sums.open_campaign) is not None
-    ]
+    of_strategy = [sums for sums in book.strategies if sums.name == limit.strategy_id]
+    opened = [(sums, sums.open_campaign) for sums in of_strategy if sums.open_campaign]
     if not opened:
         return Reading(unknown="" if parts.is_empty() else "no trade says how it was opened")
     if len(opened) > 1:
         return Reading(unknown="it has contracts in several currencies")
 
-    [(loss, number, unknown)] = opened
+    [(sums, campaign)] = opened
     if limit.measure is Measure.REACHED:
-        return Reading(number=number, unknown=unknown)
-    if loss is None:
-        return Reading(unknown="it was opened for no credit, or this or its profit is not known")
-    return Reading(number=loss)
+        return Reading(number=sums.profit_reached, unknown=sums.profit_reached_unknown or "")
+    loss = campaign.loss_of_credit
+    unknown = "it was opened for no credit, or this or its profit is not known"
+    return Reading(number=loss, unknown=unknown if loss is None else "")
 
 
 def _doubt(limit: Limit, book: Book, subject: Split) -> str:

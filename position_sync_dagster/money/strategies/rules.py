@@ -39,7 +39,8 @@ def _days(text: object) -> tuple[int, int]:
     raise InvalidLegError(f"days {shown(text)} is no span of days", remedy='Write it as "0-60"')
 
 
-def _as_list(value: object) -> list[object]:
+def as_list(value: object) -> list[object]:
+    """Return a list of a file, or the only value as one."""
     if isinstance(value, list):
         return value
     return [value]
@@ -49,7 +50,7 @@ def _in_capitals(names: frozenset[str]) -> frozenset[str]:
     return frozenset(map(str.upper, names))
 
 
-Texts = Annotated[frozenset[Text], BeforeValidator(_as_list)]
+Texts = Annotated[frozenset[Text], BeforeValidator(as_list)]
 Symbols = Annotated[Texts, AfterValidator(_in_capitals)]
 
 

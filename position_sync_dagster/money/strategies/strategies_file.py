@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, create_model, model_validator
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.leg import ActiveContract, Leg
-from position_sync_dagster.errors import InvalidLegError
+from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
 from position_sync_dagster.lake.given_leg import GivenLeg
 from position_sync_dagster.lake.strategies_file import StrategiesFile, StrategiesPart, StrategyPart
 from position_sync_dagster.lake.strategy_registry import (
@@ -30,6 +30,7 @@ from position_sync_dagster.money.strategies.limits import (
     Limit,
     Measure,
 )
+from position_sync_dagster.money.strategies.messages import Happenings, MessagesPart, Wanted
 from position_sync_dagster.money.strategies.proposals import KINDS, SINGLE, SINGLES
 from position_sync_dagster.money.strategies.rules import Rule, Texts
 from position_sync_dagster.yaml_file import Part, Place, Text, saved_state
@@ -91,12 +92,14 @@ class RuledStrategy(StrategyPart, extra="forbid"):
 
     limits: Any = None
     follow_rolls: bool = Field(default=False, description="Write true or false")
+    messages: Happenings | None = None
 
 
 class RuledStrategies(StrategiesPart, extra="forbid"):
     """The whole file; its entries are strategies, rules, and limits of kinds of strategies."""
 
     accounts: list[Any] = Field(default_factory=list)
+    messages: Any = None
 
 
 class RuledFile(StrategiesFile):
@@ -118,6 +121,7 @@ class RuledFile(StrategiesFile):
         accounts:
           - account: DU1234567
             limits: {currency: USD, dollar_delta: {min: -50000, max: 50000}}
+        messages: {about: [assigned, limit], quiet: {from: "22:00", to: "07:00"}}   # optional
     """
 
     whole_part = RuledStrategies
@@ -136,6 +140,15 @@ class RuledFile(StrategiesFile):
         for number, entry in enumerate(self.whole.accounts):
             account = self.yaml.parse(AccountPart, entry, ("accounts", number))
             self._parse_limits(("accounts", number), account.limits, account=account.account)
+
+        self.wanted = Wanted(
+            self.yaml.parse(MessagesPart, self.whole.messages or {}, ("messages",)),
+            {
+                part.strategy_id: part.messages
+                for _, part in self.strategies
+                if part.messages is not None
+            },
+        )
 
     def _parse_limits(self, place: Place, limits: Any, **subject: Any) -> None:
         """Parse the limits of a strategy or an account, if it has any."""
@@ -353,6 +366,14 @@ def saved_limits(path: Path | None) -> list[Limit]:
     if path is None:
         return []
     return saved_file(path).limits()
+
+
+def saved_messages(path: Path | None) -> Wanted:
+    """Read which messages are wanted; all without a file, and while it has a mistake."""
+    try:
+        return Wanted() if path is None else saved_file(path).wanted
+    except StrategiesFileError:
+        return Wanted()
 
 
 def as_strategies_file(legs: Iterable[Leg]) -> str:

@@ -45,10 +45,12 @@ def tick(instance: dg.DagsterInstance, composition) -> Tick:
     stored: list[str | None] = [None]
 
     def evaluate(cursor: str | None = None) -> dg.SensorResult | dg.SkipReason:
-        with dg.build_sensor_context(instance=instance, cursor=cursor or stored[0]) as context:
-            result = tell_people(context, messages)
-        if isinstance(result, dg.SensorResult):
-            stored[0] = result.cursor
+        # What a tick finds is stored with it, and sent by the next one.
+        for _ in range(2):
+            with dg.build_sensor_context(instance=instance, cursor=cursor or stored[0]) as context:
+                result = tell_people(context, messages)
+            if isinstance(result, dg.SensorResult):
+                stored[0] = result.cursor
         return result
 
     return evaluate
@@ -249,6 +251,14 @@ def test_half_of_the_greatest_profit_of_a_kind_is_told_when_it_is_reached_and_le
         Kind.TARGET, "take the profit, or set another target",
     )  # fmt: skip
     assert worth(-150.0) == ["Passes again: strategy_exposure: limit_strategy_income_reached_max"]
+
+
+def test_limits_and_logins_that_are_not_chosen_are_not_told(publish, file, receiver):
+    file.write_text(f"messages: {{about: []}}\n{FILE}")
+    assert publish(-1600.0) == []
+    own = "    messages: [limit]\n    legs:"
+    file.write_text(f"messages: {{about: []}}\n{FILE.replace('    legs:', own)}")
+    assert publish(-1700.0) == [f"ERROR: {OWN}"]
 
 
 @pytest.fixture

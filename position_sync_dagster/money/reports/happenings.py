@@ -1,0 +1,158 @@
+"""What happened that people are told of: orders, ends of options and campaigns, each once.
+
+They are rows of the tables, looked at for some days: a statement says days later how an option
+ended. The keys of what was told stay with the messages that wait, so that both are stored together.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from operator import attrgetter
+
+from position_sync_dagster.domain.clock import elapsed
+from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.holding import grouped
+from position_sync_dagster.domain.leg import UNATTRIBUTED, few
+from position_sync_dagster.lake.schema import part_named
+from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
+from position_sync_dagster.money.campaigns.results import read_campaigns
+from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.reports.alerts import SECONDS, Message, Told
+from position_sync_dagster.money.reports.book import versions_of
+from position_sync_dagster.money.reports.changes import (
+    ChangeKind,
+    Day,
+    DayChange,
+    changes_of,
+    days_in,
+    read_day,
+)
+from position_sync_dagster.money.reports.columns import percent, readable
+from position_sync_dagster.money.strategies.messages import Happened, Wanted
+from position_sync_dagster.money.tables import CLOSED_CAMPAIGNS
+from position_sync_dagster.sync.exchange_days import day_began, day_of
+
+# How far back happenings are looked for: the statement of a Friday may come on Tuesday.
+WINDOW = timedelta(days=5)
+
+# The most happenings that are looked at, the newest, and the most that one message names.
+MOST_LOOKED_AT = 1_000
+MOST_NAMED = 20
+
+# The length of a key that is stored with a sensor: of a thousand, two are never the same.
+KEY_LENGTH = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happening:
+    """One thing that happened.
+
+    Attributes:
+        key: Names it, the same each time it is read.
+        strategies: Those that have or had its contracts; none: it is in none.
+    """
+
+    key: str
+    at: datetime
+    what: Happened
+    strategies: tuple[str, ...]
+    text: str
+
+
+def follow_happenings(
+    lake: MoneyLake,
+    calendar: str,
+    told: Told,
+    wanted: Wanted,
+    *,
+    now: datetime,
+    after: timedelta,
+) -> tuple[Told, list[Message]]:
+    """Return what is told after a look at the tables, and the messages about what is new; blocks.
+
+    What happened before the first look is not told.
+
+    Args:
+        calendar: The exchange whose days are told.
+        after: How long ago an order must have been filled last: it may be filled in parts.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    campaigns = lake.derived_table(CLOSED_CAMPAIGNS)
+    versions = versions_of(lake.position_changes, lake.movements, lake.closures)
+    versions += (campaigns.version() if campaigns.exists() else -1,)
+    if versions == told.versions:
+        return told, []
+
+    happened = read_happenings(lake, calendar, now - WINDOW)
+    if told.keys is None:
+        return Told(keys=tuple(map(attrgetter("key"), happened)), versions=versions), []
+
+    before = set(told.keys)
+    settled = [each for each in happened if elapsed(each.at, now) >= after]
+    new = [each for each in settled if each.key not in before]
+    keys = before.union(map(attrgetter("key"), new))
+    told = Told(
+        keys=tuple(each.key for each in happened if each.key in keys),
+        versions=versions if len(settled) == len(happened) else (),
+    )
+    return told, messages_of(new, wanted)
+
+
+def messages_of(happenings: Iterable[Happening], wanted: Wanted) -> list[Message]:
+    """Return the messages about what is wanted, one for each strategy and what happened; pure."""
+    of_message = grouped(attrgetter("strategies", "what"), happenings)
+    return [
+        Message(
+            title=f"{', '.join(strategies) or 'in no strategy'}: {what}",
+            body=few([f"{each.at:{SECONDS}} UTC  {each.text}" for each in those], MOST_NAMED, "\n"),
+        )
+        for (strategies, what), those in of_message.items()
+        if wanted.has(what, strategies)
+    ]
+
+
+def read_happenings(lake: MoneyLake, calendar: str, since: datetime) -> list[Happening]:
+    """Return what happened since the beginning of a day, the newest, in order of time; blocks."""
+    days = read_day(lake, calendar, day_began(calendar, since))
+    happenings = [
+        _of_change(change, change.happened, day)
+        for day in days_in(calendar, days)
+        for change in changes_of(day)
+        if change.happened is not None
+    ]
+    happenings += map(_of_campaign, read_campaigns(lake, day_of(calendar, since)))
+    return sorted(happenings, key=attrgetter("at", "key"))[-MOST_LOOKED_AT:]
+
+
+def _of_change(change: DayChange, what: Happened, day: Day) -> Happening:
+    """Return a line of *What changed*; what an order filled later is another happening."""
+    size = sum(abs(leg.quantity) for leg in change.legs)
+    names = {name for conid in change.conids for name in day.strategies.get(conid, ())}
+    # A fill is known to be of a roll, and an end to be another one, later than it is seen.
+    kind = change.kind if change.kind is ChangeKind.TRADE else what
+    return Happening(
+        key=_key(kind, change.source, day.since, size),
+        at=change.at,
+        what=what,
+        strategies=tuple(sorted(names)),
+        text=change.text,
+    )
+
+
+def _of_campaign(campaign: ClosedCampaign) -> Happening:
+    profit = f"profit {readable(campaign.profit)} {campaign.currency}"
+    reached = f"{percent(campaign.profit_reached)} of the greatest"
+    names = () if campaign.strategy_id == UNATTRIBUTED else (campaign.strategy_id,)
+    return Happening(
+        key=_key(campaign.campaign_id, campaign.currency),
+        at=datetime.combine(campaign.closed, time(16), NEW_YORK).astimezone(UTC),
+        what=Happened.CLOSED,
+        strategies=names,
+        text=f"{campaign.contracts}: {campaign.ended}, {profit}, {reached}",
+    )
+
+
+def _key(*parts: object) -> str:
+    return part_named(":".join(map(str, parts)))[:KEY_LENGTH]
