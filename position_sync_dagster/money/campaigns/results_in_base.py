@@ -1,16 +1,16 @@
 """Results over currencies: each campaign by the rates of the day on which it closed."""
 
 import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import date
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from polars import col
 
 from position_sync_dagster.domain.holding import grouped
-from position_sync_dagster.money.base_currency import Rates, in_base
+from position_sync_dagster.money.base_currency import in_base
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
 from position_sync_dagster.money.campaigns.results import (
     GROUP_OF,
@@ -22,60 +22,45 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import EventKind
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DayRates:
-    """The rates that are kept.
+class DayRates(NamedTuple):
+    """The base currency of each account, and what currencies were worth in it, by account, day."""
 
-    Attributes:
-        bases: The base currency of each account.
-        of_day: What a unit of each currency was worth in it at the end of a day, by account and
-            day.
-    """
-
-    bases: Mapping[str, str] = field(default_factory=dict)
-    of_day: Mapping[tuple[str, date], Rates] = field(default_factory=dict)
+    bases: Mapping[str, str]
+    of_day: Mapping[tuple[str, date], Mapping[str, float]]
 
 
 def results_in_base(
     campaigns: Sequence[ClosedCampaign], by: Grouping, rates: DayRates
 ) -> list[GroupResult]:
     """Return the results of groups with a currency besides the base one, in that; pure."""
-    group_of = GROUP_OF[by]
-    converted = _in_base(campaigns, rates)
-    currencies = defaultdict(set)
-    for campaign in [*campaigns, *converted]:
-        currencies[group_of(campaign)].add(campaign.currency)
-
-    several = {group for group, named in currencies.items() if len(named - {None}) > 1}
-    return [result for result in results_of(converted, by) if result.group in several]
-
-
-# The amounts of a campaign that results are made of.
-_AMOUNTS = ("profit", "fees", "capital_at_risk")
+    by_campaign = grouped(attrgetter("campaign_id"), campaigns)
+    converted = [_in_base(rows, rates) for rows in by_campaign.values()]
+    by_group = grouped(GROUP_OF[by], [*campaigns, *converted])
+    return [
+        result
+        for result in results_of(converted, by)
+        if len({each.currency for each in by_group[result.group]} - {None}) > 1
+    ]
 
 
-def _in_base(campaigns: Sequence[ClosedCampaign], rates: DayRates) -> list[ClosedCampaign]:
-    """Return campaigns with one row each, in the base currency of the account."""
-    converted = []
-    for rows in grouped(lambda campaign: campaign.campaign_id, campaigns).values():
-        first = rows[0]
-        base = rates.bases.get(first.account)
-        of_day = dict(rates.of_day.get((first.account, first.closed), {}))
-        if base is not None:
-            of_day[base] = 1.0
+def _in_base(rows: Sequence[ClosedCampaign], rates: DayRates) -> ClosedCampaign:
+    """Return a campaign, which has a row for each currency, in the base currency of its account."""
+    first = rows[0]
+    base = rates.bases.get(first.account)
+    of_day = dict(rates.of_day.get((first.account, first.closed), {}))
+    if base is not None:
+        of_day[base] = 1.0
 
-        changes: dict[str, Any] = {"currency": base}
-        reasons = {}
-        for name in _AMOUNTS:
-            amounts = [(getattr(row, name), row.currency) for row in rows]
-            changes[name], reasons[name] = in_base(amounts, of_day)
+    amounts: dict[str, Any] = {}
+    reasons: dict[str, str | None] = {}
+    for name in ("profit", "fees", "capital_at_risk"):
+        rated = [(getattr(row, name), row.currency, of_day.get(row.currency or "")) for row in rows]
+        amounts[name], reasons[name] = in_base(rated)
 
-        unknown = [row.profit_unknown for row in rows if row.profit_unknown]
-        if reasons["profit"] and not unknown:
-            unknown = [f"{reasons['profit']} for {first.closed}"]
-        changes["profit_unknown"] = "; ".join(unknown) or None
-        converted.append(replace(first, **changes))
-    return converted
+    unknown = [row.profit_unknown for row in rows if row.profit_unknown]
+    if reasons["profit"] and not unknown:
+        unknown = [f"{reasons['profit']} for {first.closed}"]
+    return replace(first, currency=base, profit_unknown="; ".join(unknown) or None, **amounts)
 
 
 def read_day_rates(lake: MoneyLake, campaigns: Sequence[ClosedCampaign]) -> DayRates:
@@ -87,7 +72,7 @@ def read_day_rates(lake: MoneyLake, campaigns: Sequence[ClosedCampaign]) -> DayR
     bases = dict(newest.select("account", "currency").iter_rows())
     days = sorted({row.closed for row in campaigns if row.currency != bases.get(row.account)})
     if not days:
-        return DayRates(bases=bases)
+        return DayRates(bases, {})
 
     of_day: dict[tuple[str, date], dict[str, float]] = {}
     for account, day, base, sent in lake.account_values.rates_on(days).iter_rows():
@@ -100,4 +85,4 @@ def read_day_rates(lake: MoneyLake, campaigns: Sequence[ClosedCampaign]) -> DayR
     for account, day, base, currency, rate in stated.iter_rows():
         if base == bases.setdefault(account, base):
             of_day.setdefault((account, day), {})[currency] = rate
-    return DayRates(bases=bases, of_day=of_day)
+    return DayRates(bases, of_day)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property, lru_cache
 from itertools import zip_longest
-from operator import attrgetter
 from typing import Any, TypeVar
 
 import polars as pl
@@ -18,7 +17,7 @@ from polars import DataFrame, Expr, String, col, when
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import SKEW, elapsed
 from position_sync_dagster.domain.exchange_time import exchange_date
-from position_sync_dagster.domain.holding import KEY, grouped
+from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import Source
@@ -188,8 +187,7 @@ class Book:
     @cached_property
     def in_base(self) -> list[BaseTotal]:
         """The totals over currencies; none where all is in the base currency of its account."""
-        by_account = grouped(attrgetter("account"), self._totals_of_accounts)
-        return base_totals(by_account, self.summaries)
+        return base_totals(self._totals_of_accounts, self.summaries)
 
     @cached_property
     def underlyings(self) -> list[UnderlyingSum]:

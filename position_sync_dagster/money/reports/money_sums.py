@@ -6,6 +6,7 @@ and its name in the JSON of figures (`serialization_alias`) where that is anothe
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
+from operator import attrgetter
 from typing import Any, ClassVar, Self
 
 from pydantic import (
@@ -18,8 +19,8 @@ from pydantic import (
 
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import seconds_since
+from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.money.base_currency import in_base
-from position_sync_dagster.money.past.movements import known_sum
 
 # The name of sums that are of no strategy and of no underlying.
 TOTAL = "total"
@@ -66,7 +67,28 @@ def _of_column(column: str, default: Any = ..., **more: Any) -> Any:
     return Field(default, validation_alias=column, **more)
 
 
-class MoneySum(BaseModel):
+class Amounts(BaseModel):
+    """The sums of money and greeks in one currency."""
+
+    value: float | None = _of_column("market_value", serialization_alias="market_value")
+    """The value of options, stocks and the like, without the notional value of futures."""
+    unrealized_pnl: float | None = Field(serialization_alias="unrealized")
+    """Unrealised profit."""
+    daily_pnl: float | None = Field(serialization_alias="today")
+    """Profit of the day."""
+    dollar_delta: float | None
+    """Delta × quantity × multiplier × price of the underlying."""
+    beta_delta: float | None
+    """Dollar delta × beta, of the underlyings whose beta is known."""
+    gamma_1pct: float | None
+    """The change of dollar_delta when the underlyings move by 1 %."""
+    theta: float | None
+    """Per day."""
+    vega: float | None
+    """Per point of volatility."""
+
+
+class MoneySum(Amounts):
     """Sums in one currency over the known values of holdings; null if these do not carry a sum."""
 
     model_config = ConfigDict(
@@ -94,23 +116,6 @@ class MoneySum(BaseModel):
     """The legs of a strategy that were held and are gone for a known reason."""
     closed: str | None = None
     """What happened to them."""
-
-    value: float | None = _of_column("market_value", serialization_alias="market_value")
-    """The value of options, stocks and the like, without the notional value of futures."""
-    unrealized_pnl: float | None = Field(serialization_alias="unrealized")
-    """Unrealised profit."""
-    daily_pnl: float | None = Field(serialization_alias="today")
-    """Profit of the day."""
-    dollar_delta: float | None
-    """Delta × quantity × multiplier × price of the underlying."""
-    beta_delta: float | None
-    """Dollar delta × beta, of the underlyings whose beta is known."""
-    gamma_1pct: float | None
-    """The change of dollar_delta when the underlyings move by 1 %."""
-    theta: float | None
-    """Per day."""
-    vega: float | None
-    """Per point of volatility."""
 
     delayed: int
     """The holdings with a price of delayed or frozen market data."""
@@ -241,7 +246,7 @@ class TotalSum(MoneySum):
         return {"legs": missing + held, "legs_held": held, "legs_closed": 0, "closed": None}
 
 
-class BaseTotal(BaseModel):
+class BaseTotal(Amounts):
     """All holdings of an account, over its currencies; or of all accounts of one base currency."""
 
     model_config = ConfigDict(
@@ -252,111 +257,70 @@ class BaseTotal(BaseModel):
     """Null: of all accounts with this base currency."""
     currency: str | None
     """The base currency, in which all amounts are; null: the broker has not sent it."""
-    rates: dict[str, float]
-    """What a unit of each currency that is held is worth in it; empty for several accounts."""
+    rates: dict[str, float | None]
+    """What a unit of each currency is worth in it; null: not known."""
     rates_at: datetime | None
-    """When the oldest of the broker's rates was received; null for several accounts."""
-    value: float | None = Field(serialization_alias="market_value")
-    """The value of options, stocks and the like, without the notional value of futures."""
-    unrealized_pnl: float | None = Field(serialization_alias="unrealized")
-    """Unrealised profit."""
-    daily_pnl: float | None = Field(serialization_alias="today")
-    """Profit of the day."""
-    dollar_delta: float | None
-    """Delta × quantity × multiplier × price of the underlying."""
-    beta_delta: float | None
-    """Dollar delta × beta, of the underlyings whose beta is known."""
-    gamma_1pct: float | None
-    """The change of dollar_delta when the underlyings move by 1 %."""
-    theta: float | None
-    """Per day."""
-    vega: float | None
-    """Per point of volatility."""
+    """When the oldest of the broker's rates was received."""
     why_unknown: str | None
-    """Which amounts are null, and why."""
+    """Why amounts are null."""
 
 
 def base_totals(
-    totals: Mapping[str | None, Sequence[TotalSum]], accounts: Mapping[str, AccountSummary]
+    totals: Sequence[TotalSum], accounts: Mapping[str, AccountSummary]
 ) -> list[BaseTotal]:
     """Return the totals over currencies of accounts that hold one besides their base currency.
 
     Where there are several accounts, those of a base currency have a total too.
 
     Args:
-        totals: The totals of each account by currency.
+        totals: The totals by account and currency.
         accounts: The newest values of the accounts, with the broker's rates.
     """
-    of_base: dict[str | None, list[BaseTotal]] = {}
-    converted: set[str | None] = set()
-    for account, sums in totals.items():
-        total = _base_total(account, sums, accounts.get(account or ""))
-        of_base.setdefault(total.currency, []).append(total)
-        currencies = {total.currency, *(of_currency.currency for of_currency in sums)}
-        if len(currencies - {None}) > 1:
-            converted.add(account)
-
+    bases = {account: summary.currency for account, summary in accounts.items()}
+    are_several = len({total.account for total in totals}) > 1
     rows = []
-    for currency, of_accounts in of_base.items():
-        of_several = [total for total in of_accounts if total.account in converted]
-        rows += of_several
-        if of_several and currency and len(of_accounts) > 1:
-            rows.append(_of_accounts(currency, of_accounts))
-    if len(totals) == 1:  # as the totals by currency, whose only account is not named
-        rows = [row.model_copy(update={"account": None}) for row in rows]
+    for base, of_base in grouped(lambda total: bases.get(total.account or ""), totals).items():
+        groups = [*grouped(attrgetter("account"), of_base).items()]
+        if base is not None and len(groups) > 1:
+            groups.append((None, of_base))
+        for account, sums in groups:
+            if len({base, *(total.currency for total in sums)} - {None}) > 1:
+                total = _base_total(base, sums, accounts)
+                rows.append(total.model_copy(update={"account": account if are_several else None}))
     return rows
 
 
 def _base_total(
-    account: str | None, sums: Sequence[TotalSum], summary: AccountSummary | None
+    base: str | None, sums: Sequence[TotalSum], accounts: Mapping[str, AccountSummary]
 ) -> BaseTotal:
-    """Return the total of an account over its currencies."""
-    rates = {} if summary is None else summary.rates
+    """Return the total of sums of accounts with one base currency."""
+    summaries = [accounts.get(total.account or "") for total in sums]
+    rates = [
+        None if summary is None else summary.rates.get(total.currency or "")
+        for total, summary in zip(sums, summaries, strict=True)
+    ]
     amounts: dict[str, float | None] = {}
-    reasons: dict[str, str] = {}
+    reasons = []
     for name in AMOUNTS:
         # What no holding of a currency has, as shares a theta, is in no sum: it adds nothing.
-        parts = [(getattr(of_currency, name), of_currency) for of_currency in sums]
         counted = [
-            (amount, of_currency.currency)
-            for amount, of_currency in parts
-            if amount is not None or name in of_currency.unknown
+            (getattr(total, name), total.currency, rate)
+            for total, rate in zip(sums, rates, strict=True)
+            if getattr(total, name) is not None or name in total.unknown
         ]
-        amounts[name], why_unknown = in_base(counted, rates) if counted else (None, None)
+        amounts[name], why_unknown = in_base(counted) if counted else (None, None)
         if why_unknown is not None:
-            reasons[name] = why_unknown
+            reasons.append(why_unknown)
 
-    held = [of_currency.currency for of_currency in sums]
-    return BaseTotal(
-        account=account,
-        currency=None if summary is None else summary.currency,
-        rates={currency: rates[currency] for currency in held if currency in rates},
-        rates_at=None if summary is None else summary.rates_received_at,
-        **amounts,
-        why_unknown=_why_unknown(reasons),
-    )
-
-
-def _of_accounts(currency: str, totals: Sequence[BaseTotal]) -> BaseTotal:
-    """Return the total of several accounts with one base currency."""
-    amounts = {name: known_sum(getattr(total, name) for total in totals) for name in AMOUNTS}
-    reasons = [f"{total.account}: {total.why_unknown}" for total in totals if total.why_unknown]
+    times = [summary.rates_received_at for summary in summaries if summary]
     return BaseTotal(
         account=None,
-        currency=currency,
-        rates={},
-        rates_at=None,
+        currency=base,
+        rates={total.currency or "": rate for total, rate in zip(sums, rates, strict=True)},
+        rates_at=min(filter(None, times), default=None),
         **amounts,
-        why_unknown="; ".join(reasons) or None,
+        why_unknown="; ".join(dict.fromkeys(reasons)) or None,
     )
-
-
-def _why_unknown(reasons: Mapping[str, str]) -> str | None:
-    """Return each reason once, with the names of the amounts that it makes unknown."""
-    names: dict[str, list[str]] = {}
-    for name, reason in reasons.items():
-        names.setdefault(reason, []).append(json_name(name))
-    return "; ".join(f"{', '.join(of)}: {reason}" for reason, of in names.items()) or None
 
 
 # The sums of money and greeks: their names here, and their columns in the tables.

@@ -187,19 +187,16 @@ def money_lines(book: Book) -> list[str]:
 
 def base_line(total: BaseTotal) -> str:
     """Return a total over currencies, with the rates that it rests on, or why it is not known."""
-    labels = {column.name: column.heading for column in SUM_COLUMNS}
-    amounts = [
-        f"{labels[name]} {amount(getattr(total, name))}"
-        for name in AMOUNTS
-        if getattr(total, name) is not None
-    ]
-    rates = [f"1 {currency} = {rate:g}" for currency, rate in total.rates.items() if rate != 1.0]
-    subject = f"all in {total.currency or 'the base currency'}"
-    if total.account:
-        subject += f", {total.account}"
-    text = ", ".join(amounts or ["not known"])
-    notes = [*rates, *([total.why_unknown] if total.why_unknown else [])]
-    return f"{subject}: {text}" + (f" ({'; '.join(notes)})" if notes else "")
+    headings = {column.name: column.heading for column in SUM_COLUMNS}
+    amounts = [(headings[name], getattr(total, name)) for name in AMOUNTS]
+    known = [f"{heading} {amount(value)}" for heading, value in amounts if value is not None]
+    notes = [f"1 {name} = {rate:g}" for name, rate in total.rates.items() if rate not in (None, 1)]
+    if total.why_unknown:
+        notes.append(total.why_unknown)
+
+    words = ["all", total.account, "in", total.currency or "base currency"]
+    subject = " ".join(filter(None, words))
+    return f"{subject}: {', '.join(known) or 'not known'} ({'; '.join(notes)})"
 
 
 def _lines_of_strategy(sums: MoneySum) -> list[str]:
