@@ -11,9 +11,10 @@ stopped by themselves, or hang.
 
 import json
 import os
+from bisect import bisect_left
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 # The tag of a run that says which sensor or schedule launched it, or that the demo did; a run of a
@@ -106,6 +107,41 @@ def note(name: str, text: str = "") -> None:
         file = file_of(name)
         file.parent.mkdir(mode=0o700, exist_ok=True)
         file.write_text(text, encoding="utf-8")
+
+
+# The file that says what each part of the ticks of `drain_queue` took, as JSON.
+TICK_PARTS = "tick parts"
+
+# The bounds of the histogram of a part, in seconds; what takes longer than the last one is beyond.
+BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartOfTicks:
+    """What one part of the ticks took since the process of the ticks started.
+
+    Attributes:
+        last_s: What it took at the last tick, in seconds; `total_s` is the sum of all.
+        counts: How many times it took at most each of BOUNDS_S and no less than the bound before,
+            then how many times longer than all.
+    """
+
+    name: str
+    last_s: float = 0.0
+    total_s: float = 0.0
+    counts: tuple[int, ...] = (0,) * (len(BOUNDS_S) + 1)
+
+    def after(self, seconds: float) -> "PartOfTicks":
+        """Return it with one more tick."""
+        counts = list(self.counts)
+        counts[bisect_left(BOUNDS_S, seconds)] += 1
+        total_s = self.total_s + seconds
+        return replace(self, last_s=seconds, total_s=total_s, counts=tuple(counts))
+
+
+def note_parts(parts: Iterable[PartOfTicks]) -> None:
+    """Write what the parts of the ticks took."""
+    note(TICK_PARTS, json.dumps([asdict(part) for part in parts]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

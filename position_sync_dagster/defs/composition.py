@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, cast
 
 import dagster as dg
 
+from position_sync_dagster.dagster_files import PartOfTicks
 from position_sync_dagster.defs.assets.latest_positions import latest_positions
 from position_sync_dagster.defs.assets.past_days import Stated, days_check
 from position_sync_dagster.defs.assets.queue_and_ledger import WRITTEN_BY_TICKS
@@ -74,10 +75,11 @@ CORE = Extension(lake=Lake)
 
 
 class OpenLake(NamedTuple, Generic[L]):
-    """A lake that is open between ticks, and when its checks were evaluated."""
+    """A lake that is open between ticks, when its checks were evaluated, and what ticks took."""
 
     lake: L
     driver: CheckDriver[L]
+    parts: dict[str, PartOfTicks]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -133,7 +135,7 @@ class Composition(Generic[L]):
     def _open(self, settings: Settings) -> OpenLake[L]:
         lake = self.extension.lake.of(settings)
         together(_initialize, lake.all_tables)
-        return OpenLake(lake, CheckDriver(self.checks))
+        return OpenLake(lake, CheckDriver(self.checks), {})
 
     def instance_of(self, context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
         """Return the instance of a tick, opened at the first tick."""

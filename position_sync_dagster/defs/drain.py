@@ -8,7 +8,15 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from position_sync_dagster.dagster_files import DURATION, FAILED_TICK, SENSORS, note, note_checks
+from position_sync_dagster.dagster_files import (
+    DURATION,
+    FAILED_TICK,
+    SENSORS,
+    PartOfTicks,
+    note,
+    note_checks,
+    note_parts,
+)
 from position_sync_dagster.defs.composition import Composition, composition_of
 from position_sync_dagster.defs.resources import (
     DRAIN_SENSOR,
@@ -50,6 +58,9 @@ def drain_queue(
     )
     events = work.tick(composition.extension.tick_parts)
     note_checks(work.failing)
+    for name, seconds in work.took_s.items():
+        opened.parts[name] = opened.parts.get(name, PartOfTicks(name=name)).after(seconds)
+    note_parts(opened.parts.values())
     note(DURATION, f"{time.monotonic() - began:.3f}")
 
     if work.problems:

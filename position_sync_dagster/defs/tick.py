@@ -9,7 +9,9 @@ one and then its cursor: a crash in between repeats nothing.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -129,6 +131,7 @@ class Work(Generic[L]):
         rows_reported: Whether rows of the ledger were; None: it cannot be read.
         all_derived: Whether what is derived from them is shown, too.
         failing: The checks that fail, once the tick is over.
+        took_s: What each part of the tick took, in seconds.
     """
 
     lake: L
@@ -145,6 +148,7 @@ class Work(Generic[L]):
         self.said: list[str] = []
         self.problems: list[str] = []
         self.failing: list[dagster_files.FailingCheck] = []
+        self.took_s: dict[str, float] = {}
         self.all_due = False
         self.rows_reported: bool | None = False
         self.all_derived = False
@@ -160,22 +164,35 @@ class Work(Generic[L]):
         the others back.
         """
         read_states = partial(gateway_states, self.lake, self.settings, self.now)
-        states = self.alone("The state of the gateways is unknown", read_states)
-        is_changed = self.alone("The strategies are not read", self._apply_strategies)
+        with self._timed("gateways"):
+            states = self.alone("The state of the gateways is unknown", read_states)
+        with self._timed("strategies"):
+            is_changed = self.alone("The strategies are not read", self._apply_strategies)
         has_news = bool(is_changed) or (states is not None and states != self.cursor.states)
         self.all_due = has_news or self.is_due("all", ALL_EVERY)
-        drained = self.alone("Nothing is drained", self._drain) or drain.NOTHING
+        with self._timed("drain"):
+            drained = self.alone("Nothing is drained", self._drain) or drain.NOTHING
 
-        if self.all_due:
-            self._report_tables(states)
-            self.keep("all", states=states)
-        self._report_rows(drained, states or {})
+        with self._timed("report"):
+            if self.all_due:
+                self._report_tables(states)
+                self.keep("all", states=states)
+            self._report_rows(drained, states or {})
         for part in parts:
-            part(self)
+            with self._timed(part.__name__):
+                part(self)
 
-        self._evaluate_checks()
+        with self._timed("checks"):
+            self._evaluate_checks()
         self.failing = self.driver.failing(self._results)
-        return self._events + news(self.instance, self._results, self.keys, self.now)
+        with self._timed("news"):
+            return self._events + news(self.instance, self._results, self.keys, self.now)
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.took_s[part] = time.monotonic() - began
 
     def _evaluate_checks(self) -> None:
         """Evaluate the checks that are due; report all tables anew once one broke or is mended."""

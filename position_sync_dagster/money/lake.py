@@ -21,7 +21,7 @@ from position_sync_dagster.money import tables as money_tables
 from position_sync_dagster.money.past import closes
 from position_sync_dagster.money.past.movements import Movement
 from position_sync_dagster.money.risk.expected_dividend import ExpectedDividend
-from position_sync_dagster.money.strategies.strategies_file import RuledFile
+from position_sync_dagster.money.strategies.strategies_file import RuledFile, saved_file
 
 # Where a row of a statement came from: the same fact may have several.
 _WHO_STATED = ("run_id", "statement", "stated_at")
@@ -179,7 +179,7 @@ class MoneyLake(Lake):
 
     def strategies_file(self, path: Path) -> RuledFile:
         """Open a strategies file, with its rules and limits; see `Lake.strategies_file`."""
-        return RuledFile(path)
+        return saved_file(path)
 
     @property
     def tables(self) -> tuple[Table, ...]:

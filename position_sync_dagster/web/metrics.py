@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from importlib.metadata import version
+from itertools import accumulate
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
+    HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
 )
@@ -205,6 +208,7 @@ def _of_ticks() -> Iterator[Metric]:
     seconds = ticked_at.timestamp() if ticked_at else None
     text = "How long the last tick of drain_queue took."
     yield _gauge("tick_duration_seconds", text, [((), signs_of_life.tick_duration_s(home))])
+    yield _tick_parts(home)
     text = "When a sensor last ticked."
     yield _gauge("last_tick_timestamp_seconds", text, [((), seconds)])
 
@@ -214,6 +218,19 @@ def _of_ticks() -> Iterator[Metric]:
         samples.append(((asset, name, "UNKNOWN" if check.is_unknown else "FAILED"), 1.0))
     text = "1 for each check whose newest result is not passed; the others have no sample."
     yield _gauge("check_not_passed", text, samples, "asset", "check", "result")
+
+
+def _tick_parts(home: Path) -> HistogramMetricFamily:
+    histogram = HistogramMetricFamily(
+        f"{METRICS_PREFIX}_tick_part_seconds",
+        "How long each part of the ticks of drain_queue took, since the code server started.",
+        labels=["part"],
+    )
+    bounds = [*map(str, dagster_files.BOUNDS_S), "+Inf"]
+    for part in signs_of_life.parts_of_ticks(home):
+        buckets = list(zip(bounds, accumulate(part.counts), strict=True))
+        histogram.add_metric([part.name], buckets, part.total_s)
+    return histogram
 
 
 @cache

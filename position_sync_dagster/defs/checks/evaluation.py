@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from math import inf
+from math import inf, isfinite
 from typing import Any, Generic
 
 import dagster as dg
@@ -307,6 +307,9 @@ class CheckDriver(Generic[L]):
 
     def __init__(self, checks: Iterable[TableCheck[L]]) -> None:
         self._checks = {check.check_key: check for check in checks}
+        # Their turns are spread over a minute: together they would take longer than a tick should.
+        pause_s = ALL_EVERY_S / max(1, len(self.driven()))
+        self._turns = {key: number * pause_s for number, key in enumerate(self.driven())}
         # When each check was last evaluated, and whether it passed.
         self._last: dict[Key, tuple[float, bool]] = {}
         # The newest results, and when they came; also of checks that are evaluated with their
@@ -341,8 +344,7 @@ class CheckDriver(Generic[L]):
                 return
 
             at, has_passed = self._last.get(key, NOT_EVALUATED)
-            every_s = ALL_EVERY_S if has_passed else FAILED_EVERY_S
-            is_due = now - at >= every_s
+            is_due = now >= self._next_turn(key, at, has_passed=has_passed)
             if not is_due and key != WATCH:
                 continue
 
@@ -350,6 +352,12 @@ class CheckDriver(Generic[L]):
             if is_due or result.passed != has_passed:
                 self._last[key] = (time.monotonic(), result.passed)
                 yield key, result
+
+    def _next_turn(self, key: Key, at: float, *, has_passed: bool) -> float:
+        """Return when a check is due again, at its place in the minute, after an evaluation."""
+        every_s = ALL_EVERY_S if has_passed else FAILED_EVERY_S
+        since_turn = (at - self._turns[key]) % every_s if isfinite(at) else 0.0
+        return at + every_s - since_turn
 
 
 def _failing_check(key: Key, result: dg.AssetCheckResult) -> FailingCheck:

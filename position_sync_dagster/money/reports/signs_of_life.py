@@ -16,7 +16,9 @@ from position_sync_dagster.dagster_files import (
     SENSORS,
     SUPERVISOR,
     SWITCHED_OFF,
+    TICK_PARTS,
     FailingCheck,
+    PartOfTicks,
     file_of,
 )
 
@@ -145,6 +147,14 @@ def failing_checks(home: Path) -> list[FailingCheck]:
         return []
     try:
         return [FailingCheck(**check) for check in json.loads(text)]
+    except (ValueError, TypeError):  # it is being written
+        return []
+
+
+def parts_of_ticks(home: Path | None = None) -> list[PartOfTicks]:
+    """Return what each part of the ticks of `drain_queue` took; none before the first."""
+    try:
+        return [PartOfTicks(**part) for part in json.loads(text_of(TICK_PARTS, home) or "[]")]
     except (ValueError, TypeError):  # it is being written
         return []
 

@@ -6,7 +6,7 @@ requests.
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, date, datetime
 from enum import Enum
 from pathlib import Path
@@ -127,6 +127,7 @@ class Status(LoginStatus):
         hints: Those of them that one may leave as they are: the first step of a new user, and rows
             that a clock ahead wrote.
         programs: When each program of Dagster last did its work.
+        tick_parts_s: What each part of the last tick of `drain_queue` took, in seconds.
         logins: Each login, if there are several.
     """
 
@@ -151,6 +152,7 @@ class Status(LoginStatus):
     logins: tuple[LoginStatus, ...] = ()
     legs_closed: str | None = None
     queue_unanswered: int = 0
+    tick_parts_s: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def each_login(self) -> tuple[LoginStatus, ...]:
@@ -243,6 +245,7 @@ def read_status(
         attention=(*problems, *hints),
         hints=hints,
         programs=programs,
+        tick_parts_s={part.name: part.last_s for part in signs_of_life.parts_of_ticks()},
         logins=tuple(logins) if len(logins) > 1 else (),
     )
 

@@ -559,42 +559,69 @@ def _addition(
     Returns:
         The additions, and which nodes of the first layer are worth their exercise.
     """
-    side = _column(options.side)
-    strike = _column(options.strike)
-    years = _column(options.years)
-    step = years / steps
-    times = step * np.arange(steps + 1)
+    # A row for each node: neighbours of all options lie side by side.
+    nodes, up = nodes.T, np.exp(width.T)
+    step = options.years / steps
+    times = _column(step) * np.arange(steps + 1)
     money, share = options.kept(times)
-    growth = np.exp(-_column(options.growth) * (years - times))
-    spot_of_forward = growth / share
+    growth = np.exp(-_column(options.growth) * (_column(options.years) - times))
+    spots_of_forward = np.ascontiguousarray((growth / share).T)
+    constants = np.ascontiguousarray((_column(options.side) * (money - _column(options.strike))).T)
 
-    up = np.exp(width)
-    discount = np.exp(-_column(options.rate) * step)
+    discount = np.exp(-options.rate * step)[None]
     rise = discount / (3 * (1 + up))
-    fall = discount * up / (3 * (1 + up))
+    stay = discount * 2 / 3
 
-    american = options.exercised(nodes)
+    payoff = np.ascontiguousarray(options.exercised(nodes.T).T)
     # The sum over nodes leaves this out of the integral over the bend (Euler and Maclaurin).
-    bend = (strike * width)[:, 0] / 12
-    american[:, nodes.shape[1] // 2] = bend
-    european = american
+    payoff[len(payoff) // 2] = options.strike * width[:, 0] / 12
+    european = _expected_at_last(payoff, nodes, up, discount, steps)
 
-    signed_nodes = side * nodes
-    constants = side * (money - strike)
-    exercise_value = american
-
-    def expected(after: Array) -> Array:
-        """Return the expected values one step before, discounted."""
-        before = after * discount  # right at the edges, where the value is a line
-        inner = before[:, 1:-1]
-        inner *= 2 / 3
-        inner += rise * after[:, 2:]
-        inner += fall * after[:, :-2]
-        return before
-
+    signed_nodes = options.side * nodes
+    american = payoff
+    exercise_value, before, part = np.empty_like(payoff), np.empty_like(payoff), payoff[1:-1].copy()
+    fall = rise * up
     for layer in reversed(range(steps)):
-        exercise_value = signed_nodes * _column(spot_of_forward[:, layer])
-        exercise_value += _column(constants[:, layer])
-        european = expected(european)
-        american = np.maximum(expected(american), exercise_value)
-    return american - european, (american <= exercise_value) & (exercise_value > 0)
+        np.multiply(signed_nodes, spots_of_forward[layer], out=exercise_value)
+        exercise_value += constants[layer]
+
+        inner = before[1:-1]
+        np.multiply(american[1:-1], stay, out=inner)
+        inner += np.multiply(american[2:], rise, out=part)
+        inner += np.multiply(american[:-2], fall, out=part)
+        before[[0, -1]] = american[[0, -1]] * discount  # where the value is a line
+        american, before = np.maximum(before, exercise_value, out=before), american
+
+    is_exercised = (american <= exercise_value) & (exercise_value > 0)
+    return (american - european).T, is_exercised.T
+
+
+def _expected_at_last(payoff: Array, nodes: Array, up: Array, discount: Array, steps: int) -> Array:
+    """Return the European values at the nodes of the first layer, without the layers between.
+
+    A line of the forward stays a line, since the forward has no drift. What is left above the line
+    through the edges is 0 at both; weighted by `u ** (-j / 2)` at the node `j`, each layer takes
+    equal parts of both neighbours, so that waves of sines become smaller, and nothing else.
+    """
+    lowest, highest = nodes[0], nodes[-1]
+    slope = (payoff[-1] - payoff[0]) / (highest - lowest)
+    line = payoff[0] + slope * (nodes - lowest)
+
+    count = len(nodes) - 1
+    numbers = _column(np.arange(1, count))
+    weights = up ** ((count / 2 - numbers) / 2)
+    part_of_both = np.sqrt(up) / (3 * (1 + up))
+    kept = 2 / 3 + 2 * part_of_both * np.cos(np.pi / count * numbers)
+
+    values: Array = line
+    values[1:-1] += _waves(kept**steps * _waves((payoff - line)[1:-1] * weights)) / weights
+    return values * discount**steps
+
+
+def _waves(values: Array) -> Array:
+    """Return the sines whose sum each column is; of those, the column."""
+    edge = np.zeros((1, values.shape[1]))
+    odd = np.concatenate([edge, values, edge, -values[::-1]])
+    sines = -np.fft.rfft(odd, axis=0).imag / math.sqrt(len(odd))
+    inner: Array = sines[1:-1]
+    return inner

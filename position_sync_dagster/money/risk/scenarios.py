@@ -5,7 +5,6 @@ futures follow their price. A leg that cannot be priced is left out and counted,
 zero. The value of a leg is that of the broker, plus what the model says it changes by.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 from enum import StrEnum
 from itertools import repeat
@@ -93,21 +92,27 @@ def _option_changes(
     options = as_options(terms, repeat(legs.given.now), spot.tolist())
 
     spots = spot[:, None]
-    base = model.prices(options, spots, model.within_bounds(volatility))
     change = np.empty(shifted.shape)
 
-    # The points that differ by nothing but the price of the underlying are priced at once.
-    alike: dict[tuple[float, float], list[int]] = defaultdict(list)
+    # The points that differ by nothing but the price of the underlying are priced at once, first
+    # those of now, with the price of now itself.
+    alike: dict[tuple[float, float], list[int]] = {(0.0, 0.0): []}
     for number, point in enumerate(points):
-        alike[point.vol, point.days].append(number)
+        alike.setdefault((point.vol, point.days), []).append(number)
 
+    base = spots
     for (vol, days), numbers in alike.items():
+        is_now = not (vol or days)
         prices = shifted[:, numbers]
         is_unknown = np.isnan(prices)
         # An unknown price stays unknown; the model is not asked for it.
         asked = np.where(is_unknown, spots, prices)
+        if is_now:
+            asked = np.hstack([spots, asked])
         later_volatility = model.within_bounds(volatility + vol / 100)
         moved = model.prices(options.later(days), asked, later_volatility)
+        if is_now:
+            base, moved = moved[:, :1], moved[:, 1:]
         change[:, numbers] = np.where(is_unknown, np.nan, moved - base)
     return change
 

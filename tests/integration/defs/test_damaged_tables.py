@@ -69,8 +69,8 @@ def tick(
 ) -> Callable[[], dg.SensorResult]:
     """Return what evaluates the sensor, with every check due, and stores what it returns."""
     monkeypatch.setattr(extension, "BESIDE_WAIT_S", 60.0)
-    monkeypatch.setattr(evaluation, "ALL_EVERY_S", 0.0)
-    monkeypatch.setattr(evaluation, "FAILED_EVERY_S", 0.0)
+    monkeypatch.setattr(evaluation, "ALL_EVERY_S", 1e-6)
+    monkeypatch.setattr(evaluation, "FAILED_EVERY_S", 1e-6)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     cursor: list[str | None] = [None]
 

@@ -23,6 +23,7 @@ from position_sync_dagster.defs.checks.evaluation import UNKNOWN
 from position_sync_dagster.defs.composition import CORE, Composition
 from position_sync_dagster.defs.drain import drain_queue
 from position_sync_dagster.defs.tick import TickCursor
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.queue_request import QueueStatus
@@ -33,6 +34,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.money.defs import extension
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports import signs_of_life
+from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.settings import load_settings
 from tests.integration.defs.conftest import ACCOUNT
 from tests.unit.money.past.test_causes import CALL, change
@@ -113,6 +115,21 @@ def names(result: dg.SensorResult) -> list[str]:
         for event in result.asset_events
         if isinstance(event, dg.AssetMaterialization)
     ]
+
+
+@pytest.mark.usefixtures("with_money")
+def test_each_tick_says_what_its_parts_took(world, tick, lake, settings, tmp_path, monkeypatch):
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    world.hold(1)
+    tick()
+    tick()
+    parts = {part.name: sum(part.counts) for part in signs_of_life.parts_of_ticks(tmp_path)}
+    of_core = ("gateways", "strategies", "drain", "report", "checks", "news")
+    of_money = ("derive_exposure", "explain_closes", "record_risk")
+    assert parts == dict.fromkeys([*of_core, *of_money], 2)
+    took_s = read_status(lake, settings, utc_now()).to_dict()["tick_parts_s"]
+    assert took_s.keys() == parts.keys()
+    assert all(seconds >= 0.0 for seconds in took_s.values())
 
 
 def test_a_tick_drains_what_waits_and_reports_each_row_once(world, tick, lake):

@@ -84,6 +84,8 @@ def at_work(lake: MoneyLake, gateway_id: str) -> None:
 
     dagster_files.note(dagster_files.SENSORS)
     dagster_files.note(dagster_files.DURATION, "0.250")
+    part = dagster_files.PartOfTicks(name="checks").after(0.02).after(0.3)
+    dagster_files.note_parts([part, dagster_files.PartOfTicks(name="drain").after(99.0)])
     broken = FailingCheck(name="position_updates: ids_are_unique", is_of_values=True, text="2.")
     unknown = FailingCheck(name="books: books_close", is_of_values=False, text="?", is_unknown=True)
     dagster_files.note_checks([broken, unknown])
@@ -110,6 +112,16 @@ async def test_a_scrape_says_how_logins_legs_queue_ticks_and_checks_are(scrape, 
     queue = {labels["status"]: value for labels, value in samples["position_sync_queue_requests"]}
     assert queue == {"PENDING": 2.0, "PROCESSING": 0.0, "SUCCESS": 0.0, "FAILED": 0.0}
     assert samples["position_sync_tick_duration_seconds"] == [({}, 0.25)]
+    took = {
+        (labels["part"], labels["le"]): count
+        for labels, count in samples["position_sync_tick_part_seconds_bucket"]
+    }
+    assert took["checks", "0.01"] == 0.0
+    assert took["checks", "0.025"] == took["checks", "0.25"] == 1.0
+    assert took["checks", "0.5"] == took["checks", "+Inf"] == 2.0
+    assert took["drain", "30.0"] == 0.0
+    assert took["drain", "+Inf"] == 1.0
+    assert samples["position_sync_tick_part_seconds_sum"][0] == ({"part": "checks"}, 0.32)
     checks = [labels for labels, _value in samples["position_sync_check_not_passed"]]
     assert checks == [
         {"asset": "position_updates", "check": "ids_are_unique", "result": "FAILED"},
@@ -126,7 +138,7 @@ async def test_what_is_unknown_has_no_sample_and_no_account_is_named(scrape, lak
     at_work(lake, settings.gateway_id)
     labels = {value for samples in (await scrape()).values() for one, _ in samples for value in one}
     assert labels <= {
-        *("asset", "check", "gateway", "is", "result", "source", "state", "status"),
+        *("asset", "check", "gateway", "is", "le", "part", "result", "source", "state", "status"),
         *("dagster", "deltalake", "ib_async", "polars", "python", "version"),
     }
 

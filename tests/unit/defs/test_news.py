@@ -1,7 +1,10 @@
 """Which results of checks are stored."""
 
+from collections import defaultdict
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import dagster as dg
 import pytest
@@ -49,6 +52,32 @@ def test_a_result_is_stored_when_it_changed_and_other_words_alone_after_a_while(
         create_timestamp=(NOW - timedelta(seconds=after_s)).timestamp(),
     )
     assert evaluation.is_news(record, found, NOW) is is_news
+
+
+def test_the_checks_take_turns_and_none_waits_longer_than_a_minute_and_a_tick(monkeypatch):
+    """All in one tick would keep the drain from what waits."""
+    now = 1_000.0
+    monkeypatch.setattr(evaluation, "time", SimpleNamespace(monotonic=lambda: now))
+    judged = Mock(return_value=evaluation.passed("fine"))
+    checks = [
+        evaluation.table_check("a_table", f"check_{n}", description="-", driven=True)(judged)
+        for n in range(12)
+    ]
+    driver = evaluation.CheckDriver(checks)
+    at = defaultdict(list)
+    for tick in range(60):
+        # A drain of twenty seconds makes several due at once; their turns are apart again after it.
+        now += 20.0 if tick == 30 else 5.0
+        evaluated = [key for key, _result in driver.results(None, None)]
+        assert len(evaluated) <= (12 if tick == 0 else 5 if tick == 30 else 1)
+        for key in evaluated:
+            at[key].append(now)
+
+    assert len(at) == len(checks)
+    for times in at.values():
+        gaps = [after - before for before, after in pairwise(times)]
+        assert max(gaps) <= evaluation.ALL_EVERY_S + 20.0
+        assert sorted(gaps)[-2] <= evaluation.ALL_EVERY_S + 5.0
 
 
 def test_a_failure_that_is_not_evaluated_again_counts_no_more_after_a_while(monkeypatch) -> None:

@@ -166,3 +166,21 @@ def test_a_value_that_shows_no_volatility_has_a_reason(value: float, reason: NoV
     )
     assert reasons == [reason]
     assert np.isnan(found[0])
+
+
+@pytest.mark.parametrize("volatility", [0.02, 0.3, 5.0])
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_the_european_values_of_a_lattice_are_those_of_its_layers(volatility, side):
+    steps, strike, discount = 288, 100.0, np.array([[0.9998]])
+    width = volatility * np.sqrt(3 * 2.0 / steps)
+    up = np.array([[np.exp(width)]])
+    nodes = strike * np.exp(width * np.arange(-45, 46))[:, None]
+    payoff = np.maximum(0.0, side * (nodes - strike))
+    rise = discount / (3 * (1 + up))
+
+    layer = payoff.copy()
+    for _ in range(steps):
+        inner = 2 / 3 * discount * layer[1:-1] + rise * layer[2:] + rise * up * layer[:-2]
+        layer = np.concatenate([discount * layer[:1], inner, discount * layer[-1:]])
+    at_once = model._expected_at_last(payoff, nodes, up, discount, steps)
+    np.testing.assert_allclose(at_once, layer, rtol=1e-9, atol=1e-9)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import date, timedelta
+from unittest.mock import Mock
 
 import numpy as np
 import polars as pl
@@ -9,6 +10,7 @@ import pytest
 
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.domain.position_update import PositionUpdate
+from position_sync_dagster.money.risk import model
 from position_sync_dagster.money.risk.priced_legs import Assumptions, PricedLegs
 from position_sync_dagster.money.risk.scenario_file import Point
 from position_sync_dagster.money.risk.scenarios import Breakdown, scenario_rows, scenarios
@@ -69,6 +71,17 @@ POINTS = [Point(spot=s, vol=v, days=d) for s in (-10, 0, 5) for v in (-5, 0) for
 def test_no_shift_changes_nothing() -> None:
     rows = scenarios(priced(), [Point(), *POINTS], Breakdown.LEG)
     assert set(rows.filter(point=0).get_column("profit").to_list()) == {0.0, None}
+
+
+def test_the_prices_of_now_and_those_of_other_prices_alone_are_asked_of_the_model_at_once(
+    monkeypatch,
+) -> None:
+    prices = Mock(side_effect=model.prices)
+    monkeypatch.setattr(model, "prices", prices)
+    scenarios(priced(), [Point(spot=s) for s in (-10, 0, 5)], Breakdown.LEG)
+    assert prices.call_count == 1
+    scenarios(priced(), POINTS, Breakdown.LEG)
+    assert prices.call_count == 1 + 4  # no more than the pairs of volatility and day
 
 
 @pytest.mark.parametrize("level", list(Breakdown))
