@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -58,6 +59,9 @@ MADE_UP = {"number": "1", "text": "X", "clock": "12:00", "unset": UNSET, "empty"
 FIRST_S = 4.0
 LEAST_S = 1.0
 
+_FORM = re.compile(r"^(.+): field (\d+) is (\w+)$", re.MULTILINE)
+_NAME = re.compile(r"message \d+|\w+")
+
 Shape = list[dict[str, Any]]
 
 
@@ -98,32 +102,29 @@ def scenario_of(report: Mapping[str, Any]) -> Shape:
 
 def _new(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     forms: defaultdict[str, dict[int, str]] = defaultdict(dict)
-    for line in report["said"]:  # the new ones first
-        name, _, rest = line["text"].partition(": field ")
-        if line["about"] == "form":
-            place, _, form = rest.partition(" is ")
-            forms[name].setdefault(int(place), MADE_UP[form])
+    for name, place, form in _FORM.findall("\n".join(line["text"] for line in report["said"])):
+        forms[name].setdefault(int(place), MADE_UP[form])  # the new ones come first
 
     played = set()
     for line in report["said"]:
-        about, text = line["about"], line["text"]
-        told, _, name = text.rstrip(")").partition(" (")
+        told, _, name = line["text"].rstrip(")").partition(" (")
         if line["verdict"] != "new":
             continue
-        every_s = max(LEAST_S, 60 * report["minutes"] / line["count"])
-        action: dict[str, Any] = {"at_s": FIRST_S, "every_s": round(every_s, 3)}
-        if about == "code":
-            yield action | {"do": "error", "code": int(told), "text": f"A text of code {told}"}
-        elif about == "tag":
-            yield action | {"do": "say", "messages": [["6", "2", told, "1", "USD", ACCOUNT]]}
-        elif about == "tick":
-            place = 2 if name == "tickOptionComputation" else 3
-            yield action | _said(name, forms[name] | {place: told})
-        elif about in ("message", "length", "form"):
-            name = text.split(" has ")[0].split(": field ")[0]
-            if name not in played and name != "error":
-                yield action | _said(name, forms[name])
-            played.add(name)
+        every_s = max(LEAST_S, round(60 * report["minutes"] / line["count"], 3))
+        action: dict[str, Any] = {"at_s": FIRST_S, "every_s": every_s}
+        match line["about"]:
+            case "code":
+                yield action | {"do": "error", "code": int(told), "text": f"Code {told}"}
+            case "tag":
+                yield action | {"do": "say", "messages": [["6", "2", told, "1", "USD", ACCOUNT]]}
+            case "tick":
+                place = 2 if name == "tickOptionComputation" else 3
+                yield action | _said(name, forms[name] | {place: told})
+            case "message" | "length" | "form":
+                name = _NAME.match(told)[0]  # type: ignore[index]
+                if name not in played:
+                    yield action | _said(name, forms[name])
+                played.add(name)
 
 
 def _said(name: str, fields: Mapping[int, str]) -> dict[str, Any]:
@@ -158,9 +159,10 @@ async def played(
 
 
 def _event_of(action: Mapping[str, Any]) -> Event:
-    times: dict[str, Any] = {name: action.get(name) for name in ("at_s", "every_s")}
-    given = {name: value for name, value in action.items() if name not in ("do", *times)}
-    return Event(do=action["do"], arguments=check(action["do"], given), **times)
+    given = dict(action)
+    do = given.pop("do")
+    at_s, every_s = given.pop("at_s"), given.pop("every_s", None)
+    return Event(at_s=at_s, every_s=every_s, do=do, arguments=check(do, given))
 
 
 async def _serve(report: Mapping[str, Any], options: Options) -> None:

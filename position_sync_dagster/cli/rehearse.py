@@ -10,7 +10,6 @@ from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import UserError
-from position_sync_dagster.processes.rehearsal.report import write_new
 from position_sync_dagster.processes.rehearsal.run import rehearse as run_rehearsal
 
 
@@ -50,15 +49,17 @@ def rehearse(
     settings = options.settings_for(home).for_login(login)
     file = out or Path(f"rehearsal-{utc_now():%Y-%m-%d-%H%M%S}.json")
     page = file.with_suffix(".md")
-    for path in (file, page):
-        if path.exists():
-            raise UserError(f"{path} exists already.", remedy="Name another file by --out.")
+    if file.exists() or page.exists() or not file.parent.is_dir():
+        raise UserError(
+            f"{file} or {page.name} is there already, or its folder is not.",
+            remedy="Name another file by --out.",
+        )
 
     begin = f"Listening to {settings.gateway_id} for {minutes:g} minutes, on at most {lines} lines."
     typer.echo(f"{begin} Ctrl-C ends it earlier.", err=True)
     report = asyncio.run(run_rehearsal(settings, minutes=minutes, lines=lines, lake=lake))
-    write_new(file, report.as_json())
-    write_new(page, report.page())
+    file.write_text(report.as_json(), encoding="utf-8")
+    page.write_text(report.page(), encoding="utf-8")
     typer.echo(report.page())
     typer.echo(f"The page is in {page}, and the file to send in {file}: read it first.", err=True)
     raise typer.Exit(report.server_version is None)

@@ -73,6 +73,11 @@ ROWS: tuple[Row, ...] = (
     Row(r"tests/integration/lake/storage/test_maintenance\.py::test_no_table_grows", C, "a day"),
     Row(r"tests/integration/lake/storage/test_full_disk\.py::\S+\[(?!mark\])", V,
         "other steps on a full disk"),
+    Row(r"tests/integration/processes/test_rehearsal\.py::test_(one_planted|what_is_planted|what_was|"
+        r"nothing_of_a_rec)", V, "other gateways, each heard and played again; all are told apart "
+        "in tests/unit/gateway/test_wire.py first"),
+    Row(r"tests/integration/processes/test_rehearsal\.py::test_an_interrupted", P,
+        "the command, stopped; what it does in this process first"),
     Row(r"tests/integration/cli/test_stopping\.py", P,
         "signals at every moment of every command; the demo is stopped in tests/acceptance"),
     Row(r"tests/integration/money/defs/test_happenings\.py::\S+twenty_kills", C,

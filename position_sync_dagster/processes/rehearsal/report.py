@@ -1,15 +1,12 @@
 """What a rehearsal showed, line by line: the page for the person, and the file that may be sent."""
 
 import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from enum import StrEnum
 from importlib import metadata
-from pathlib import Path
 
-from position_sync_dagster.errors import UserError
 from position_sync_dagster.gateway.wire import Heard, Said, SaidKind, Vocabulary
 
 
@@ -48,23 +45,29 @@ class Compared:
 LEAST_PERIODS = 20
 
 
-def measured(
-    about: str, text: str, values: Iterable[float], within: tuple[float, float]
-) -> Compared:
-    """Return the line of some values, which is good where the middle and p95 are within bounds.
-
-    Of periods, which have a least, the middle counts alone, and only of many: the first may be any.
-    """
+def percentiles(values: Iterable[float]) -> dict[str, float]:
+    """Return p50 and p95, by these names; of no values nothing."""
     ordered = sorted(values)
+    if not ordered:
+        return {}
+    last = len(ordered) - 1
+    return {"p50": ordered[last // 2], "p95": ordered[int(0.95 * last)]}
+
+
+def measured(
+    about: str, text: str, values: Collection[float], within: tuple[float, float]
+) -> Compared:
+    """Return the line of some values, which is good where p95 is within bounds.
+
+    Of periods, which have a least, the middle counts, and only of many: the first may be any.
+    """
     least, most = within
-    if len(ordered) < (LEAST_PERIODS if least else 1):
-        return Compared(about=about, text=text, verdict=Verdict.UNHEARD, count=0)
-    middle, late = (round(ordered[int(part * (len(ordered) - 1))], 6) for part in (0.5, 0.95))
-    is_good = least <= (middle if least else late) <= most
-    return Compared(
-        about=about, text=text, verdict=Verdict.GOOD if is_good else Verdict.DIFFERENT,
-        count=len(ordered), p50=middle, p95=late,
-    )  # fmt: skip
+    if len(values) < (LEAST_PERIODS if least else 1):
+        return Compared(about=about, text=text, verdict=Verdict.UNHEARD, count=len(values))
+    parts = percentiles(values)
+    judged = parts["p50" if least else "p95"]
+    verdict = Verdict.GOOD if least <= judged <= most else Verdict.DIFFERENT
+    return Compared(about=about, text=text, verdict=verdict, count=len(values), **parts)
 
 
 def counted(about: str, text: str, count: int, *, wrong: int) -> Compared:
@@ -75,17 +78,16 @@ def counted(about: str, text: str, count: int, *, wrong: int) -> Compared:
 
 def said_lines(said: Iterable[tuple[Said, int]], heard: Heard, known: Vocabulary) -> list[Compared]:
     """Return what a gateway said, the new first; of an order with the seconds in between."""
-    lines = []
-    for each, count in said:
-        delays = heard.delays.get(each.name, ()) if each.kind is SaidKind.ORDER else ()
-        line = measured("seconds", "", delays, (0.0, 0.0))
-        verdict = Verdict.GOOD if known.knows(each) else Verdict.NEW
-        lines.append(
-            Compared(
-                about=each.kind, text=each.name, verdict=verdict, count=count,
-                p50=line.p50, p95=line.p95,
-            )
-        )  # fmt: skip
+    lines = [
+        Compared(
+            about=each.kind,
+            text=each.name,
+            verdict=Verdict.GOOD if known.knows(each) else Verdict.NEW,
+            count=count,
+            **percentiles(heard.delays.get(each.name, ())),
+        )
+        for each, count in said
+    ]
     return sorted(lines, key=lambda line: (line.verdict is Verdict.GOOD, line.about, line.text))
 
 
@@ -165,18 +167,3 @@ class Report:
             "## Our values beside the broker's": map(str, self.values),
         }
         return "\n\n".join(f"{title}\n\n" + "\n".join(text) for title, text in sections.items())
-
-
-def write_new(path: Path, text: str) -> None:
-    """Write a new file, which its owner alone may read.
-
-    Raises:
-        UserError: It exists, or cannot be written.
-    """
-    try:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written: {error.strerror}.", remedy="Name another file by --out."
-        ) from None

@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +15,18 @@ from ib_gateway_simulator import load_book
 from ib_gateway_simulator.options import Options
 from ib_gateway_simulator.recordings.recording import load_recording
 from ib_gateway_simulator.replay.server import Replay
+from position_sync_dagster.errors import LoginOwnedError
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.processes.rehearsal import run
+from tests.support.empty_lakes import put_tables
 from tests.support.recorded_session import SMALL
+from tests.support.sessions import own
 from tests.support.settings import make_settings
 from tests.support.streams import simulate
 from tests.support.waiting import eventually
 
 A = "DUSIM0001"
+COMMAND = Path(sys.executable).with_name("position-sync")
 
 
 async def rehearsed(port, condition, *, lines=10, **settings):
@@ -224,3 +232,36 @@ async def test_no_planted_secret_is_in_the_file_or_on_the_page():
     assert [secret for secret in secrets if secret in text] == []
     assert "Marion" not in text
     assert not [amount for amount in AMOUNTS if amount.split(".")[0] in text]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_an_interrupted_hour_gives_the_page_of_what_was_heard(tmp_path, number):
+    out = tmp_path / "hour.json"
+    async with simulate("small") as sim:
+        process = await asyncio.create_subprocess_exec(
+            *(COMMAND, "rehearse", "--minutes", "60", "--lines", "4", "--out", str(out)),
+            env=os.environ | {"POSITION_SYNC_GATEWAY_PORT": str(sim.port), "TMPDIR": str(tmp_path)},
+            cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        has_moved = ticks(sim, 20)
+        await eventually(has_moved)
+        assert sim.stats()["peak_lines"] <= 4
+        process.send_signal(number)
+        page, told = await process.communicate()
+        assert process.returncode == 0, told.decode()
+        assert sim.orders_received == []
+
+    assert page.decode().strip() == out.with_suffix(".md").read_text().strip()
+    assert "server version 178, on at most 4 lines" in page.decode()
+    assert {path.name for path in tmp_path.iterdir()} == {"hour.json", "hour.md"}
+    assert out.stat().st_mode & 0o077 == 0
+    assert reported.load_report(out)["lines"] == 4
+
+
+async def test_a_login_that_is_streamed_is_left_alone(tmp_path):
+    put_tables(tmp_path / "lake")
+    lake = MoneyLake(tmp_path / "lake")
+    settings = make_settings(lake=lake.path)
+    own(lake, settings.gateway_id)
+    with pytest.raises(LoginOwnedError):
+        await run.listen(settings, lines=3, lake=None, stop=asyncio.Event())
