@@ -47,9 +47,9 @@ def connected_contracts(movements: DataFrame, legs: DataFrame) -> DataFrame:
     """
     orders = movements.drop_nulls("order_id")
     of_orders = orders.select("conid", partner=col.conid.first().over("order_id"))
-    of_actions = DataFrame({"conid": sorted(_acted(movements, legs))}, {"conid": Int64})
-    of_actions = of_actions.with_columns(partner=col.conid.first())
-    pairs = pl.concat([delivered(movements), of_orders, of_actions]).drop_nulls().unique()
+    acted = _of_actions(movements, legs)
+    of_actions = acted.select("conid", partner=col.conid.first())
+    pairs = pl.concat([_delivered(movements), of_orders, of_actions]).drop_nulls().unique()
 
     conids = [movements["conid"], legs["conid"], pairs["partner"]]
     groups = Groups(pl.concat(conids).drop_nulls())
@@ -59,21 +59,16 @@ def connected_contracts(movements: DataFrame, legs: DataFrame) -> DataFrame:
     return DataFrame(rows, _GROUPED, orient="row")
 
 
-def delivered(movements: DataFrame) -> DataFrame:
+def _delivered(movements: DataFrame) -> DataFrame:
     """Return the options that ended by delivery, with what they delivered (`partner`)."""
     ends = movements.filter(col.kind.is_in(DELIVERY_KINDS), col.sec_type.is_in(OPTION_TYPES))
     return ends.select("conid", partner=coalesce("counter_conid", "underlying_conid"))
 
 
-def acted(movements: DataFrame) -> set[int]:
-    """Return the contracts that corporate actions moved."""
-    return set(movements.filter(kind=MovementKind.CORPORATE_ACTION)["conid"].drop_nulls())
-
-
-def _acted(movements: DataFrame, legs: DataFrame) -> set[int]:
-    """Return these, and those that their words begin with: those of a spin-off."""
+def _of_actions(movements: DataFrame, legs: DataFrame) -> DataFrame:
+    """Return the contracts that corporate actions moved, or that their words begin with."""
+    moved = movements.filter(kind=MovementKind.CORPORATE_ACTION)
     symbol = col.description.str.split("(").list.first().str.strip_chars()
-    named = movements.filter(kind=MovementKind.CORPORATE_ACTION).select(symbol=symbol)
     contracts = pl.concat([rows.select("conid", "symbol") for rows in (movements, legs)])
-    parents = contracts.join(named, on="symbol", how="semi")
-    return acted(movements).union(parents["conid"].drop_nulls())
+    parents = contracts.join(moved.select(symbol=symbol), on="symbol", how="semi")
+    return pl.concat([moved.select("conid"), parents.select("conid")]).drop_nulls().sort("conid")

@@ -20,7 +20,7 @@ from position_sync_dagster.lake.schema import moment, one_of, records_of
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.attribution import attributed, unexplained_parts
 from position_sync_dagster.money.past.closes import Cause
-from position_sync_dagster.money.past.connected import acted, connected_contracts, delivered
+from position_sync_dagster.money.past.connected import connected_contracts
 from position_sync_dagster.money.past.movement_sources import unexplained_ends
 from position_sync_dagster.money.past.movements import (
     Movement,
@@ -87,11 +87,20 @@ class PostingBook:
             are_known = coalesce("judged_at", "closed_at") <= moment(self.until)
         return self.lake.closures.current_rows(are_known)
 
+    @cached_property
+    def _groups(self) -> DataFrame:
+        """The contracts that are attributed together."""
+        return connected_contracts(self.movements, self._memberships)
+
+    def _connected(self, conids: Iterable[int]) -> DataFrame:
+        """Return the groups of contracts that have one of these."""
+        chosen = self._groups.filter(one_of("conid", conids))
+        return self._groups.join(chosen, on="group", how="semi")
+
     @property
     def of_strategies(self) -> set[int]:
-        """The contracts that strategies can have: of legs, delivered ones, and those of actions."""
-        of_options = delivered(self.movements)["partner"].drop_nulls()
-        return acted(self.movements).union(self._memberships["conid"], of_options)
+        """The contracts that strategies can have: those that are connected with a leg."""
+        return set(self._connected(self._memberships["conid"])["conid"])
 
     def postings(self, conids: Collection[int] | None = None) -> list[Posting]:
         """Return whose the movements are, in order of time.
@@ -102,11 +111,7 @@ class PostingBook:
         Args:
             conids: Only what decides whose these contracts are; None: all.
         """
-        groups = connected_contracts(self.movements, self._memberships)
-        if conids is not None:
-            chosen = groups.filter(one_of("conid", conids))
-            groups = groups.join(chosen, on="group", how="semi")
-
+        groups = self._groups if conids is None else self._connected(conids)
         sources = self._sources(groups)
         contents = sources.contents(groups)
         remembered = _remembered(self.lake)
