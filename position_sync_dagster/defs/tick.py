@@ -198,7 +198,7 @@ class Work(Generic[L]):
         """Evaluate the checks that are due; report all tables anew once one broke or is mended."""
         if self.outage is not None:
             unknown = unevaluated(self.outage)
-            self._results += [(key, unknown) for key in self.driver.driven()]
+            self._results += dict.fromkeys(self.driver.driven(), unknown).items()
             for name in self.derived:
                 self.cannot_evaluate(name)
             return
@@ -404,7 +404,7 @@ class Work(Generic[L]):
         """Make the checks that come with a table unknown, for the problem that was found last."""
         unknown = unevaluated(self.problems[-1])
         keys = self.driver.evaluated_with(name).union(further)
-        self._results += [(key, unknown) for key in keys]
+        self._results += dict.fromkeys(keys, unknown).items()
 
     def alone(self, failure: str, make: Callable[[], T]) -> T | None:
         """Keep an error of one part to itself: it is logged, and named in the skip reason.

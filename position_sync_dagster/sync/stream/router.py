@@ -100,7 +100,7 @@ class Router:
         self.submitted = Submissions(tables.updates)
         self._watcher: ChangeWatcher | None = None
         if tables.position_changes is not None:
-            followers = [part for part in (tables.closes, tables.rolls) if part is not None]
+            followers = list(filter(None, (tables.closes, tables.rolls)))
             self._watcher = ChangeWatcher(context, tables.position_changes, followers)
         self._publisher = Publisher(
             context,
