@@ -71,7 +71,10 @@ COMMANDS = {
     },
     "What it brought": {
         "results": ("results", "Show what campaigns that are over brought, in groups."),
-        "campaign": ("results", "Show one campaign that is over: its fills and rolls."),
+        "campaign": (
+            "results",
+            "Show one campaign that is over: its fills and rolls, and its days.",
+        ),
         "returns": (
             "results",
             "Show what each account returned, by time and by money, from the books of its days.",

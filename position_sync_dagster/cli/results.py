@@ -70,7 +70,7 @@ def campaign(
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
-    """Show one campaign that is over: its fills and rolls, and how it stood on its days."""
+    """Show one campaign that is over: its fills and rolls, and its days."""
     over = asked(home, "campaign", id=name)
     if json:
         output.print_json(over)

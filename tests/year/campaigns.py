@@ -77,7 +77,7 @@ def _of_days(
 ) -> Iterator[Deviation]:
     """Compare the profit of campaigns with the sum of those of their strategy's days."""
     by_strategy = itemgetter("strategy_id", "account", "currency")
-    days_of = grouped(by_strategy, days)
+    days_of = grouped(by_strategy, sorted(days, key=itemgetter("session_date")))
     campaigns_of = grouped(by_strategy, campaigns)
     for row in new:
         if row["opened"] is None or row["profit"] is None or row["strategy_id"] == UNATTRIBUTED:
