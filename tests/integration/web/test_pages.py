@@ -512,6 +512,23 @@ updateHoldings();
 """
 
 
+IN_BASE = """
+const {figures} = await import('/money/app/figures.js');
+const {updateHoldings} = await import('/money/app/holdings_panel.js');
+const total = {account: null, currency: 'EUR', market_value: 1100, today: -20, why_unknown: 'no rate'};
+Object.defineProperty(figures, 'in_base', {get: () => [total], set: () => {}});
+updateHoldings();
+"""
+
+
+def test_the_total_over_currencies_is_a_row_of_its_own(page):
+    opened(page)
+    wait_for("the book", lambda: rows_of(page))
+    page.driver.execute_script(f"return (async () => {{{IN_BASE}}})()")
+    cells = {cells[0]: cells for cells in rows_of(page)}
+    assert cells["total in EUR"][1:3] == ["1,100", "−20"]
+
+
 def test_the_total_has_what_closed_today_and_a_filtered_book_has_a_total_of_its_own(page):
     opened(page)
     wait_for("the book", lambda: rows_of(page))
