@@ -294,7 +294,7 @@ class Heard:
 
     def _follow(self, series: Series, step: str, at: float) -> None:
         before, since = self._last.get(series, ("", 0.0))
-        if series[0] == _ROW and since < self._downloading_since:
+        if series[0] == _ROW and since <= self._downloading_since:
             before = ""  # the gateway sends all of them to a new download
         is_list = series in _BEGUN.values() or step == "ticks"
         if before and not (is_list and before == step):
