@@ -123,6 +123,7 @@ _OF_ORDERS = frozenset({"3", "5", "11", "59", "100", "101"})
 _TICKS = frozenset({"1", "2", "21", "45", "46"})
 _OF_ACCOUNTS = frozenset({"6", "7", "8", "54"})
 _ROWS = ("6", "7")
+_ROW = "row"
 _SERIES = {"61": ("positions",), "62": ("positions",), "15": ("log-in",), "9": ("log-in",)}
 _ACCOUNT = ("account",)
 _BEGUN = {"6": _ACCOUNT, "61": ("positions",), "71": ("log-in",)}
@@ -287,13 +288,13 @@ class Heard:
             yield _ACCOUNT, name
             if kind in _ROWS:
                 told = fields[2:3] if kind == "7" else (*fields[2:3], *fields[4:5])
-                yield (kind, *told, *fields[-1:]), name
+                yield (_ROW, kind, *told, *fields[-1:]), name
         elif kind in _SERIES:
             yield _SERIES[kind], name
 
     def _follow(self, series: Series, step: str, at: float) -> None:
         before, since = self._last.get(series, ("", 0.0))
-        if series[0] in _ROWS and since < self._downloading_since:
+        if series[0] == _ROW and since <= self._downloading_since:
             before = ""  # the gateway sends all of them to a new download
         is_list = series in _BEGUN.values() or step == "ticks"
         if before and not (is_list and before == step):

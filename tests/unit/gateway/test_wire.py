@@ -78,3 +78,17 @@ def test_lines_are_counted_until_they_are_cancelled_or_refused():
         elif request == "2":
             heard(False, ("4", "2", request, "354", "", ""))
     assert heard.most_lines == 1
+
+
+def test_rows_of_an_account_are_as_far_apart_as_they_come_in_one_download():
+    now = [0.0]
+    heard = Heard(monotonic=lambda: now[0])
+    row = ("7", "8", "12", *("1" for _ in range(16)), "X")
+    for _download in range(2):
+        heard(True, ("6", "2", "1", "X"))
+        for _refresh in range(3):
+            now[0] += 180.0
+            heard(False, row)
+            heard(False, ("6", "2", "NetLiquidation", "1", "USD", "X"))
+    for name in ("updatePortfolio", "updateAccountValue"):
+        assert [*heard.delays[f"{name}, then {name}"]] == [180.0] * 4
