@@ -515,7 +515,8 @@ updateHoldings();
 IN_BASE = """
 const {figures} = await import('/money/app/figures.js');
 const {updateHoldings} = await import('/money/app/holdings_panel.js');
-const total = {account: null, currency: 'EUR', market_value: 1100, today: -20, why_unknown: 'no rate'};
+const total = {
+  account: null, currency: 'EUR', market_value: 1100, today: -20, why_unknown: 'no rate'};
 Object.defineProperty(figures, 'in_base', {get: () => [total], set: () => {}});
 updateHoldings();
 """
