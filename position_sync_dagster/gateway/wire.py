@@ -172,7 +172,7 @@ class Heard:
         """Take a message."""
         at = self._monotonic()
         kind = fields[0] if fields else ""
-        if kind == GREETING:
+        if kind == GREETING and _NUMBER.fullmatch("".join(fields[1:])):
             self.server_version = int(fields[1])
         if from_client:
             self._request(kind, fields, at)

@@ -92,3 +92,13 @@ def test_rows_of_an_account_are_as_far_apart_as_they_come_in_one_download():
             heard(False, ("6", "2", "NetLiquidation", "1", "USD", "X"))
     for name in ("updatePortfolio", "updateAccountValue"):
         assert [*heard.delays[f"{name}, then {name}"]] == [180.0] * 4
+
+
+def test_garbage_is_counted_and_raises_nothing():
+    heard = Heard()
+    for kind in (*vocabulary().names, wire.GREETING, wire.CLOSED, "", "x", "9" * 99):
+        for field in ("", "1", "-1", "x", "1.7976931348623157E308", "\u0663", "12:00"):
+            for count in range(9):
+                heard(False, [kind, *[field] * count])
+    assert heard.server_version in (None, 1, 111111)
+    assert "unreadable" in new_in(heard)
