@@ -74,5 +74,5 @@ def test_its_slider_shows_another_moment_in_the_book(site):
 
     site.driver.execute_script(EARLIER)
 
-    wait_for("a moment", lambda: shown(site, "#moment-text").startswith("as of"))
-    wait_for("other figures", lambda: shown(site, "#book") not in ("", live))
+    wait_for("a moment", lambda: shown(site, "#moment-text").startswith("as of"), within_s=60)
+    wait_for("other figures", lambda: shown(site, "#book") not in ("", live), within_s=60)
