@@ -26,6 +26,7 @@ from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.schema import frame_of
 from position_sync_dagster.money.profit.profit import PROFIT_PARTS
+from position_sync_dagster.money.reports.book import COMMIT_TAKES
 from position_sync_dagster.money.reports.changes import ChangeKind
 from position_sync_dagster.money.reports.figures import BOOK_COLUMNS as REPORTED
 from position_sync_dagster.money.risk.scenarios import Breakdown
@@ -123,7 +124,7 @@ def test_betas_of_the_file_weigh_deltas_and_a_mistake_in_it_stops_no_page(lake, 
 
 def slow_figures(reader: PageFigures, now: datetime | None = None) -> dict[str, Any]:
     """Return the figures of a moment with curves and scenarios, which are computed beside reads."""
-    moment = now or utc_now()
+    moment = now or utc_now() + COMMIT_TAKES
 
     async def wait() -> dict[str, Any]:
         def computed() -> dict[str, Any] | None:
