@@ -347,8 +347,7 @@ class Work(Generic[L]):
         Returns:
             Whether that succeeded; otherwise the checks that come with the table become unknown.
         """
-        derive = make or partial(self.derived[name].derive, self.lake, self.settings, None)
-        written = self.alone(f"{name} is not reported", derive)
+        written = self.alone(f"{name} is not reported", make or partial(self._derive, name))
         if written is None:
             self.cannot_evaluate(name)
             return False
@@ -357,6 +356,13 @@ class Work(Generic[L]):
         if is_shown or tells_more:
             self._events.append(runless(name, written, self.keys, self._sources_of(name)))
         return True
+
+    def _derive(self, name: str) -> Derived:
+        if name not in self.derived:
+            raise PositionSyncError(
+                f"Runs and ticks write no table {name}.", remedy="List it in `Extension.tables`."
+            )
+        return self.derived[name].derive(self.lake, self.settings, None)
 
     def _sources_of(self, name: str) -> Sources | None:
         """Return what an asset is made of that runs of Dagster make; None of what they do not."""

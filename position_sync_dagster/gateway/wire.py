@@ -26,8 +26,9 @@ from position_sync_dagster.gateway.codes import (
     farm_of,
 )
 
-# Gets each message of a connection: whether the client sent it, and its fields. Two have names in
-# place of an id: the version of the gateway at the log-in, and the end of the connection.
+# Gets each message of a connection: whether the client SENT or RECEIVED it, and its fields. Two
+# have names in place of an id: the version of the gateway at the log-in, and the connection's end.
+SENT, RECEIVED = True, False
 Listener = Callable[[bool, Sequence[str]], object]
 GREETING, CLOSED = "serverVersion", "closed"
 

@@ -137,8 +137,7 @@ class AddedRows:
                 last_row = rows.select(ADDED, "update_id", _AT).row(-1)
                 answer = Added(rows, Place(place.ledger, *last_row).token)
 
-            self._answers = dict(list(self._answers.items())[-1:])
-            self._answers[key] = answer
+            self._answers = dict([*self._answers.items(), (key, answer)][-2:])
         return self._answers[key]
 
     def place(self, handle: DeltaTable, version: int) -> Place:

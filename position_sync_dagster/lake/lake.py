@@ -142,7 +142,8 @@ class Lake:
         """Return a separate object for the table gateway_sessions.
 
         It has a lock of its own, so that the renewal of a lease does not wait for other uses of
-        the table in this process.
+        the table in this process. Its timeouts are short, so that a store that hangs shows before
+        the lease ends.
         """
         options = self._options.copy()
         given = options.get("storage_options") or {}

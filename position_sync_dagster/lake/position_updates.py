@@ -292,7 +292,10 @@ def append_rows(
 
 
 def _without_stored(table: Table, present: DataFrame, rows: DataFrame) -> DataFrame:
-    """Return the rows whose batch and id the table does not hold, whatever the clocks say."""
+    """Return the rows of which the table holds neither batch nor id, whatever their times.
+
+    A batch is stored whole: one row of it shows that all are there.
+    """
     batch = [name for name in table.spec.indexed if name == "batch_id"]
     for column in (*batch, *table.spec.key):
         stored = stored_ids(table, present, column, rows.get_column(column))

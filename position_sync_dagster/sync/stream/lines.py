@@ -189,6 +189,7 @@ class StreamLines:
         for conid in self.held - chosen:
             self._cancel(requests, conid)
 
+        # Lines with delayed data whose denial is over: live data again.
         for conid in self.login.due_for_live(now_s):
             requests.switch(conid)
             line = self.login.line(conid)
@@ -196,7 +197,7 @@ class StreamLines:
 
         denials = self.login.denials(now_s)
         for conid in self.login.in_order((chosen - self.held) & details.keys()):
-            delayed = conid in denials
+            delayed = conid in denials  # chosen in spite of its denial, which permits delayed data
             requests.subscribe(details[conid], market_data_type=DATA_TYPES[delayed])
             line = self.login.line(conid)
             self.login.put(conid, line.requested(now_s, delayed=delayed))
