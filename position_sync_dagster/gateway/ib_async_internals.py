@@ -239,7 +239,7 @@ def rewrite_times(ib: IB) -> None:
         place = _LAST_TRADE_AT + (ib.client.serverVersion() < _SHORT_DETAILS)
         if len(fields) > place:
             day, *time_and_zone = fields[place].replace("-", " ").split() or [""]
-            if "-" in fields[place]:
+            if "-" in fields[place]:  # as in an execution, a dash stands for UTC
                 time_and_zone.append("UTC")
             fields[place] = f"{day} {IN_ZONE.join(time_and_zone)}".strip()
         return False

@@ -169,13 +169,13 @@ class Heard:
         self._lines: set[Series] = set()
         self._downloading_since = -inf
 
-    def __call__(self, from_client: bool, fields: Sequence[str]) -> None:
+    def __call__(self, was_sent: bool, fields: Sequence[str]) -> None:
         """Take a message."""
         at = self._monotonic()
         kind = fields[0] if fields else ""
         if kind == GREETING:
             self.server_version = int(fields[1])
-        if from_client:
+        if was_sent:
             self._request(kind, fields, at)
         elif kind not in _OF_ORDERS and len(self._shapes) < MOST_SHAPES:
             about = self._about(kind, fields)

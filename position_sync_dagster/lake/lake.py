@@ -238,10 +238,7 @@ class Lake:
         before = now.clear()
         if since is not None:
             match = VERSION_TOKEN.fullmatch(str(since))
-            stored = ""
-            rows = now
-            if match is not None:
-                stored, rows = read(int(match[1]))
+            stored, rows = (None, now) if match is None else read(int(match[1]))
             if stored != since:
                 raise TokenError(
                     f"{str(since)[:80]!r} names no rows of {path}: it is of another table or of an "

@@ -386,12 +386,12 @@ def check_leases(
         if request_id not in leases:
             continue
         status, token, expires_at = leases[request_id]
-        held = status == PROCESSING and expires_at > now
+        is_leased = status == PROCESSING and expires_at > now
 
-        if request_id in tokens:
-            if not held or token != tokens[request_id]:
+        if request_id in tokens:  # the caller claimed it
+            if not is_leased or token != tokens[request_id]:
                 raise lease_lost(request_id)
-        elif held or (status == PROCESSING and action is Action.HOLD):
+        elif is_leased or (status == PROCESSING and action is Action.HOLD):
             raise lease_lost(request_id)
         elif status == PENDING and action is not Action.MARK:
             raise RequestStateError(

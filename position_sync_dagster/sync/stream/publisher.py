@@ -221,11 +221,12 @@ class Publisher:
             if key not in published or not is_repeated(published[key], holding)
         }
         if not is_whole and 2 * len(changed) > len(published):
-            return False
+            return False  # most of them changed
 
-        rows = [*changed.values(), *self._carriers(feed, changed, accounts)]
         if is_whole:
             rows = self._recent(reported.values())
+        else:
+            rows = [*changed.values(), *self._carriers(feed, changed, accounts)]
         await self._record_changes(changed)
         if (rows or is_whole) and not await self._write(rows, accounts, whole=is_whole):
             return False
