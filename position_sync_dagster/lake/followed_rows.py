@@ -149,8 +149,7 @@ class AddedRows:
         if last.is_empty():
             return Place(ledger, version, "")
 
-        update_id, at = last.row(0)
-        return Place(ledger, version, update_id, at)
+        return Place(ledger, version, *last.row(0))
 
     def _check(self, handle: DeltaTable, files: DataFrame, place: Place) -> None:
         """Check that the ledger has the row of a place.

@@ -318,11 +318,11 @@ class Publisher:
         keys = [
             key
             for key in changed
-            if key in self._published and routes.get(key) not in (None, LegState.STREAMED)
+            if key in self._published
+            and routes.get(key) not in (None, LegState.STREAMED)
+            and not self.submitted.is_submitted(self._published[key])
         ]
-        await self.enqueue(
-            routes, [key for key in keys if not self.submitted.is_submitted(self._published[key])]
-        )
+        await self.enqueue(routes, keys)
 
     async def enqueue_moved(self, routes: LegStates) -> None:
         """Queue the monitored holdings whose published value by PnLSingle moved."""
