@@ -17,7 +17,7 @@ from benchmarks.timing import Samples, median
 from position_sync_dagster.defs.composition import Composition
 from position_sync_dagster.defs.drain import drain_queue
 from position_sync_dagster.defs.resources import LOGINS, PARTITION, STREAM_JOB
-from position_sync_dagster.defs.stream import RUNS_SEEN, recent_runs, supervise_stream
+from position_sync_dagster.defs.stream import recent_runs, supervise_stream
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.queue_request import QueueRequest
 from position_sync_dagster.money.defs.extension import money_extension
@@ -153,5 +153,5 @@ class _Logins:
         """Read what the sensors decide by, each login by itself."""
         for login in self._settings.logins:
             name = login.gateway_id
-            recent_runs(self._instance, limit=RUNS_SEEN, login=name)
+            recent_runs(self._instance, login=name)
             self._one_by_one.sessions.current(name)

@@ -286,19 +286,16 @@ class JobRun:
     terminated_at: datetime | None = None
 
 
-def recent_runs(
-    instance: dg.DagsterInstance, *, limit: int, login: str | None = None
-) -> Sequence[JobRun]:
-    """Return the newest runs of the stream, newest first.
+def recent_runs(instance: dg.DagsterInstance, *, login: str | None) -> Sequence[JobRun]:
+    """Return the newest runs of the stream, at most `RUNS_SEEN`, newest first.
 
     Args:
         instance: The Dagster instance.
-        limit: Maximum number of runs.
         login: Only runs of the partition of this login.
     """
     tags = {} if login is None else {PARTITION: login}
     of_login = dg.RunsFilter(job_name=STREAM_JOB, tags=tags)
-    runs = [_run_of(record) for record in instance.get_run_records(of_login, limit=limit)]
+    runs = [_run_of(record) for record in instance.get_run_records(of_login, limit=RUNS_SEEN)]
     if runs and not _in_progress(runs[0]):
         run_id = runs[0].run_id
         events = instance.get_records_for_run(run_id, of_type=TERMINATION, limit=1).records
@@ -400,8 +397,8 @@ def supervise(
     if in_progress:
         return Supervision(_describe(in_progress[0], owner, now), lost=lost)
 
-    ended = {*lost, *(r.run_id for r in recent if not _in_progress(r))}
-    if owner is not None and owner.owner is not Owner.REFRESH and owner.run_id not in ended:
+    are_over = {r.run_id for r in recent}  # none is in progress any more
+    if owner is not None and owner.owner is not Owner.REFRESH and owner.run_id not in are_over:
         reason = f"process {owner.pid} on {owner.host} streams outside Dagster"
         return Supervision(reason, lost=lost)
 
@@ -494,7 +491,7 @@ def supervise_stream(
         stored = set(instance.get_dynamic_partitions(str(LOGINS.name)))
 
     runs = {
-        name: recent_runs(instance, limit=RUNS_SEEN, login=name if are_partitions else None)
+        name: recent_runs(instance, login=name if are_partitions else None)
         for name in sorted(logins.keys() | stored)
     }
     busy = {name for name, of_login in runs.items() if any(map(_in_progress, of_login))}

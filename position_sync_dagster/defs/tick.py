@@ -300,7 +300,7 @@ class Work(Generic[L]):
             self.follow(name, version)
         return has_moved
 
-    def _report_rows(self, report: drain.DrainReport, states: Mapping[str, str]) -> None:
+    def _report_rows(self, drained: drain.DrainReport, states: Mapping[str, str]) -> None:
         """Report the rows that no event has yet, and the newest ones of all."""
         reported = self.cursor.ledger_version
 
@@ -313,7 +313,7 @@ class Work(Generic[L]):
             return
 
         new_rows = span.added.rows
-        was_drained = report.claimed or Source.QUEUE in new_rows
+        was_drained = drained.claimed or Source.QUEUE in new_rows
         was_restored = span.since < (reported or 0)
 
         every = STREAMED_EVERY if new_rows else QUIET_EVERY
@@ -322,6 +322,7 @@ class Work(Generic[L]):
 
         has_changes = self._has_moved(self.lake.position_changes.table)
         has_breaks = self._has_moved(self.lake.breaks.table)
+        # `_tells_more` takes "derived" out, so that the next tick shows what is derived.
         shows_derived = has_breaks or "derived" not in self.cursor.at
         has_news = self.all_due or has_changes or shows_derived
         if not (has_news or was_drained or was_restored or is_overdue):
@@ -335,7 +336,7 @@ class Work(Generic[L]):
         if shows_derived and not self.all_due:
             self._report_breaks()
 
-        self.report(POSITION_UPDATES.name, partial(ledger_state, span, report))
+        self.report(POSITION_UPDATES.name, partial(ledger_state, span, drained))
         self.keep("ledger", ledger_version=span.added.version)
         self.report(LATEST_POSITIONS.name, is_shown=self.all_derived)
 
@@ -347,8 +348,7 @@ class Work(Generic[L]):
         Returns:
             Whether that succeeded; otherwise the checks that come with the table become unknown.
         """
-        derive = make or partial(self.derived[name].derive, self.lake, self.settings, None)
-        written = self.alone(f"{name} is not reported", derive)
+        written = self.alone(f"{name} is not reported", make or partial(self._derive, name))
         if written is None:
             self.cannot_evaluate(name)
             return False
@@ -357,6 +357,13 @@ class Work(Generic[L]):
         if is_shown or tells_more:
             self._events.append(runless(name, written, self.keys, self._sources_of(name)))
         return True
+
+    def _derive(self, name: str) -> Derived:
+        if name not in self.derived:
+            raise PositionSyncError(
+                f"Runs and ticks write no table {name}.", remedy="List it in `Extension.tables`."
+            )
+        return self.derived[name].derive(self.lake, self.settings, None)
 
     def _sources_of(self, name: str) -> Sources | None:
         """Return what an asset is made of that runs of Dagster make; None of what they do not."""

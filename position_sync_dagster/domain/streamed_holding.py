@@ -6,7 +6,7 @@ the lines records it there.
 
 import math
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from position_sync_dagster.domain import valuation
@@ -195,7 +195,6 @@ class StreamedHolding:
             at,
             trusted=line.trusted and decided.by_line,
             note=decided.note if line.trusted else line.reason,
-            max_last_age=timedelta(seconds=valuation.MAX_LAST_AGE_S),
         )
         return _with_session(row, at)
 

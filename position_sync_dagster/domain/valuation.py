@@ -84,7 +84,7 @@ WIDEST_TICKS = 5
 DELAY = timedelta(minutes=15)
 
 
-def price_of(quote: Quote, *, now: datetime, max_last_age: timedelta) -> Price | None:
+def price_of(quote: Quote, *, now: datetime) -> Price | None:
     """Choose the price that values a position: MARK, LAST, MID, MODEL, else None.
 
     The quote has only the parts that count (`Quote.counted`). A mark counts however long it has
@@ -105,12 +105,11 @@ def price_of(quote: Quote, *, now: datetime, max_last_age: timedelta) -> Price |
     Args:
         quote: The newest market data of the contract.
         now: The present moment.
-        max_last_age: An older last trade is not used.
 
     >>> from datetime import UTC
     >>> now = datetime(2026, 1, 2, tzinfo=UTC)
-    >>> price_of(Quote(conid=1, ask=0.05, last=1.20), now=now, max_last_age=timedelta(60))
-    >>> price_of(Quote(conid=1, bid=1.0, ask=1.5), now=now, max_last_age=timedelta(60)).value
+    >>> price_of(Quote(conid=1, ask=0.05, last=1.20), now=now)
+    >>> price_of(Quote(conid=1, bid=1.0, ask=1.5), now=now).value
     1.25
     """
     sides = _sides(quote)
@@ -120,7 +119,8 @@ def price_of(quote: Quote, *, now: datetime, max_last_age: timedelta) -> Price |
     if sides is not None:
         bid, ask = sides
         if quote.last is not None and quote.last_time is not None:
-            is_recent = -CLOCK_LEAD <= now - quote.last_time <= max_last_age
+            age = now - quote.last_time
+            is_recent = -CLOCK_LEAD <= age <= timedelta(seconds=MAX_LAST_AGE_S)
             if is_recent and bid <= quote.last <= ask:
                 return Price(value=quote.last, kind=PriceKind.LAST, at=quote.last_time)
 
@@ -319,7 +319,6 @@ def revalue(
     *,
     trusted: bool = True,
     note: str | None = None,
-    max_last_age: timedelta,
 ) -> PositionUpdate:
     """Value a streamed holding by its quote, or by the broker's value where no price counts.
 
@@ -338,14 +337,13 @@ def revalue(
         trusted: Whether the line's prices are the present ones. Otherwise the broker's value is
             used if there is one.
         note: Why the value is not the usual one.
-        max_last_age: An older last trade is not used.
     """
     price_magnifier = at.price_magnifier
     price = None
     if quote is not None:
         quote = in_quoted_unit(quote, holding.instrument.strike, price_magnifier)
         if trusted or holding.market_value is None:
-            price = price_of(quote, now=at.now, max_last_age=max_last_age)
+            price = price_of(quote, now=at.now)
 
     broker_counts = price_magnifier is None and holding.market_value is not None
     is_older = quote is not None and quote.is_delayed and _is_present(holding, at.now)

@@ -170,7 +170,7 @@ class AccountDownloads:
         self._silence_s = 2 * account_state.ACCOUNT_INTERVAL_S
         self._timeout_s = login.timeout_s
         self._quiet_s = ACCOUNT_QUIET_S
-        self._only_one = len(login.accounts) == 1
+        self._has_one_account = len(login.accounts) == 1
 
         self._subscription: AccountSubscription | None = None
         self._own_stops = 0  # that the gateway has not confirmed by 2100 yet
@@ -254,7 +254,7 @@ class AccountDownloads:
             self._complete(subscription)
         else:
             self._fail(account, why)
-        if not self._only_one:
+        if not self._has_one_account:
             self._stop()
 
     async def _end_of(self, subscription: AccountSubscription, *, is_impatient: bool) -> str | None:
@@ -295,8 +295,9 @@ class AccountDownloads:
         account = subscription.account
         self._date_rows(subscription)
         state = self.accounts[account]
-        state.complete(time.monotonic(), stays_open=self._only_one, is_late=is_late)
-        self._book.doubt_before(account, state.requested_at)
+        state.complete(time.monotonic(), stays_open=self._has_one_account, is_late=is_late)
+        # A holding without a row in this download is not confirmed by its end.
+        self._book.doubt_values_before(account, state.requested_at)
         self._book.confirmed.confirm(account)
         self._on_change(account)
 

@@ -198,25 +198,25 @@ class MessageReader:
         self.understood = self.missed = 0
         self._gateway_id = gateway_id
         self._type = ""
-        self._failed = False
-        self._position_failed = False
+        self._failed = False  # of the message that is read now
+        self._list_may_lack_a_position = False
         self._log = LimitedLog(logger, every_s=GARBAGE_LOG_S)
         self._interpret = ib_async_internals.intercept_messages(
             ib, read=self._read, unreadable=self._on_unreadable
         )
-        ib_async_internals.read_times(ib)
+        ib_async_internals.rewrite_times(ib)
 
     def _read(self, fields: list[str]) -> None:
         self._type = fields[0] if fields else ""
         self._failed = False
         if self._type == _ERROR:
             fields = [codes.readable(field) for field in fields]
-        if self._position_failed and self._type == _POSITION_END:
+        if self._list_may_lack_a_position and self._type == _POSITION_END:
             return
         self._interpret(fields)
         if self._failed:
             is_any = not self._type.isdecimal()
-            self._position_failed |= self._type == _POSITION or is_any
+            self._list_may_lack_a_position |= self._type == _POSITION or is_any
             self.missed += self._type in _IN_ANSWERS or is_any
         else:
             self.understood += 1
@@ -600,7 +600,7 @@ class IBConnectionManager:
             return shared.connection
 
     async def close(self) -> None:
-        """Release the connection; it ends when the last of its managers has released it."""
+        """Release the connection; it ends when no manager holds it any more."""
         shared = self._slot()
         async with shared.lock:
             shared.holders.discard(self)

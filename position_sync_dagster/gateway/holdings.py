@@ -543,7 +543,7 @@ class HoldingsBook:
         if self.confirmed.holdings.pop(key, None) is not None:
             self._all_changes.note(key)
 
-    def doubt_before(self, account: str, since: datetime) -> None:
+    def doubt_values_before(self, account: str, since: datetime) -> None:
         """Doubt the values of an account whose rows came before a moment."""
         if self.confirmed.is_doubted(account):
             return  # nothing confirms them anyway

@@ -17,7 +17,7 @@ from ib_async import IB, Contract, Event, Ticker
 
 from position_sync_dagster.domain.exchange_time import read_time
 from position_sync_dagster.gateway.codes import MessageType
-from position_sync_dagster.gateway.wire import CLOSED, GREETING, Listener
+from position_sync_dagster.gateway.wire import CLOSED, GREETING, RECEIVED, SENT, Listener
 
 # The release of ib_async, without its patch number, that the tests run with.
 TESTED = "2.1"
@@ -151,21 +151,21 @@ def listen(ib: IB, listener: Listener) -> None:
     greeted = False
 
     def read(fields: list[str]) -> None:
-        listener(False, fields)
+        listener(RECEIVED, fields)
         interpret(fields)
 
     def write(data: bytes) -> None:
         nonlocal greeted
         if client.serverVersion():  # before, it offers its versions
             if not greeted:
-                listener(False, (GREETING, str(client.serverVersion())))
+                listener(RECEIVED, (GREETING, str(client.serverVersion())))
             greeted = True
-            listener(True, data[LENGTH_BYTES:].decode().split("\0")[:-1])
+            listener(SENT, data[LENGTH_BYTES:].decode().split("\0")[:-1])
         send(data)
 
     client.decoder.interpret = read  # type: ignore[method-assign]
     client.conn.sendMsg = write  # type: ignore[method-assign]
-    socket_closed(ib).connect(lambda _message: listener(False, (CLOSED,)))
+    socket_closed(ib).connect(lambda _message: listener(RECEIVED, (CLOSED,)))
 
 
 # The name under which ib_async keeps the requests of `reqMktData`.
@@ -219,8 +219,8 @@ _SHORT_DETAILS = 164
 IN_ZONE = "~"
 
 
-def read_times(ib: IB) -> None:
-    """Read the times of executions and of last trades in the zones in which they are written.
+def rewrite_times(ib: IB) -> None:
+    """Rewrite the times of executions and last trades, so that ib_async reads them in their zones.
 
     ib_async reads an execution in UTC, such as `20231214-20:57:37`, as one of this machine's zone
     (issues/230), and none in a zone that the IANA database does not name. With the zone of a last
@@ -239,7 +239,7 @@ def read_times(ib: IB) -> None:
         place = _LAST_TRADE_AT + (ib.client.serverVersion() < _SHORT_DETAILS)
         if len(fields) > place:
             day, *time_and_zone = fields[place].replace("-", " ").split() or [""]
-            if "-" in fields[place]:
+            if "-" in fields[place]:  # as in an execution, a dash stands for UTC
                 time_and_zone.append("UTC")
             fields[place] = f"{day} {IN_ZONE.join(time_and_zone)}".strip()
         return False

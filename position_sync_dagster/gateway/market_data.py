@@ -41,8 +41,7 @@ class Refusal:
 class MarketDataRequests:
     """The requests for market data of this connection, one for each line, as the gateway counts.
 
-    Whether its values count is decided by
-    `domain/login_lines.py`.
+    Whether the values of a line count is decided by `domain/login_lines.py`.
 
     Args:
         ib: The connection.

@@ -91,6 +91,7 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
         self._ib = ib
         self._send = send
         self._withdraw = withdraw
+        # The values stand behind the type of a message and the id of its request.
         self._end = 2 + NUMBER_OF_VALUES[kind]
         self._backoff = Backoff(first_s=line.LINE_SILENCE_S, longest_s=900.0, jitter=(0.8, 1.2))
         self._random = Random()  # noqa: S311 - jitter of a delay

@@ -26,8 +26,9 @@ from position_sync_dagster.gateway.codes import (
     farm_of,
 )
 
-# Gets each message of a connection: whether the client sent it, and its fields. Two have names in
-# place of an id: the version of the gateway at the log-in, and the end of the connection.
+# Gets each message of a connection: whether the client SENT or RECEIVED it, and its fields. Two
+# have names in place of an id: the version of the gateway at the log-in, and the connection's end.
+SENT, RECEIVED = True, False
 Listener = Callable[[bool, Sequence[str]], object]
 GREETING, CLOSED = "serverVersion", "closed"
 
@@ -168,13 +169,13 @@ class Heard:
         self._lines: set[Series] = set()
         self._downloading_since = -inf
 
-    def __call__(self, from_client: bool, fields: Sequence[str]) -> None:
+    def __call__(self, was_sent: bool, fields: Sequence[str]) -> None:
         """Take a message."""
         at = self._monotonic()
         kind = fields[0] if fields else ""
         if kind == GREETING and _NUMBER.fullmatch("".join(fields[1:])):
             self.server_version = int(fields[1])
-        if from_client:
+        if was_sent:
             self._request(kind, fields, at)
         elif kind not in _OF_ORDERS and len(self._shapes) < MOST_SHAPES:
             about = self._about(kind, fields)

@@ -154,8 +154,12 @@ class BrokerPositionsTable:
         def step(handle: DeltaTable) -> int:
             owner = None if session is None else (gateway_id, session.fencing_token)
             bind(handle, self.table.path, _modes_of(rows), owner)
-            numbered = _numbered(rows, handle)
-            commits.write(handle, numbered, _commit_info(session), predicate=_rows_of(gateway_id))
+            commits.write(
+                handle,
+                _numbered(rows, handle),
+                _commit_info(session),
+                predicate=_rows_of(gateway_id),
+            )
             self._replaced[gateway_id] = self._base(handle, session)
             return handle.version()
 

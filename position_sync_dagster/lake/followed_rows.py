@@ -137,8 +137,7 @@ class AddedRows:
                 last_row = rows.select(ADDED, "update_id", _AT).row(-1)
                 answer = Added(rows, Place(place.ledger, *last_row).token)
 
-            self._answers = dict(list(self._answers.items())[-1:])
-            self._answers[key] = answer
+            self._answers = dict([*self._answers.items(), (key, answer)][-2:])
         return self._answers[key]
 
     def place(self, handle: DeltaTable, version: int) -> Place:
@@ -150,8 +149,7 @@ class AddedRows:
         if last.is_empty():
             return Place(ledger, version, "")
 
-        update_id, at = last.row(0)
-        return Place(ledger, version, update_id, at)
+        return Place(ledger, version, *last.row(0))
 
     def _check(self, handle: DeltaTable, files: DataFrame, place: Place) -> None:
         """Check that the ledger has the row of a place.
@@ -185,15 +183,15 @@ class AddedRows:
         has_later = col(f"max.{ADDED}") > version
         later = files.filter(has_later).sort(smallest)
         is_within = col.num_records.cum_sum() <= self._most_rows
-        few = later.filter(is_within).height + 1
+        file_count = later.filter(is_within).height + 1
         counts = POSITION_UPDATES.empty
-        while counts.is_empty():
-            rows = added_after(self._table, later.head(few), version)
-            if few < later.height:  # a commit may have rows in several files
-                next_file_begins = later.item(few, smallest)
+        while counts.is_empty():  # no commit is whole in so few files
+            rows = added_after(self._table, later.head(file_count), version)
+            if file_count < later.height:  # a commit may have rows in several files
+                next_file_begins = later.item(file_count, smallest)
                 rows = rows.filter(col(ADDED) < next_file_begins)
             counts = rows.group_by(ADDED).len().sort(ADDED).collect()
-            few *= 2
+            file_count *= 2
 
         whole_commits = counts.filter(col.len.cum_sum() <= self._most_rows)
         last = whole_commits.get_column(ADDED).max() or counts.item(0, ADDED)

@@ -142,7 +142,8 @@ class Lake:
         """Return a separate object for the table gateway_sessions.
 
         It has a lock of its own, so that the renewal of a lease does not wait for other uses of
-        the table in this process.
+        the table in this process. Its timeouts are short, so that a store that hangs shows before
+        the lease ends.
         """
         options = self._options.copy()
         given = options.get("storage_options") or {}
@@ -237,10 +238,7 @@ class Lake:
         before = now.clear()
         if since is not None:
             match = VERSION_TOKEN.fullmatch(str(since))
-            stored = ""
-            rows = now
-            if match is not None:
-                stored, rows = read(int(match[1]))
+            stored, rows = (None, now) if match is None else read(int(match[1]))
             if stored != since:
                 raise TokenError(
                     f"{str(since)[:80]!r} names no rows of {path}: it is of another table or of an "

@@ -181,13 +181,12 @@ def identified(
         "update_id": ids,
         "batch_id": [batch_id or update.batch_id or id_of_content for update in listed],
         "run_id": [update.run_id or run_id for update in listed],
-        "trading_mode": [update.trading_mode or _mode_of(update) for update in listed],
+        "trading_mode": [
+            update.trading_mode or (trading_mode_of(update.account) if update.account else None)
+            for update in listed
+        ],
     }
     return update_rows(listed, filled).unique("update_id", keep="first", maintain_order=True)
-
-
-def _mode_of(update: PositionUpdate) -> TradingMode | None:
-    return trading_mode_of(update.account) if update.account else None
 
 
 def _update_id(update: PositionUpdate) -> str:
@@ -292,7 +291,10 @@ def append_rows(
 
 
 def _without_stored(table: Table, present: DataFrame, rows: DataFrame) -> DataFrame:
-    """Return the rows whose batch and id the table does not hold, whatever the clocks say."""
+    """Return the rows of which the table holds neither batch nor id, whatever their times.
+
+    A batch is stored whole: one row of it shows that all are there.
+    """
     batch = [name for name in table.spec.indexed if name == "batch_id"]
     for column in (*batch, *table.spec.key):
         stored = stored_ids(table, present, column, rows.get_column(column))
@@ -486,10 +488,6 @@ class SyncUpdates:
             TokenError: The text is no token.
         """
         return Follower(self.table, self._added, self._latest, since)
-
-    def added_after(self, version: int) -> DataFrame:
-        """Return the rows of all commits after a version, whatever their timestamps say."""
-        return self.table.read(lambda files: added_after(self.table, files, version).collect())
 
     def between(
         self,

@@ -98,8 +98,10 @@ def as_pending(rows: DataFrame, now: datetime) -> DataFrame:
     )
 
 
-def after_attempt(rows: DataFrame, outcome: Outcome, *, ended_at: Expr, error: Expr) -> DataFrame:
-    """Return requests with their newest attempt among the earlier ones: another may follow."""
+def with_attempt_recorded(
+    rows: DataFrame, outcome: Outcome, *, ended_at: Expr, error: Expr
+) -> DataFrame:
+    """Return requests with the attempt that ended among the earlier ones: another may follow."""
     attempts = rows.select(
         "earlier_attempts",
         "lease_owner",
@@ -225,9 +227,12 @@ def fail(
     finished = _finish(after.filter(is_final), FAILED, now)
     follow_ups = _follow_ups(done.filter(is_final), now, new_ids)
 
-    failed = after.filter(~is_final)
-    ended = after_attempt(failed, Outcome.FAILED, ended_at=moment(now), error=col.error_message)
-    retried = as_pending(ended, now).with_columns(available_at=failed.get_column("available_at"))
+    to_retry = after.filter(~is_final)
+    ended = with_attempt_recorded(
+        to_retry, Outcome.FAILED, ended_at=moment(now), error=col.error_message
+    )
+    # `as_pending` makes them claimable at once: the back-off is put back.
+    retried = as_pending(ended, now).with_columns(available_at=to_retry.get_column("available_at"))
     return Change(None, concat([retried, follow_ups]), finished)
 
 
@@ -381,12 +386,12 @@ def check_leases(
         if request_id not in leases:
             continue
         status, token, expires_at = leases[request_id]
-        held = status == PROCESSING and expires_at > now
+        is_leased = status == PROCESSING and expires_at > now
 
-        if request_id in tokens:
-            if not held or token != tokens[request_id]:
+        if request_id in tokens:  # the caller claimed it
+            if not is_leased or token != tokens[request_id]:
                 raise lease_lost(request_id)
-        elif held or (status == PROCESSING and action is Action.HOLD):
+        elif is_leased or (status == PROCESSING and action is Action.HOLD):
             raise lease_lost(request_id)
         elif status == PENDING and action is not Action.MARK:
             raise RequestStateError(
@@ -408,7 +413,7 @@ def lease_lost(request_id: str) -> LeaseLostError:
 def release(claimed: DataFrame, now: datetime, *, reason: str) -> Change[None]:
     """Return requests to PENDING at once, without using up an attempt."""
     why = lit(reason or None, String)
-    ended = after_attempt(claimed, Outcome.RELEASED, ended_at=moment(now), error=why)
+    ended = with_attempt_recorded(claimed, Outcome.RELEASED, ended_at=moment(now), error=why)
     return Change(None, as_pending(ended, now))
 
 
@@ -424,7 +429,7 @@ def rescue(snapshot: Snapshot, *, now: datetime) -> Change[list[str]]:
     ids = rows.get_column("request_id").sort().to_list()
     if not ids:
         return Change(ids)
-    ended = after_attempt(
+    ended = with_attempt_recorded(
         rows,
         Outcome.EXPIRED,
         ended_at=col.lease_expires_at,
@@ -458,7 +463,7 @@ def retry(
 
     # A row of another program may have no id; it stays.
     is_retried = col.request_id.is_in(retried.implode()).fill_null(value=False)
-    ended = after_attempt(
+    ended = with_attempt_recorded(
         failed.filter(is_retried),
         Outcome.FAILED,
         ended_at=col.updated_at,

@@ -129,10 +129,11 @@ class StrategiesFile:
         parts = [((), self.whole), *self.strategies, *self.others]
         fields: dict[str, UnreadField] = {}
         for at, part in parts:
-            readable = type(part).model_fields or self.strategy_part.model_fields
+            # An entry that is no strategy has no fields: a mistyped strategy may be meant.
+            field_names = type(part).model_fields or self.strategy_part.model_fields
             for name in part.model_extra or ():
                 line = self.yaml.line((*at, name, FIELD_NAME))
-                nearest = next(iter(get_close_matches(name, readable)), None)
+                nearest = next(iter(get_close_matches(name, field_names)), None)
                 place = f"{self.yaml.path}, line {line}"
                 fields.setdefault(name, UnreadField(place, name, nearest))
         return list(fields.values())

@@ -108,7 +108,7 @@ def _with_reported(rows: DataFrame, holdings: DataFrame, now: datetime) -> DataF
 
 
 def _confirmed(now: datetime) -> Expr:
-    """Return the column of `with_confirmed`, of rows with the columns that decide it."""
+    """Return the column of `with_confirmed`: `_name` is the holding's column, `name` the row's."""
     # An unknown origin counts as NONE.
     source = col.value_source.replace_strict(_ORIGINS, _ORIGINS, default=_NONE)
     has_no_value = (source == _NONE) & col.market_value.is_null()
@@ -119,7 +119,8 @@ def _confirmed(now: datetime) -> Expr:
     is_pnl = col._value_source == ValueOrigin.PNL_SINGLE.value
     agrees_with_pnl = agrees & is_pnl
     agrees_with_account = agrees & ~is_pnl
-    by_broker = max_horizontal(
+    # A row without a value counts from its own time.
+    broker_said_at = max_horizontal(
         when(has_no_value).then("timestamp").otherwise("value_time"),
         when(agrees_with_account).then("_confirmed_at"),
         when(agrees_with_account).then("_value_time"),
@@ -130,12 +131,12 @@ def _confirmed(now: datetime) -> Expr:
     is_outside = col.note.str.starts_with(valuation.OUTSIDE_SESSION)
     is_tick_outside = (source == ValueOrigin.TICK.value) & is_outside
     is_same_quantity = col.position.eq_missing(col._position)
-    by_holding = max_horizontal(when(is_same_quantity).then("_confirmed_at"), "timestamp")
+    outside_seen_at = max_horizontal(when(is_same_quantity).then("_confirmed_at"), "timestamp")
 
     is_open = col.position != 0
     at = pl.coalesce(
-        when(is_open, has_no_value | is_of_broker).then(by_broker),
-        when(is_open, is_tick_outside).then(by_holding),
+        when(is_open, has_no_value | is_of_broker).then(broker_said_at),
+        when(is_open, is_tick_outside).then(outside_seen_at),
         "timestamp",
     )
     return when(at <= moment(now + SKEW)).then(at)  # else only a wrong clock can have written it

@@ -83,7 +83,7 @@ def plan_batch(
     *,
     now: datetime,
     provenance: Provenance,
-    keep: timedelta,
+    repeat_after: timedelta,
     written: Collection[str] = (),
 ) -> BatchPlan:
     """Decide about each request of a batch.
@@ -105,8 +105,8 @@ def plan_batch(
         newest: The newest row of each holding, as far as it is known.
         now: The time of the rows.
         provenance: The writer of the rows.
-        keep: A row that is older than this is written again, even with the same values.
-        written: Ids of the requests' own rows that the ledger holds; see `own_ids`.
+        repeat_after: A row that is older is written again, even with the same values.
+        written: Ids of the requests' own rows that the ledger holds; see `ids_of_earlier_claims`.
     """
     plan = BatchPlan()
     newest_or_planned = dict(newest)
@@ -130,7 +130,7 @@ def plan_batch(
             answer: PositionUpdate | None = own_row
             if own_row.update_id in written:
                 row, answer = _after_own_row(request, own_row, newest_row, now)
-            elif newest_row is not None and _answers(newest_row, own_row, view, now, keep):
+            elif newest_row is not None and _answers(newest_row, own_row, view, now, repeat_after):
                 row = None
                 answer = newest_row
 
@@ -182,7 +182,7 @@ def _date_answers(
         plan.answers[request_id] = replace(plan.answers[request_id], confirmed_at=at)
 
 
-def own_ids(
+def ids_of_earlier_claims(
     batch: Iterable[QueuedPosition],
     view: BrokerView,
     newest: Mapping[Key, PositionUpdate],
@@ -211,7 +211,11 @@ def _own_id(request: QueuedPosition, key: Key) -> str:
 
 
 def _answers(
-    newest: PositionUpdate, row: PositionUpdate, view: BrokerView, now: datetime, keep: timedelta
+    newest: PositionUpdate,
+    row: PositionUpdate,
+    view: BrokerView,
+    now: datetime,
+    repeat_after: timedelta,
 ) -> bool:
     """Return whether the newest row of a holding makes another row unnecessary.
 
@@ -223,7 +227,7 @@ def _answers(
         captured_at = view.captured.get(newest.session_id)
         if captured_at is not None and newest.timestamp > captured_at:
             return True
-    return is_recent(newest.timestamp, keep, now) and says_the_same(row, newest)
+    return is_recent(newest.timestamp, repeat_after, now) and says_the_same(row, newest)
 
 
 def match_holdings(request: QueuedPosition, view: BrokerView) -> tuple[BrokerPosition, ...] | None:
@@ -588,7 +592,7 @@ class QueueWorker:
         interval = timedelta(seconds=streamed_holding.MONITORED_ROW_INTERVAL_S)
         newest = await offload(ledger.newest_of, conids, now - interval)
         view = await self._values.view(conids)
-        earlier_ids = own_ids(batch, view, newest.rows, now - interval)
+        earlier_ids = ids_of_earlier_claims(batch, view, newest.rows, now - interval)
         written = await offload(ledger.existing, earlier_ids) if earlier_ids else ()
 
         plan = plan_batch(
@@ -597,7 +601,8 @@ class QueueWorker:
             newest.rows,
             now=now,
             provenance=self._by,
-            keep=interval - timedelta(seconds=self._settings.refresh_interval_s),
+            # The next request may come a refresh later: too late for the interval.
+            repeat_after=interval - timedelta(seconds=self._settings.refresh_interval_s),
             written=written,
         )
         check = partial(self._check_lease, batch, batch_id)

@@ -350,10 +350,12 @@ class TableHandle:
         except TableNotFoundError as missing:
             if self.exists():
                 raise  # another process has created it, or nothing of its log is whole
-            if self.use == "look" or self._last_entry is not None:
+            what = "does not exist"
+            if self.was_opened:
+                what = "was deleted or moved away while this process had it open"
+            if self.was_opened or self.use == "look":  # to look creates nothing
                 raise BrokenTableError(
-                    f"The table {self.path} was deleted or moved away while this process had it "
-                    "open.",
+                    f"The table {self.path} {what}.",
                     remedy="Put it back from a copy. To begin with an empty one, end the program "
                     "and start it again.",
                 ) from missing

@@ -317,8 +317,8 @@ class Table:
     def checkpoint(self, handle: DeltaTable) -> None:
         """Write a checkpoint of the handle's version, and sync the versions that it stands for.
 
-        A checkpoint that exists is left alone: written again it may differ in size, and a reader
-        that has it open takes that for damage.
+        On a disk, a checkpoint that exists is left alone: written again it may differ in size, and
+        a reader that has it open takes that for damage. A store replaces an object whole.
         """
         version = handle.version()
         with self._mutex, self._writer_lock.fair():

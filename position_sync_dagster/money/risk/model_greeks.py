@@ -15,7 +15,6 @@ from datetime import datetime, timedelta
 from itertools import chain
 from operator import attrgetter, itemgetter
 
-from position_sync_dagster.domain import valuation
 from position_sync_dagster.domain.exchange_time import may_trade
 from position_sync_dagster.domain.holding import HoldingGreeks, Key
 from position_sync_dagster.domain.leg import QUEUED, LegState, few
@@ -90,7 +89,7 @@ OPTIONS_NAMED = 5
 
 
 def underlying_price(
-    quote: Quote, sec_type: str, *, now: datetime, max_last_age: timedelta
+    quote: Quote, sec_type: str, *, now: datetime
 ) -> tuple[float, datetime] | None:
     """Return the price of an underlying for the model, and when quote or mark last came.
 
@@ -103,15 +102,15 @@ def underlying_price(
     >>> from datetime import UTC
     >>> now = datetime(2026, 1, 2, tzinfo=UTC)
     >>> index = Quote(conid=1, last=6500.0, quote_time=now)
-    >>> underlying_price(index, "IND", now=now, max_last_age=timedelta(60))[0]
+    >>> underlying_price(index, "IND", now=now)[0]
     6500.0
-    >>> underlying_price(index, "STK", now=now, max_last_age=timedelta(60)) is None
+    >>> underlying_price(index, "STK", now=now) is None
     True
     """
     times = [at for at in (quote.quote_time, quote.mark_time) if at is not None]
     if quote.is_delayed or quote.halted or not times:
         return None
-    price = price_of(quote, now=now, max_last_age=max_last_age)
+    price = price_of(quote, now=now)
     if price is not None:
         return price.value, max(times)
     if sec_type == "IND" and quote.last is not None:
@@ -486,12 +485,11 @@ class ModelGreeks:
     def _read_prices(self, connection: GatewayConnection) -> None:
         """Record the newest prices of underlyings."""
         now = self._clock()
-        max_last_age = timedelta(seconds=valuation.MAX_LAST_AGE_S)
         for conid, details in self.contracts.of(self._underlyings & self._ticks.take()).items():
             quote = self.lines.counted(connection, conid)
             if quote is None:
                 continue
-            priced = underlying_price(quote, details.sec_type, now=now, max_last_age=max_last_age)
+            priced = underlying_price(quote, details.sec_type, now=now)
             if priced is not None:
                 price, at = priced
                 self._greeks.underlying_ticked(conid, price / details.price_magnifier, at)

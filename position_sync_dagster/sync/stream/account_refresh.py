@@ -53,7 +53,7 @@ class AccountRefresh:
             GatewayError: The download failed.
             LakeError: A table is busy; the same step is due again.
         """
-        if feed.lapse():
+        if feed.lapse():  # an account is silent: readers are told that it is PARTIAL
             await self.publisher.publish(feed)
         download = self._download
         if download is None:
@@ -66,7 +66,7 @@ class AccountRefresh:
                 if self._reason is not Reason.CHANGED:
                     await self.publisher.enqueue_all(routes, self._reason)
             self._download = None
-            download.result()
+            download.result()  # raises why it failed
 
     def interrupt(self) -> None:
         """Cancel the running download: the gateway dropped its subscriptions.

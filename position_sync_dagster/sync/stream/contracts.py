@@ -184,7 +184,7 @@ class ContractCache:
         """
         wanted = dict.fromkeys(self._doubted) | self._wanted
         due = list(islice(filter(self._is_missing, wanted), CHUNK))
-        due = due or list(islice(filter(self._hours_are_over, streamed), CHUNK))
+        due = due or list(islice(filter(self._hours_are_due, streamed), CHUNK))
         if due:
             await self._fetch(connection, due)
 
@@ -269,8 +269,11 @@ class ContractCache:
         wait = timedelta(seconds=DETAILS_AGAIN.delay_s(max(times, 1)))
         return elapsed(asked_at, self.clock()) >= wait
 
-    def _hours_are_over(self, conid: int) -> bool:
-        """Return whether the days that a contract listed are over, unless it has expired."""
+    def _hours_are_due(self, conid: int) -> bool:
+        """Return whether to ask again for the hours of a contract that has not expired.
+
+        The days that it listed are over, the answer is old, and no wait after a failure is left.
+        """
         details = self._known.get(conid)
         hours = self.hours(conid)
         now = self.clock()

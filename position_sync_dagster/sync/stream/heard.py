@@ -41,9 +41,11 @@ class DailyCounts:
             await self.write()
 
     async def write(self) -> None:
-        """Write what was heard since the last time; a table that cannot be used is logged."""
+        """Write what was heard since the last time.
+
+        If the table cannot be used, that is logged, and these counts are lost.
+        """
         now = self._clock()
-        known = vocabulary()
         rows = [
             HeardCount(
                 day=now.date(),
@@ -52,13 +54,13 @@ class DailyCounts:
                 kind=said.kind,
                 name=said.name,
                 count=count,
-                is_new=not known.knows(said),
+                is_new=not vocabulary().knows(said),
                 heard_at=now,
             )
             for said, count in sorted(self.heard.take().items())
         ]
         try:
-            await offload(self._table.add, rows, None, self._own.check)
+            await offload(self._table.add, rows, guard=self._own.check)
             self._outage.fault = None
         except PositionSyncError as error:  # a lost lease too
             self._outage.report(str(error))

@@ -189,17 +189,16 @@ class StreamLines:
         for conid in self.held - chosen:
             self._cancel(requests, conid)
 
+        # Lines with delayed data whose denial is over: live data again.
         for conid in self.login.due_for_live(now_s):
             requests.switch(conid)
-            line = self.login.line(conid)
-            self.login.put(conid, line.requested(now_s))
+            self.login.put(conid, self.login.line(conid).requested(now_s))
 
         denials = self.login.denials(now_s)
         for conid in self.login.in_order((chosen - self.held) & details.keys()):
-            delayed = conid in denials
+            delayed = conid in denials  # chosen in spite of its denial, which permits delayed data
             requests.subscribe(details[conid], market_data_type=DATA_TYPES[delayed])
-            line = self.login.line(conid)
-            self.login.put(conid, line.requested(now_s, delayed=delayed))
+            self.login.put(conid, self.login.line(conid).requested(now_s, delayed=delayed))
         return self.of_legs
 
     def renew(self, connection: GatewayConnection) -> None:
@@ -217,8 +216,8 @@ class StreamLines:
 
     def doubt(self, conid: int, reason: str) -> None:
         """Request a line again that may be dead, or only quiet."""
-        line = self.login.line(conid)
-        self.login.put(conid, line.doubted(self.context.monotonic(), reason))
+        doubted = self.login.line(conid).doubted(self.context.monotonic(), reason)
+        self.login.put(conid, doubted)
 
     def interrupted(self, cause: str) -> None:
         """Record that a farm broke or connectivity was lost: earlier quotes no longer count."""

@@ -221,11 +221,12 @@ class Publisher:
             if key not in published or not is_repeated(published[key], holding)
         }
         if not is_whole and 2 * len(changed) > len(published):
-            return False
+            return False  # most of them changed
 
-        rows = [*changed.values(), *self._carriers(feed, changed, accounts)]
         if is_whole:
             rows = self._recent(reported.values())
+        else:
+            rows = [*changed.values(), *self._carriers(feed, changed, accounts)]
         await self._record_changes(changed)
         if (rows or is_whole) and not await self._write(rows, accounts, whole=is_whole):
             return False
@@ -317,11 +318,11 @@ class Publisher:
         keys = [
             key
             for key in changed
-            if key in self._published and routes.get(key) not in (None, LegState.STREAMED)
+            if key in self._published
+            and routes.get(key) not in (None, LegState.STREAMED)
+            and not self.submitted.is_submitted(self._published[key])
         ]
-        await self.enqueue(
-            routes, [key for key in keys if not self.submitted.is_submitted(self._published[key])]
-        )
+        await self.enqueue(routes, keys)
 
     async def enqueue_moved(self, routes: LegStates) -> None:
         """Queue the monitored holdings whose published value by PnLSingle moved."""

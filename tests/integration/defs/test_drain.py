@@ -22,7 +22,7 @@ from position_sync_dagster.defs.checks import tables as table_checks
 from position_sync_dagster.defs.checks.evaluation import UNKNOWN
 from position_sync_dagster.defs.composition import CORE, Composition
 from position_sync_dagster.defs.drain import drain_queue
-from position_sync_dagster.defs.tick import TickCursor
+from position_sync_dagster.defs.tick import TickCursor, Work
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.holding import Completeness
@@ -466,6 +466,21 @@ def test_an_error_of_one_table_keeps_no_event_of_the_others_back(
     assert "latest_positions is not reported: ZeroDivisionError" in said(result)
     assert "closures is not reported: A file is damaged." in said(result)
     assert "reconciliation_breaks is not reported" in said(result)
+
+
+def test_a_part_that_reports_a_table_which_nobody_listed_keeps_no_event_of_the_others_back(
+    world, tick
+):
+    def report_unlisted(work: Work[MoneyLake]) -> None:
+        work.report("held_symbols")
+
+    parts = replace(tick.composition.extension, tick_parts=(report_unlisted,))
+    tick.composition = replace(tick.composition, extension=parts)
+    world.hold(1)
+    world.ask(1)
+    result = tick()
+    assert tick.rows() == 1
+    assert "Runs and ticks write no table held_symbols. List it in" in said(result)
 
 
 def test_rows_are_counted_again_after_the_ledger_went_back_to_an_older_version(world, tick, lake):

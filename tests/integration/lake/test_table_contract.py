@@ -57,6 +57,8 @@ def test_a_token_of_another_table_or_of_rows_that_were_taken_back_is_refused(lak
     put(table, latest(conid=1), latest(conid=3))
     with pytest.raises(TokenError, match="or a restored backup took its rows back"):
         lake.changed_rows("latest_positions", token)
+    with pytest.raises(TokenError, match="names no rows"):
+        lake.changed_rows("latest_positions", "")
     assert lake.changed_rows("latest_positions", of_backup).rows["conid"].to_list() == [3]
 
     shutil.rmtree(folder)

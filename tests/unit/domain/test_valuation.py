@@ -41,8 +41,7 @@ def holding(instrument=OPTION, position=-3.0, **more):
 def value(held, quote, magnifier=1, trusted=True, **more):
     by = Provenance(session_id="s1", fencing_token=4, run_id="r1")
     moment = valuation.Moment(now=NOW, by=by, price_magnifier=magnifier)
-    rules = {"max_last_age": timedelta(seconds=60)} | more
-    return valuation.revalue(held, quote, moment, trusted=trusted, **rules)
+    return valuation.revalue(held, quote, moment, trusted=trusted, **more)
 
 
 def marked(price):
@@ -467,12 +466,12 @@ CASES["a futures option quoted in cents"] = (dict(bid=12.375, ask=12.625, last=1
 
 @pytest.mark.parametrize(("quote", "expected"), CASES.values(), ids=CASES.keys())
 def test_the_price_of_a_quote(quote, expected):
-    price = valuation.price_of(Quote(conid=1, **quote), now=NOW, max_last_age=MINUTE)
+    price = valuation.price_of(Quote(conid=1, **quote), now=NOW)
     assert (None if price is None else (pytest.approx(price.value), price.kind)) == expected
 
 
 def at(**quote):
-    price = valuation.price_of(Quote(conid=1, **quote), now=NOW, max_last_age=MINUTE)
+    price = valuation.price_of(Quote(conid=1, **quote), now=NOW)
     assert price is not None
     return price.at
 

@@ -25,8 +25,8 @@ from position_sync_dagster.sync.drain import (
     NOTHING,
     DrainReport,
     QueueWorker,
+    ids_of_earlier_claims,
     match_holdings,
-    own_ids,
     plan_batch,
 )
 from tests.support.holdings import make_holding
@@ -306,7 +306,7 @@ def test_an_absent_holding_is_not_held_only_if_the_view_is_complete():
 def plan(batch, view=COMPLETE, newest=None, now=NOW, written=()):
     return plan_batch(
         batch, view, newest or {}, now=now, written=written,
-        provenance=Provenance(run_id="run"), keep=timedelta(minutes=57),
+        provenance=Provenance(run_id="run"), repeat_after=timedelta(minutes=57),
     )  # fmt: skip
 
 
@@ -455,13 +455,13 @@ def test_only_a_request_that_is_older_than_the_newest_row_may_have_a_row_of_its_
         {("A", 1): replace(known()[("A", 1)], timestamp=request(1).created_at + age)}
         for age in (timedelta(minutes=-6), timedelta(seconds=1))
     )
-    assert own_ids([request(1, "A")], COMPLETE, before, since) == []
-    assert own_ids([request(1, "A")], COMPLETE, {}, since) == []
-    assert own_ids([request(1, "A")], COMPLETE, after, since) == [
+    assert ids_of_earlier_claims([request(1, "A")], COMPLETE, before, since) == []
+    assert ids_of_earlier_claims([request(1, "A")], COMPLETE, {}, since) == []
+    assert ids_of_earlier_claims([request(1, "A")], COMPLETE, after, since) == [
         plan([request(1, "A")]).rows[0].update_id
     ]
     of_yesterday = replace(request(1, "A"), created_at=NOW - timedelta(days=1))
-    assert len(own_ids([of_yesterday], COMPLETE, {}, since)) == 1
+    assert len(ids_of_earlier_claims([of_yesterday], COMPLETE, {}, since)) == 1
 
 
 SETTINGS = make_settings(refresh_interval_s=180)

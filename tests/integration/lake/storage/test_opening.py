@@ -172,6 +172,13 @@ def test_a_table_taken_away_under_a_running_process_is_reported_missing_until_it
     assert queue.sync.counts()[QueueStatus.PENDING] == 4
 
 
+def test_a_look_at_a_table_that_was_never_made_says_so_and_makes_nothing(tmp_path):
+    only_read = Table(tmp_path / "c", schema.CONTRACTS, use="look")
+    with pytest.raises(errors.BrokenTableError, match=r"/c does not exist\."):
+        only_read.rows()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_table_made_anew_by_another_process_is_used(tmp_path):
     queue = filled_queue(tmp_path / "q", 3)
     shutil.rmtree(tmp_path / "q")
