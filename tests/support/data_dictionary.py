@@ -43,6 +43,8 @@ HEAD = """# Tables
 Every table and column, with type, unit and when it is null. The code makes this page (`make
 tables`); do not edit it. For first steps see [read it with DuckDB](do/duckdb.md).
 
+**What stays.** How a column may change, and how you are told: [stability](stability.md).
+
 **Where.** Each table is a Delta table in the folder of its name. Its description and the texts of
 its columns are in the table too (`DeltaTable(path).schema()`, `comment`). Its key and when it
 changes are its properties `positionSync.key` and `positionSync.changes`.

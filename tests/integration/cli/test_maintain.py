@@ -1,7 +1,10 @@
 """The commands `maintain`, on tables with a history, and `doctor` with --files and --repair."""
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,3 +124,37 @@ def test_a_table_without_its_log_is_good_nowhere_and_each_says_what_to_do(lake, 
     assert all(str(place) in text for text in said)
     assert all("no log of a Delta table" in text for text in said)
     assert finding["remedy"] in " ".join(refused.split())
+
+
+RESTORING = Path(__file__).parents[3] / "docs/do/restore.md"
+
+
+def test_the_printed_backup_is_made_again_and_again_proved_and_restored_for_any_folder(tmp_path):
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    (tmp_path / "dagster_home").mkdir()
+    (tmp_path / "strategies.yaml").write_text("strategies: []")
+    lake = MoneyLake(tmp_path / "data/paper", fsync=False)
+    lake.initialize_sync()
+    lake.queue.sync.insert(1, "SPY")
+    backing_up, restoring = (
+        re.sub(r"lake=data/lake\b", "lake=data/paper", block)
+        for block in re.findall(r"^ *```sh\n(.*?)^ *```", RESTORING.read_text(), re.M | re.S)[:2]
+    )
+
+    def done(script: str) -> str:
+        ended = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr + ended.stdout
+        return ended.stdout
+
+    assert re.search(r"good .*backup/.*/lake.* data files were read", done(backing_up))
+    (backup,) = tmp_path.glob("backup/*")
+    assert {path.name for path in backup.iterdir()} == {"lake", "dagster_home", "strategies.yaml"}
+    backup.rename(tmp_path / "backup/week-1")
+    done(backing_up)
+    assert len(list(tmp_path.glob("backup/*"))) == 2
+
+    lake.queue.sync.insert(2, "SPY")
+    done(re.sub(r"backup=backup/\S+", "backup=backup/week-1", restoring))
+    restored = MoneyLake(tmp_path / "data/paper").queue
+    assert restored.sync.counts()[QueueStatus.PENDING] == 1
+    assert (tmp_path / "data/paper.before").is_dir()

@@ -12,7 +12,7 @@ from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.money.strategies import strategies_file
 from position_sync_dagster.money.strategies.limits import Bound, Measure
-from position_sync_dagster.money.strategies.proposals import SINGLES
+from position_sync_dagster.money.strategies.proposals import KINDS, SINGLES
 from position_sync_dagster.money.strategies.rules import HoldingSide
 from position_sync_dagster.money.strategies.strategies_file import (
     RuledFile,
@@ -377,3 +377,20 @@ def test_the_examples_of_the_page_are_read(tmp_path):
     assert {limit.measure for limit in limits} == set(Measure), "it shows every measure"
     for measure in Measure:
         assert f"| `{measure}` |" in page.read_text()
+    for kind in KINDS:
+        assert f"`{kind}`" in page.read_text()
+
+
+def test_the_whole_file_of_the_page_is_read(tmp_path):
+    page = Path(__file__).parents[4] / "docs" / "strategies.md"
+    (example,) = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+    file = tmp_path / "strategies.yaml"
+    file.write_text(example)
+    whole = RuledFile(file)
+    assert [leg.strategy_id for leg in whole.legs(NOW)] == ["qqq-spread"] * 2
+    assert [rule.name for rule in whole.rules] == ["hedges"]
+    assert {limit.account or limit.strategy_id for limit in whole.limits()} == {
+        "qqq-spread", "hedges", "DU1234567",
+    }  # fmt: skip
+    assert whole.wanted.messages.quiet is not None
+    assert set(whole.wanted.of_strategies) == {"qqq-spread"}
