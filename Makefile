@@ -259,7 +259,7 @@ endef
 # The programs, the simulator and the money page; what the tests have beside them stays.
 $(RUNNABLE): $(UV_INSTALLED) pyproject.toml ib_gateway_simulator/pyproject.toml uv.lock
 	@echo 'Installing what the programs need into .venv (700 MB there; the first time takes a minute)'; \
-	$(call install,--no-default-groups --extra demo,--inexact,--no-compile) && $(call IMPORT) && touch $@
+	$(call install,--no-default-groups --extra demo --extra alerts,--inexact,--no-compile) && $(call IMPORT) && touch $@
 
 $(SYNCED): $(UV_INSTALLED) pyproject.toml ib_gateway_simulator/pyproject.toml uv.lock
 	@echo 'Installing the locked dependencies, those of the tests too, into .venv (1.6 GB there)'; \

@@ -53,10 +53,18 @@ EACH_MINUTE = dg.ScheduleDefinition(
     name="each_minute", target=[value_each_minute], cron_schedule="* * * * *"
 )
 
+# Dagster's own sensor for conditions is stopped until a person starts it; this one runs.
+AT_EACH_EVENT_SENSOR = dg.AutomationConditionSensorDefinition(
+    name="at_each_event",
+    target=dg.AssetSelection.all(),
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+
 OWN = dg.Definitions(
     assets=[held_by_underlying, value_each_minute],
     asset_checks=[every_holding_has_a_value],
     schedules=[EACH_MINUTE],
+    sensors=[AT_EACH_EVENT_SENSOR],
 )
 
 

@@ -273,6 +273,14 @@ def test_the_image_makes_an_account_that_debian_does_not_have():
     assert match[1] not in DEBIAN.split()
 
 
+def test_an_install_of_a_checkout_sends_alerts_as_the_image_does():
+    """The first hour of a deployment sets a receiver of alerts in each way."""
+    image = re.findall(r"--extra (\w+)", (DEPLOY / "Dockerfile").read_text())
+    install = (ROOT / "Makefile").read_text().partition("$(RUNNABLE): ")[2]
+    of_install = re.findall(r"--extra (\w+)", install.partition("\n\n")[0])
+    assert {*of_install, "postgres"} == set(image)
+
+
 def test_what_the_image_copies_is_sent_to_its_build():
     lines = (DEPLOY / "Dockerfile").read_text().splitlines()
     copied = [line.split()[1:-1] for line in lines if line.startswith("COPY ")]

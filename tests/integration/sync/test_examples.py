@@ -7,6 +7,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+import dagster as dg
 import pytest
 
 import position_sync_dagster as ps
@@ -35,6 +36,21 @@ async def test_an_example_proves_what_it_prints(path, monkeypatch, capsys):
         else:
             await asyncio.to_thread(example.main)
     assert capsys.readouterr().out
+
+
+def test_conditions_of_an_own_project_are_watched_without_a_person_who_starts_a_sensor():
+    """Dagster's own sensor for them is stopped, and is there where no other one watches them."""
+    example = loaded(EXAMPLES[0].with_name("own_assets.py"))
+    component = ps.PositionSyncComponent().definitions(ps.load_settings(), {})
+    project = dg.Definitions.merge(component, example.OWN)
+
+    sensors = project.get_repository_def().sensor_defs
+    watching = {
+        sensor.name: sensor.default_status
+        for sensor in sensors
+        if isinstance(sensor, dg.AutomationConditionSensorDefinition)
+    }
+    assert watching == {"at_each_event": dg.DefaultSensorStatus.RUNNING}
 
 
 def test_each_public_class_has_an_example():
