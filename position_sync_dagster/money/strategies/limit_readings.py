@@ -64,7 +64,11 @@ def evaluate(limits: Iterable[Limit], book: Book) -> list[Evaluated]:
 
     A limit of some kinds is one of the strategies alone whose last campaign began as one of these.
     """
-    kinds = {(key[0], latest.entry.kind) for key, latest in book.closes.latest.items()}
+    kinds = {
+        (strategy, money.latest.entry.kind)
+        for (strategy, _currency), money in book.closes.money.items()
+        if money.latest
+    }
     return [
         Evaluated(limit=limit, reading=read(limit, book))
         for limit in limits
