@@ -312,7 +312,7 @@ def states_of(campaign: TradedCampaign) -> list[CampaignState]:
         brought_at_widest = brought
         for part in parts:
             lots[part.conid] += part.quantity
-            held = {conid: quantity for conid, quantity in lots.items() if rounded(quantity)}
+            held = _left_of(lots)
             currency = part.currency
             with_part = known_sum([brought.get(currency, 0.0), part.known_cash])
             brought = {**brought, currency: with_part}
@@ -327,8 +327,16 @@ def states_of(campaign: TradedCampaign) -> list[CampaignState]:
     return states
 
 
+def _left_of(lots: Lots) -> Lots:
+    return {conid: quantity for conid, quantity in lots.items() if rounded(quantity)}
+
+
+def _quantity_of(lots: Lots) -> float:
+    return rounded(sum(map(abs, lots.values())))
+
+
 def _size_of(lots: Lots) -> tuple[int, float]:
-    return len(lots), sum(map(abs, lots.values()))
+    return len(lots), _quantity_of(lots)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -395,15 +403,22 @@ def _replaces(parts: Iterable[Posting]) -> bool:
 
 def kind_in(lots: Lots, contracts: Contracts) -> tuple[str | None, str | None]:
     """Return the kind of a structure, or why it has none."""
+    pieces = _pieces_of(lots, contracts)
+    if isinstance(pieces, str):
+        return None, pieces
+    kind = kind_of(pieces) if pieces else None
+    return kind, None if kind else "its contracts are no structure that has a name"
+
+
+def _pieces_of(lots: Lots, contracts: Contracts) -> list[Piece] | str:
+    """Return contracts with their terms, or of which these are not known."""
     pieces = []
     for conid, quantity in lots.items():
         contract = contracts[conid]
         if contract.instrument is None:
-            return None, f"the terms of {contract.name} are not known"
+            return f"the terms of {contract.name} are not known"
         pieces.append(Piece(contract.instrument, quantity))
-
-    kind = kind_of(pieces) if pieces else None
-    return kind, None if kind else "its contracts are no structure that has a name"
+    return pieces
 
 
 def capital_at_risk(
@@ -452,39 +467,36 @@ def _outcome_of(
     Returns:
         None where it had nothing in the currency; a text where it is not known, which says why.
     """
-    of_underlying: defaultdict[str, dict[int, float]] = defaultdict(dict)
-    for conid, quantity in state.lots.items():
-        instrument = contracts[conid].instrument
-        if instrument is None:
-            return f"the terms of {contracts[conid].name} are not known"
-        if instrument.currency == currency:
-            of_underlying[instrument.symbol][conid] = quantity
-    if not of_underlying:
+    pieces = _pieces_of(state.lots, contracts)
+    if isinstance(pieces, str):
+        return pieces
+    in_currency = [piece for piece in pieces if piece.instrument.currency == currency]
+    if not in_currency:
         return None
 
     outcome = state.brought.get(currency, 0.0)
     if outcome is None:
         return f"what it had brought until {state.session} is not known"
-    for lots in of_underlying.values():
-        value = _value_of(lots, contracts, extreme)
+    for of_underlying in grouped(attrgetter("instrument.symbol"), in_currency).values():
+        value = _value_of(of_underlying, contracts, extreme)
         if isinstance(value, str):
             return f"{value}, on {state.session}"
         outcome += value
     return outcome
 
 
-def _value_of(lots: Lots, contracts: Contracts, extreme: Extreme) -> float | str:
+def _value_of(pieces: Iterable[Piece], contracts: Contracts, extreme: Extreme) -> float | str:
     """Return an extreme worth of contracts of one underlying, or why it is not known."""
-    pieces = []
-    for conid, quantity in lots.items():
-        contract = contracts[conid]
-        if contract.magnifier is None or contract.instrument is None:
+    in_units = []
+    for piece in pieces:
+        contract = contracts[piece.conid]
+        if contract.magnifier is None:
             return f"whether {contract.name} is quoted in cents is not known"
 
-        unit = contract.instrument.multiplier / contract.magnifier
-        pieces.append(Piece(replace(contract.instrument, multiplier=unit), quantity))
+        unit = piece.instrument.multiplier / contract.magnifier
+        in_units.append(Piece(replace(piece.instrument, multiplier=unit), piece.quantity))
 
-    value, is_unlimited = extreme.value_of(pieces)
+    value, is_unlimited = extreme.value_of(in_units)
     if is_unlimited:
         return extreme.unlimited
     return extreme.unknown if value is None else value
@@ -516,21 +528,20 @@ def _state_as_opened(campaign: TradedCampaign) -> CampaignState:
     of_day = [part for part in campaign.parts if part.session == session]
 
     lots: defaultdict[int, float] = defaultdict(float)
-    sizes = [0.0]
-    for part in of_day:
-        conid = part.conid
-        before = abs(lots[conid])
-        lots[conid] += part.quantity
-        sizes.append(rounded(sizes[-1] + abs(lots[conid]) - before))
+    most: Lots = {}
+    until = 0
+    for number, part in enumerate(of_day, 1):
+        lots[part.conid] += part.quantity
+        held = _left_of(lots)
+        # Of equal ones the last counts.
+        if _quantity_of(held) >= _quantity_of(most):
+            most = held
+            until = number
 
-    # What came after it had most is taken back; of equal ones the last counts.
-    until = len(of_day) - sizes[::-1].index(max(sizes))
-    for part in of_day[until:]:
-        lots[part.conid] -= part.quantity
     by_currency = grouped(attrgetter("currency"), of_day[:until])
     return CampaignState(
         session=session,
-        lots={conid: quantity for conid, quantity in lots.items() if rounded(quantity)},
+        lots=most,
         brought={
             currency: known_sum(part.known_cash for part in parts)
             for currency, parts in by_currency.items()
@@ -629,7 +640,7 @@ def cost_per_share(parts: Sequence[Posting]) -> tuple[float | None, str | None]:
     shares = [part for part in parts if part.quantity and not part.is_option]
     for part in shares:
         left[part.conid] += part.quantity
-    held = {conid: quantity for conid, quantity in left.items() if rounded(quantity)}
+    held = _left_of(left)
     if not held:
         return None, None
     if len(held) > 1:
