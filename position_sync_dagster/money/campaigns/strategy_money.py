@@ -173,13 +173,14 @@ def money_of_strategies(
 
         campaign = campaigns.get(strategy)
         conids = campaign.conids if campaign else ()
-        known_of = {conid: (movements_of[conid], details.get(conid)) for conid in conids}
-        before = remembered.get(strategy)
-        if before is None or before[0] != (owned, known_of):
-            contracts = {conid: contract_of(*known) for conid, known in known_of.items()}
-            before = ((owned, known_of), _money_of_strategy(owned, campaign, contracts))
-            remembered[strategy] = before
-        money |= {(strategy, currency): amounts for currency, amounts in before[1].items()}
+        of_contracts = {conid: (movements_of[conid], details.get(conid)) for conid in conids}
+        sources = (owned, of_contracts)
+        computed_from, by_currency = remembered.get(strategy, (None, {}))
+        if computed_from != sources:
+            contracts = {conid: contract_of(*stated) for conid, stated in of_contracts.items()}
+            by_currency = _money_of_strategy(owned, campaign, contracts)
+            remembered[strategy] = (sources, by_currency)
+        money |= {(strategy, currency): amounts for currency, amounts in by_currency.items()}
     return money
 
 
