@@ -1,10 +1,26 @@
-"""The one rule of totals over currencies: what amounts are together in a base currency; pure."""
+"""The one rule of money over currencies: what amounts are in another one, or together; pure."""
 
 from collections.abc import Iterable
 from math import fsum
 
+from position_sync_dagster.domain.account_values import AccountSummary
+
 # An amount, its currency, and what a unit of that is worth in the base currency; null is unknown.
 Rated = tuple[float | None, str | None, float | None]
+
+
+def rate_of(account: AccountSummary | None, currency: str | None, to: str | None) -> float | None:
+    """Return what a unit of a currency is worth in another, by the rates of an account.
+
+    Returns:
+        None if the broker has not sent it.
+    """
+    if currency == to:
+        return 1.0
+    rates = {} if account is None else account.rates
+    rate = rates.get(currency or "")
+    rate_to = rates.get(to or "")
+    return rate / rate_to if rate and rate_to else None
 
 
 def in_base(amounts: Iterable[Rated]) -> tuple[float | None, str | None]:

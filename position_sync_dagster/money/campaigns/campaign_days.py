@@ -84,16 +84,17 @@ def with_days(campaign: AnyCampaign, days: ExplainedDays) -> AnyCampaign:
 
     ends = _ends_of(rows) or [0.0]
     causes: dict[str, Any] = {name: known_sum(row[name] for row in rows) for name in CAUSES}
-    told = replace(campaign, worst=min(ends), best=max(ends), **causes)
-    if isinstance(told, OpenCampaign):
-        told = replace(told, path=tuple(ends), stands=ends[-1], until=days.sessions[-1])
+    campaign = replace(campaign, worst=min(ends), best=max(ends), **causes)
+    if isinstance(campaign, OpenCampaign):
+        until = days.sessions[-1]
+        campaign = replace(campaign, path=tuple(ends), stands=ends[-1], until=until)
 
     unknown = [name for name, amount in causes.items() if amount is None]
     if not unknown:
-        return told
+        return campaign
     without = sum(None in (row[name] for name in CAUSES) for row in rows)
     why = f"{without} of its {len(rows)} days have no recorded greeks"
-    return _because(told, f"{', '.join(unknown)}: {why}")
+    return _because(campaign, f"{', '.join(unknown)}: {why}")
 
 
 def path_of(campaign: AnyCampaign, days: ExplainedDays) -> list[CampaignDay]:

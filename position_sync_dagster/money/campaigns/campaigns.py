@@ -10,19 +10,15 @@ What a strategy has earned so far is what its parts brought, and the value of wh
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from itertools import chain, groupby
 from operator import attrgetter
 
-import polars as pl
-from polars import DataFrame, Float64, col
-
-from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, Key, grouped
+from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.money.campaigns.closed_campaign import CampaignEnd
-from position_sync_dagster.money.past.booking import Share, booked, of_owner
 from position_sync_dagster.money.past.connected import Groups
 from position_sync_dagster.money.past.movements import (
     MovementKind,
@@ -62,23 +58,23 @@ class TradedCampaign:
     def campaign_id(self) -> str:
         """Return its name, which does not depend on the source of its movements."""
         first = self.parts[0]
-        name = f"{self.strategy_id}:{self.account}:{first.movement.session_date}"
+        name = f"{self.strategy_id}:{self.account}:{first.session}"
         if self.strategy_id != UNATTRIBUTED:
             return name
-        return f"{name}:{first.key[1]}"
+        return f"{name}:{first.conid}"
 
     @property
     def opened(self) -> date | None:
         """Return the trading day of its first trade; None: it was held before all movements."""
         if any(part.is_prior for part in self.parts):
             return None
-        return self.parts[0].movement.session_date
+        return self.parts[0].session
 
     @property
     def closed(self) -> date:
         """Return the trading day at whose close nothing was left."""
         moved = [part for part in self.parts if part.quantity]
-        return max(part.movement.session_date for part in moved or self.parts)
+        return max(part.session for part in moved or self.parts)
 
     @property
     def is_open(self) -> bool:
@@ -88,21 +84,21 @@ class TradedCampaign:
     @property
     def conids(self) -> list[int]:
         """Return its contracts, the first one first."""
-        return list(dict.fromkeys(part.key[1] for part in self.parts))
+        return list(dict.fromkeys(part.conid for part in self.parts))
 
     def parts_in(self, currency: str | None) -> list[Posting]:
         """Return the parts of contracts of one currency."""
-        return [part for part in self.parts if part.movement.currency == currency]
+        return [part for part in self.parts if part.currency == currency]
 
     def fees_beside(self, currency: str | None) -> float:
         """Return what was charged in a currency for contracts of others."""
-        others = [part for part in self.parts if part.movement.currency != currency]
+        others = [part for part in self.parts if part.currency != currency]
         return sum(part.fee_in(currency) or 0.0 for part in others)
 
     @property
     def currencies(self) -> list[str | None]:
         """Return the currencies of its contracts, and those of fees beside them."""
-        currencies = dict.fromkeys(part.movement.currency for part in self.parts)
+        currencies = dict.fromkeys(part.currency for part in self.parts)
         of_fees = [part.movement.fee_currency for part in self.parts if part.fee]
         return list(currencies | dict.fromkeys(filter(None, of_fees)))
 
@@ -143,7 +139,7 @@ def last_campaigns(parts: Iterable[Posting]) -> dict[str, TradedCampaign]:
     campaigns = {}
     for owner, owned in grouped(attrgetter("owner"), parts).items():
         over, current = _periods(owned)
-        periods = [*over, *filter(None, [current])]
+        periods = [*over, current] if current else over
         if owner != UNATTRIBUTED and periods:
             campaigns[owner] = TradedCampaign(periods[-1])
     return campaigns
@@ -163,17 +159,17 @@ def _periods(parts: Iterable[Posting]) -> tuple[list[list[Posting]], list[Postin
     Returns:
         The periods that are over, and the parts of what is held still.
     """
-    by_session = sorted(parts, key=lambda part: (part.movement.session_date, part.at))
+    by_session = sorted(parts, key=lambda part: (part.session, part.at))
     # What an action took may come as something else days later.
     came_on = {
-        source: part.movement.session_date
+        source: part.session
         for part in by_session
         if part.effect is Effect.COMES
         for source in part.came_from
     }
     periods: list[list[Posting]] = []
     current: list[Posting] = []
-    for session, of_session in groupby(by_session, key=lambda part: part.movement.session_date):
+    for session, of_session in groupby(by_session, key=attrgetter("session")):
         new = list(of_session)
         moves_nothing = not any(part.quantity for part in new)
         if not current and periods and moves_nothing:
@@ -310,14 +306,14 @@ def states_of(campaign: TradedCampaign) -> list[CampaignState]:
     brought: dict[str | None, float | None] = {}
     states = []
     held: Lots = {}
-    for session, parts in groupby(campaign.parts, key=attrgetter("movement.session_date")):
+    for session, parts in groupby(campaign.parts, key=attrgetter("session")):
         was_flat = not held
         widest: Lots = {}
         brought_at_widest = brought
         for part in parts:
-            lots[part.key[1]] += part.quantity
-            held = {conid: quantity for conid, quantity in lots.items() if rounded(quantity)}
-            currency = part.movement.currency
+            lots[part.conid] += part.quantity
+            held = _left_of(lots)
+            currency = part.currency
             with_part = known_sum([brought.get(currency, 0.0), part.known_cash])
             brought = {**brought, currency: with_part}
             if _size_of(held) >= _size_of(widest):
@@ -331,8 +327,16 @@ def states_of(campaign: TradedCampaign) -> list[CampaignState]:
     return states
 
 
+def _left_of(lots: Lots) -> Lots:
+    return {conid: quantity for conid, quantity in lots.items() if rounded(quantity)}
+
+
+def _quantity_of(lots: Lots) -> float:
+    return rounded(sum(map(abs, lots.values())))
+
+
 def _size_of(lots: Lots) -> tuple[int, float]:
-    return len(lots), sum(map(abs, lots.values()))
+    return len(lots), _quantity_of(lots)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -352,7 +356,7 @@ def rolls_in(campaign: TradedCampaign, contracts: Contracts) -> list[RolledContr
         opened: dict[int, str] = {}
         for part in parts:
             side = opened if part.opens else closed
-            side[part.key[1]] = contracts[part.key[1]].name
+            side[part.conid] = contracts[part.conid].name
 
         new = tuple(name for conid, name in opened.items() if conid not in closed)
         roll = RolledContracts(at=parts[-1].at, closed=tuple(closed.values()), opened=new)
@@ -370,7 +374,7 @@ def _rolls_of(parts: Iterable[Posting]) -> list[list[Posting]]:
     rolled: defaultdict[tuple[object, ...], list[Posting]] = defaultdict(list)
     opened_on: dict[Key, date] = {}
     for part in traded:
-        opened_on.setdefault(part.key, part.movement.session_date)
+        opened_on.setdefault(part.key, part.session)
 
     by_side: defaultdict[tuple[object, ...], list[Posting]] = defaultdict(list)
     for order, of_order in grouped(attrgetter("movement.order_id"), traded).items():
@@ -399,15 +403,22 @@ def _replaces(parts: Iterable[Posting]) -> bool:
 
 def kind_in(lots: Lots, contracts: Contracts) -> tuple[str | None, str | None]:
     """Return the kind of a structure, or why it has none."""
+    pieces = _pieces_of(lots, contracts)
+    if isinstance(pieces, str):
+        return None, pieces
+    kind = kind_of(pieces) if pieces else None
+    return kind, None if kind else "its contracts are no structure that has a name"
+
+
+def _pieces_of(lots: Lots, contracts: Contracts) -> list[Piece] | str:
+    """Return contracts with their terms, or of which these are not known."""
     pieces = []
     for conid, quantity in lots.items():
         contract = contracts[conid]
         if contract.instrument is None:
-            return None, f"the terms of {contract.name} are not known"
+            return f"the terms of {contract.name} are not known"
         pieces.append(Piece(contract.instrument, quantity))
-
-    kind = kind_of(pieces) if pieces else None
-    return kind, None if kind else "its contracts are no structure that has a name"
+    return pieces
 
 
 def capital_at_risk(
@@ -456,39 +467,36 @@ def _outcome_of(
     Returns:
         None where it had nothing in the currency; a text where it is not known, which says why.
     """
-    of_underlying: defaultdict[str, dict[int, float]] = defaultdict(dict)
-    for conid, quantity in state.lots.items():
-        instrument = contracts[conid].instrument
-        if instrument is None:
-            return f"the terms of {contracts[conid].name} are not known"
-        if instrument.currency == currency:
-            of_underlying[instrument.symbol][conid] = quantity
-    if not of_underlying:
+    pieces = _pieces_of(state.lots, contracts)
+    if isinstance(pieces, str):
+        return pieces
+    in_currency = [piece for piece in pieces if piece.instrument.currency == currency]
+    if not in_currency:
         return None
 
     outcome = state.brought.get(currency, 0.0)
     if outcome is None:
         return f"what it had brought until {state.session} is not known"
-    for lots in of_underlying.values():
-        value = _value_of(lots, contracts, extreme)
+    for of_underlying in grouped(attrgetter("instrument.symbol"), in_currency).values():
+        value = _value_of(of_underlying, contracts, extreme)
         if isinstance(value, str):
             return f"{value}, on {state.session}"
         outcome += value
     return outcome
 
 
-def _value_of(lots: Lots, contracts: Contracts, extreme: Extreme) -> float | str:
+def _value_of(pieces: Iterable[Piece], contracts: Contracts, extreme: Extreme) -> float | str:
     """Return an extreme worth of contracts of one underlying, or why it is not known."""
-    pieces = []
-    for conid, quantity in lots.items():
-        contract = contracts[conid]
-        if contract.magnifier is None or contract.instrument is None:
+    in_units = []
+    for piece in pieces:
+        contract = contracts[piece.conid]
+        if contract.magnifier is None:
             return f"whether {contract.name} is quoted in cents is not known"
 
-        unit = contract.instrument.multiplier / contract.magnifier
-        pieces.append(Piece(replace(contract.instrument, multiplier=unit), quantity))
+        unit = piece.instrument.multiplier / contract.magnifier
+        in_units.append(Piece(replace(piece.instrument, multiplier=unit), piece.quantity))
 
-    value, is_unlimited = extreme.value_of(pieces)
+    value, is_unlimited = extreme.value_of(in_units)
     if is_unlimited:
         return extreme.unlimited
     return extreme.unknown if value is None else value
@@ -516,25 +524,24 @@ class AsOpened:
 
 def _state_as_opened(campaign: TradedCampaign) -> CampaignState:
     """Return what a campaign had on its first trading day when it had most."""
-    session = campaign.parts[0].movement.session_date
-    of_day = [part for part in campaign.parts if part.movement.session_date == session]
+    session = campaign.parts[0].session
+    of_day = [part for part in campaign.parts if part.session == session]
 
     lots: defaultdict[int, float] = defaultdict(float)
-    sizes = [0.0]
-    for part in of_day:
-        conid = part.key[1]
-        before = abs(lots[conid])
-        lots[conid] += part.quantity
-        sizes.append(rounded(sizes[-1] + abs(lots[conid]) - before))
+    most: Lots = {}
+    until = 0
+    for number, part in enumerate(of_day, 1):
+        lots[part.conid] += part.quantity
+        held = _left_of(lots)
+        # Of equal ones the last counts.
+        if _quantity_of(held) >= _quantity_of(most):
+            most = held
+            until = number
 
-    # What came after it had most is taken back; of equal ones the last counts.
-    until = len(of_day) - sizes[::-1].index(max(sizes))
-    for part in of_day[until:]:
-        lots[part.key[1]] -= part.quantity
-    by_currency = grouped(attrgetter("movement.currency"), of_day[:until])
+    by_currency = grouped(attrgetter("currency"), of_day[:until])
     return CampaignState(
         session=session,
-        lots={conid: quantity for conid, quantity in lots.items() if rounded(quantity)},
+        lots=most,
         brought={
             currency: known_sum(part.known_cash for part in parts)
             for currency, parts in by_currency.items()
@@ -603,7 +610,7 @@ def money_of(parts: Sequence[Posting], fees_beside: float = 0.0) -> CampaignMone
     paid = known_sum(cash for cash in premiums if cash is None or cash < 0)
 
     cash = known_sum(part.cash for part in parts)
-    fees_of_parts = [part.fee_in(part.movement.currency) for part in parts]
+    fees_of_parts = [part.fee_in(part.currency) for part in parts]
     fees = known_sum([fees_beside, *fees_of_parts])
     reasons = dict.fromkeys(part.unknown for part in parts if part.unknown)
     profit = None
@@ -632,14 +639,14 @@ def cost_per_share(parts: Sequence[Posting]) -> tuple[float | None, str | None]:
     left: defaultdict[int, float] = defaultdict(float)
     shares = [part for part in parts if part.quantity and not part.is_option]
     for part in shares:
-        left[part.key[1]] += part.quantity
-    held = {conid: quantity for conid, quantity in left.items() if rounded(quantity)}
+        left[part.conid] += part.quantity
+    held = _left_of(left)
     if not held:
         return None, None
     if len(held) > 1:
         return None, "it has shares of several contracts"
 
-    multipliers = [part.movement.multiplier for part in shares if part.key[1] in held]
+    multipliers = [part.movement.multiplier for part in shares if part.conid in held]
     multiplier = next(filter(None, multipliers), None)
     money = money_of(parts)
     if multiplier is None or money.profit is None:
@@ -652,15 +659,15 @@ def parts_with_shares(
     campaign: TradedCampaign, states: Iterable[CampaignState], currency: str | None
 ) -> list[Posting]:
     """Return the parts in a currency until the last close at which it had something but options."""
-    shares = {part.key[1] for part in campaign.parts if not part.is_option}
+    shares = {part.conid for part in campaign.parts if not part.is_option}
     sessions = [state.session for state in states if not shares.isdisjoint(state.lots)]
     last = max(sessions, default=date.min)
-    return [part for part in campaign.parts_in(currency) if part.movement.session_date <= last]
+    return [part for part in campaign.parts_in(currency) if part.session <= last]
 
 
 def end_of(campaign: TradedCampaign) -> CampaignEnd:
     """Return how a campaign ended."""
-    of_last_day = [part for part in campaign.parts if part.movement.session_date == campaign.closed]
+    of_last_day = [part for part in campaign.parts if part.session == campaign.closed]
     kinds = {part.movement.kind for part in of_last_day if part.quantity and not part.opens}
 
     if MovementKind.ASSIGNMENT in kinds:
@@ -672,89 +679,3 @@ def end_of(campaign: TradedCampaign) -> CampaignEnd:
     if MovementKind.TRANSFER in kinds:
         return CampaignEnd.TRANSFERRED
     return CampaignEnd.CLOSED
-
-
-# ---- what a strategy has earned so far
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LiveMoney:
-    """What the postings of one strategy and currency brought; None: not known.
-
-    Attributes:
-        realised: The profit of what is closed, after fees.
-        fees: All fees in the currency.
-        other_fees: Those in other currencies, by currency; they are in no profit.
-        lots: What is left of each contract, at its average cost.
-    """
-
-    realised: float | None = 0.0
-    fees: float | None = 0.0
-    other_fees: Mapping[str, float] = field(default_factory=dict)
-    lots: Mapping[Key, Share] = field(default_factory=dict)
-
-
-def live_money(postings: Iterable[Posting]) -> dict[tuple[str, str | None], LiveMoney]:
-    """Return what each strategy has earned in each currency, by average cost.
-
-    Args:
-        postings: Of all movements of their contracts.
-    """
-    of_strategies = [posting for posting in postings if posting.owner != UNATTRIBUTED]
-    booking = booked(of_strategies, of_owner, is_pooled=True)
-    edges_of = grouped(lambda edge: _strategy_of(edge.by.posting), booking.edges)
-    held = chain.from_iterable(booking.held.values())
-    held_of = grouped(lambda share: _strategy_of(share.posting), held)
-
-    money = {}
-    for (owner, currency), of_strategy in grouped(_strategy_of, of_strategies).items():
-        other_fees: defaultdict[str, float] = defaultdict(float)
-        for posting in of_strategy:
-            charged_in = posting.movement.fee_currency
-            if charged_in is not None and charged_in != currency and posting.fee:
-                other_fees[charged_in] += posting.fee
-
-        money[owner, currency] = LiveMoney(
-            realised=known_sum(edge.gain for edge in edges_of[owner, currency]),
-            fees=known_sum(posting.fee_in(currency) for posting in of_strategy),
-            other_fees=other_fees,
-            lots={share.key: share for share in held_of[owner, currency]},
-        )
-    return money
-
-
-def _strategy_of(posting: Posting) -> tuple[str, str | None]:
-    return posting.owner, posting.movement.currency
-
-
-def open_profit(lots: Mapping[Key, Share], holdings: DataFrame, priced: DataFrame) -> float | None:
-    """Return what is open of a strategy in one currency would earn; None: not known.
-
-    Args:
-        lots: What is left of its movements.
-        holdings: Its parts of holdings: account, conid, position, share and unrealized_pnl.
-        priced: All holdings: account, conid, position and market_value.
-    """
-    rows_of_lots = [(*key, lot.quantity, times(lot.cash, -1.0)) for key, lot in lots.items()]
-    left = DataFrame(rows_of_lots, _LOTS, orient="row")
-    own = holdings.select(*KEY, own=col.position * col.share, unrealized=col.unrealized_pnl)
-    held = pl.coalesce("own", "position", 0.0)  # a holding without a row is not held
-    rows = left.join(own, on=KEY, how="left")
-    rows = rows.join(priced.select(*KEY, "position", "market_value"), on=KEY, how="left")
-
-    is_less = held / col.quantity < 1 - QUANTITY_ROUNDING
-    if rows.select(is_less.any()).item():
-        return None
-
-    gained = col.quantity * col.market_value / col.position - col.cost
-    # A trade that no movement names yet; the broker has its cost.
-    is_another = (col.own - col.quantity).abs() >= QUANTITY_ROUNDING
-    is_of_broker = col.own.is_not_null() & (is_another | col.cost.is_null())
-    amounts = rows.select(pl.when(is_of_broker).then("unrealized").otherwise(gained)).to_series()
-    # Of what no movement explains the broker says it.
-    without_movements = own.join(left, on=KEY, how="anti")["unrealized"]
-    return known_sum([*amounts, *without_movements])
-
-
-# What is left of contracts, in columns.
-_LOTS = {"account": pl.String, "conid": pl.Int64, "quantity": Float64, "cost": Float64}

@@ -100,7 +100,7 @@ class CampaignBook:
         """Return what is known of the contracts of a campaign."""
         return {conid: self._contracts[conid] for conid in campaign.conids}
 
-    def told_of(
+    def columns_of(
         self, campaign: TradedCampaign, currency: str | None, *, is_open: bool
     ) -> dict[str, Any]:
         """Return the columns that a campaign has in one currency, whether it is open or over.
@@ -156,20 +156,20 @@ class CampaignBook:
         }
 
     def _row(self, campaign: TradedCampaign, currency: str | None) -> ClosedCampaign:
-        told = self.told_of(campaign, currency, is_open=False)
+        columns = self.columns_of(campaign, currency, is_open=False)
         days = None
         if campaign.opened is not None:
             days = (campaign.closed - campaign.opened).days
 
-        profit = told["profit"]
-        risk = told["capital_at_risk"]
+        profit = columns["profit"]
+        risk = columns["capital_at_risk"]
         return_on_risk = return_per_year = None
         if risk and profit is not None:
             return_on_risk = profit / risk
         if return_on_risk is not None and days is not None:
             return_per_year = return_on_risk * DAYS_OF_A_YEAR / max(days, 1)
         return ClosedCampaign(
-            **told,
+            **columns,
             closed=campaign.closed,
             days=days,
             ended=end_of(campaign),

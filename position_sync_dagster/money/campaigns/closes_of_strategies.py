@@ -4,10 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
-from itertools import chain
+from functools import cached_property, lru_cache
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 from polars import DataFrame, String, col, concat, lit
@@ -19,16 +18,12 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.schema import records_of
 from position_sync_dagster.money.as_of import Past
-from position_sync_dagster.money.campaigns.campaigns import (
-    AsOpened,
-    LiveMoney,
-    as_opened,
-    cost_per_share,
-    last_campaigns,
-    live_money,
-    open_campaigns,
+from position_sync_dagster.money.campaigns.campaigns import last_campaigns
+from position_sync_dagster.money.campaigns.strategy_money import (
+    Remembered,
+    StrategyMoney,
+    money_of_strategies,
 )
-from position_sync_dagster.money.campaigns.closed_campaigns import contract_of
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import Closure, end_text
 from position_sync_dagster.money.past.owned_parts import PostingBook, part_rows
@@ -41,19 +36,6 @@ Ends = Mapping[int, Mapping[str, tuple[datetime, str | None]]]
 
 # A strategy, UNATTRIBUTED, or None for all closes; an account, or None for all; the currency.
 Group = tuple[str | None, str | None, str]
-
-
-class LatestCampaign(NamedTuple):
-    """The last campaign of a strategy in one currency.
-
-    Attributes:
-        is_open: Whether something of it is held still.
-        realised: The profit of what is closed of it, after fees; None: not known.
-    """
-
-    entry: AsOpened
-    is_open: bool
-    realised: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +51,7 @@ class Closes:
         legs: The legs of strategies, also those that were removed: rows of `active_strategies`.
         parts: Whose the movements of contracts are that strategies may have.
         details: The details of the contracts of the last campaigns.
+        remembered: The money of strategies as it was computed before.
     """
 
     rows: DataFrame = field(default_factory=CLOSURES.polars.to_frame)
@@ -77,6 +60,7 @@ class Closes:
     legs: DataFrame = field(default_factory=schema.ACTIVE_STRATEGIES.polars.to_frame)
     parts: Sequence[Posting] = ()
     details: Mapping[int, ContractDetails] = field(default_factory=dict)
+    remembered: Remembered = field(default_factory=dict)
 
     @cached_property
     def _first_legs(self) -> Mapping[str, datetime]:
@@ -84,32 +68,9 @@ class Closes:
         return dict(first.iter_rows())
 
     @cached_property
-    def earned(self) -> Mapping[tuple[str, str | None], LiveMoney]:
-        """What the movements of each strategy brought, in each currency."""
-        return live_money(self.parts)
-
-    @cached_property
-    def share_costs(self) -> Mapping[tuple[str, str | None], float | None]:
-        """What the shares of each strategy with an open campaign cost, in each currency."""
-        parts = chain.from_iterable(campaign.parts for campaign in open_campaigns(self.parts))
-        by_strategy = grouped(attrgetter("owner", "movement.currency"), parts)
-        return {owner: cost_per_share(owned)[0] for owner, owned in by_strategy.items()}
-
-    @cached_property
-    def latest(self) -> Mapping[tuple[str, str | None], LatestCampaign]:
-        """The last campaign of each strategy, in each currency."""
-        movements = (part.movement for part in self.parts)
-        moved = grouped(lambda movement: movement.key[1], movements)
-        latest = {}
-        for campaign in last_campaigns(self.parts).values():
-            contracts = {
-                conid: contract_of(moved[conid], self.details.get(conid))
-                for conid in campaign.conids
-            }
-            for key, money in live_money(campaign.parts).items():
-                entry = as_opened(campaign, contracts, key[1])
-                latest[key] = LatestCampaign(entry, campaign.is_open, money.realised)
-        return latest
+    def money(self) -> Mapping[tuple[str, str | None], StrategyMoney]:
+        """What the movements of each strategy say of its money, in each currency."""
+        return money_of_strategies(self.parts, self.details, self.remembered)
 
     @cached_property
     def owned(self) -> DataFrame:
@@ -257,7 +218,14 @@ def read_closes(lake: MoneyLake, past: Past | None = None) -> Closes:
         legs=legs,
         parts=parts,
         details=lake.contracts.get({conid for campaign in last for conid in campaign.conids}),
+        remembered=_remembered(lake) if past is None else {},
     )
+
+
+@lru_cache(maxsize=2)
+def _remembered(_lake: MoneyLake) -> Remembered:
+    """Return the money of strategies as it was computed last."""
+    return {}
 
 
 def _first_session(lake: MoneyLake, past: Past | None) -> datetime | None:

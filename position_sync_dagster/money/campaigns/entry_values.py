@@ -118,7 +118,7 @@ def entry_legs(campaign: TradedCampaign, currency: str | None) -> list[EntryLeg]
     Its kind is that of the same contracts. Within a day it is the most that it had.
     """
     moved = [part for part in campaign.parts_in(currency) if part.quantity]
-    first_parts = {part.key[1]: part for part in reversed(moved)}
+    first_parts = {part.conid: part for part in reversed(moved)}
     lots = states_of(campaign)[0].lots
     return [_leg(part, lots[conid]) for conid, part in first_parts.items() if conid in lots]
 
@@ -126,7 +126,7 @@ def entry_legs(campaign: TradedCampaign, currency: str | None) -> list[EntryLeg]
 def _leg(opening: Posting, quantity: float) -> EntryLeg:
     movement = opening.movement
     return EntryLeg(
-        conid=opening.key[1],
+        conid=opening.conid,
         name=name_of(movement),
         symbol=movement.symbol,
         at=movement.at if opening.is_trade else None,

@@ -234,8 +234,10 @@ def read_lots(lake: MoneyLake, since: date | None = None) -> list[TradedLot]:
     ]
     options = [(lot, [_entry_leg(lot)]) for lot in wanted if lot.right is not None]
     others = [lot for lot in wanted if lot.right is None]
-    told = others + read_entries(lake, options)
-    return sorted(told, key=lambda lot: (lot.closed or date.max, lot.account, lot.contract))
+    entered = read_entries(lake, options)
+    return sorted(
+        others + entered, key=lambda lot: (lot.closed or date.max, lot.account, lot.contract)
+    )
 
 
 def _entry_leg(lot: TradedLot) -> EntryLeg:

@@ -99,8 +99,8 @@ def _fill(part: Posting, contracts: Contracts) -> CampaignFill:
     return CampaignFill(
         at=movement.at,
         day=movement.session_date,
-        conid=part.key[1],
-        contract=contracts[part.key[1]].name,
+        conid=part.conid,
+        contract=contracts[part.conid].name,
         kind=movement.kind,
         quantity=part.quantity,
         price=movement.price,

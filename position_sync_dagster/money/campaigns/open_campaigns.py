@@ -84,8 +84,8 @@ def read_open_campaigns(
     entered = []
     for campaign in campaigns:
         for currency in campaign.currencies:
-            told = book.told_of(campaign, currency, is_open=True)
-            del told["profit_reached"]  # of what is left too, which the book values
-            row = OpenCampaign(brought=told.pop("profit"), **told)
+            columns = book.columns_of(campaign, currency, is_open=True)
+            del columns["profit_reached"]  # of what is left too, which the book values
+            row = OpenCampaign(brought=columns.pop("profit"), **columns)
             entered.append((row, entry_legs(campaign, currency)))
     return read_entries(lake, entered)

@@ -6,7 +6,7 @@ is not known, no sum of its group is.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import date
 from enum import StrEnum
 from math import fsum
@@ -14,7 +14,7 @@ from operator import attrgetter
 from statistics import median
 from typing import Annotated, Any
 
-from polars import col, lit
+from polars import col
 from pydantic import Field
 
 from position_sync_dagster.domain.holding import grouped
@@ -120,8 +120,8 @@ def _result(
         "unknown": number - len(known),
     }
     if len(known) < number:
-        common |= dict.fromkeys(_OF_PROFITS)
-        return GroupResult(**common, why_unknown=_why_unknown(campaigns))
+        nothing: dict[str, Any] = dict.fromkeys(field.name for field in fields(GroupResult))
+        return GroupResult(**nothing | common | {"why_unknown": _why_unknown(campaigns)})
 
     wins = [profit for profit in known if profit > 0]
     losses = [profit for profit in known if profit < 0]
@@ -151,12 +151,6 @@ def _result(
         worst_of_wins=min(worst_of_wins, default=None),
         why_unknown=why_unknown,
     )
-
-
-_OF_PROFITS = (
-    "wins", "win_rate", "profit", "average_win", "average_loss", "expectancy", "profit_factor",
-    "return_on_risk", "drawdown", "wins_with_days", "median_worst_of_wins", "worst_of_wins",
-)  # fmt: skip
 
 
 def _why_unknown(campaigns: Iterable[CampaignResult]) -> str:
@@ -259,10 +253,8 @@ def read_campaigns(
         since: The first day; None: any.
         strategy: The strategy; None: all, and what is in none.
     """
-    only = lit(value=True)
-    if since is not None:
-        only = col.closed >= since
-    rows = derived_rows(lake.derived_table(CLOSED_CAMPAIGNS), only)
+    closed = col.closed >= (since or date.min)
+    rows = derived_rows(lake.derived_table(CLOSED_CAMPAIGNS), closed)
     if strategy is not None:
         rows = rows.filter(strategy_id=strategy)
     return records_of(ClosedCampaign, rows.sort("closed", "campaign_id", "currency"))
@@ -272,9 +264,7 @@ def read_days(
     lake: MoneyLake, campaigns: Iterable[CampaignResult], since: date | None = None
 ) -> list[DayResult]:
     """Read the profit of each trading day, with what campaigns realised on it; blocks."""
-    chosen = lit(value=True)
-    if since is not None:
-        chosen = col("partition.session_date") >= since
+    chosen = col("partition.session_date") >= (since or date.min)
     columns = ["session_date", "currency", "profit"]
     rows = derived_rows(lake.derived_table(PROFIT_EXPLAINED), chosen=chosen, columns=columns)
 

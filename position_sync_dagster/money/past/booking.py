@@ -222,7 +222,7 @@ def _share_of(posting: Posting, *, is_by_account: bool) -> Share:
         why_unknown = posting.why_no_money
     if why_unknown is not None:
         return Share(posting, posting.quantity, None, None, why_unknown)
-    fees = posting.fee_in(posting.movement.currency) or 0.0
+    fees = posting.fee_in(posting.currency) or 0.0
     return Share(posting, posting.quantity, (posting.cash or 0.0) - fees, fees)
 
 

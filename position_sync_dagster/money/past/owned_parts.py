@@ -123,7 +123,7 @@ class PostingBook:
 
         changed = groups.filter(~one_of("group", unchanged))
         group_of = dict(changed.iter_rows())
-        parts_of = grouped(lambda part: group_of[part.key[1]], sources.of(changed).postings())
+        parts_of = grouped(lambda part: group_of[part.conid], sources.of(changed).postings())
         if self.until is None:
             names = contents.keys() - unchanged.keys()
             remembered |= {name: (contents[name], parts_of[name]) for name in names}

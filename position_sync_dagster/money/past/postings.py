@@ -5,7 +5,7 @@ adds up postings, and decides no owner, cost or quantity by the kind of a moveme
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 
 from position_sync_dagster.domain.holding import Key
@@ -72,6 +72,21 @@ class Posting:
     def key(self) -> Key:
         """Return account and conid."""
         return self.movement.key
+
+    @property
+    def conid(self) -> int:
+        """Return the contract; 0 of money alone."""
+        return self.key[1]
+
+    @property
+    def currency(self) -> str | None:
+        """Return the currency of its cash."""
+        return self.movement.currency
+
+    @property
+    def session(self) -> date:
+        """Return the trading day to which it belongs."""
+        return self.movement.session_date
 
     @property
     def at(self) -> datetime:

@@ -25,15 +25,17 @@ from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.ledger_rows import COMMITTED
 from position_sync_dagster.lake.schema import moment
 from position_sync_dagster.money.as_of import NO_HOLDINGS, Past, legs_at, rows_at
-from position_sync_dagster.money.campaigns.campaigns import (
-    LiveMoney,
-    open_profit,
-    part_reached,
-)
+from position_sync_dagster.money.campaigns.campaigns import part_reached
 from position_sync_dagster.money.campaigns.closes_of_strategies import (
     NO_CLOSES,
     Closes,
     read_closes,
+)
+from position_sync_dagster.money.campaigns.strategy_money import (
+    LatestCampaign,
+    LiveMoney,
+    StrategyMoney,
+    open_profit,
 )
 from position_sync_dagster.money.cents import cents
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
@@ -264,53 +266,52 @@ class Book:
 
         realized = self.closes.realized(name, sums.account, sums.currency) or {}
         if name is not None and is_strategy and sums.currency is not None:
-            key = (name, sums.currency)
-            realized["cost_per_share"] = self.closes.share_costs.get(key)
+            money = self.closes.money.get((name, sums.currency), StrategyMoney())
+            realized["cost_per_share"] = money.cost_per_share
             if "realized_since" in realized:
-                campaign = self._campaign(key, realized["realized_since"])
-                realized["campaign"] = campaign
+                holdings = self.split.parts.filter(strategy_id=name, currency=sums.currency)
+                open_now = open_profit(money.earned.lots, holdings, self.priced)
+                since = realized["realized_since"]
+                realized["campaign"] = _campaign(money.earned, open_now, since)
                 if isinstance(sums, StrategySum):
-                    realized |= self._reached(key, campaign.open)
+                    realized |= _so_far(money.latest, open_now)
         return sums.model_copy(update=realized)
 
-    def _campaign(self, key: tuple[str, str], since: datetime | None) -> Campaign:
-        """Return the campaign of a strategy in a currency."""
-        strategy, currency = key
-        earned = self.closes.earned.get(key, LiveMoney())
-        holdings = self.split.parts.filter(strategy_id=strategy, currency=currency)
-        open_now = open_profit(earned.lots, holdings, self.priced)
-        return Campaign(
-            since=since,
-            realised=earned.realised,
-            open=open_now,
-            fees=earned.fees,
-            other_fees={name: cents(fee) for name, fee in earned.other_fees.items()},
-            profit=known_sum([earned.realised, open_now]),
-        )
 
-    def _reached(self, key: tuple[str, str], open_now: float | None) -> dict[str, Any]:
-        """Return how much of its greatest profit the open campaign of a strategy has reached."""
-        latest = self.closes.latest.get(key)
-        if latest is None or not latest.is_open:
-            return {"profit_reached_unknown": "no campaign is open"}
+def _campaign(earned: LiveMoney, open_now: float | None, since: datetime | None) -> Campaign:
+    """Return what a strategy has earned since its first leg."""
+    return Campaign(
+        since=since,
+        realised=earned.realised,
+        open=open_now,
+        fees=earned.fees,
+        other_fees={name: cents(fee) for name, fee in earned.other_fees.items()},
+        profit=known_sum([earned.realised, open_now]),
+    )
 
-        entry = latest.entry
-        profit = known_sum([latest.realised, open_now])
-        loss_of_credit = None
-        if profit is not None and entry.credit is not None and entry.credit > 0:
-            loss_of_credit = max(0.0, -profit / entry.credit)
-        reached, unknown = part_reached(profit, entry)
-        return {
-            "profit_reached": reached,
-            "profit_reached_unknown": unknown or None,
-            "open_campaign": CampaignSoFar(
-                kind=entry.kind,
-                credit=entry.credit,
-                greatest_profit=entry.greatest_profit,
-                profit=profit,
-                loss_of_credit=loss_of_credit,
-            ),
-        }
+
+def _so_far(latest: LatestCampaign | None, open_now: float | None) -> dict[str, Any]:
+    """Return how much of its greatest profit the open campaign of a strategy has reached."""
+    if latest is None or not latest.is_open:
+        return {"profit_reached_unknown": "no campaign is open"}
+
+    entry = latest.entry
+    profit = known_sum([latest.realised, open_now])
+    loss_of_credit = None
+    if profit is not None and entry.credit is not None and entry.credit > 0:
+        loss_of_credit = max(0.0, -profit / entry.credit)
+    reached, unknown = part_reached(profit, entry)
+    return {
+        "profit_reached": reached,
+        "profit_reached_unknown": unknown or None,
+        "open_campaign": CampaignSoFar(
+            kind=entry.kind,
+            credit=entry.credit,
+            greatest_profit=entry.greatest_profit,
+            profit=profit,
+            loss_of_credit=loss_of_credit,
+        ),
+    }
 
 
 # The closes, and the contracts of legs and of all that are quoted in cents, by conid.

@@ -281,7 +281,7 @@ def _fill(part: Posting, zone: ZoneInfo) -> FillCost:
         day=movement.session_date,
         hour=hour,
         account=movement.account,
-        conid=part.key[1],
+        conid=part.conid,
         contract=name_of(movement),
         underlying=movement.symbol or "",
         sec_type=movement.sec_type,

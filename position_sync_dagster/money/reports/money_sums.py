@@ -20,7 +20,7 @@ from pydantic import (
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import seconds_since
 from position_sync_dagster.domain.holding import grouped
-from position_sync_dagster.money.base_currency import in_base
+from position_sync_dagster.money.base_currency import in_base, rate_of
 
 # The name of sums that are of no strategy and of no underlying.
 TOTAL = "total"
@@ -296,7 +296,7 @@ def _base_total(
     """Return the total of sums of accounts with one base currency."""
     summaries = [accounts.get(total.account or "") for total in sums]
     rates = [
-        None if summary is None else summary.rates.get(total.currency or "")
+        rate_of(summary, total.currency, base)
         for total, summary in zip(sums, summaries, strict=True)
     ]
     amounts: dict[str, float | None] = {}
@@ -324,10 +324,7 @@ def _base_total(
 
 
 # The sums of money and greeks: their names here, and their columns in the tables.
-AMOUNTS = (
-    "value", "unrealized_pnl", "daily_pnl", "dollar_delta", "beta_delta", "gamma_1pct", "theta",
-    "vega",
-)  # fmt: skip
+AMOUNTS = tuple(Amounts.model_fields)
 
 
 def column_of(name: str) -> str:

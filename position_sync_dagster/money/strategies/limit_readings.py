@@ -13,6 +13,7 @@ from polars import DataFrame, col
 from position_sync_dagster.domain.clock import seconds_since
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.leg import few
+from position_sync_dagster.money.base_currency import in_base, rate_of
 from position_sync_dagster.money.reports.book import Book, is_current
 from position_sync_dagster.money.reports.columns import readable
 from position_sync_dagster.money.reports.exposure import Split, figure_of
@@ -64,7 +65,11 @@ def evaluate(limits: Iterable[Limit], book: Book) -> list[Evaluated]:
 
     A limit of some kinds is one of the strategies alone whose last campaign began as one of these.
     """
-    kinds = {(key[0], latest.entry.kind) for key, latest in book.closes.latest.items()}
+    kinds = {
+        (strategy, money.latest.entry.kind)
+        for (strategy, _currency), money in book.closes.money.items()
+        if money.latest
+    }
     return [
         Evaluated(limit=limit, reading=read(limit, book))
         for limit in limits
@@ -109,10 +114,10 @@ def _of_account(limit: Limit, book: Book) -> Reading:
     if number is None:
         return Reading(unknown="the broker has not sent it")
 
-    rate = summary.rates.get(limit.currency) if limit.currency else 1.0
-    if not rate:
+    rate = rate_of(summary, summary.currency, limit.currency) if limit.currency else 1.0
+    if rate is None:
         return Reading(unknown=f"the broker has sent no exchange rate to {limit.currency}")
-    return Reading(number=round(number / rate, 9))
+    return Reading(number=round(number * rate, 9))
 
 
 def _of_campaign(limit: Limit, book: Book, parts: DataFrame) -> Reading:
@@ -186,24 +191,17 @@ def _sum(limit: Limit, book: Book, parts: DataFrame) -> Reading:
         return Reading(unknown=f"no {limit.measure} is known of {_named(without)}")
 
     by_currency = parts.group_by("account", "currency").agg(col(name).sum())
-    total = 0.0
+    rated = []
     for account, currency, amount in by_currency.sort("account", "currency").iter_rows():
-        if currency == limit.currency:
-            total += amount
-            continue
-
-        # Units of the base currency of the account for one unit of each currency.
-        summary = book.summaries.get(account)
-        rates = {} if summary is None else summary.rates
-        rate_from = rates.get(currency)
-        rate_to = rates.get(limit.currency or "")
-        if not rate_from or not rate_to:
+        rate = rate_of(book.summaries.get(account), currency, limit.currency)
+        if rate is None:
             return Reading(
                 unknown=f"account {account} has values in {currency}, and the broker has sent no "
                 f"exchange rate to {limit.currency}"
             )
-        total += amount * rate_from / rate_to
-    return Reading(number=round(total, 9))
+        rated.append((amount, currency, rate))
+    total, _why = in_base(rated)
+    return Reading(number=round(total or 0.0, 9))
 
 
 def _named(parts: DataFrame) -> str:

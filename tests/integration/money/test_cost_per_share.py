@@ -7,6 +7,7 @@ import pytest
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.campaigns.closes_of_strategies import read_closes
 from position_sync_dagster.money.campaigns.open_campaigns import read_open_campaigns
+from position_sync_dagster.money.campaigns.strategy_money import StrategyMoney
 from tests.support.booked_days import (
     ES,
     ES_PUT,
@@ -79,7 +80,8 @@ def open_now(books: Books):
     rows = read_open_campaigns(books.lake, closes.parts)
     assert len(rows) <= 1
     row = rows[0] if rows else None
-    assert closes.share_costs.get(("w", "USD")) == (row and row.cost_per_share)
+    money = closes.money.get(("w", "USD"), StrategyMoney())
+    assert money.cost_per_share == (row and row.cost_per_share)
     return row
 
 

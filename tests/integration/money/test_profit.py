@@ -10,8 +10,8 @@ import pytest
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
-from position_sync_dagster.money.campaigns.campaigns import live_money
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
+from position_sync_dagster.money.campaigns.strategy_money import live_money
 from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.money.profit.books import (
     EXPLAINS,

@@ -17,11 +17,11 @@ from position_sync_dagster.domain.instrument import ContractDetails, Instrument,
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
-from position_sync_dagster.money.campaigns.campaigns import LiveMoney
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.campaigns.closes_of_strategies import read_closes
 from position_sync_dagster.money.campaigns.lots import TradedLot, read_lots
+from position_sync_dagster.money.campaigns.strategy_money import LiveMoney
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.booking import Booking, booked, of_account, of_owner
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
@@ -144,7 +144,8 @@ class Played:
 
     @cached_property
     def live(self) -> dict[tuple[str, str | None], LiveMoney]:
-        return read_closes(self.lake).earned
+        money = read_closes(self.lake).money
+        return {key: of_strategy.earned for key, of_strategy in money.items()}
 
     @cached_property
     def lots(self) -> list[TradedLot]:

@@ -1,0 +1,203 @@
+"""What strategies have earned so far, and what their last campaigns promised; pure.
+
+It is what their parts of movements brought, and the value of what is left of them.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from operator import attrgetter
+from typing import NamedTuple
+
+import polars as pl
+from polars import DataFrame, Float64, col
+
+from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, Key, grouped
+from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.leg import UNATTRIBUTED
+from position_sync_dagster.money.campaigns.campaigns import (
+    AsOpened,
+    Contracts,
+    TradedCampaign,
+    as_opened,
+    cost_per_share,
+    last_campaigns,
+    open_campaigns,
+)
+from position_sync_dagster.money.campaigns.closed_campaigns import contract_of
+from position_sync_dagster.money.past.booking import Share, booked, of_owner
+from position_sync_dagster.money.past.movements import Movement, known_sum, times
+from position_sync_dagster.money.past.postings import Posting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveMoney:
+    """What the postings of one strategy and currency brought; None: not known.
+
+    Attributes:
+        realised: The profit of what is closed, after fees.
+        fees: All fees in the currency.
+        other_fees: Those in other currencies, by currency; they are in no profit.
+        lots: What is left of each contract, at its average cost.
+    """
+
+    realised: float | None = 0.0
+    fees: float | None = 0.0
+    other_fees: Mapping[str, float] = field(default_factory=dict)
+    lots: Mapping[Key, Share] = field(default_factory=dict)
+
+
+def live_money(postings: Iterable[Posting]) -> dict[tuple[str, str | None], LiveMoney]:
+    """Return what each strategy has earned in each currency, by average cost.
+
+    Args:
+        postings: Of all movements of their contracts.
+    """
+    of_strategies = [posting for posting in postings if posting.owner != UNATTRIBUTED]
+    booking = booked(of_strategies, of_owner, is_pooled=True)
+    edges_of = grouped(lambda edge: _strategy_of(edge.by.posting), booking.edges)
+    held = chain.from_iterable(booking.held.values())
+    held_of = grouped(lambda share: _strategy_of(share.posting), held)
+
+    money = {}
+    for (owner, currency), of_strategy in grouped(_strategy_of, of_strategies).items():
+        other_fees: defaultdict[str, float] = defaultdict(float)
+        for posting in of_strategy:
+            charged_in = posting.movement.fee_currency
+            if charged_in is not None and charged_in != currency and posting.fee:
+                other_fees[charged_in] += posting.fee
+
+        money[owner, currency] = LiveMoney(
+            realised=known_sum(edge.gain for edge in edges_of[owner, currency]),
+            fees=known_sum(posting.fee_in(currency) for posting in of_strategy),
+            other_fees=other_fees,
+            lots={share.key: share for share in held_of[owner, currency]},
+        )
+    return money
+
+
+def _strategy_of(posting: Posting) -> tuple[str, str | None]:
+    return posting.owner, posting.currency
+
+
+def open_profit(lots: Mapping[Key, Share], holdings: DataFrame, priced: DataFrame) -> float | None:
+    """Return what is open of a strategy in one currency would earn; None: not known.
+
+    Args:
+        lots: What is left of its movements.
+        holdings: Its parts of holdings: account, conid, position, share and unrealized_pnl.
+        priced: All holdings: account, conid, position and market_value.
+    """
+    rows_of_lots = [(*key, lot.quantity, times(lot.cash, -1.0)) for key, lot in lots.items()]
+    left = DataFrame(rows_of_lots, _LOTS, orient="row")
+    own = holdings.select(*KEY, own=col.position * col.share, unrealized=col.unrealized_pnl)
+    held = pl.coalesce("own", "position", 0.0)  # a holding without a row is not held
+    rows = left.join(own, on=KEY, how="left")
+    rows = rows.join(priced.select(*KEY, "position", "market_value"), on=KEY, how="left")
+
+    is_less = held / col.quantity < 1 - QUANTITY_ROUNDING
+    if rows.select(is_less.any()).item():
+        return None
+
+    gained = col.quantity * col.market_value / col.position - col.cost
+    # A trade that no movement names yet; the broker has its cost.
+    is_another = (col.own - col.quantity).abs() >= QUANTITY_ROUNDING
+    is_of_broker = col.own.is_not_null() & (is_another | col.cost.is_null())
+    amounts = rows.select(pl.when(is_of_broker).then("unrealized").otherwise(gained)).to_series()
+    # Of what no movement explains the broker says it.
+    without_movements = own.join(left, on=KEY, how="anti")["unrealized"]
+    return known_sum([*amounts, *without_movements])
+
+
+# What is left of contracts, in columns.
+_LOTS = {"account": pl.String, "conid": pl.Int64, "quantity": Float64, "cost": Float64}
+
+
+class LatestCampaign(NamedTuple):
+    """The last campaign of a strategy in one currency.
+
+    Attributes:
+        is_open: Whether something of it is held still.
+        realised: The profit of what is closed of it, after fees; None: not known.
+    """
+
+    entry: AsOpened
+    is_open: bool
+    realised: float | None
+
+
+class StrategyMoney(NamedTuple):
+    """What the movements of a strategy say of its money in one currency.
+
+    Attributes:
+        earned: What it has earned in all its campaigns.
+        cost_per_share: What its shares cost with all that its open campaigns brought; None: it has
+            none, or that is not known.
+        latest: Its last campaign; None: it has none in the currency.
+    """
+
+    earned: LiveMoney = LiveMoney()
+    cost_per_share: float | None = None
+    latest: LatestCampaign | None = None
+
+
+MoneyByCurrency = Mapping[str | None, StrategyMoney]
+
+# What the money of a strategy follows from: its parts, and for each contract of its last campaign
+# the movements of all that had it, and its details.
+_Sources = tuple[Sequence[Posting], Mapping[int, tuple[Sequence[Movement], ContractDetails | None]]]
+
+# The money of strategies as it was computed last, and from what.
+Remembered = dict[str, tuple[_Sources, MoneyByCurrency]]
+
+
+def money_of_strategies(
+    parts: Sequence[Posting], details: Mapping[int, ContractDetails], remembered: Remembered
+) -> dict[tuple[str, str | None], StrategyMoney]:
+    """Return the money of each strategy in each currency.
+
+    A change concerns few strategies of a book: only their money is computed again.
+
+    Args:
+        parts: All parts of movements of their contracts, in order of time.
+        details: The details of the contracts of their last campaigns.
+        remembered: What was computed before; it is brought up to date.
+    """
+    movements_of = grouped(attrgetter("conid"), (part.movement for part in parts))
+    campaigns = last_campaigns(parts)
+    money: dict[tuple[str, str | None], StrategyMoney] = {}
+    for strategy, owned in grouped(attrgetter("owner"), parts).items():
+        if strategy == UNATTRIBUTED:
+            continue
+
+        campaign = campaigns.get(strategy)
+        conids = campaign.conids if campaign else ()
+        of_contracts = {conid: (movements_of[conid], details.get(conid)) for conid in conids}
+        sources = (owned, of_contracts)
+        computed_from, by_currency = remembered.get(strategy, (None, {}))
+        if computed_from != sources:
+            contracts = {conid: contract_of(*stated) for conid, stated in of_contracts.items()}
+            by_currency = _money_of_strategy(owned, campaign, contracts)
+            remembered[strategy] = (sources, by_currency)
+        money |= {(strategy, currency): amounts for currency, amounts in by_currency.items()}
+    return money
+
+
+def _money_of_strategy(
+    parts: Sequence[Posting], campaign: TradedCampaign | None, contracts: Contracts
+) -> MoneyByCurrency:
+    """Return the money of a strategy in each currency."""
+    of_open = chain.from_iterable(current.parts for current in open_campaigns(parts))
+    open_parts = grouped(attrgetter("currency"), of_open)
+    earned_lately = {} if campaign is None else live_money(campaign.parts)
+    money = {}
+    for (strategy, currency), earned in live_money(parts).items():
+        lately = earned_lately.get((strategy, currency))
+        latest = None
+        if campaign and lately:
+            entry = as_opened(campaign, contracts, currency)
+            latest = LatestCampaign(entry, campaign.is_open, lately.realised)
+        cost, _why = cost_per_share(open_parts[currency])
+        money[currency] = StrategyMoney(earned, cost, latest)
+    return money
