@@ -6,7 +6,7 @@ import random
 import signal
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from itertools import pairwise
 from typing import Any, Protocol
@@ -22,8 +22,11 @@ LEGS, STREAMED = 200, 20
 # Between two ticks of the sensor: a request comes at any moment of it.
 SENSOR_S = 5.0
 
-TICKS = """query($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor) {
-  ... on Sensor { sensorState { ticks(limit: 60) { timestamp endTimestamp status } } } } }"""
+TICKS = """query($sensor: SensorSelector!) {
+  sensorOrError(sensorSelector: $sensor) { ... on Sensor { sensorState { ticks(limit: 60) {
+    timestamp endTimestamp status skipReason } } } }
+  assetOrError(assetKey: {path: ["position_updates"]}) { ... on Asset {
+    assetMaterializations(limit: 60) { timestamp } } } }"""
 
 
 class Asked(Protocol):
@@ -132,21 +135,44 @@ def _ticks(running: Running, state: str) -> list[Line]:
 
 def idle_ticks(running: Asked, sensor: str) -> list[float]:
     """Give the milliseconds of the last ticks of a sensor that found nothing to do."""
+    answer = _asked(running, sensor)
+    events = answer["assetOrError"].get("assetMaterializations", [])
+    reported_at = [float(event["timestamp"]) / 1e3 for event in events]
     return [
         (tick["endTimestamp"] - tick["timestamp"]) * 1e3
-        for tick in _ticks_of(running, sensor)
-        if tick["status"] == "SKIPPED" and tick["endTimestamp"]
+        for tick in _ticks_in(answer)
+        if is_idle(tick, reported_at)
     ]
 
 
+def is_idle(tick: Mapping[str, Any], reported_at: Sequence[float]) -> bool:
+    """Return whether a tick claimed no request, and reported no row at one of these moments.
+
+    A tick that did either counts as skipped for Dagster, too: it starts no run.
+    """
+    ended = tick["endTimestamp"]
+    if tick["status"] != "SKIPPED" or not ended or " claimed, " in tick["skipReason"]:
+        return False
+    return not any(tick["timestamp"] <= at <= ended for at in reported_at)
+
+
 def _ticks_of(running: Asked, sensor: str) -> list[dict[str, Any]]:
-    said = {
+    return _ticks_in(_asked(running, sensor))
+
+
+def _asked(running: Asked, sensor: str) -> dict[str, Any]:
+    selector = {
         "repositoryName": "__repository__",
         "repositoryLocationName": "position_sync_dagster",
         "sensorName": sensor,
     }
-    told = running.ask(TICKS, sensor=said)["sensorOrError"]["sensorState"]["ticks"]
-    return sorted(told, key=lambda tick: tick["timestamp"])
+    answer: dict[str, Any] = running.ask(TICKS, sensor=selector)
+    return answer
+
+
+def _ticks_in(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
+    ticks = answer["sensorOrError"]["sensorState"]["ticks"]
+    return sorted(ticks, key=lambda tick: tick["timestamp"])
 
 
 def _kills(running: Running, rounds: int) -> list[float]:

@@ -95,6 +95,8 @@ class TickCursor:
         registry_version: Delta version of `active_strategies` that was last reported.
         strategies_mark: Fingerprint of the strategies file that was last applied or refused.
         ledger_version: The `ledger_version` through which rows were reported.
+        streamed_through: The `ledger_version` through which rows are of the stream that are not
+            reported.
         states: The state of each login that was last reported.
         released: The requests that the last drain released without a value.
         versions: The Delta version that a part followed last, by the name of its table.
@@ -107,6 +109,7 @@ class TickCursor:
     registry_version: int | None = None
     strategies_mark: str | None = None
     ledger_version: int | None = None
+    streamed_through: int = 0
     states: dict[str, str] | None = None
     released: int = 0
     versions: dict[str, int | None] = field(default_factory=dict)
@@ -302,30 +305,24 @@ class Work(Generic[L]):
 
     def _report_rows(self, drained: drain.DrainReport, states: Mapping[str, str]) -> None:
         """Report the rows that no event has yet, and the newest ones of all."""
-        reported = self.cursor.ledger_version
-
-        ledger = self.keys.of(POSITION_UPDATES.name)
-        count = partial(unreported, self.lake, self.instance, ledger, reported)
-        span = self.alone(f"{POSITION_UPDATES.name} is not reported", count)
-        if span is None:
-            self.rows_reported = None
-            self.cannot_evaluate(LATEST_POSITIONS.name)
-            return
-
-        new_rows = span.added.rows
-        was_drained = drained.claimed or Source.QUEUE in new_rows
-        was_restored = span.since < (reported or 0)
-
-        every = STREAMED_EVERY if new_rows else QUIET_EVERY
-        is_live = SessionState.LIVE in states.values()
-        is_overdue = (new_rows or is_live) and self.is_due("ledger", every)
-
+        versions = self.cursor.versions
         has_changes = self._has_moved(self.lake.position_changes.table)
         has_breaks = self._has_moved(self.lake.breaks.table)
         # `_tells_more` takes "derived" out, so that the next tick shows what is derived.
         shows_derived = has_breaks or "derived" not in self.cursor.at
-        has_news = self.all_due or has_changes or shows_derived
-        if not (has_news or was_drained or was_restored or is_overdue):
+        has_news = self.all_due or has_changes or shows_derived or bool(drained.claimed)
+
+        look = partial(self._look_at_rows, states, is_due=has_news)
+        looked = self.alone(f"{POSITION_UPDATES.name} is not reported", look)
+        if looked is None:
+            self.keep(versions=versions)
+            self.rows_reported = None
+            self.cannot_evaluate(LATEST_POSITIONS.name)
+            return
+
+        is_due, span = looked
+        self.keep(ledger_version=span.since, streamed_through=span.added.version)
+        if not is_due:
             return
 
         self.rows_reported = True
@@ -339,6 +336,34 @@ class Work(Generic[L]):
         self.report(POSITION_UPDATES.name, partial(ledger_state, span, drained))
         self.keep("ledger", ledger_version=span.added.version)
         self.report(LATEST_POSITIONS.name, is_shown=self.all_derived)
+
+    def _look_at_rows(self, states: Mapping[str, str], *, is_due: bool) -> tuple[bool, "Span"]:
+        """Return whether rows are reported in this tick, and those that no event has yet.
+
+        What the ticks before looked at is not read again until it is reported.
+        """
+        reported = self.cursor.ledger_version or 0
+        if not is_due:
+            through = max(reported, self.cursor.streamed_through)
+            newest = self.lake.updates.sync.count_after(through)
+            waiting = {Source.STREAM: 1} if through > reported else {}
+            rows = waiting | newest.rows
+            glance = Span(min(reported, newest.version), newest._replace(rows=rows))
+            if not self._are_due(glance, states):
+                return False, glance
+
+        ledger = self.keys.of(POSITION_UPDATES.name)
+        span = unreported(self.lake, self.instance, ledger, reported)
+        return is_due or self._are_due(span, states), span
+
+    def _are_due(self, span: "Span", states: Mapping[str, str]) -> bool:
+        """Return whether rows are reported that came without a drain in this tick."""
+        new_rows = span.added.rows
+        was_restored = span.since < (self.cursor.ledger_version or 0)
+        every = STREAMED_EVERY if new_rows else QUIET_EVERY
+        is_awaited = new_rows or SessionState.LIVE in states.values()
+        is_overdue = bool(is_awaited) and self.is_due("ledger", every)
+        return Source.QUEUE in new_rows or was_restored or is_overdue
 
     def report(
         self, name: str, make: Callable[[], Derived] | None = None, *, is_shown: bool = True
@@ -455,18 +480,15 @@ class Span(NamedTuple):
     added: AddedCounts
 
 
-def unreported(
-    lake: Lake, instance: dg.DagsterInstance, ledger: dg.AssetKey, cursor: int | None
-) -> Span:
+def unreported(lake: Lake, instance: dg.DagsterInstance, ledger: dg.AssetKey, since: int) -> Span:
     """Return what was added to the ledger since the newest event of a report.
 
     Args:
         lake: The tables.
         instance: The Dagster instance with the events.
         ledger: The key of the ledger's asset.
-        cursor: The version that the last tick reported; None at the first tick.
+        since: The version that the last tick reported; 0 at the first tick.
     """
-    since = cursor or 0
     for event in instance.fetch_materializations(ledger, limit=LOOKED_AT).records:
         report = event.asset_materialization
         if report is not None and SINCE in report.metadata:  # else it reports no rows

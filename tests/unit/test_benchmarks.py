@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.gateways.arithmetic import carried, lay_out, usd_a_month
 from benchmarks.gateways.documents import read_points, table_of
+from benchmarks.program.latency import is_idle
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(
@@ -61,3 +62,16 @@ def test_the_price_is_that_of_the_requests_that_were_seen():
     )
     text = (ROOT / "docs" / "scaling.md").read_text()
     assert all(line in text for line in table_of(points).splitlines())
+
+
+@pytest.mark.parametrize(
+    ("reason", "reported_at", "expected"),
+    [
+        ("pending 0, claimable 0", 99.0, True),
+        ("3 claimed, 3 rows in 0.1 s; pending 0, claimable 3", 99.0, False),
+        ("pending 0, claimable 0", 100.1, False),
+    ],
+)
+def test_a_tick_that_claimed_or_reported_rows_is_not_idle(reason, reported_at, expected):
+    tick = {"status": "SKIPPED", "timestamp": 100.0, "endTimestamp": 100.2, "skipReason": reason}
+    assert is_idle(tick, [reported_at]) is expected

@@ -31,6 +31,7 @@ from position_sync_dagster.domain.reconciliation import Discrepancy, Discrepancy
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.money.defs import extension
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports import signs_of_life
@@ -147,6 +148,38 @@ def test_a_tick_drains_what_waits_and_reports_each_row_once(world, tick, lake):
     assert sorted(pl.read_delta(f"{lake.path}/latest_positions")["conid"]) == [1, 2, 3]
     tick()
     assert tick.rows() == 3
+
+
+def test_an_idle_tick_reads_no_event_and_no_row_that_an_earlier_one_looked_at(
+    world, tick, lake, instance, monkeypatch
+):
+    world.hold(1)
+    tick()
+    world.row(1, 5)
+    tick()
+    read_files = []
+    scan = Table.scan_files
+
+    def scan_files(table: Table, files: pl.DataFrame) -> pl.LazyFrame:
+        if table.spec.name == LEDGER:
+            read_files.append(files.height)
+        return scan(table, files)
+
+    def fetch(*_args: object, **_more: object) -> None:
+        raise AssertionError("events were read")
+
+    with monkeypatch.context() as watched:
+        watched.setattr(Table, "scan_files", scan_files)
+        watched.setattr(instance, "fetch_materializations", fetch)
+        assert LEDGER not in names(tick())
+        assert read_files == []
+
+        world.row(1, 6)
+        tick()
+        assert read_files == [1]
+    world.later(timedelta(seconds=61))
+    tick()
+    assert tick.rows() == 2
 
 
 def test_a_tick_drains_again_once_the_interval_of_the_settings_has_passed(world, tick, lake):
