@@ -237,8 +237,7 @@ def read_results(source: PageFigures, query: ResultsQuery, _now: datetime) -> di
     campaigns = read_campaigns(source.lake, query.since)
     rates = read_day_rates(source.lake, campaigns)
     return {
-        "since": query.since,
-        "by": query.by,
+        **dict(query),
         "results": [result.row for result in results_of(campaigns, query.by)],
         "in_base": [result.row for result in results_in_base(campaigns, query.by, rates)],
         "days": read_days(source.lake, campaigns, query.since),
@@ -270,8 +269,7 @@ def read_account_returns(
 ) -> dict[str, Any]:
     """Return the answer of `returns`; blocks."""
     return {
-        "since": query.since,
-        "by": query.by,
+        **dict(query),
         "returns": read_returns(source.lake, source.settings, query.by, query.since),
     }
 
@@ -280,8 +278,7 @@ def read_fills(source: PageFigures, query: FillsQuery, _now: datetime) -> dict[s
     """Return the answer of `fills`; blocks."""
     fills = read_fill_costs(source.lake, source.settings, query.since)
     return {
-        "since": query.since,
-        "by": query.by,
+        **dict(query),
         "groups": grouped_costs(fills, query.by),
         "fills": fills,
     }
