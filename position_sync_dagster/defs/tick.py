@@ -345,8 +345,9 @@ class Work(Generic[L]):
         if not is_due:
             through = max(reported, self.cursor.streamed_through)
             newest = self.lake.updates.sync.count_after(through)
-            waiting = dict.fromkeys([Source.STREAM] if through > reported else [], 1)
-            rows = {**waiting, **newest.rows}
+            rows = dict(newest.rows)
+            if through > reported:
+                rows.setdefault(Source.STREAM, 1)
             glance = Span(min(reported, newest.version), newest._replace(rows=rows))
             if not self._are_due(glance, states):
                 return False, glance
