@@ -346,8 +346,9 @@ class Work(Generic[L]):
         if not is_due:
             through = max(reported, self.cursor.streamed_through)
             newest = self.lake.updates.sync.count_after(through)
-            waiting = {Source.STREAM.value: 1} if through > reported else {}
-            rows = {**waiting, **newest.rows}
+            rows = dict(newest.rows)
+            if through > reported:
+                rows.setdefault(Source.STREAM, 1)
             glance = Span(min(reported, newest.version), newest._replace(rows=rows))
             if not self._are_due(glance, states):
                 return False, glance

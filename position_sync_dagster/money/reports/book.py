@@ -86,6 +86,7 @@ class Book:
             whose owner is connected; None while none is.
         accounts: The newest values of the accounts, with their exchange rates.
         closes: What closed, and why.
+        contracts: The details of the contracts of legs, and of all that are quoted in cents.
         logins: All logins, connected or not.
         unresolved: The strategies with a leg whose contract is not found.
         served: The accounts that the gateways file names.
@@ -101,6 +102,7 @@ class Book:
     streamed: frozenset[int] | None = None
     accounts: tuple[AccountSummary, ...] = ()
     closes: Closes = NO_CLOSES
+    contracts: Mapping[int, ContractDetails] = field(default_factory=dict)
     logins: tuple[str, ...] = ()
     unresolved: frozenset[str] = frozenset()
     served: frozenset[str] = frozenset()
@@ -435,7 +437,14 @@ def _book(
     except ScenariosFileError:  # `what-if` names the mistake
         betas = {}
     split = exposure.split(legs, priced, details, closes.end_of, betas, closes.owned)
-    return Book(now=now, priced=priced, legs=tuple(legs), split=split, closes=closes)
+    return Book(
+        now=now,
+        priced=priced,
+        legs=tuple(legs),
+        split=split,
+        closes=closes,
+        contracts=details,
+    )
 
 
 def names_ever(lake: MoneyLake, book: Book) -> KnownNames:
