@@ -356,6 +356,7 @@ def test_only_the_curve_that_is_drawn_is_computed(page):
 def test_legs_are_listed_by_expiry_and_strike(page):
     show(page, "?strategy=condor")
     [legs] = [text for text in texts(page, "#payoffs dl div") if text.startswith("legs")]
+    assert [leg.split()[0] for leg in legs.removeprefix("legs").split(", ")][:2] == ["+1", "−1"]
     assert [leg.split()[2] for leg in legs.removeprefix("legs").split(", ")] == [
         "550P", "570P", "630C", "650C",
     ]  # fmt: skip

@@ -113,7 +113,7 @@ MISTAKES = [
     (
         leg() + leg()[12:],
         "line 11, column 9",
-        "has the leg SPY 450C 20Feb26 (conid 1) already, in line 4",
+        "leg SPY 450C 20Feb26 (conid 1) already, in line 4",
     ),
     (leg() + leg()[12:].replace("id: a", "id: b"), "column 9", "both hold the whole"),
     ("strategies:\n- {rule: a, match: 5}\n", "line 2, column 20", "fields are expected"),
