@@ -942,6 +942,12 @@ def test_a_small_price_keeps_its_decimals_and_parts_of_one_are_in_percent(page, 
         f"const done = arguments[0]; (async () => {{{script}}})().then(done)"
     )
     assert shown == ["0.005", "41.20", "0.00", "22.5 %", "0.00"]
+    script = script.replace("format.js", "table.js").replace("price, percent, cents", "money")
+    script = f"{script.partition('return')[0]} return [money(-0.1), money(-0.6)];"
+    shown = page.driver.execute_async_script(
+        f"const done = arguments[0]; (async () => {{{script}}})().then(done)"
+    )
+    assert [cell[:2] for cell in shown] == [["0", ""], ["−1", "down"]]
     page.button("Greeks")
     page.button("Legs")
     wait_for("legs", lambda: "20.0 %" in {cell for row in rows_of(page) for cell in row})
