@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def lineage(page: Page) -> None:
-    """Save all assets at the size of a laptop, once they are green and in sync."""
+    """Save the whole graph, once its assets are green and in sync."""
 
     def path_is_green() -> bool:
         names = ("position_queue", "position_updates")
@@ -76,8 +76,6 @@ def lineage(page: Page) -> None:
     page.open(LINEAGE, size=WHOLE_GRAPH)
     wait_for("the way of a value is green", path_is_green)
     wait_for("the reports are green", reports_are_green)
-    page.open(LINEAGE, size=LAPTOP)
-    wait_for("the assets are there", lambda: page.has_small_node("position_updates"))
     save(page, "lineage.png")
 
 

@@ -13,6 +13,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import contract_name, parse_conid
 from position_sync_dagster.domain.leg import Leg
 from position_sync_dagster.lake.given_leg import TEXTS, ContractTerms, GivenLeg, make_leg
+from position_sync_dagster.lake.strategy_registry import name_of
 from position_sync_dagster.money.reports.book import read_book
 from position_sync_dagster.money.reports.columns import printable
 from position_sync_dagster.money.reports.status import leg_states
@@ -96,12 +97,6 @@ _LEG = (
     "strategy_id", "state", "conid", "symbol", "right", "strike", "expiry", "account", "quantity",
     "priority", "added_at", "problem",
 )  # fmt: skip
-
-
-def _named(leg: Leg) -> str:
-    if not leg.conid:
-        return leg.described
-    return f"{leg.symbol} {leg.conid}"
 
 
 @group.command("propose")
@@ -243,7 +238,7 @@ def add_leg(
     settings, lake = options.opened(home, create=True)
     [leg] = lake.registry.sync.add_many([leg])
     warn_of_file(settings)
-    output.show(leg, [f"{_named(leg)} is active in {leg.strategy_id}."], json=json)
+    output.show(leg, [f"{name_of(leg)} is active in {leg.strategy_id}."], json=json)
 
 
 @group.command("remove")
@@ -277,7 +272,7 @@ def remove_leg(
     }
     leg = lake.registry.sync.remove_active(strategy_id=strategy, account=account, **terms)
     warn_of_file(settings)
-    output.show(leg, [f"{_named(leg)} is removed from {leg.strategy_id}."], json=json)
+    output.show(leg, [f"{name_of(leg)} is removed from {leg.strategy_id}."], json=json)
 
 
 @group.command("export")

@@ -170,7 +170,7 @@ class StrategiesFile:
             file.fail(
                 places[leg.key],
                 f"the strategies {holder.strategy_id!r} and {leg.strategy_id!r} both hold the "
-                f"whole of leg {leg.conid}",
+                f"whole of leg {name_of(leg)}",
                 "Set the quantity that each has of the leg",
             )
 

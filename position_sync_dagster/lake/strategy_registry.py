@@ -15,6 +15,7 @@ import polars as pl
 from polars import DataFrame
 
 from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.leg import (
     ActiveContract,
     Leg,
@@ -457,9 +458,9 @@ def distinct_legs(legs: Iterable[Leg]) -> list[Leg]:
 
 
 def name_of(leg: Leg) -> str:
-    """Return the conid of a leg, or its description."""
+    """Return the contract of a leg as a trader writes it, with its conid, or its description."""
     if isinstance(leg, ActiveContract):
-        return str(leg.conid)
+        return f"{contract_name(leg)} (conid {leg.conid})"
 
     return leg.described
 
@@ -497,7 +498,7 @@ def refuse_two_whole_holders(legs: Iterable[Leg]) -> None:
         account = holder.account or leg.account or "any account"
         raise InvalidLegError(
             f"The strategies {holder.strategy_id!r} and {leg.strategy_id!r} would both hold the "
-            f"whole of leg {leg.conid} in {account}.",
+            f"whole of leg {name_of(leg)} in {account}.",
             remedy="Set the quantity (signed contracts) that each has of the leg.",
         )
 

@@ -206,6 +206,7 @@ class HeaderAnswer(AccountsAnswer, ChangesAnswer):
     """How many active legs that are held have no line, and why; null: each has one."""
     mode: str | None
     """LIVE, PAPER or SIMULATED."""
+    totals: list[TotalSum]
 
 
 class StrategiesAnswer(ApiModel):

@@ -16,6 +16,7 @@ from polars import DataFrame, Expr, Float64, Series, coalesce, col, concat, lit,
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING
+from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, moment
@@ -39,8 +40,9 @@ from position_sync_dagster.money.tables import PROFIT_EXPLAINED
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import time_zone_of
 
+_CONTRACT = ("symbol", "right", "strike", "expiry")
 # A holding has one currency; a fee of it in another one is a row of its own.
-_TERMS = ("symbol", "currency")
+_TERMS = (*_CONTRACT, "currency")
 
 BY_GREEKS = ("delta", "gamma", "vega", "theta")
 # The parts of the profit; together they are the profit.
@@ -62,17 +64,14 @@ NO_CLOSE_BEFORE = "no close before"
 
 # What a profit follows from, of a holding at an end.
 _STATE = (
-    "position", "market_value", "multiplier", "magnifier", "right", "underlying_price",
-    "implied_vol", *BY_GREEKS,
+    "position", "market_value", "multiplier", "magnifier", "underlying_price", "implied_vol",
+    *BY_GREEKS,
 )  # fmt: skip
 
 # Whether a quantity came or went without a movement; null where that is not known.
 IS_MISSING = col.missing.abs() > QUANTITY_ROUNDING
 
 IS_CONVERSION = col.kind == MovementKind.CONVERSION.value
-
-# The contract of a row; null for the money of an account.
-_CONTRACT = col.symbol + " " + col.conid.cast(pl.String)
 
 
 def explain_days(
@@ -273,8 +272,8 @@ def explain_holdings(
         by: What makes a holding, or the part of one that belongs to an owner.
 
     Returns:
-        Rows with these, symbol, currency, profit, the parts, and `why_unknown`: null where the
-        profit is known. Also `missing` (what moved without a movement), `is_split`
+        Rows with these, the terms of the contract, currency, profit, the parts, and `why_unknown`:
+        null where the profit is known. Also `missing` (what moved without a movement), `is_split`
         (whether greeks should say what the change of the price gave to what was held at the
         beginning), and `value_0` (what that was worth). A greek that is not known is null; what it
         would explain is in `repricing`.
@@ -301,8 +300,8 @@ def _joined(rows: DataFrame, more: DataFrame, by: Sequence[str]) -> DataFrame:
     Sources may write a symbol in different ways: the contract is the same.
     """
     rows = rows.join(more, on=[*by, "currency"], how="full", coalesce=True, suffix="_of_more")
-    rows = rows.with_columns(symbol=coalesce("symbol", "symbol_of_more"))
-    return rows.drop("symbol_of_more")
+    terms = {name: coalesce(name, f"{name}_of_more") for name in _CONTRACT}
+    return rows.with_columns(**terms).select(~pl.selectors.ends_with("_of_more"))
 
 
 def _sums_of_movements(moved: DataFrame, by: Sequence[str]) -> DataFrame:
@@ -318,7 +317,7 @@ def _sums_of_movements(moved: DataFrame, by: Sequence[str]) -> DataFrame:
     stated = sum_if_known(coalesce("value", at_price).filter(is_transfer))
 
     return by_holding.agg(
-        col.symbol.drop_nulls().first(),
+        col(_CONTRACT).drop_nulls().first(),
         movements=pl.len(),
         quantity=sum_if_known(col.quantity),
         cash=sum_if_known(col.cash),
@@ -410,7 +409,7 @@ def _with_parts(rows: DataFrame, days: float) -> DataFrame:
     """Split what was held by the greeks, and add the other parts; null where the profit is."""
     is_known = col.earned.is_not_null()
     is_priced = is_known & ~col.is_booked
-    is_share = col.right_0.is_null()
+    is_share = col.right.is_null()
     held = when(is_priced).then(_repriced()).otherwise(0.0)
     is_split = is_priced & ~is_share & (col.position_0 != 0)
     rows = rows.with_columns(held=held, is_split=is_split)
@@ -468,7 +467,7 @@ def _unexplained(is_known: Expr) -> Expr:
 def _fees_elsewhere(moved: DataFrame) -> DataFrame:
     """Return the fees that were charged in another currency than that of the holding."""
     fees = moved.filter(col.fee_currency != col.currency, col.fee != 0)
-    by_holding = fees.group_by(*OWNED, "symbol", currency="fee_currency")
+    by_holding = fees.group_by(*OWNED, *_CONTRACT, currency="fee_currency")
 
     total = sum_if_known(col.fee)
     return by_holding.agg(profit=total, fees=total)
@@ -523,15 +522,16 @@ def by_strategy(rows: DataFrame) -> DataFrame:
     is_whole = col.conid.is_null() | col.profit.is_not_null()
     nothing = when(is_whole & col.is_split.is_null()).then(0.0)
     rows = rows.with_columns(col(MARKET, *PROFIT_PARTS).fill_null(nothing))
-    rows = rows.with_columns(col.is_split.fill_null(value=False))
+    rows = rows.with_columns(col.is_split.fill_null(value=False), contract=_contract_names(rows))
 
     are_known = col.repricing.null_count() == 0
     sum_of_parts = sum_if_known(col(NUMBERS).exclude(BY_GREEKS))
     greeks = {name: when(are_known).then(sum_of_greek(name)) for name in BY_GREEKS}
     is_unknown = col.why_unknown.is_not_null()
-    reasons = _named_reason().filter(is_unknown).sort()
+    with_contract = pl.format("{}: {}", "contract", "why_unknown")
+    reasons = coalesce(with_contract, "why_unknown").filter(is_unknown).sort()
     lacks_greeks = col.is_split & pl.any_horizontal(col(BY_GREEKS).is_null())
-    lacking = _CONTRACT.filter(lacks_greeks).sort()
+    lacking = col.contract.filter(lacks_greeks).sort()
 
     by = ("strategy_id", "account", "currency")
     sums = rows.group_by(by).agg(
@@ -558,10 +558,10 @@ def sum_of_greek(name: str) -> Expr:
     return when(is_carried).then(amount.sum())
 
 
-def _named_reason() -> Expr:
-    """Return why a profit is not known, with the contract if it is that of a holding."""
-    with_contract = pl.format("{}: {}", _CONTRACT, "why_unknown")
-    return coalesce(with_contract, "why_unknown")
+def _contract_names(rows: DataFrame) -> Series:
+    """Return the contract of each row as a trader writes it; null for the money of an account."""
+    names = [leg_name(*terms) or None for terms in rows.select(_CONTRACT).iter_rows()]
+    return Series(names, dtype=pl.String)
 
 
 def is_explained(row: Mapping[str, Any]) -> bool:

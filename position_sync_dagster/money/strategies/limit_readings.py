@@ -12,6 +12,7 @@ from polars import DataFrame, col
 
 from position_sync_dagster.domain.clock import seconds_since
 from position_sync_dagster.domain.exchange_time import exchange_date
+from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import few
 from position_sync_dagster.money.base_currency import in_base, rate_of
 from position_sync_dagster.money.reports.book import Book, is_current
@@ -205,7 +206,9 @@ def _sum(limit: Limit, book: Book, parts: DataFrame) -> Reading:
 
 
 def _named(parts: DataFrame) -> str:
-    return f"conid {few(parts.get_column('conid').unique().sort(), 5)}"
+    contracts = parts.unique("conid").sort("symbol", "expiry", "strike", "conid")
+    terms = contracts.select("symbol", "right", "strike", "expiry")
+    return few([leg_name(*contract) for contract in terms.iter_rows()], 5)
 
 
 def _number(measure: Measure, subject: Split, now: datetime) -> Reading:

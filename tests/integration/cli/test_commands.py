@@ -61,7 +61,8 @@ def lake(lake):
 
 
 def test_a_stock_is_a_leg_without_right_strike_and_expiry(lake):
-    run("strategies", "add", "77", "--strategy", "hedge", "--symbol", "SPY", "--quantity", "100")
+    leg = ["77", "--strategy", "hedge", "--symbol", "SPY", "--quantity", "100"]
+    assert run("strategies", "add", *leg) == "SPY (conid 77) is active in hedge.\n"
     (line,) = [line for line in run("strategies", "list").splitlines() if "hedge" in line]
     assert "None" not in line
     (row,) = json_of("strategies", "list")

@@ -174,7 +174,7 @@ async def test_a_contract_that_cannot_be_shared_leaves_the_leg_with_its_problem(
     registry.sync.settle([(same, 1), (add_active, 1)])
     problems = [leg.problem for leg in await registry.get_unresolved()]
     assert "already" in problems[0]
-    assert "'a' and 'b' would both hold the whole of leg 1" in problems[1]
+    assert "'a' and 'b' would both hold the whole of leg SPY 450C 20Feb26 (conid 1)" in problems[1]
     assert len(await registry.get_all_active()) == 1
 
 

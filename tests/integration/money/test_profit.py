@@ -236,7 +236,7 @@ def test_a_gap_ends_explanation_and_is_never_profit(books):
     books.end_day(last, held=[held(STOCK, 100, 224)])
     (row,) = books.explained(last).to_dicts()
     assert row["profit"] is None
-    assert row["why_unknown"] == "AAPL 10: no close before"
+    assert row["why_unknown"] == "AAPL: no close before"
     books.end_day(MONDAY, held=[held(STOCK, 100, 225)])
     assert books.profit(MONDAY) == {"USD": cents(100)}
 
@@ -254,7 +254,7 @@ def test_a_day_with_values_of_the_day_before_alone_is_not_told_as_profit_of_the_
     books.end_day(MONDAY, held=[held(STOCK, 100, 225)])
     (row,) = books.explained(MONDAY).to_dicts()
     assert row["profit"] is None
-    assert row["why_unknown"] == "AAPL 10: its value at the close before"
+    assert row["why_unknown"] == "AAPL: its value at the close before"
 
     books.end_day(FRIDAY, held=[held(STOCK, 100, 224)])
     assert books.profit(MONDAY) == {"USD": cents(100)}

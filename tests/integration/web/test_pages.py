@@ -900,6 +900,19 @@ def test_no_decision_is_folded_while_there_is_room_and_what_needs_nothing_stands
     assert bottoms[0] <= bottoms[1]
 
 
+def test_a_long_reason_is_one_line_with_its_whole_text_as_a_hint(page):
+    opened(page)
+    long = f"{'a reason of many words, ' * 40}and its end"
+    script = DECIDED.replace("arguments", "[30, 0]").replace("so it is", long)
+    page.driver.execute_script(f"(async () => {{{script}}})()")
+    wait_for("them", lambda: texts(page, "#decisions-table td:first-child")[:1] == ["s0"])
+    assert len(texts(page, "#decisions-table tbody tr")) >= 6
+    line = element(page, "#decisions-table td.reason .line")
+    assert line.get_attribute("title").endswith(long)
+    assert page.driver.execute_script(HIDDEN_BESIDE, "#decisions-table .reason .head") > 0
+    assert page.driver.execute_script(HIDDEN_BESIDE, "#decisions-table .reason") <= 0
+
+
 LAST_DECISION_AND_PANEL = ("#decisions-table tbody tr:last-child", "#decisions")
 BOTTOM = "return document.querySelector(arguments[0]).getBoundingClientRect().bottom"
 LONG = "SPY iron condor of the short month 04Dec 2"
@@ -929,9 +942,25 @@ def test_a_small_price_keeps_its_decimals_and_parts_of_one_are_in_percent(page, 
         f"const done = arguments[0]; (async () => {{{script}}})().then(done)"
     )
     assert shown == ["0.005", "41.20", "0.00", "22.5 %", "0.00"]
+    script = script.replace("format.js", "table.js").replace("price, percent, cents", "money")
+    script = f"{script.partition('return')[0]} return [money(-0.1), money(-0.6)];"
+    shown = page.driver.execute_async_script(
+        f"const done = arguments[0]; (async () => {{{script}}})().then(done)"
+    )
+    assert [cell[:2] for cell in shown] == [["0", ""], ["−1", "down"]]
     page.button("Greeks")
     page.button("Legs")
     wait_for("legs", lambda: "20.0 %" in {cell for row in rows_of(page) for cell in row})
+
+
+def test_each_page_says_in_its_header_which_way_the_book_leans(page):
+    deltas = set()
+    for path in ("/money", "/money/risk", "/money/results"):
+        opened(page, path)
+        labels = texts(page, "#numbers dt")
+        assert "$ delta USD" in labels, path
+        deltas.add(texts(page, "#numbers dd:nth-child(2)")[labels.index("$ delta USD")])
+    assert len(deltas) == 1
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])

@@ -356,6 +356,24 @@ def test_only_the_curve_that_is_drawn_is_computed(page):
 def test_legs_are_listed_by_expiry_and_strike(page):
     show(page, "?strategy=condor")
     [legs] = [text for text in texts(page, "#payoffs dl div") if text.startswith("legs")]
+    assert [leg.split()[0] for leg in legs.removeprefix("legs").split(", ")][:2] == ["+1", "−1"]
     assert [leg.split()[2] for leg in legs.removeprefix("legs").split(", ")] == [
         "550P", "570P", "630C", "650C",
     ]  # fmt: skip
+
+
+EXPIRING = """
+const {drawAssignments} = await import('/money/app/assignments_panel.js');
+const row = n => ({expires_at: '2026-12-04T16:00', strategy_id: `s${n}`, leg: 'SPY 600P 04Dec26',
+  position: -1, units: 100, cash: -60000});
+const expiries = Array.from({length: 300}, (_, n) => row(n));
+drawAssignments({expiries, early_assignments: [], not_judged: [], undated: []}, 7, () => true);
+const rows = [...document.querySelectorAll('#ending tbody tr')];
+return [rows.length, rows.at(-1).innerText.trim()];
+"""
+
+
+def test_what_expires_of_a_large_book_shows_its_beginning_and_opens_the_others(page):
+    show(page, "?strategy=condor")
+    script = f"const done = arguments[0]; (async () => {{{EXPIRING}}})().then(done)"
+    assert page.driver.execute_async_script(script) == [41, "… and 260 more"]

@@ -2,8 +2,9 @@
 
 import { byId, show } from "./elements.js";
 import { cents, rounded, whole } from "./format.js";
-import { fill, money } from "./table.js";
+import { fill, money, openedLines } from "./table.js";
 
+const MOST = 40; // lines of each table, until somebody asks for more
 const EXPIRING = ["New York", "strategy", "leg", "qty", "units", "cash", "notes"];
 const EARLY = ["strategy", "leg", "qty", "above exercise", "ex-date"];
 const MARKS = { is_uncovered: "uncovered", is_pinned: "pinned", is_cash_settled: "settled in cash", is_in_the_morning: "in the morning" };
@@ -11,9 +12,10 @@ const MARKS = { is_uncovered: "uncovered", is_pinned: "pinned", is_cash_settled:
 export function drawAssignments(answer, days, isChosen) {
   const ending = answer.expiries.filter(isChosen);
   const early = answer.early_assignments.filter(isChosen);
-  fill(byId("ending"), EXPIRING, ending.map(endingLine), `Nothing expires within ${days} days.`);
+  const redraw = () => drawAssignments(answer, days, isChosen);
+  fill(byId("ending"), EXPIRING, openedLines("ending", ending, MOST, endingLine, EXPIRING.length, redraw), `Nothing expires within ${days} days.`);
   show(byId("early-title"), early.length ? "May be assigned early:" : "");
-  fill(byId("early"), EARLY, early.map(earlyLine), "No short option is likely to be assigned early.");
+  fill(byId("early"), EARLY, openedLines("early", early, MOST, earlyLine, EARLY.length, redraw), "No short option is likely to be assigned early.");
 
   const unknown = [...answer.not_judged, ...answer.undated].filter(isChosen);
   fill(byId("not-judged"), unknown.length ? ["strategy", "leg", "not judged"] : [], unknown.map((row) => ({ cells: [row.strategy_id, row.leg, [row.reason, "text"]] })));

@@ -35,7 +35,7 @@ export function drawChanges() {
   const kind = byId("kind").value;
   const chosen = figures.changes.filter((change) => kind === "all" || change.kind === kind);
   const lines = openedLines("changes", chosen, MOST, line, 3, drawChanges);
-  fill(byId("changes-table"), [], lines, "Nothing of this kind has happened today.");
+  fill(byId("changes-table"), [], lines, "Nothing of this kind has happened on this day.");
 
   const count = figures.changes.filter(isNew).length;
   show(byId("looked"), count ? `${count} new since I looked (${clock(lookedAt).slice(0, 5)})` : "");

@@ -168,7 +168,7 @@ function evenPlaces(count, most) {
 function optionsOf(chart) {
   const { described, canvas } = chart;
   const { x, lines, height } = described;
-  const ofDays = { ...axis(x.label, null, AXIS_HEIGHT), incrs: STEPS_OF_DAYS };
+  const ofDays = { ...axis(x.label, x.axis, AXIS_HEIGHT), incrs: STEPS_OF_DAYS, space: 76 };
   const ofNumbers = axis(x.label, (value) => x.axis?.(value) ?? x.format(value), AXIS_HEIGHT);
   return {
     width: canvas.clientWidth || 300,

@@ -1,6 +1,6 @@
 // What needs a decision, what is urgent first: the reason, and the next step. Then what expires by itself.
 
-import { NARROW, byId, element } from "./elements.js";
+import { NARROW, byId, element, writeName } from "./elements.js";
 import { figures } from "./figures.js";
 import { local, whole } from "./format.js";
 import { only } from "./holdings_panel.js";
@@ -9,6 +9,7 @@ import { openedLines, fill } from "./table.js";
 const HEADINGS = ["what", "at stake", "why", "next step"];
 const WIDE = matchMedia("(min-width: 1300px)"); // where the panel has a height of its own
 const MOST_CALM = 3;
+const TAIL = 24; // characters of the end of a reason
 const MORE_PX = 30; // the line that opens the others
 let fitting = { key: "", count: 0 };
 
@@ -56,12 +57,19 @@ function lineOf(decision) {
 
 function cellsOf({ name, at_stake: atStake, currency }, text) {
   const hint = `what these legs lose if prices move 5 % to their worse side, ${currency ?? ""}`;
-  return [name, [whole(atStake), "", hint], [local(text), "text reason"]];
+  return [name, [whole(atStake), "", hint], lineCell(local(text), "text reason")];
+}
+
+// A text of one line, which is cut in its middle where there is no room for it.
+function lineCell(text, style) {
+  const line = element("span", "", { class: "line" });
+  writeName(line, text, TAIL);
+  return { key: text, class: style, nodes: () => [line] };
 }
 
 // A strategy can be closed or rolled on the risk page, which shows the book before and after.
 function stepOf({ strategy, step }) {
-  const text = () => `${step[0].toUpperCase()}${step.slice(1)}`;
+  const text = `${step[0].toUpperCase()}${step.slice(1)}`;
   const href = `/money/risk?${new URLSearchParams({ strategy })}`;
-  return { key: `${strategy} ${step}`, class: "step", nodes: () => [strategy ? element("a", text(), { href }) : text()] };
+  return { key: `${strategy} ${step}`, class: "step", nodes: () => [strategy ? element("a", text, { href, title: text }) : element("span", text, { title: text })] };
 }

@@ -27,9 +27,9 @@ export function write(node, text) {
 // A name without room is cut in its middle: what tells it from others often stands at its end.
 const TAIL = 8;
 const SHORT = 12; // characters that have room everywhere
-export function writeName(node, text) {
+export function writeName(node, text, tail = TAIL) {
   if (node.textContent === text) return;
-  const at = text.length > SHORT ? text.length - TAIL : 0;
+  const at = text.length > SHORT ? Math.max(0, text.length - tail) : 0;
   node.replaceChildren(...(at ? [element("span", text.slice(0, at), { class: "head" }), text.slice(at)] : [text]));
   set(node, "title", at ? text : "");
 }

@@ -139,9 +139,9 @@ function stateNumbers(blind) {
   ];
 }
 
-// Which way the book leans, and what a day brings it; on pages without a feed there is none.
+// Which way the book leans, and what a day brings it.
 function leanNumbers() {
-  const totals = (figures.totals ?? []).filter((sums) => !sums.account);
+  const totals = figures.totals.filter((sums) => !sums.account);
   return totals.map((sums) => {
     const [delta, , hint] = sumOf(sums, "dollar_delta");
     const note = ["theta", "vega"].map((name) => `${name} ${sumOf(sums, name)[0]}`).join(", ");

@@ -70,6 +70,7 @@ function chooseDay(day) {
   if (!day || end >= now()) choose(null);
   else {
     chosen = end;
+    say(`${day} …`);
     load(end, "&curves=true");
   }
 }

@@ -2,7 +2,7 @@
 
 import { Charts } from "./chart.js";
 import { byId, element, facts, fit, write } from "./elements.js";
-import { isUnknown, percent, rounded, sign, whole } from "./format.js";
+import { isUnknown, local, percent, rounded, sign, whole } from "./format.js";
 import { SOON_DAYS } from "./columns.js";
 import { quoted, showCommand } from "./commands.js";
 
@@ -127,7 +127,7 @@ function between(places, values, place) {
 // --- The facts -------------------------------------------------------------------------------------
 
 function factsOf(curve) {
-  const legs = ["legs", curve.legs.length > 6 ? `${curve.legs.length}` : curve.legs.join(", "), "wrap"];
+  const legs = ["legs", curve.legs.length > 6 ? `${curve.legs.length}` : local(curve.legs.join(", ")), "wrap"];
   return [
     expiryFact(curve),
     ["break-even", evensText(curve.break_evens)],

@@ -7,6 +7,7 @@ import { choice, ofCurrency } from "./results_choice.js";
 let chart = null;
 
 const secondsOf = (day) => Date.parse(`${day}T12:00Z`) / 1000;
+const localDayOf = (seconds) => new Date(1000 * seconds).toLocaleDateString("sv-SE"); // its marks are at midnight here
 const dayOf = (seconds) => new Date(1000 * seconds).toISOString().slice(0, 10);
 
 export function drawRealised(answer) {
@@ -18,7 +19,7 @@ export function drawRealised(answer) {
   chart ??= new Chart(byId("realised-chart"));
   chart.draw({
     name: "Realised profit",
-    x: { label: "day", values: days.map(({ day }) => secondsOf(day)), format: dayOf, isTime: true },
+    x: { label: "day", values: days.map(({ day }) => secondsOf(day)), format: dayOf, axis: localDayOf, isTime: true },
     unit: `realised, ${choice.currency ?? ""}`,
     lines: [
       { label: "realised since the first day", values: days.map((day) => day.total), look: "strong", isStepped: true },

@@ -19,7 +19,7 @@ export const knownFor = (known, of) => (known > 0 ? `known for ${known} of ${of}
 
 export function money(value, unknown, of, textOf = whole) {
   const [text, , hint] = plainMoney(value, unknown, of, textOf);
-  return [text, sign(value), hint];
+  return [text, /[1-9]/.test(text) ? sign(value) : "", hint]; // what is shown as nothing is no loss
 }
 
 export const moneyInCents = (value, unknown, of) => money(value, unknown, of, cents);

@@ -85,7 +85,7 @@ def test_a_day_is_explained_by_a_run_and_what_no_trade_explains_fails_the_check(
     lake.updates.sync.append([replace(later, timestamp=CLOSE - timedelta(minutes=1), **bought)])
     assert filled()
     failed = checked(profits_are_explained, lake)
-    assert "SPY 911" in (failed.description or "")
+    assert "SPY 600C" in (failed.description or "")
 
 
 def test_a_day_without_a_source_keeps_no_other_day_of_its_run_back(world, lake, folder):

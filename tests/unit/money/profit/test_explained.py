@@ -27,6 +27,7 @@ def held(conid: int, position: float, price: float, **values: Any) -> dict[str, 
         "account": "A", "conid": conid, "symbol": "SPY", "currency": "USD", "multiplier": 100.0,
         "magnifier": 1.0, "underlying_price": 600.0, "implied_vol": 0.2, "delta": 0.5,
         "gamma": 0.01, "vega": 1.0, "theta": -0.2, "position": position, "right": "CALL",
+        "strike": 600.0 + conid, "expiry": date(2026, 3, 20),
     }  # fmt: skip
     row = usual | values
     return {"market_value": position * price * row["multiplier"]} | row
@@ -35,7 +36,7 @@ def held(conid: int, position: float, price: float, **values: Any) -> dict[str, 
 SHARE: dict[str, Any] = dict.fromkeys(
     ("underlying_price", "implied_vol", "delta", "gamma", "vega", "theta")
 )
-SHARE |= {"multiplier": 1.0, "right": None}
+SHARE |= {"multiplier": 1.0, "right": None, "strike": None, "expiry": None}
 
 
 def moved(conid: int, by: float, price: float, **values: Any) -> dict[str, Any]:
@@ -145,7 +146,7 @@ def test_the_greeks_of_a_day_are_null_where_most_options_have_none(without, delt
     assert None not in (row["profit"], row["trades"], row["fees"])
     assert row["market"] == row["profit"] - row["trades"] - row["fees"]
     assert (row["greeks_unknown"] is None) == (delta is not None)
-    assert "SPY 2" in (row["greeks_unknown"] or "SPY 2")
+    assert "SPY 602C 20Mar26" in (row["greeks_unknown"] or "SPY 602C 20Mar26")
 
 
 @pytest.mark.parametrize(
@@ -187,7 +188,7 @@ def test_a_quantity_without_a_movement_is_unexplained_and_named() -> None:
     profits = explained([held(1, 1.0, 12.0)], [held(1, 3.0, 12.0)], [])
     rows = by_strategy(of_strategies(profits, "s"))
     assert rows.get_column("unexplained").to_list() == pytest.approx([2400.0])
-    assert rows.get_column("why_unknown").to_list() == ["SPY 1: what moved 2.0"]
+    assert rows.get_column("why_unknown").to_list() == ["SPY 601C 20Mar26: what moved 2.0"]
     assert rows.get_column("profit").to_list() == [None]
     assert not is_explained(rows.row(0, named=True))
 

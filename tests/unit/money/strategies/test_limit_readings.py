@@ -143,13 +143,13 @@ def test_a_sum_without_one_of_its_parts_is_unknown(measure, missing) -> None:
     state, number, text = in_usd(measure, read_book, value=-1e9)
     assert state == UNKNOWN
     assert number is None
-    assert "conid 2" in text
+    assert "SPY 450P 20Mar26" in text
 
 
 DOUBTS = {
     "gateway": (book(LEGS, ROWS, live_since={}), f"the gateway of {LOGIN} is not connected"),
-    "late": (book(LEGS, ROWS, {2: 361.0}), "not confirmed lately: conid 2"),
-    "never": (book(LEGS, ROWS, {2: None}), "not confirmed lately: conid 2"),
+    "late": (book(LEGS, ROWS, {2: 361.0}), "not confirmed lately: SPY 450P 20Mar26"),
+    "never": (book(LEGS, ROWS, {2: None}), "not confirmed lately: SPY 450P 20Mar26"),
     "contract": (book(LEGS, ROWS, unresolved=frozenset({"a"})), "the contract of a leg"),
     "legs": (book([], ROWS), "the strategy has no active leg"),
 }

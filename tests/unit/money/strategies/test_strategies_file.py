@@ -110,7 +110,11 @@ MISTAKES = [
     (leg(since="soon"), "line 9, column 16", "'soon' is no day"),
     ("strategies:\n  - {strategy_id: a, since: soon, legs: []}\n", "column 29", "no day"),
     (leg(strikes="1"), "line 9, column 9", "'strikes' is not known"),
-    (leg() + leg()[12:], "line 11, column 9", "has the leg 1 already, in line 4"),
+    (
+        leg() + leg()[12:],
+        "line 11, column 9",
+        "leg SPY 450C 20Feb26 (conid 1) already, in line 4",
+    ),
     (leg() + leg()[12:].replace("id: a", "id: b"), "column 9", "both hold the whole"),
     ("strategies:\n- {rule: a, match: 5}\n", "line 2, column 20", "fields are expected"),
     ("strategies:\n- {rule: a, match: {days: 9-0}}\n", "line 2, column 27", "no span of days"),
