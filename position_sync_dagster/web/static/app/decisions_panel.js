@@ -21,7 +21,7 @@ export function drawDecisions() {
 
   const calm = (decisions ?? []).filter(({ step }) => !step);
   byId("calm").hidden = !calm.length;
-  const calmLine = (decision) => ({ ...lineOf(decision), cells: cellsOf(decision, decision.reason) });
+  const calmLine = (decision) => ({ act: actOf(decision), cells: cellsOf(decision, decision.reason) });
   fill(byId("calm-table"), [], openedLines("calm", calm, MOST_CALM, calmLine, 3, drawDecisions));
 }
 
@@ -47,13 +47,15 @@ function mostShown(needed) {
 }
 
 function lineOf(decision) {
-  const { strategy, name, kind, reason, step, is_urgent: isUrgent } = decision;
+  const { kind, reason, is_urgent: isUrgent } = decision;
   return {
-    kind: isUrgent ? "hurts" : step ? "soon" : "",
-    act: strategy ? () => only("strategy", strategy) : () => only("account", name),
+    kind: isUrgent ? "hurts" : "soon",
+    act: actOf(decision),
     cells: [...cellsOf(decision, `${kind}: ${reason}`), stepOf(decision)],
   };
 }
+
+const actOf = ({ strategy, name }) => (strategy ? () => only("strategy", strategy) : () => only("account", name));
 
 function cellsOf({ name, at_stake: atStake, currency }, text) {
   const hint = `what these legs lose if prices move 5 % to their worse side, ${currency ?? ""}`;
