@@ -29,9 +29,12 @@ from position_sync_dagster.money.reports.alerts import AlertCursor
 from position_sync_dagster.money.reports.decisions import Kind, decisions
 from position_sync_dagster.money.reports.figures import read_figures
 from position_sync_dagster.settings import load_settings
+from position_sync_dagster.web.served_figures import PageFigures
 from tests.integration.defs.conftest import ACCOUNT
+from tests.support.browser import MISSING, is_installed, open_page
+from tests.support.demo_program import wait_for
 from tests.support.executions import executed
-from tests.support.receiver import PASSWORD
+from tests.support.receiver import PASSWORD, serving_pages
 
 Tick = Callable[..., dg.SensorResult | dg.SkipReason]
 
@@ -251,6 +254,23 @@ def test_half_of_the_greatest_profit_of_a_kind_is_told_when_it_is_reached_and_le
         Kind.TARGET, "take the profit, or set another target",
     )  # fmt: skip
     assert worth(-150.0) == ["Passes again: strategy_exposure: limit_strategy_income_reached_max"]
+
+
+@pytest.mark.skipif(not is_installed(), reason=MISSING)
+def test_a_target_that_is_reached_needs_a_decision_on_the_page_until_it_is_left(
+    publish, file, lake, world
+):
+    file.write_text(OF_KIND)
+    world.derive(active_strategies)
+    CloseExplainer(lake).explain([executed(PUT, -1.0, 2.0, world.ago(60.0), account=ACCOUNT)])
+    publish(0.0, position=-1.0, market_value=-80.0)
+
+    with serving_pages(PageFigures(load_settings())) as port, open_page(port) as page:
+        page.open("/money")
+        page.wait_for_text("59.5 %", "Take the profit, or set another target")
+        publish(0.0, position=-1.0, market_value=-150.0)
+        wait_for("it is left", lambda: "Take the profit" not in page.text())
+        page.wait_for_text("24.5 %")
 
 
 def test_limits_and_logins_that_are_not_chosen_are_not_told(publish, file, receiver):
