@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.instrument import RIGHTS
 from position_sync_dagster.domain.leg import Leg
 from position_sync_dagster.gateway.wire import Heard, Listener, vocabulary
 from position_sync_dagster.lake.given_leg import make_leg
@@ -24,7 +25,6 @@ from position_sync_dagster.sync.stream.streamer import stream
 
 STRATEGY = "rehearsal"
 
-_RIGHTS = {"C": "CALL", "P": "PUT"}
 _OPTIONS = ("OPT", "FOP")
 
 
@@ -117,7 +117,7 @@ def legs_to_stream(held: Iterable[Sequence[str]], most: int) -> Collection[Leg]:
             symbol=row[4],
             expiry=row[6] or None,
             strike=float(row[7] or 0) or None,
-            right=_RIGHTS.get(row[8]),
+            right=RIGHTS.get(row[8]),
             strategy_id=STRATEGY,
             added_at=utc_now(),
         )
