@@ -124,10 +124,12 @@ class CampaignBook:
             reasons["opened"] = "it was held before all movements"
         if risk == 0 and not is_open:
             reasons["return_on_risk"] = "nothing was at risk"
-        reached = None
-        if not is_open:
+        of_closed = {}
+        if not is_open:  # the book values what an open one has left, and says how far it is
             opened = as_opened(campaign, contracts, currency)
-            reached, reasons["profit_reached"] = part_reached(money.profit, opened)
+            of_closed["profit_reached"], reasons["profit_reached"] = part_reached(
+                money.profit, opened
+            )
 
         symbols = {part.movement.symbol or "?" for part in campaign.parts}
         names = [contracts[conid].name for conid in campaign.conids]
@@ -150,9 +152,9 @@ class CampaignBook:
             "premium_paid": money.paid,
             "capital_at_risk": risk,
             "cost_per_share": cost,
-            "profit_reached": reached,
             "profit_unknown": money.unknown,
             "why_unknown": "; ".join(unknown) or None,
+            **of_closed,
         }
 
     def _row(self, campaign: TradedCampaign, currency: str | None) -> ClosedCampaign:

@@ -85,7 +85,6 @@ def read_open_campaigns(
     for campaign in campaigns:
         for currency in campaign.currencies:
             columns = book.columns_of(campaign, currency, is_open=True)
-            del columns["profit_reached"]  # of what is left too, which the book values
             row = OpenCampaign(brought=columns.pop("profit"), **columns)
             entered.append((row, entry_legs(campaign, currency)))
     return read_entries(lake, entered)
