@@ -119,7 +119,7 @@ async def test_a_line_is_tried_for_each_exchange_held_and_a_refused_one_says_wha
         for place in ("(STK, SMART)", "(OPT, SMART)", "(FUT, CME)", "(FOP, CME)"):
             assert any(place in one.text for one in findings)
         assert sim.stats()["peak_lines"] == 1
-        assert sim.stats()["lines_in_use"] == 0
+        await eventually(lambda: sim.stats()["lines_in_use"] == 0)
 
 
 @asynccontextmanager

@@ -347,7 +347,7 @@ async def test_a_stream_of_an_older_release_gives_its_login_up_when_a_newer_one_
             await asyncio.wait_for(service.task, DEADLINE_S)
 
         assert newer.version() == migrated
-        assert sim.stats()["lines_in_use"] == 0
+        await eventually(lambda: sim.stats()["lines_in_use"] == 0)
     assert service.session.state is SessionState.ENDED
 
 

@@ -227,7 +227,7 @@ async def test_a_clock_that_was_set_back_ends_the_stream_and_the_next_one_begins
         with pytest.raises(ClockSetBackError, match="was set back by 36"):
             await stream
         assert before.state is SessionState.ENDED
-        assert sim.stats()["lines_in_use"] == 0
+        await eventually(lambda: sim.stats()["lines_in_use"] == 0)
 
         await after.start()
         await eventually(lambda: after.routes.get((A, PUT)) is LegState.STREAMED)
