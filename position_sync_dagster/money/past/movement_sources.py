@@ -83,14 +83,19 @@ class Terms:
 
 
 def completed(movement: Movement, terms: Terms) -> Movement:
-    """Return a movement with the multiplier of its contract, and the cash that follows from it."""
+    """Return a movement with the multiplier of its contract, and the cash that follows from it.
+
+    What a transfer brings in kind is worth what its price says, where no value is stated.
+    """
     multiplier = movement.multiplier
     if multiplier is None and movement.conid is not None:
         multiplier = terms.multiplier_of(movement.conid, movement.sec_type)
 
-    cash = movement.cash
-    if cash is None and movement.kind is not MovementKind.TRANSFER:
-        cash = _cash_of_trade(movement, multiplier)
+    at_price = _cash_of_trade(movement, multiplier)
+    if movement.kind is MovementKind.TRANSFER:
+        value = times(at_price, -1.0) if movement.value is None else movement.value
+        return replace(movement, multiplier=multiplier, value=value)
+    cash = at_price if movement.cash is None else movement.cash
     return replace(movement, multiplier=multiplier, cash=cash)
 
 

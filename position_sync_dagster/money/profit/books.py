@@ -26,6 +26,7 @@ from position_sync_dagster.money.past.movements import (
     known_sum,
     times,
 )
+from position_sync_dagster.money.profit.moved_between import with_values_in_kind
 from position_sync_dagster.money.tables import BOOKS, PROFIT_EXPLAINED
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import session_before
@@ -307,20 +308,12 @@ def _in_base(rows: DataFrame, name: str, rates: Mapping[str, float]) -> float:
 def _moved_by_owner(moved: Moved, rates: Mapping[str, float]) -> float | None:
     """Return what the owner brought, in cash and in kind, less what was taken; None: not known."""
     by_owner = moved.movements.filter(col.kind.is_in(_OWN))
-    amounts = pl.concat([by_owner.select("currency", value="cash"), _transfers_in_kind(moved)])
+    transfers = moved.movements.filter(kind=MovementKind.TRANSFER.value)
+    in_kind = with_values_in_kind(transfers, moved.held_before, moved.held)
+    columns = ("currency", "value")
+    amounts = pl.concat([by_owner.select("currency", value="cash"), in_kind.select(columns)])
     with_rates = ((value, rates.get(currency)) for currency, value in amounts.iter_rows())
     return known_sum(None if rate is None else times(value, rate) for value, rate in with_rates)
-
-
-def _transfers_in_kind(moved: Moved) -> DataFrame:
-    """Return what the owner moved in kind: `currency` and `value`, null if unknown."""
-    mark = col.market_value / col.position
-    at_price = col.quantity * col.price * col.multiplier
-    marks = moved.held.filter(col.position != 0).select("conid", mark=mark)
-    transfers = moved.movements.filter(kind=MovementKind.TRANSFER.value)
-    transfers = transfers.join(marks, on="conid", how="left")
-    value = pl.coalesce("value", at_price, col.quantity * col.mark)
-    return transfers.select("currency", value=value)
 
 
 def is_closed(row: Mapping[str, Any]) -> bool:

@@ -69,6 +69,7 @@ def movements_between(
     included = _included(included, start, trading_day.before, trading_day.since, "start")
     included = _included(included, end, trading_day.day, trading_day.closed, "end")
     moved = included.filter(col.before_end & ~col.before_start)
+    moved = with_values_in_kind(moved, start, end)
 
     # What is not followed, and one currency for another, is in no profit; their fees are.
     conversions = movements.filter(kind=MovementKind.CONVERSION)
@@ -83,6 +84,25 @@ def movements_between(
     )
     moved = concat([moved.select(movements.columns), fees_alone])
     return MovedBetween(moved, included, followed)
+
+
+def with_values_in_kind(movements: DataFrame, start: DataFrame, end: DataFrame) -> DataFrame:
+    """Return movements of holdings where a transfer has a value; one without counts at the mark.
+
+    The mark is that of the close, or where nothing is left, that of the close before.
+
+    Args:
+        movements: Rows of `movements`.
+        start: The holdings at the close before.
+        end: Those at the close.
+    """
+    is_held = (col.position != 0) & col.market_value.is_not_null()
+    columns = (*KEY, (col.market_value / col.position).alias("mark"))
+    held = concat([rows.filter(is_held).select(columns) for rows in (end, start)])
+    marks = held.unique(KEY, keep="first", maintain_order=True)
+    marked = movements.join(marks, on=KEY, how="left", maintain_order="left")
+    at_mark = when(kind=MovementKind.TRANSFER).then(col.quantity * col.mark)
+    return marked.with_columns(value=coalesce("value", at_mark)).drop("mark")
 
 
 def _of_contracts(movements: DataFrame) -> DataFrame:

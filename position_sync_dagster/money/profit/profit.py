@@ -311,11 +311,7 @@ def _sums_of_movements(moved: DataFrame, by: Sequence[str]) -> DataFrame:
     is_trade = col.kind == MovementKind.TRADE
     units_traded = (-col.cash / col.quantity).filter(is_trade & (col.quantity != 0))
 
-    at_price = col.quantity * col.price * col.multiplier
     is_transfer = col.kind == MovementKind.TRANSFER
-    # Null where one of them has no value: then each counts at its mark.
-    stated = sum_if_known(coalesce("value", at_price).filter(is_transfer))
-
     return by_holding.agg(
         col(_CONTRACT).drop_nulls().first(),
         movements=pl.len(),
@@ -324,9 +320,7 @@ def _sums_of_movements(moved: DataFrame, by: Sequence[str]) -> DataFrame:
         fees=sum_if_known(_fee_in_currency()),
         is_booked=(~is_trade).any(),
         last_unit=units_traded.last(),
-        transferred=col.quantity.filter(is_transfer).sum(),
-        transferred_value=stated,
-        transfers=is_transfer.sum(),
+        brought=sum_if_known(col.value.filter(is_transfer)),
     )
 
 
@@ -343,7 +337,7 @@ def _with_movements(both_ends: DataFrame, movements: DataFrame, by: Sequence[str
 
     # What has no row was not held, and what has no movement was not moved.
     rows = rows.with_columns(col("position_0", "position_1").fill_null(0.0))
-    moved = col("quantity", "cash", "fees")
+    moved = col("quantity", "cash", "fees", "brought")
     is_moved = col.movements.is_not_null()
     rows = rows.with_columns(when(is_moved).then(moved).otherwise(0.0))
     return rows.with_columns(col.is_booked.fill_null(value=False))
@@ -354,8 +348,7 @@ def _with_values(rows: DataFrame) -> DataFrame:
     unit_at_end = coalesce(_unit("_1"), "last_unit")
     rows = rows.with_columns(value_0=_value_at("_0"), value_1=_value_at("_1"))
     rows = rows.with_columns(unit_0=_unit("_0"), unit_1=unit_at_end)
-    rows = rows.with_columns(missing=col.position_1 - col.position_0 - col.quantity)
-    return rows.with_columns(brought=_brought())
+    return rows.with_columns(missing=col.position_1 - col.position_0 - col.quantity)
 
 
 def _value_at(end: str) -> Expr:
@@ -369,14 +362,6 @@ def _unit(end: str) -> Expr:
     value = col(f"market_value{end}")
     position = col(f"position{end}")
     return when(position != 0).then(value / position)
-
-
-def _brought() -> Expr:
-    """Return what transfers brought in kind, as stated or at the mark."""
-    mark = coalesce(_unit("_1"), "unit_0")
-    has_transfers = col.transfers > 0  # null without a movement
-    stated_or_marked = coalesce("transferred_value", col.transferred * mark)
-    return when(has_transfers).then(stated_or_marked).otherwise(0.0)
 
 
 def _with_profit(rows: DataFrame) -> DataFrame:

@@ -192,6 +192,26 @@ def test_what_goes_out_in_a_section_without_signs_is_what_was_held(books, size, 
     assert (moved.quantity, moved.value) == (-size, -size * 222)
 
 
+@pytest.mark.parametrize(
+    ("price", "value", "campaign"),
+    [("221", -42 * 221, 42 * 221), ("0", -42 * 220, None)],
+    ids=["at its price", "at the mark of the close before"],
+)
+def test_what_goes_out_without_a_stated_value_has_one_value_in_profit_books_and_campaign(
+    books, price, value, campaign
+):
+    cash = {"USD": 1.0}
+    before = Booked(held=[held(STOCK, 42, 220)], worth=worth(42 * 220 + 1), balances=cash)
+    books.state(THURSDAY, before)
+    out = STOCK | _OUT | {"quantity": "-42", "transferPrice": price}
+    gone = Booked(transfers=[element("Transfer", out)], worth=worth(1), balances=cash)
+    books.state(FRIDAY, gone)
+    row = closed_books(books)
+    assert (row["owner"], row["difference"]) == (cents(value), cents(0))
+    assert books.profit(FRIDAY) == {"USD": cents(-value - 42 * 220)}
+    assert [part.cash for part in CampaignBook(books.lake).parts[1:]] == [campaign]
+
+
 def test_what_goes_out_and_was_never_seen_is_not_known(books):
     books.end_day(FRIDAY, transfers=[element("Transfer", STOCK | _OUT)])
     [moved] = books.lake.movements.records()
