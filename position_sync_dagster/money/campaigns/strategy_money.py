@@ -167,10 +167,11 @@ def money_of_strategies(
     movements_of = grouped(attrgetter("conid"), (part.movement for part in parts))
     campaigns = last_campaigns(parts)
     money: dict[tuple[str, str | None], StrategyMoney] = {}
-    for strategy, owned in grouped(attrgetter("owner"), parts).items():
-        if strategy == UNATTRIBUTED:
-            continue
-
+    parts_of = grouped(attrgetter("owner"), parts)
+    parts_of.pop(UNATTRIBUTED, None)
+    for gone in remembered.keys() - parts_of.keys():
+        remembered.pop(gone, None)
+    for strategy, owned in parts_of.items():
         campaign = campaigns.get(strategy)
         conids = campaign.conids if campaign else ()
         of_contracts = {conid: (movements_of[conid], details.get(conid)) for conid in conids}

@@ -6,11 +6,10 @@ ended. The keys of what was told stay with the messages that wait, so that both 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime, timedelta
 from operator import attrgetter
 
 from position_sync_dagster.domain.clock import elapsed
-from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.leg import UNATTRIBUTED, few
 from position_sync_dagster.lake.schema import part_named
@@ -30,7 +29,7 @@ from position_sync_dagster.money.reports.changes import (
 from position_sync_dagster.money.reports.columns import percent, readable
 from position_sync_dagster.money.strategies.messages import Happened, Wanted
 from position_sync_dagster.money.tables import CLOSED_CAMPAIGNS
-from position_sync_dagster.sync.exchange_days import day_began, day_of
+from position_sync_dagster.sync.exchange_days import closing_times, day_began, day_of
 
 # How far back happenings are looked for: the statement of a Friday may come on Tuesday.
 WINDOW = timedelta(days=5)
@@ -122,7 +121,9 @@ def read_happenings(lake: MoneyLake, calendar: str, since: datetime) -> list[Hap
         for change in changes_of(day)
         if change.happened is not None
     ]
-    happenings += map(_of_campaign, read_campaigns(lake, day_of(calendar, since)))
+    campaigns = read_campaigns(lake, day_of(calendar, since))
+    closes = closing_times(calendar, {campaign.closed for campaign in campaigns})
+    happenings += [_of_campaign(campaign, closes[campaign.closed]) for campaign in campaigns]
     return sorted(happenings, key=attrgetter("at", "key"))[-MOST_LOOKED_AT:]
 
 
@@ -141,13 +142,14 @@ def _of_change(change: DayChange, what: Happened, day: Day) -> Happening:
     )
 
 
-def _of_campaign(campaign: ClosedCampaign) -> Happening:
+def _of_campaign(campaign: ClosedCampaign, at: datetime) -> Happening:
+    """Return the end of a campaign: nothing was left at the close of its last day."""
     profit = f"profit {readable(campaign.profit)} {campaign.currency}"
     reached = f"{percent(campaign.profit_reached)} of the greatest"
     names = () if campaign.strategy_id == UNATTRIBUTED else (campaign.strategy_id,)
     return Happening(
         key=_key(campaign.campaign_id, campaign.currency),
-        at=datetime.combine(campaign.closed, time(16), NEW_YORK).astimezone(UTC),
+        at=at,
         what=Happened.CLOSED,
         strategies=names,
         text=f"{campaign.contracts}: {campaign.ended}, {profit}, {reached}",

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 import dagster as dg
 import pytest
@@ -21,7 +21,9 @@ from position_sync_dagster.money.past.closes import Cause
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from position_sync_dagster.money.reports import alerts
 from position_sync_dagster.money.reports.alerts import AlertCursor
+from position_sync_dagster.money.reports.happenings import read_happenings
 from position_sync_dagster.money.tables import CLOSED_CAMPAIGNS
+from position_sync_dagster.sync.exchange_days import session_before
 from tests.support.executions import executed
 from tests.support.legs import leg
 from tests.unit.money.campaigns.test_campaign_days import CAMPAIGN
@@ -69,11 +71,11 @@ def roll(lake: MoneyLake) -> None:
     fill(lake, 6, -2.0, 3.5, 72)
 
 
-def close(lake: MoneyLake) -> None:
-    """Store a campaign that is over."""
-    today = AT.date()
+def close(lake: MoneyLake, day: date | None = None) -> None:
+    """Store a campaign that is over, since a day or the last trading day."""
+    day = day or session_before("XNYS", AT.date() + timedelta(days=1))
     over = replace(
-        CAMPAIGN, strategy_id="wheel", opened=today, closed=today, ended=CampaignEnd.EXPIRED,
+        CAMPAIGN, strategy_id="wheel", opened=day, closed=day, ended=CampaignEnd.EXPIRED,
         profit=397.0, profit_reached=0.794,
     )  # fmt: skip
     table = lake.derived_table(CLOSED_CAMPAIGNS)
@@ -127,6 +129,18 @@ class Ticks:
             self.kill()
         else:
             self.stored = result.cursor
+
+
+@pytest.mark.parametrize(
+    ("calendar", "day", "hour_utc"),
+    [("XNYS", date(2026, 11, 27), 18), ("XNYS", date(2026, 11, 25), 21),
+     ("XLON", date(2026, 11, 25), 16)],
+    ids=["a half day", "a usual day", "London"],
+)  # fmt: skip
+def test_a_campaign_is_over_at_the_close_of_its_session(calendar, day, hour_utc, lake):
+    close(lake, day)
+    [told] = read_happenings(lake, calendar, datetime.combine(day, time(12), UTC))
+    assert told.at.replace(minute=0) == datetime.combine(day, time(hour_utc), UTC)
 
 
 @pytest.fixture

@@ -32,7 +32,8 @@ def test_it_is_computed_again_where_something_has_changed(movements, contracts):
     assert again[PUTS] is before[PUTS]
 
 
-def test_a_strategy_that_has_nothing_any_more_has_no_money():
+def test_a_strategy_that_has_nothing_any_more_has_no_money_and_is_forgotten():
     remembered: Remembered = {}
     assert PUTS in money_of_strategies(parts_of([SOLD], *LEGS), {}, remembered)
     assert money_of_strategies([], {}, remembered) == {}
+    assert not remembered
