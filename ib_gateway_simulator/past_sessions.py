@@ -15,7 +15,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import partial
 
-from ib_gateway_simulator.accounts.day_executions import COMMISSION
+from ib_gateway_simulator.accounts.ledger import COMMISSION
 from ib_gateway_simulator.books.book import Book, OpeningOrder, PastCampaign
 from ib_gateway_simulator.books.dates import expiry_after, on_weekdays
 from ib_gateway_simulator.books.listing import derived_contract

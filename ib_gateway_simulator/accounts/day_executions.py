@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
+from math import copysign
 
-from ib_gateway_simulator.accounts.ledger import Holding
+from ib_gateway_simulator.accounts.ledger import COMMISSION, Holding
 from ib_gateway_simulator.clearing.entries import EXECUTED, TradeEntry, execution_id
 from ib_gateway_simulator.clients.connection import ClientConnection
 from ib_gateway_simulator.protocol import messages
 from ib_gateway_simulator.protocol.contract import Contract
 from ib_gateway_simulator.protocol.requests import Request
-
-# What one contract costs to trade.
-COMMISSION = 0.65
-
 
 # What a transfer is, beside what is executed or booked.
 TRANSFER = "Transfer"
@@ -145,11 +142,12 @@ class DayExecutions:
         """Record an order that opened parts of holdings, some seconds before now."""
         order = self.new_order()
         for holding, quantity in legs:
+            cost = holding.average_cost - copysign(COMMISSION, quantity)
             deal = Deal(
                 account=holding.account,
                 contract=holding.contract,
                 quantity=quantity,
-                price=round(holding.average_cost / holding.contract.multiplier, 6),
+                price=round(cost / holding.contract.multiplier, 6),
                 realized=0.0,
                 order=order,
                 number=len(self.journal) + 1,

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from math import copysign
 
 from ib_gateway_simulator.books.book import Account, Book
 from ib_gateway_simulator.errors import ActionError
 from ib_gateway_simulator.protocol.contract import Contract, SecType
 
+# What a broker charges for one contract or share, unless a booking says otherwise.
+COMMISSION = 0.65
+
+# What is booked without a trade, as an expiry.
+FREE = 0.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holding:
-    """One position; `average_cost` is per contract and includes the multiplier.
+    """One position; `average_cost` is per contract and includes the multiplier and commissions.
 
-    `realized` is None until the position trades today. A quantity of 0 is a position that was
-    closed today: it stays in the lists until the nightly reset.
+    `realized` is net of the commissions of both sides. It is None until the position trades today.
+    A quantity of 0 is a position that was closed today: it stays in the lists until the nightly
+    reset.
     """
 
     account: str
@@ -25,7 +33,8 @@ class Holding:
     realized: float | None = None
     # The quantity held at the previous close, for the daily profit.
     overnight: float = 0.0
-    # The money that today's trades brought in (above 0) or cost (below 0).
+    # The money that today's trades brought in (above 0) or cost (below 0), without commissions: the
+    # broker's profit of the day leaves them out.
     cash_today: float = 0.0
 
 
@@ -137,15 +146,24 @@ class Ledger:
         )
 
     def fill(
-        self, account: str, conid: int, quantity: float, price: float | None = None
+        self,
+        account: str,
+        conid: int,
+        quantity: float,
+        price: float | None = None,
+        commission: float = COMMISSION,
     ) -> Holding:
         """Trade a signed quantity and return the new row.
+
+        Average cost and realized profit have the commissions in them, as those of IB ("Average cost
+        … including commissions", TWS Account Window).
 
         Args:
             account: The account that trades.
             conid: The contract.
             quantity: Above 0 buys, below 0 sells.
             price: Per unit in the major currency; without it the current price.
+            commission: Of one unit, in the currency of the contract.
 
         Raises:
             ActionError: The account or the conid is unknown, or the quantity is 0.
@@ -158,15 +176,16 @@ class Ledger:
         )
         held = old.quantity + quantity
         realized = old.realized or 0.0
+        net = paid + copysign(commission, quantity)
         if old.quantity * quantity >= 0:
-            cost = (old.quantity * old.average_cost + quantity * paid) / held
+            cost = (old.quantity * old.average_cost + quantity * net) / held
         else:
-            closed = min(abs(quantity), abs(old.quantity)) * (1 if old.quantity > 0 else -1)
-            realized += closed * (paid - old.average_cost)
+            closed = copysign(min(abs(quantity), abs(old.quantity)), old.quantity)
+            realized += closed * (net - old.average_cost)
             flipped = held * old.quantity < 0
             cost = old.average_cost if held else 0.0
             if flipped:
-                cost = paid
+                cost = net
 
         new = replace(
             old,
@@ -178,6 +197,7 @@ class Ledger:
         self._holdings[account, conid] = new
         if contract.sec_type is not SecType.FUT:
             self.cash[account] -= quantity * paid
+        self.cash[account] -= commission * abs(quantity)
         return new
 
     def close(self, account: str, conid: int) -> Holding:
@@ -204,12 +224,12 @@ class Ledger:
         """Close an option, and trade its underlying at the strike."""
         option = held.contract
         account = held.account
-        rows = [self.fill(account, option.conid, -held.quantity, 0.0)]
+        rows = [self.fill(account, option.conid, -held.quantity, 0.0, FREE)]
         under = self._contracts[option.under_conid]
         if under.sec_type is not SecType.IND:
             units = option.multiplier / under.multiplier * held.quantity
             side = 1.0 if option.right == "C" else -1.0
-            rows.append(self.fill(account, under.conid, side * units, option.strike))
+            rows.append(self.fill(account, under.conid, side * units, option.strike, FREE))
         return rows
 
     def exercise(self, account: str, conid: int) -> list[Holding]:
@@ -236,7 +256,7 @@ class Ledger:
         held = self._held(account, conid)
         if not held.contract.expiry:
             raise ActionError("conid", f"{held.contract.local_symbol} does not expire")
-        return self.fill(account, conid, -held.quantity, price)
+        return self.fill(account, conid, -held.quantity, price, FREE)
 
     def move(self, account: str, conid: int, quantity: float, cost: float) -> Holding:
         """Add a signed quantity without a trade: a transfer, or a part of a corporate action.

@@ -119,7 +119,11 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
             ActionError: The book does not know the account or the security.
         """
         row = self._gateway.ledger.fill(
-            entry.account, entry.security.conid, float(entry.quantity), float(entry.price)
+            entry.account,
+            entry.security.conid,
+            float(entry.quantity),
+            float(entry.price),
+            float(entry.commission / abs(entry.quantity)),
         )
         self._gateway.accounts.executions.add_booked(row.contract, entry)
         return self._send_change(row)

@@ -46,7 +46,7 @@ async def test_position_changes_come_while_subscribed_and_not_after(sim, client)
     sim.fill("DUSIM0001", UNHELD, 3, 12.5)
     opened = await client.wait_id(61, since)
     assert opened[3] == str(UNHELD)
-    assert opened[14:] == ["3", "1250.0"]
+    assert opened[14:] == ["3", "1250.65"]
 
     since = len(client.messages)
     sim.close_position("DUSIM0001", UNHELD)
@@ -143,7 +143,7 @@ async def test_a_change_brings_one_row_with_its_time_and_the_refresh_brings_all(
     row = await client.wait_id(7, since)
     assert row[2] == str(CALL)
     assert row[13] == "3"
-    assert float(row[18]) == pytest.approx(2 * (1700 - 2150.65))
+    assert float(row[18]) == pytest.approx(2 * (1700 - 0.65 - 2150.65))
 
     await client.wait(lambda m: len(client.of(7, since=since)) >= 13, since)
     rows = client.of(7, since=since)
@@ -198,7 +198,7 @@ async def test_daily_profit_counts_from_the_close_and_todays_cash(sim, client):
     last = client.of(95)[-1]
     assert last[2] == "0"
     assert float(last[3]) == pytest.approx(200 * (300 - close), abs=3)
-    assert float(last[5]) == pytest.approx(200 * (300 - 201.88))
+    assert float(last[5]) == pytest.approx(200 * (300 - 0.65 - 201.88))
 
 
 async def test_contract_details_by_conid_and_by_fields(client):

@@ -41,7 +41,7 @@ async def test_trades_through_the_control_port(post, client):
     since = len(client.messages)
     row = await post("fill", account="DUSIM0002", conid=PUT, quantity=-4, price=11.0)
     assert row["quantity"] == -4
-    assert row["average_cost"] == 1100
+    assert row["average_cost"] == 1099.35
     assert (await client.wait_id(61, since))[14] == "-4"
     rows = await post("assign", account="DUSIM0002", conid=PUT)
     assert [r["quantity"] for r in rows] == [0, 400]

@@ -23,10 +23,10 @@ COST = 2150.65
 @pytest.mark.parametrize(
     ("conid", "quantity", "price", "left", "cost", "realized"),
     [
-        (CALL, 5, 20.0, 10, (5 * COST + 5 * 2000) / 10, 0),
-        (CALL, -2, 30.0, 3, COST, 2 * (3000 - COST)),
-        (PUT, 1, 10.0, -2, 1398.7, 1398.7 - 1000),
-        (CALL, -8, 30.0, -3, 3000, 5 * (3000 - COST)),
+        (CALL, 5, 20.0, 10, (5 * COST + 5 * 2000.65) / 10, 0),
+        (CALL, -2, 30.0, 3, COST, 2 * (2999.35 - COST)),
+        (PUT, 1, 10.0, -2, 1398.7, 1398.7 - 1000.65),
+        (CALL, -8, 30.0, -3, 2999.35, 5 * (2999.35 - COST)),
     ],
     ids=["more averages the cost", "less keeps it", "a short is bought back", "through zero"],
 )
@@ -50,12 +50,28 @@ def test_a_closed_row_stays_until_the_day_ends():
         book.close(A, CALL)
 
 
+def test_what_opens_and_closes_at_one_price_has_lost_both_commissions():
+    """A share that IB sold for 0.05 less realized −2.056812, with 1 and 1.006809 of commissions."""
+    book = Ledger(load_book("small"), lambda conid: 20.0)
+    opened = book.fill("DUSIM0002", STOCK, 1, 20.0, 1.000003)
+    assert opened.average_cost == 21.000003
+    closed = book.fill("DUSIM0002", STOCK, -1, 19.95, 1.006809)
+    assert closed.realized == pytest.approx(-2.056812)
+
+
+def test_an_expiry_and_a_delivery_have_no_commission():
+    book = ledger()
+    assert book.expire(A, CALL).realized == pytest.approx(-5 * COST)
+    option, _stock = book.assign(A, PUT)
+    assert option.realized == pytest.approx(3 * 1398.7)
+
+
 def test_cash_moves_with_fills_but_not_with_futures():
     book = ledger()
     book.fill(A, CALL, 1, 20.0)
-    assert book.cash[A] == 100_000 - 2000
+    assert book.cash[A] == 100_000 - 2000.65
     book.fill(A, FUTURE, 1, 6500.0)
-    assert book.cash[A] == 100_000 - 2000
+    assert book.cash[A] == pytest.approx(100_000 - 2001.3)
 
 
 def test_an_index_option_settles_in_cash():
