@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from position_sync_dagster.domain.clock import A_DAY, NEVER
 from position_sync_dagster.domain.exchange_time import (
     NEW_YORK,
+    beginning_of,
     exchange_date,
     expiry_moment,
     parse_trading_hours,
@@ -462,11 +463,6 @@ def _cause_of_trade(movement: Movement, cause: Cause) -> _Reason:
         return cause, Stage.STATED, "traded"
     text = f"the statement books it as {movement.type or 'a trade'} at no price"
     return Cause.UNEXPLAINED, Stage.STATED, text
-
-
-def beginning_of(day: date) -> datetime:
-    """Return midnight in New York (UTC)."""
-    return datetime.combine(day, time(), NEW_YORK).astimezone(UTC)
 
 
 # ---- bookings that explain changes

@@ -6,7 +6,7 @@ ended. The keys of what was told stay with the messages that wait, so that both 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 
 from position_sync_dagster.domain.clock import elapsed
@@ -30,7 +30,7 @@ from position_sync_dagster.money.reports.changes import (
 from position_sync_dagster.money.reports.columns import percent, readable
 from position_sync_dagster.money.strategies.messages import Happened, Wanted
 from position_sync_dagster.money.tables import CLOSED_CAMPAIGNS
-from position_sync_dagster.sync.exchange_days import day_began, day_of
+from position_sync_dagster.sync.exchange_days import CLOSES_AT, day_began, day_of
 
 # How far back happenings are looked for: the statement of a Friday may come on Tuesday.
 WINDOW = timedelta(days=5)
@@ -147,7 +147,7 @@ def _of_campaign(campaign: ClosedCampaign) -> Happening:
     names = () if campaign.strategy_id == UNATTRIBUTED else (campaign.strategy_id,)
     return Happening(
         key=_key(campaign.campaign_id, campaign.currency),
-        at=datetime.combine(campaign.closed, time(16), NEW_YORK).astimezone(UTC),
+        at=datetime.combine(campaign.closed, CLOSES_AT, NEW_YORK).astimezone(UTC),
         what=Happened.CLOSED,
         strategies=names,
         text=f"{campaign.contracts}: {campaign.ended}, {profit}, {reached}",
