@@ -772,6 +772,7 @@ def _stated_closure(
         events=_joined(movement.event_id for movement in moved),
         statement=_joined(movement.statement for movement in moved),
         counter_conid=moved[0].counter_conid,
+        evidence=[*_once(movement.execution_id or movement.event_id for movement in moved)],
     )
 
 
@@ -796,7 +797,11 @@ def _size_of(evidence: Iterable[Evidence]) -> float:
 
 def _joined(texts: Iterable[str | None]) -> str | None:
     """Return the texts, each once, separated by commas; None without any."""
-    return ",".join(dict.fromkeys(filter(None, texts))) or None
+    return ",".join(_once(texts)) or None
+
+
+def _once(texts: Iterable[str | None]) -> Iterable[str]:
+    return dict.fromkeys(filter(None, texts))
 
 
 # ---- the days that statements cover
