@@ -17,6 +17,7 @@ from importlib.resources import files
 from math import inf
 from typing import NamedTuple
 
+from position_sync_dagster.domain.instrument import LISTED_OPTIONS
 from position_sync_dagster.gateway.codes import (
     ENDS_LINE,
     FARM_BROKEN,
@@ -245,7 +246,7 @@ class Heard:
         if name == "reqMktData":
             self._lines.add(series)
             self.most_lines = max(self.most_lines, len(self._lines))
-            if fields[5] in ("OPT", "FOP"):
+            if fields[5] in LISTED_OPTIONS:
                 self._begin((*series, _MODEL), "reqMktData of an option", at)
 
     def _begin(self, series: Series, name: str, at: float) -> None:

@@ -27,7 +27,7 @@ from uuid import UUID
 
 import polars as pl
 from deltalake import Field, Schema
-from deltalake.schema import PrimitiveType
+from deltalake.schema import ArrayType, PrimitiveType
 from polars import DataFrame, Expr, Int64, Series, col, lit
 
 from position_sync_dagster.domain.account_values import AccountSummary
@@ -48,13 +48,14 @@ from position_sync_dagster.errors import InvalidRequestError
 from position_sync_dagster.lake.given_leg import TEXTS
 
 # How a value of each type is stored: its type in Delta, and in a frame.
-_TYPES: Mapping[type, tuple[str, pl.DataType]] = {
-    str: ("string", pl.String()),
-    int: ("long", Int64()),
-    float: ("double", pl.Float64()),
-    datetime: ("timestamp", pl.Datetime("us", "UTC")),
-    date: ("date", pl.Date()),
-    bool: ("boolean", pl.Boolean()),
+_TYPES: Mapping[type, tuple[PrimitiveType | ArrayType, pl.DataType]] = {
+    str: (PrimitiveType("string"), pl.String()),
+    int: (PrimitiveType("long"), Int64()),
+    float: (PrimitiveType("double"), pl.Float64()),
+    datetime: (PrimitiveType("timestamp"), pl.Datetime("us", "UTC")),
+    date: (PrimitiveType("date"), pl.Date()),
+    bool: (PrimitiveType("boolean"), pl.Boolean()),
+    list[str]: (ArrayType(PrimitiveType("string"), contains_null=True), pl.List(pl.String())),
 }
 
 
@@ -121,11 +122,11 @@ def _column(name: str, hint: Any, description: str) -> StoredColumn:
     nullable = NoneType in alternatives
     [stored_type] = alternatives - {NoneType}
     column = StoredColumn(kind=stored_type, description=description, nullable=nullable)
+    if stored_type in _TYPES:
+        return column
     if issubclass(stored_type, StrEnum):
         return replace(column, kind=str, choices=stored_type)
-    if stored_type not in _TYPES:
-        raise TypeError(f"the field {name} has no column type: {stored_type!r}")
-    return column
+    raise TypeError(f"the field {name} has no column type: {stored_type!r}")
 
 
 NAME_PROPERTY = "positionSync.table"
@@ -188,7 +189,7 @@ class TableSpec:
     @cached_property
     def columns(self) -> Mapping[str, str]:
         """Return the type of each column, as Delta names it."""
-        return {name: _TYPES[column.kind][0] for name, column in self.described.items()}
+        return {name: _TYPES[column.kind][0].type for name, column in self.described.items()}
 
     @cached_property
     def polars(self) -> pl.Schema:
@@ -233,7 +234,7 @@ class TableSpec:
             [
                 Field(
                     name,
-                    PrimitiveType(self.columns[name]),
+                    _TYPES[column.kind][0],
                     nullable=column.nullable or name not in checked,
                     metadata={"comment": column.description},
                 )

@@ -7,17 +7,19 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from functools import cache
 from zoneinfo import ZoneInfo
 
 from dateutil.easter import easter
 
-from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.exchange_time import NEW_YORK, beginning_of
 from position_sync_dagster.errors import PositionSyncError, SettingsError
 
 # Delay from the close to the recording of a day: index options trade for another 15 minutes.
 SETTLE = timedelta(minutes=20)
 
-# New York was closed for a week in September 2001.
+# New York was closed for a week in September 2001; others close for Lunar New Year, or a Golden
+# Week.
 LONGEST_CLOSED = timedelta(days=14)
 
 # When New York closes, and when on a half day, since 1993 (NYSE, "Holidays & Trading Hours").
@@ -195,6 +197,17 @@ def session_before(calendar: str, day: date) -> date:
     return earlier
 
 
+@cache
+def session_of(calendar: str, day: date) -> date:
+    """Return the trading day to which a day belongs: that day, or the next one that is one.
+
+    Raises:
+        SettingsError: The calendar is not known.
+    """
+    last = day + LONGEST_CLOSED
+    return exchange_days(calendar, day, last).trading_days(day, last)[0]
+
+
 def day_of(calendar: str, at: datetime) -> date:
     """Return the day of an exchange at a moment: of the present one, what is called today.
 
@@ -210,8 +223,7 @@ def day_began(calendar: str, now: datetime) -> datetime:
     Raises:
         SettingsError: The calendar is not known.
     """
-    today = day_of(calendar, now)
-    return datetime.combine(today, time(), time_zone_of(calendar)).astimezone(UTC)
+    return beginning_of(day_of(calendar, now), time_zone_of(calendar))
 
 
 def time_zone_of(calendar: str) -> ZoneInfo:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.instrument import RIGHTS
+from position_sync_dagster.domain.instrument import LISTED_OPTIONS, RIGHTS
 from position_sync_dagster.domain.leg import Leg
 from position_sync_dagster.gateway.wire import Heard, Listener, vocabulary
 from position_sync_dagster.lake.given_leg import make_leg
@@ -24,8 +24,6 @@ from position_sync_dagster.sync.stream.router import StreamTables
 from position_sync_dagster.sync.stream.streamer import stream
 
 STRATEGY = "rehearsal"
-
-_OPTIONS = ("OPT", "FOP")
 
 
 async def rehearse(settings: Settings, *, minutes: float, lines: int, lake: Path | None) -> Report:
@@ -107,7 +105,7 @@ def legs_to_stream(held: Iterable[Sequence[str]], most: int) -> Collection[Leg]:
     """
     by_conid = {row[3]: row for row in held if float(row[14])}
     ordered = sorted(by_conid.values(), key=lambda row: (row[4], row[6], float(row[7] or 0)))
-    options = [row for row in ordered if row[5] in _OPTIONS]
+    options = [row for row in ordered if row[5] in LISTED_OPTIONS]
     others = [row for row in ordered if row[5] in ("STK", "FUT")]
     step = max(1, -(-len(options) // most))
     chosen = [*options[::step], *others][:most]

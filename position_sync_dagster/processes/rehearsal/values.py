@@ -10,6 +10,7 @@ from typing import Any
 from polars import DataFrame, col
 
 from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.gateway.wire import UNSET
@@ -169,7 +170,7 @@ def _hangs_on(row: dict[str, Any]) -> str:
     strike, price, expiry = row["strike"], row["underlying_price"], row["expiry"]
     if not (strike and price and expiry):
         return ""
-    days = (expiry - row["timestamp"].date()).days
+    days = (expiry - exchange_date(row["timestamp"])).days
     away = abs(log(strike / price))
     names = [
         next(name for most, name in bounds.items() if value <= most)
