@@ -35,11 +35,11 @@ from position_sync_dagster.gateway.codes import (
     OFFLINE,
     RESTORED,
     GatewayCode,
+    Listener,
     MessageType,
 )
 from position_sync_dagster.gateway.login import Login, log_in
 from position_sync_dagster.gateway.translate import UNSET, details_of, instrument_of, known
-from position_sync_dagster.gateway.wire import Listener
 from position_sync_dagster.outage_log import LimitedLog
 from position_sync_dagster.settings import Settings, load_settings
 

@@ -33,7 +33,6 @@ from polars import DataFrame, Expr, Int64, Series, col, lit
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import GatewaySession
-from position_sync_dagster.domain.heard import HeardCount
 from position_sync_dagster.domain.holding import GREEKS_COLUMNS, BrokerPosition, HoldingGreeks
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument
 from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg
@@ -458,17 +457,6 @@ ACCOUNT_VALUES = TableSpec(
     changes="Rows are added as values change; none changes.",
 )
 
-HEARD_MESSAGES = TableSpec(
-    "heard_messages",
-    columns_of(HeardCount),
-    indexed=("heard_at", "day"),
-    order="heard_at",
-    key=("gateway_id", "heard_at", "kind", "name"),
-    description="What each gateway said, by kind and day, without account data: what is new in it "
-    "is worth a report.",
-    changes="Rows are added each half hour, and as a stream ends; none changes.",
-)
-
 # The tables that hold what happened. Those below are derived from them.
 TABLES = (
     ACTIVE_STRATEGIES,
@@ -480,7 +468,6 @@ TABLES = (
     RECONCILIATION_BREAKS,
     POSITION_CHANGES,
     ACCOUNT_VALUES,
-    HEARD_MESSAGES,
 )
 
 

@@ -75,7 +75,7 @@ ROWS: tuple[Row, ...] = (
         "other steps on a full disk"),
     Row(r"tests/integration/processes/test_rehearsal\.py::test_(one_planted|what_is_planted|what_was|"
         r"nothing_of_a_rec)", V, "other gateways, each heard and played again; all are told apart "
-        "in tests/unit/gateway/test_wire.py first"),
+        "in tests/unit/processes/heard/test_wire.py first"),
     Row(r"tests/integration/processes/test_rehearsal\.py::test_an_interrupted", P,
         "the command, stopped; what it does in this process first"),
     Row(r"tests/integration/cli/test_stopping\.py", P,

@@ -11,11 +11,11 @@ from tempfile import TemporaryDirectory
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import LISTED_OPTIONS, RIGHTS
 from position_sync_dagster.domain.leg import Leg
-from position_sync_dagster.gateway.wire import Heard, Listener, vocabulary
 from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.lake.sessions import login_owned
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.stream_parts import with_money
+from position_sync_dagster.processes.heard.wire import Heard, vocabulary
 from position_sync_dagster.processes.rehearsal.report import Report, assumptions, said_lines
 from position_sync_dagster.processes.rehearsal.values import BrokerValues
 from position_sync_dagster.settings import Settings
@@ -60,8 +60,8 @@ async def listen(
     def complete(
         tables: StreamTables, lake: MoneyLake, settings: Settings, own: Ownership
     ) -> StreamTables:
-        listeners: tuple[Listener, ...] = (*tables.listeners, heard, broker)
-        return replace(with_money(tables, lake, settings, own), listeners=listeners)
+        parts = with_money(tables, lake, settings, own)
+        return replace(parts, listeners=(*parts.listeners, heard, broker))
 
     began_at = time.monotonic()
     with TemporaryDirectory(prefix="rehearsal-") as folder:

@@ -13,7 +13,6 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.gateway.wire import UNSET
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.risk.terms import (
     CONTRACT_FIELDS,
@@ -23,6 +22,7 @@ from position_sync_dagster.money.risk.terms import (
     dated_dividends,
     option_terms,
 )
+from position_sync_dagster.processes.heard.wire import UNSET
 from position_sync_dagster.processes.rehearsal.report import Compared, counted, measured
 from position_sync_dagster.settings import Settings
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 
 from position_sync_dagster.domain.holding import Key
@@ -11,9 +11,9 @@ from position_sync_dagster.domain.leg import LegState, route
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.errors import LakeError, NewerTableError
 from position_sync_dagster.gateway.account_feed import AccountFeed
+from position_sync_dagster.gateway.codes import Listener
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import HoldingsBook, PendingChanges
-from position_sync_dagster.gateway.wire import Listener
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable
@@ -60,6 +60,7 @@ class StreamTables:
         rules: Chooses legs by the rules of the strategies file.
         greeks: Makes what computes greeks for options without any; with None, they have none.
         listeners: Each gets every message of the gateway.
+        beside: What `stream` enters before it connects, and leaves after its last row.
         updates: The ledger. It shows at the start which closes have their row already.
         ownership: The lease, checked before each write; the tables are then those of an initialized
             lake. None: the streamer takes one of its own.
@@ -74,6 +75,7 @@ class StreamTables:
     rules: RulesOfLegs | None = None
     greeks: MakesGreeks | None = None
     listeners: tuple[Listener, ...] = ()
+    beside: tuple[AbstractAsyncContextManager[object], ...] = ()
     updates: PositionUpdatesTable | None = None
     ownership: Ownership | None = None
 

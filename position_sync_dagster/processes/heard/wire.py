@@ -19,19 +19,15 @@ from typing import NamedTuple
 
 from position_sync_dagster.domain.instrument import LISTED_OPTIONS
 from position_sync_dagster.gateway.codes import (
+    CLOSED,
     ENDS_LINE,
     FARM_BROKEN,
     FARM_OK,
+    GREETING,
     OFFLINE,
     RESTORED,
     farm_of,
 )
-
-# Gets each message of a connection: whether the client SENT or RECEIVED it, and its fields. Two
-# have names in place of an id: the version of the gateway at the log-in, and the connection's end.
-SENT, RECEIVED = True, False
-Listener = Callable[[bool, Sequence[str]], object]
-GREETING, CLOSED = "serverVersion", "closed"
 
 
 class SaidKind(StrEnum):
