@@ -283,7 +283,7 @@ class ModelGreeks:
 
     def attach(self, connection: GatewayConnection) -> None:
         """Follow the lines and values of a new connection."""
-        self._ticks = connection.lines.watch()
+        self._ticks = connection.lines.ticked.watch()
         self._choose_at = float("-inf")
 
     async def step(

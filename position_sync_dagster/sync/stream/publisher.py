@@ -176,7 +176,7 @@ class Publisher:
 
     def attach(self, feed: AccountFeed) -> None:
         """Collect the changes of an account feed from now on; all its holdings are due."""
-        self._changes = feed.book.watch_all()
+        self._changes = feed.book.all_changes.watch()
         self._all_due = True
 
     async def publish(self, feed: AccountFeed) -> None:

@@ -171,7 +171,7 @@ class Router:
         self.lines.attach(connection.lines)
         if self.greeks is not None:
             self.greeks.attach(connection)
-        self._changes = book.watch()
+        self._changes = book.changes.watch()
 
     async def step(self, connection: GatewayConnection, *, first: bool = False) -> None:
         """Publish, route and queue what changed since the last step.
