@@ -102,12 +102,13 @@ def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
         SettingsError: The calendar is not known.
     """
     if calendar == "XNYS":
+        holidays = set[date]().union(*map(_holidays_of, range(first.year, last.year + 1)))
         return ExchangeDays(
             calendar=calendar,
             timezone=str(NEW_YORK),
             closes_at=CLOSES_AT,
             weekdays=range(1, 6),
-            holidays=_holidays_of_new_york(first, last),
+            holidays=tuple(sorted(day for day in holidays if first <= day <= last)),
         )
 
     exchange = _calendar(calendar)
@@ -145,7 +146,16 @@ def closing_times(calendar: str, days: Iterable[date]) -> dict[date, datetime]:
         SettingsError: The calendar is not known.
     """
     days = [*days]
-    closes = _closes_of_new_york(days) if calendar == "XNYS" else _closes_of(calendar, days)
+    if calendar == "XNYS":
+        closes = _closes_of_new_york(days)
+    else:
+        exchange = _calendar(calendar)
+        closes = {
+            day: exchange.session_close(day.isoformat()).to_pydatetime().astimezone(UTC)
+            for day in days
+            if exchange.is_session(day.isoformat())
+        }
+
     for day in days:
         if day not in closes:
             raise NoTradingDayError(
@@ -169,15 +179,6 @@ def _closes_of_new_york(days: Iterable[date]) -> dict[date, datetime]:
     }
     return {
         day: datetime.combine(day, at, NEW_YORK).astimezone(UTC) for day, at in closes_at.items()
-    }
-
-
-def _closes_of(calendar: str, days: Iterable[date]) -> dict[date, datetime]:
-    exchange = _calendar(calendar)
-    return {
-        day: exchange.session_close(day.isoformat()).to_pydatetime().astimezone(UTC)
-        for day in days
-        if exchange.is_session(day.isoformat())
     }
 
 
@@ -235,13 +236,6 @@ def time_zone_of(calendar: str) -> ZoneInfo:
     if calendar == "XNYS":
         return NEW_YORK
     return ZoneInfo(str(_calendar(calendar).tz))
-
-
-def _holidays_of_new_york(first: date, last: date) -> tuple[date, ...]:
-    """Return the weekdays on which New York does not trade, ascending."""
-    years = range(first.year, last.year + 1)
-    holidays = sorted(set().union(*map(_holidays_of, years)))
-    return tuple(day for day in holidays if first <= day <= last)
 
 
 def _holidays_of(year: int) -> set[date]:
