@@ -6,11 +6,7 @@ ended. The keys of what was told stay with the messages that wait, so that both 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-<<<<<<< HEAD
 from datetime import datetime, timedelta
-=======
-from datetime import UTC, datetime, timedelta
->>>>>>> wt-b
 from operator import attrgetter
 
 from position_sync_dagster.domain.clock import elapsed
@@ -33,11 +29,7 @@ from position_sync_dagster.money.reports.changes import (
 from position_sync_dagster.money.reports.columns import percent, readable
 from position_sync_dagster.money.strategies.messages import Happened, Wanted
 from position_sync_dagster.money.tables import CLOSED_CAMPAIGNS
-<<<<<<< HEAD
 from position_sync_dagster.sync.exchange_days import closing_times, day_began, day_of
-=======
-from position_sync_dagster.sync.exchange_days import CLOSES_AT, day_began, day_of
->>>>>>> wt-b
 
 # How far back happenings are looked for: the statement of a Friday may come on Tuesday.
 WINDOW = timedelta(days=5)
@@ -157,11 +149,7 @@ def _of_campaign(campaign: ClosedCampaign, at: datetime) -> Happening:
     names = () if campaign.strategy_id == UNATTRIBUTED else (campaign.strategy_id,)
     return Happening(
         key=_key(campaign.campaign_id, campaign.currency),
-<<<<<<< HEAD
         at=at,
-=======
-        at=datetime.combine(campaign.closed, CLOSES_AT, NEW_YORK).astimezone(UTC),
->>>>>>> wt-b
         what=Happened.CLOSED,
         strategies=names,
         text=f"{campaign.contracts}: {campaign.ended}, {profit}, {reached}",
