@@ -1,4 +1,8 @@
-"""What closed: which legs of strategies are gone and why, and the realised profit of closes."""
+"""What closed: which legs of strategies are gone and why, and what was realised.
+
+What a strategy has realised follows from its postings. What all holdings have, and those in no
+strategy, is what the broker states of each close.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -63,11 +67,6 @@ class Closes:
     remembered: Remembered = field(default_factory=dict)
 
     @cached_property
-    def _first_legs(self) -> Mapping[str, datetime]:
-        first = self.legs.group_by("strategy_id").agg(col.added_at.min())
-        return dict(first.iter_rows())
-
-    @cached_property
     def money(self) -> Mapping[tuple[str, str | None], StrategyMoney]:
         """What the movements of each strategy say of its money, in each currency."""
         return money_of_strategies(self.parts, self.details, self.remembered)
@@ -95,14 +94,16 @@ class Closes:
 
     @cached_property
     def _profits(self) -> Mapping[Group, Mapping[str, Any]]:
-        """The realised profit of each group, with the numbers of its closes."""
+        """What the broker states of closes: of all, and of what was in no strategy."""
         # The parts of a profit that is divided are not known.
         profit_of_one = pl.when(~col.is_divided).then("realized_pnl")
-        of_owners = self._with_owners.with_columns(realized_pnl=profit_of_one).explode("owners")
-        of_all = self.rows.with_columns(owners=lit(None, String))
+        of_nobody = self._with_owners.with_columns(realized_pnl=profit_of_one)
+        of_nobody = of_nobody.filter(col.owners.list.contains(lit(UNATTRIBUTED)))
+        of_nobody = of_nobody.with_columns(name=lit(UNATTRIBUTED))
+        of_all = self.rows.with_columns(name=lit(None, String))
 
-        group = ("owners", "account", "currency")
-        closes = concat([rows.select(*group, "realized_pnl") for rows in (of_owners, of_all)])
+        group = ("name", "account", "currency")
+        closes = concat([rows.select(*group, "realized_pnl") for rows in (of_nobody, of_all)])
         everywhere = closes.with_columns(account=lit(None, String))
         sums = (
             concat([closes, everywhere])
@@ -118,27 +119,34 @@ class Closes:
     def realized(
         self, name: str | None, account: str | None, currency: str | None
     ) -> dict[str, Any] | None:
-        """Return the realised profit of a group; None where no stream has run yet.
+        """Return the realised profit of a group; None where nothing is known of it.
 
         Args:
             name: A strategy, UNATTRIBUTED, or None for all closes.
-            account: None for all accounts.
+            account: None for all accounts; the profit of a strategy is not divided among them.
             currency: None for legs that were never valued.
 
         Returns:
-            `realized_pnl`, None if that of one of the closes is not known; the number of `closes`,
-            and of `closes_without_profit`. Closes before `realized_since` are not in it: it is the
-            time of the first change that was recorded, else of the first session, or that of the
-            first leg of the strategy.
+            `realized_pnl`, None if a part of it is not known; the number of `closes`, and of
+            `closes_without_profit`. Nothing before `realized_since` is in it: that is the first
+            movement of a strategy, or what it had before it; of others the first change that was
+            recorded, else the first session.
         """
-        if self.since is None or currency is None:
+        if currency is None:
+            return None
+        if name is not None and (name, currency) in self.money:
+            earned = self.money[name, currency].earned
+            return {
+                "realized_pnl": earned.realised,
+                "closes": earned.closes,
+                "closes_without_profit": earned.closes_without_profit,
+                "realized_since": earned.since,
+            }
+        if self.since is None:
             return None
         nothing_closed = {"realized_pnl": 0, "closes": 0, "closes_without_profit": 0}
-        first = self.since
-        if name is not None:
-            first = self._first_legs.get(name, first)
         profits = self._profits.get((name, account, currency), nothing_closed)
-        return {**profits, "realized_since": max(self.since, first)}
+        return {**profits, "realized_since": self.since}
 
     def owners_since(self, since: datetime) -> Mapping[Key, frozenset[str]]:
         """Return who had what closed since a time, by holding."""
