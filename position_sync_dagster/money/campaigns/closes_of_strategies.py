@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Any
 
 import polars as pl
-from polars import DataFrame, String, col, concat, lit
+from polars import DataFrame, String, col, lit
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import KEY, Key, grouped
@@ -32,14 +32,10 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import Closure, end_text
 from position_sync_dagster.money.past.owned_parts import PostingBook, part_rows
 from position_sync_dagster.money.past.postings import Posting
-from position_sync_dagster.money.risk.coverage import sum_if_known
 from position_sync_dagster.money.tables import CLOSURES
 
 # By contract, in each account: when a holding ended, and how; None: it is not known.
 Ends = Mapping[int, Mapping[str, tuple[datetime, str | None]]]
-
-# A strategy, UNATTRIBUTED, or None for all closes; an account, or None for all; the currency.
-Group = tuple[str | None, str | None, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,30 +88,6 @@ class Closes:
         rows = rows.with_columns(col.owners.fill_null([UNATTRIBUTED]))
         return rows.with_columns(col.is_divided.fill_null(value=False))
 
-    @cached_property
-    def _profits(self) -> Mapping[Group, Mapping[str, Any]]:
-        """What the broker states of closes: of all, and of what was in no strategy."""
-        # The parts of a profit that is divided are not known.
-        profit_of_one = pl.when(~col.is_divided).then("realized_pnl")
-        of_nobody = self._with_owners.with_columns(realized_pnl=profit_of_one)
-        of_nobody = of_nobody.filter(col.owners.list.contains(lit(UNATTRIBUTED)))
-        of_nobody = of_nobody.with_columns(name=lit(UNATTRIBUTED))
-        of_all = self.rows.with_columns(name=lit(None, String))
-
-        group = ("name", "account", "currency")
-        closes = concat([rows.select(*group, "realized_pnl") for rows in (of_nobody, of_all)])
-        everywhere = closes.with_columns(account=lit(None, String))
-        sums = (
-            concat([closes, everywhere])
-            .group_by(group)
-            .agg(
-                sum_if_known(col.realized_pnl),
-                closes=pl.len(),
-                closes_without_profit=col.realized_pnl.null_count(),
-            )
-        )
-        return sums.rows_by_key(group, named=True, unique=True)
-
     def realized(
         self, name: str | None, account: str | None, currency: str | None
     ) -> dict[str, Any] | None:
@@ -144,9 +116,20 @@ class Closes:
             }
         if self.since is None:
             return None
-        nothing_closed = {"realized_pnl": 0, "closes": 0, "closes_without_profit": 0}
-        profits = self._profits.get((name, account, currency), nothing_closed)
-        return {**profits, "realized_since": self.since}
+        rows = self.rows
+        if name is not None:
+            # The parts of a profit that is divided are not known.
+            profit_of_one = pl.when(~col.is_divided).then("realized_pnl")
+            rows = self._with_owners.with_columns(realized_pnl=profit_of_one)
+            rows = rows.filter(col.owners.list.contains(lit(name)))
+        rows = rows.filter(col.currency == currency, col.account == (account or col.account))
+        stated = rows["realized_pnl"]
+        return {
+            "realized_pnl": None if stated.has_nulls() else stated.sum(),
+            "closes": rows.height,
+            "closes_without_profit": stated.null_count(),
+            "realized_since": self.since,
+        }
 
     def owners_since(self, since: datetime) -> Mapping[Key, frozenset[str]]:
         """Return who had what closed since a time, by holding."""
