@@ -6,6 +6,7 @@ It is what their parts of movements brought, and the value of what is left of th
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import chain
 from operator import attrgetter
 from typing import NamedTuple
@@ -26,7 +27,7 @@ from position_sync_dagster.money.campaigns.campaigns import (
     open_campaigns,
 )
 from position_sync_dagster.money.campaigns.closed_campaigns import contract_of
-from position_sync_dagster.money.past.booking import Share, booked, of_owner
+from position_sync_dagster.money.past.booking import EdgeKind, Share, booked, of_owner
 from position_sync_dagster.money.past.movements import Movement, known_sum, times
 from position_sync_dagster.money.past.postings import Posting
 
@@ -36,13 +37,19 @@ class LiveMoney:
     """What the postings of one strategy and currency brought; None: not known.
 
     Attributes:
-        realised: The profit of what is closed, after fees.
+        realised: The profit of what is closed, and income, after fees.
+        closes: How often something was closed.
+        closes_without_profit: Of how many of these the profit is not known.
+        since: When the first of them was; None: there are none.
         fees: All fees in the currency.
         other_fees: Those in other currencies, by currency; they are in no profit.
         lots: What is left of each contract, at its average cost.
     """
 
     realised: float | None = 0.0
+    closes: int = 0
+    closes_without_profit: int = 0
+    since: datetime | None = None
     fees: float | None = 0.0
     other_fees: Mapping[str, float] = field(default_factory=dict)
     lots: Mapping[Key, Share] = field(default_factory=dict)
@@ -68,8 +75,13 @@ def live_money(postings: Iterable[Posting]) -> dict[tuple[str, str | None], Live
             if charged_in is not None and charged_in != currency and posting.fee:
                 other_fees[charged_in] += posting.fee
 
+        edges = edges_of[owner, currency]
+        closing = [edge for edge in edges if edge.kind is EdgeKind.CLOSES]
         money[owner, currency] = LiveMoney(
-            realised=known_sum(edge.gain for edge in edges_of[owner, currency]),
+            realised=known_sum(edge.gain for edge in edges),
+            closes=len(closing),
+            closes_without_profit=sum(edge.gain is None for edge in closing),
+            since=min(posting.at for posting in of_strategy),
             fees=known_sum(posting.fee_in(currency) for posting in of_strategy),
             other_fees=other_fees,
             lots={share.key: share for share in held_of[owner, currency]},

@@ -66,6 +66,10 @@ def gone(conid: int, before: float, **values: object) -> PositionChange:
     return change(conid, before, 0.0, **values)
 
 
+# What a gateway says of an execution besides: with a profit it always names the commission.
+CHARGED = {"commission": 1.3, "commission_currency": "USD", "multiplier": 100.0}
+
+
 def fill(
     conid: int, quantity: float, at: datetime = NOON, price: float | None = 1.5, **values: object
 ) -> Execution:
