@@ -208,7 +208,7 @@ class CloseExplainer:
             contracts=contracts,
             asked=asked,
             price_before=lambda option, ended: prices_before(ended).get(option.under_conid),
-            is_trading_day=days.is_trading_day,
+            trading_days=days.trading_days,
         )
 
     def _prices_before(self, ended: datetime) -> dict[int | None, float]:

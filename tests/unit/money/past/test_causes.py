@@ -538,7 +538,8 @@ def test_a_day_without_a_session_needs_no_statement() -> None:
     given = {name: getattr(day_between, name) for name in GIVEN}
     with_session = closures_of(facts_of(**given), NIGHT)
     assert [closure.stage for closure in with_session] == [P]
-    without = facts_of(**given, is_trading_day=lambda day: day != THURSDAY)
+    days = (FRIDAY - 2 * DAY, FRIDAY)
+    without = facts_of(**given, trading_days=lambda first, last: [d for d in days if d <= last])
     assert [closure.stage for closure in closures_of(without, NIGHT)] == [S]
 
 
