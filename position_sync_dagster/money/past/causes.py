@@ -10,7 +10,7 @@ never makes a cause.
 
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
 from itertools import chain
@@ -287,7 +287,7 @@ REACHES = (
 )
 
 
-def closures_of(facts: Facts, now: datetime, only: Container[str] | None = None) -> list[Closure]:
+def closures_of(facts: Facts, only: Container[str] | None = None) -> list[Closure]:
     """Return the causes of closes among the changes, as far as the facts show them.
 
     Args:
@@ -322,7 +322,7 @@ def closures_of(facts: Facts, now: datetime, only: Container[str] | None = None)
         inference = _inferred(case)
         if _is_stated(change, periods_of[change.account], facts.trading_days):
             inference = _NOT_NAMED
-        closures += _closures_of_case(case, inference, now)
+        closures += _closures_of_case(case, inference)
     return closures
 
 
@@ -394,7 +394,7 @@ def cancelled_ids(moved: Sequence[Movement]) -> set[str]:
 
 
 # What each kind says of what it ended.
-_OF_KIND = {
+CAUSE_OF = {
     MovementKind.ASSIGNMENT: Cause.ASSIGNED,
     MovementKind.EXERCISE: Cause.EXERCISED,
     MovementKind.EXPIRATION: Cause.EXPIRED_WORTHLESS,
@@ -408,7 +408,7 @@ def _stated_cause(movement: Movement) -> _Reason | None:
 
     A code that has no rule does not make a trade anything else; the reason names it.
     """
-    cause = _OF_KIND.get(movement.kind, Cause.TRADED)
+    cause = CAUSE_OF.get(movement.kind, Cause.TRADED)
     match movement.section:
         case Section.TRADES:
             return _cause_of_trade(movement, cause)
@@ -704,7 +704,7 @@ def _inferred(case: Case) -> Inference:
     return _NOTHING_FITS
 
 
-def _closures_of_case(case: Case, inference: Inference, now: datetime) -> list[Closure]:
+def _closures_of_case(case: Case, inference: Inference) -> list[Closure]:
     """Return the causes of one close, whose quantities add up to what was closed.
 
     Args:
@@ -725,7 +725,7 @@ def _closures_of_case(case: Case, inference: Inference, now: datetime) -> list[C
 
     if open_quantity:
         closures.append(_inferred_closure(change, inference, open_quantity))
-    return [replace(closure, judged_at=now) for closure in closures]
+    return closures
 
 
 def _closure(change: PositionChange, quantity: float, **said: Any) -> Closure:

@@ -148,7 +148,7 @@ class CloseExplainer:
             return {}
 
         facts = self._facts(closes.filter(one_of("change_id", due)), asked)
-        return grouped(attrgetter("change_id"), closures_of(facts, now, due))
+        return grouped(attrgetter("change_id"), closures_of(facts, due))
 
     def _ask_person(
         self, closures: Iterable[Closure], closes: DataFrame, now: datetime
