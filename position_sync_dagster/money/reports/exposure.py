@@ -22,7 +22,7 @@ from position_sync_dagster.domain.position_update import GreeksSource
 from position_sync_dagster.money.magnifiers import magnifier_in
 from position_sync_dagster.money.past.closes import counted_ends
 from position_sync_dagster.money.past.owned_parts import PART_COLUMNS, owned_at
-from position_sync_dagster.money.risk.coverage import sum_if_carried
+from position_sync_dagster.money.sums import sum_if_carried
 from position_sync_dagster.money.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.sync.confirmations import FEEDS, PRICED
 

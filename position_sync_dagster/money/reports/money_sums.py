@@ -20,7 +20,7 @@ from pydantic import (
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import seconds_since
 from position_sync_dagster.domain.holding import grouped
-from position_sync_dagster.money.base_currency import in_base, rate_of
+from position_sync_dagster.money.sums import in_base, rate_of
 
 # The name of sums that are of no strategy and of no underlying.
 TOTAL = "total"

@@ -24,7 +24,6 @@ from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import PendingChanges
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.money.lake import DividendsTable
-from position_sync_dagster.money.risk.expected_dividend import ExpectedDividend
 from position_sync_dagster.money.risk.model import Exercise
 from position_sync_dagster.money.risk.terms import (
     ExerciseTerms,
@@ -39,6 +38,7 @@ from position_sync_dagster.money.risk.terms import (
     expires_at,
     option_terms,
 )
+from position_sync_dagster.money.tables import ExpectedDividend
 from position_sync_dagster.sync.stream.contracts import ContractCache
 from position_sync_dagster.sync.stream.lines import StreamLines
 from position_sync_dagster.sync.stream.ownership import OwnerContext

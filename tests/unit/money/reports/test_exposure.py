@@ -223,7 +223,7 @@ def test_gamma_is_the_change_of_dollar_delta_when_the_underlying_moves_by_one_pe
 
 
 ACCOUNTS = ("DUSIM1", "DUSIM2", "DUSIM3")
-# What is not known may leave a sum without a number; see `money/risk/coverage.py`.
+# What is not known may leave a sum without a number; see `money/sums.py`.
 numbers = st.integers(-50, 50).map(float)
 
 
