@@ -258,22 +258,22 @@ class Work(Generic[L]):
             return drain.NOTHING
 
         counts = f"pending {backlog.counts[QueueStatus.PENDING]}, claimable {claimable}"
-
-        is_left = self.cursor.released >= claimable > 0
-        is_left = is_left and not self.is_due("released", RELEASED_FOR)
-        if not claimable or is_left:
-            why = f"; released without a value, next within {RELEASED_FOR.seconds} s"
-            self.said.append(f"{counts}{why if is_left else ''}")
+        if not claimable:
+            self.said.append(counts)
+            return drain.NOTHING
+        # Those that the last drain released: nothing else waits.
+        if claimable <= self.cursor.released and not self.is_due("released", RELEASED_FOR):
+            self.said.append(
+                f"{counts}; released without a value, next within {RELEASED_FOR.seconds} s"
+            )
             return drain.NOTHING
 
         report = asyncio.run(drain.drain(self.lake, self.settings))
-        self.keep("drained")
+        self.keep("drained", "released", released=report.released)
         self.said.append(
             f"{report.claimed} claimed, {report.rows} rows in {report.duration_s:.1f} s; {counts}"
         )
         self.said += [str(why) for why in (report.reason, report.error) if why is not None]
-        self.keep("released", released=report.released)
-
         return report
 
     def _report_tables(self, states: dict[str, str] | None) -> None:

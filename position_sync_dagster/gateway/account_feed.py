@@ -123,16 +123,18 @@ class AccountFeed:
     @property
     def unknown_accounts(self) -> tuple[UnknownAccount, ...]:
         """Return the accounts whose holdings are unknown, and why."""
-        held_in = self.book.open_in
-        emptied = [(name, UnknownReason.EMPTIED, held_in(name)) for name in self.states.doubted]
-        unmanaged = Counter(row.account for row in self.book.unmanaged.values() if row.position)
-        others = [
-            (name, UnknownReason.NOT_MANAGED, held) for name, held in sorted(unmanaged.items())
+        emptied = [
+            UnknownAccount(
+                account=name, reason=UnknownReason.EMPTIED, holdings=self.book.open_in(name)
+            )
+            for name in self.states.doubted
         ]
-        return tuple(
-            UnknownAccount(account=account, reason=reason, holdings=held)
-            for account, reason, held in (*emptied, *others)
-        )
+        unmanaged = Counter(row.account for row in self.book.unmanaged.values() if row.position)
+        not_managed = [
+            UnknownAccount(account=name, reason=UnknownReason.NOT_MANAGED, holdings=held)
+            for name, held in sorted(unmanaged.items())
+        ]
+        return (*emptied, *not_managed)
 
     @property
     def problems(self) -> list[str]:

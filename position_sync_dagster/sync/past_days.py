@@ -111,8 +111,8 @@ class ClosingService:
                 result.filled[day] = closed_day
                 continue
 
-            for error in unreadable:
-                raise error
+            if unreadable:
+                raise unreadable[0]
             result.skipped[day] = "no row of the ledger and no statement is of this day"
         return result
 

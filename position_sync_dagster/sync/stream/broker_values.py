@@ -17,7 +17,7 @@ from position_sync_dagster.domain.queue_request import Reason
 from position_sync_dagster.domain.retry import rest_s
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.sync.stream.ownership import OwnerContext
+from position_sync_dagster.sync.stream.ownership import OwnerContext, end_tasks
 from position_sync_dagster.sync.stream.publisher import Publisher
 from position_sync_dagster.sync.stream.routes import Routes
 
@@ -203,10 +203,9 @@ class AccountRefresh:
 
     async def end(self) -> None:
         """Cancel the running download, and wait until it has ended."""
-        self.interrupt()
-        download, self._download = self._download, None
-        if download is not None:
-            await asyncio.gather(download, return_exceptions=True)
+        if self._download is not None:
+            await end_tasks(self._download)
+            self._download = None
 
     def _begin_due(self, feed: AccountFeed) -> None:
         if self.context.monotonic() >= self._next_at:

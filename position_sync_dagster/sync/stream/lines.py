@@ -152,9 +152,8 @@ class StreamLines:
 
     def are_due(self, connection: GatewayConnection) -> bool:
         """Return whether the lines must change, because a hold, a denial or a wait ended."""
-        if self.chosen(connection) != self.held:
-            return True
-        return bool(self.login.due_for_live(self.context.monotonic()))
+        due_for_live = self.login.due_for_live(self.context.monotonic())
+        return bool(due_for_live) or self.chosen(connection) != self.held
 
     # What the gateway is asked for.
 

@@ -195,9 +195,7 @@ class Ownership:
     async def end(self, detail: str | None = None) -> None:
         """End the lease; the session keeps why, if it did not end as it should."""
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await end_tasks(self._task)
         if self._owners.get(self.settings.gateway_id) is self:
             del self._owners[self.settings.gateway_id]
         if not self.lost.is_set():

@@ -293,9 +293,7 @@ class Router:
         routed = route(
             holdings, self.contracts.matching, lines, sec_types=self.context.settings.sec_types
         )
-        changed = self.routes.update(routed)
-        self.routes.log(changed)
-        for key, before in changed.items():
+        for key, before in self.routes.update(routed).items():
             self.pricer.reroute(key, before, routed[key])
 
         # Holdings that cannot be queued now stay due: the next step routes again.

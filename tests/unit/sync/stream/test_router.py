@@ -299,7 +299,7 @@ def test_changes_are_logged_up_to_a_number(caplog):
     routes = Routes()
     keys = [("A", conid) for conid in range(MAX_LINES_LOGGED + 2)]
     for state in (MONITORED, STREAMED, STREAMED):
-        routes.log(routes.update(dict.fromkeys(keys, state)))
+        routes.update(dict.fromkeys(keys, state))
     lines = [r.getMessage() for r in caplog.records]
     assert len(lines) == MAX_LINES_LOGGED + 1
     assert lines[0] == "0 of A: MONITORED → STREAMED"
