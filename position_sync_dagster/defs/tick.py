@@ -353,8 +353,7 @@ class Work(Generic[L]):
             if not self._are_due(glance, states):
                 return False, glance
 
-        ledger = self.keys.of(POSITION_UPDATES.name)
-        span = unreported(self.lake, self.instance, ledger, reported)
+        span = unreported(self.lake, self.instance, self.keys.of(POSITION_UPDATES.name), reported)
         return is_due or self._are_due(span, states), span
 
     def _are_due(self, span: "Span", states: Mapping[str, str]) -> bool:
@@ -536,8 +535,11 @@ def ledger_state(span: Span, report: drain.DrainReport) -> Derived:
 def gateway_states(lake: Lake, settings: Settings, now: datetime) -> dict[str, str]:
     """Return the state of each login: that of its session while its lease lasts, else "OFFLINE"."""
     names = [login.gateway_id for login in settings.logins]
-    sessions = lake.sessions.current_of(names).items()
-    alive = {name: str(session.state) for name, session in sessions if session.is_alive(now)}
+    alive = {
+        name: str(session.state)
+        for name, session in lake.sessions.current_of(names).items()
+        if session.is_alive(now)
+    }
     return dict.fromkeys(names, "OFFLINE") | alive
 
 

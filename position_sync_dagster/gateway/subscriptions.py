@@ -401,6 +401,7 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
         )
 
     def _on_value(self, value: AccountValue) -> None:
+        """Keep a value of message 6: a rate, or one of `TAGS`."""
         account = self._all.get(value.account)
         if account is None or value.modelCode or self._connectivity.lost is not None:
             return

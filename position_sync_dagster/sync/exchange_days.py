@@ -211,8 +211,7 @@ def day_began(calendar: str, now: datetime) -> datetime:
     Raises:
         SettingsError: The calendar is not known.
     """
-    today = day_of(calendar, now)
-    return datetime.combine(today, time(), time_zone_of(calendar)).astimezone(UTC)
+    return datetime.combine(day_of(calendar, now), time(), time_zone_of(calendar)).astimezone(UTC)
 
 
 def time_zone_of(calendar: str) -> ZoneInfo:

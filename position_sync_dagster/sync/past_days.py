@@ -135,6 +135,7 @@ class ClosingService:
             )
 
     def _day(self, day: date, closed: datetime) -> ClosedDay | None:
+        """Return the rows of a day from the ledger, completed by the source; None without any."""
         zone = time_zone_of(self.settings.calendar)
         opened = datetime.combine(day, time(), zone).astimezone(UTC)
         # Two row intervals are enough: an unchanged value has a row in each.

@@ -82,5 +82,4 @@ def listed(rows: DataFrame, legs: Collection[int], now: datetime) -> DataFrame:
     """
     is_old = pl.col.timestamp < now - CLOSED_KEPT
     closed_long_ago = (pl.col.position == 0) & is_old
-    is_of_leg = pl.col.conid.is_in(legs)
-    return rows.filter(is_of_leg | ~closed_long_ago.fill_null(value=False))
+    return rows.filter(pl.col.conid.is_in(legs) | ~closed_long_ago.fill_null(value=False))

@@ -59,8 +59,9 @@ def held_at_the_broker(lake: Lake, login: Settings) -> DataFrame:
 
 def newest_values(lake: Lake, login: Settings) -> DataFrame:
     """Return the newest row of the ledger of each open holding of a login."""
-    rows = lake.updates.sync.latest()
-    return rows.filter(pl.col.gateway_id == login.gateway_id, pl.col.position != 0)
+    return lake.updates.sync.latest().filter(
+        pl.col.gateway_id == login.gateway_id, pl.col.position != 0
+    )
 
 
 # How long a gateway may be away before that is an error: a connection that breaks is made again
@@ -105,8 +106,7 @@ def live_session(lake: Lake, login: Settings) -> GatewaySession | None:
 def sees_gateway(lake: Lake, settings: Settings) -> bool:
     """Return whether a stream of any login sees its gateway now."""
     sessions = lake.sessions.current_of([login.gateway_id for login in settings.logins])
-    now = utc_now()
-    return any(session.is_live(now) for session in sessions.values())
+    return any(session.is_live(utc_now()) for session in sessions.values())
 
 
 @table_check(ACTIVE_STRATEGIES.name, driven=True)
@@ -173,9 +173,11 @@ def login_is_made(lake: Lake, login: Settings) -> dg.AssetCheckResult:
         return passed("Nothing is due: no live login with a second factor is used.")
 
     text = f"{week.text[0].upper()}{week.text[1:]}."
-    advice = CONFIRM if week.asks else None
     return judged(
-        text, holds=not week.asks, what_to_do=advice, week_ends_at=week.ends_at.isoformat()
+        text,
+        holds=not week.asks,
+        what_to_do=CONFIRM if week.asks else None,
+        week_ends_at=week.ends_at.isoformat(),
     )
 
 
@@ -239,8 +241,9 @@ def lines_suffice(lake: Lake, login: Settings) -> dg.AssetCheckResult:
 
     lake.registry.sync.refresh()
     active = {leg.conid for leg in lake.registry.legs}
-    is_drained = pl.col.source != Source.STREAM
-    drained = newest_values(lake, login).filter(pl.col.conid.is_in(active), is_drained)
+    drained = newest_values(lake, login).filter(
+        pl.col.conid.is_in(active), pl.col.source != Source.STREAM
+    )
     without = drained.select("account", "conid", "symbol", "position")
 
     underlyings = session.underlying_lines or 0

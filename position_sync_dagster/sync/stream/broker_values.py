@@ -97,8 +97,7 @@ class FollowedHoldings:
             await self.publisher.publish(connection.feed)
 
         ended = self.context.monotonic()
-        many = len(self._legs) + len(self._monitored) > MANY
-        shortest_s = PUBLISH_MANY_S if many else PUBLISH_S
+        shortest_s = PUBLISH_MANY_S if len(self._legs) + len(self._monitored) > MANY else PUBLISH_S
         pause_s = max(shortest_s, self.context.settings.flush_interval_s)
         self._publish_at = max(now + pause_s, ended + rest_s(ended - now))
 
@@ -121,8 +120,9 @@ class FollowedHoldings:
         streamed = sorted(keys[LegState.STREAMED])[:STREAMED_PNL_SUBSCRIPTIONS]
         if values_known:
             values = connection.feed.book.values(keys[LegState.MONITORED])
-            most = self.context.settings.pnl_subscriptions
-            self._monitored = largest(values, connection.pnl.keys, most)
+            self._monitored = largest(
+                values, connection.pnl.keys, self.context.settings.pnl_subscriptions
+            )
         else:
             self._monitored = [
                 key for key in self._monitored if states.get(key) is LegState.MONITORED

@@ -120,8 +120,7 @@ class ContractCache:
         """Return a contract as a trader writes it; its conid where nothing else is known of it."""
         details = self._known.get(conid)
         if details is not None:
-            expiry = details.expiry
-            return leg_name(details.symbol, details.right, details.strike, expiry)
+            return leg_name(details.symbol, details.right, details.strike, details.expiry)
         named = [contract_name(leg) for leg in self._legs if leg.conid == conid]
         return next(filter(None, named), f"conid {conid}")
 

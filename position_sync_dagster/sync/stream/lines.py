@@ -208,8 +208,7 @@ class StreamLines:
 
     def doubt(self, conid: int, reason: str) -> None:
         """Request a line again that may be dead, or only quiet."""
-        doubted = self.login.line(conid).doubted(self.context.monotonic(), reason)
-        self.login.put(conid, doubted)
+        self.login.put(conid, self.login.line(conid).doubted(self.context.monotonic(), reason))
 
     def interrupted(self, cause: str) -> None:
         """Record that a farm broke or connectivity was lost: earlier quotes no longer count."""

@@ -140,6 +140,7 @@ class StreamPricer:
         ticked: Collection[int],
         states: Iterable[StreamedHolding],
     ) -> ValuedRows:
+        """Make the step of each holding that is due; one with an error is set aside by name."""
         now = self.context.clock()
         now_s = self.context.monotonic()
         quotes = {}

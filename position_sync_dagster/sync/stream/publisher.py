@@ -355,11 +355,12 @@ class Publisher:
     def _recent(self, holdings: Iterable[BrokerPosition]) -> list[BrokerPosition]:
         """Leave out the holdings that closed long ago, and have their zero row."""
         since = self.context.clock() - CLOSED_PUBLISHED
-        unwritten = self.submitted.unwritten
         return [
             holding
             for holding in holdings
-            if holding.position or holding.position_time >= since or holding.key in unwritten
+            if holding.position
+            or holding.position_time >= since
+            or holding.key in self.submitted.unwritten
         ]
 
 

@@ -216,6 +216,7 @@ class Router:
     async def _update(
         self, connection: GatewayConnection, changed: set[Key], *, first: bool
     ) -> None:
+        """Publish, then allocate lines and route, then queue and download what is due."""
         feed = connection.feed
         if first:
             # The one request of this download precedes those of the lines, which take seconds at

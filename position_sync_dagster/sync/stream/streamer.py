@@ -279,6 +279,7 @@ class BrokerLink:
             self.go_blind(self._connection_ended)
 
     def _on_message(self, code: int, text: str) -> None:
+        """Follow what the gateway says of IB, of its port and of its data farms."""
         text = said(code, text)
         if code in OFFLINE:
             self.go_blind(text)
@@ -559,6 +560,7 @@ class IBPositionStreamer:
         await self._run()
 
     async def _initialize(self) -> None:
+        """Open what the stream reads; take the login, unless the lease was handed over."""
         tables = self._tables
         if tables.ownership is None:
             await self.registry.initialize()
@@ -590,6 +592,7 @@ class IBPositionStreamer:
         await self._lease.begin()
 
     async def _run(self) -> None:
+        """Make step after step until the stop; the flush and the greeks run beside."""
         live = self._link.live_connection
         tasks = [asyncio.create_task(self._flusher.run(live))]
         if self._router.greeks is not None:
@@ -628,6 +631,7 @@ class IBPositionStreamer:
         await self._pause()
 
     async def _step(self, connection: GatewayConnection) -> None:
+        """Make a step; an error that may pass is logged, and the next step tries again."""
         try:
             await self._router.step(connection)
             self._table_outage.fault = None
