@@ -26,7 +26,7 @@ from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.contracts import ContractsTable
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
-from position_sync_dagster.sync.stream.ownership import OwnerContext
+from position_sync_dagster.sync.stream.ownership import Ownership
 
 logger = logging.getLogger(__name__)
 
@@ -309,7 +309,7 @@ class LegResolver:
         contracts: Stores the details of the contracts that were found.
     """
 
-    context: OwnerContext
+    ownership: Ownership
     registry: StrategyRegistry
     contracts: ContractCache
 
@@ -322,7 +322,7 @@ class LegResolver:
         Raises:
             LakeError: As `resolve`.
         """
-        now_s = self.context.monotonic()
+        now_s = self.ownership.monotonic()
         legs = {_membership(leg): leg for leg in self.registry.unresolved}
         self._attempts = {key: self._attempts.get(key, (0, now_s)) for key in legs}
         due = [legs[key] for key, (_tries, at_s) in self._attempts.items() if at_s <= now_s]
@@ -353,7 +353,7 @@ class LegResolver:
                 findings.append((leg, answer))
 
         if findings:
-            self.context.lease.check()
+            self.ownership.check()
             self.contracts.take(details)
             await offload(self.registry.sync.settle, findings)
         for leg, finding in findings:
@@ -365,7 +365,7 @@ class LegResolver:
         key = _membership(leg)
         before, _at_s = self._attempts.get(key, (0, 0.0))
         tries = before + 1 if is_answered else min(before + 1, UNANSWERED)
-        self._attempts[key] = (tries, self.context.monotonic() + LOOK_UP.delay_s(tries))
+        self._attempts[key] = (tries, self.ownership.monotonic() + LOOK_UP.delay_s(tries))
 
 
 def not_streamed(leg: UnresolvedLeg, problem: str) -> str:

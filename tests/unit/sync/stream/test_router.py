@@ -19,7 +19,7 @@ from position_sync_dagster.sync.stream.broker_values import (
 from position_sync_dagster.sync.stream.parts import PublishedGreeks
 from position_sync_dagster.sync.stream.routes import MAX_LINES_LOGGED, Routes
 from tests.support.settings import make_settings
-from tests.support.unowned import unowned_context
+from tests.support.unowned import unowned
 
 KEY = ("DU1", 7)
 MAX_STREAMED = broker_values.STREAMED_PNL_SUBSCRIPTIONS
@@ -62,7 +62,7 @@ class Day:
         self.routes = routes or Routes()
         self.gateway = Gateway(values)
         settings = make_settings(pnl_subscriptions=pnl_subscriptions, **settings)
-        context = unowned_context(settings=settings, monotonic=lambda: float(self.second))
+        context = unowned(settings=settings, monotonic=lambda: float(self.second))
         self.legs = FollowedHoldings(context, self)
 
     async def enqueue_moved(self, _routes):
@@ -347,7 +347,7 @@ class Refreshing:
         self.enqueued = []
         self.published = 0
         settings = Settings(refresh_interval_s=INTERVAL_S)
-        context = unowned_context(settings=settings, monotonic=lambda: self.now)
+        context = unowned(settings=settings, monotonic=lambda: self.now)
         self.refresh = AccountRefresh(context, self)
 
     async def publish(self, _feed):
