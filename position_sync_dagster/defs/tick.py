@@ -232,10 +232,7 @@ class Work(Generic[L]):
     def _apply_strategies(self) -> bool:
         """Make the registry equal to a file that changed; return whether the registry changed."""
         path = self.settings.strategies_file
-        mark = None
-        if path:
-            mark = ":".join(map(str, saved_state(path)))
-
+        mark = ":".join(map(str, saved_state(path))) if path else None
         if mark != self.cursor.strategies_mark:
             try:
                 queue_and_ledger.apply_file(self.lake, self.settings)
@@ -243,10 +240,11 @@ class Work(Generic[L]):
                 self.said.append(str(error))
                 logger.error("The strategies file is refused, and the registry stays: %s", error)
             self.keep(strategies_mark=mark)
-        before = self.cursor.registry_version
+
         version = self.lake.registry.table.version()
+        is_changed = version != self.cursor.registry_version
         self.keep(registry_version=version)
-        return version != before
+        return is_changed
 
     def _drain(self) -> drain.DrainReport:
         """Drain what waits, unless the last drain could not value the same requests."""

@@ -286,12 +286,12 @@ def _judged_days(lake: L, settings: Settings, stated: Stated[L]) -> dg.AssetChec
     is the day after whose close the first row of the ledger was written.
     """
     exchange, first_partition = known_days(settings, stated)
-    keys = exchange_partitions(exchange, first_partition).get_partition_keys()
     last_values = _last_values(lake, exchange.timezone)
     first = _first_day(settings, last_values)
     # Right after today's close its run may not have ended.
     today = exchange_days.day_of(settings.calendar, utc_now())
-    over = {day for day in map(date.fromisoformat, keys) if first <= day < today}
+    begin = max(first, first_partition)
+    over = set(exchange.trading_days(begin, today - timedelta(days=1)))
 
     first_stated = min(stated.days(settings, None).days(), default=None)
     is_of_ledger = not settings.daily_start and first != first_stated

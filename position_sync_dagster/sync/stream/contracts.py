@@ -261,9 +261,11 @@ class ContractCache:
             self._compare()
 
     def _is_missing(self, conid: int) -> bool:
+        """Return whether details are to be fetched, and no wait after a failure is left."""
         return not self.available((conid,)) and self._may_be_asked(conid)
 
     def _may_be_asked(self, conid: int) -> bool:
+        """Return whether the wait after the gateway gave no details is over."""
         times, asked_at = self._not_given.get(conid, (0, NEVER))
         wait = timedelta(seconds=DETAILS_AGAIN.delay_s(max(times, 1)))
         return elapsed(asked_at, self.clock()) >= wait

@@ -204,10 +204,14 @@ class Publisher:
         self._all_due = False
 
     async def _publish(self, feed: AccountFeed, keys: Collection[Key] | None) -> bool:
-        """Publish what changed of some holdings; None: all of them, in place of all rows.
+        """Publish holdings: the quantities that changed are stored first, then the rows written.
+
+        Args:
+            feed: The account feed.
+            keys: Of which holdings what changed is written; None: all rows are replaced.
 
         Returns:
-            False if all of them must be published.
+            False if all rows must be replaced instead; nothing was written then.
         """
         is_whole = keys is None
         published = self._published
@@ -365,6 +369,7 @@ class Publisher:
 
 
 def _accounts_of(feed: AccountFeed) -> _Accounts:
+    """Return how far and until when the broker has confirmed each account."""
     confirmed_at = feed.book.confirmed.accounts
     followed_until = feed.book.followed_until()
     return {

@@ -19,7 +19,6 @@ from position_sync_dagster.domain.gateway_session import (
     Owner,
     SessionState,
     UnusableHoldings,
-    set_aside_of,
 )
 from position_sync_dagster.domain.leg import LegStates
 from position_sync_dagster.domain.position_update import (
@@ -440,11 +439,7 @@ class IBPositionStreamer:
         connection = self._link.live_connection()
         if connection is None:
             return UnusableHoldings()
-        feed = connection.feed
-        return UnusableHoldings(
-            unknown_accounts=feed.unknown_accounts,
-            set_aside=set_aside_of({**self._router.pricer.set_aside, **feed.odd_rows}),
-        )
+        return connection.feed.unusable_holdings(self._router.pricer.set_aside)
 
     @property
     def lines_in_use(self) -> int:
