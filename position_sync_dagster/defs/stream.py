@@ -434,6 +434,7 @@ def _in_progress(run: JobRun) -> bool:
 def _is_lost(
     run: JobRun, session: GatewaySession | None, owner: GatewaySession | None, now: datetime
 ) -> bool:
+    """Return whether the process of a run is gone: it has no lease in time, or its lease ended."""
     if run.state is Status.NOT_STARTED:
         return not is_recent(run.since, START_GRACE, now)
     if run.state not in (Status.STARTING, Status.STARTED) or owner is not None:
@@ -450,6 +451,7 @@ def _crashed(run: JobRun) -> bool:
 
 
 def _describe(run: JobRun, owner: GatewaySession | None, now: datetime) -> str:
+    """Return what a run that is in progress does, for the reason of the supervisor."""
     if owner is None or owner.run_id != run.run_id:
         state = run.state.value.lower().replace("_", " ")
         return f"run {run.run_id[:8]} is {state}"

@@ -217,6 +217,7 @@ class AccountDownloads:
             await self._download(account)
 
     async def _download(self, account: str) -> None:
+        """Subscribe to an account, wait for the end of its download, and record how it ended."""
         before = self.accounts[account]
         now_s = time.monotonic()
         subscription = AccountSubscription(
@@ -442,6 +443,7 @@ class AccountDownloads:
         return None
 
     def _on_account_value(self, value: AccountValue) -> None:
+        """Read whether the values of an account are valid; each value is a sign of life."""
         account = value.account
         if account not in self.accounts:
             return
@@ -452,6 +454,7 @@ class AccountDownloads:
         self._hear(account, confirms=False)
 
     def _on_error(self, _request: int, code: int, _text: str, _contract: object) -> None:
+        """End the subscription that the gateway refused (2101) or ended (2100)."""
         subscription = self._subscription
         if code == GatewayCode.ACCOUNT_NOT_SERVED:
             if subscription is not None and subscription.result is not None:

@@ -144,6 +144,7 @@ def _readable(listings: Sequence[IBContractDetails], seen_at: datetime) -> Contr
 
 
 def _pattern(leg: UnresolvedLeg) -> Contract:
+    """Return what is known of a leg, as the gateway is asked for it; unknown terms are empty."""
     kind = leg.sec_type or ("OPT" if leg.right else "FUT" if leg.expiry else "STK")
     day = ""
     if leg.expiry is not None:
@@ -207,6 +208,7 @@ class MessageReader:
         ib_async_internals.rewrite_times(ib)
 
     def _read(self, fields: list[str]) -> None:
+        """Pass a message to ib_async, and count whether it understood it."""
         self._type = fields[0] if fields else ""
         self._failed = False
         if self._type == _ERROR:
@@ -222,6 +224,7 @@ class MessageReader:
             self.understood += 1
 
     def _on_unreadable(self, error: BaseException | None) -> None:
+        """Log a message that ib_async could not read; called while it reads it."""
         self._failed = True
         kind = "unreadable message"
         text = "a message that cannot be read"

@@ -216,6 +216,7 @@ class _LoginListener:
             self._fail(error)
 
     def _on_bytes(self, data: bytes) -> None:
+        """Check the first bytes: what is no gateway greets in another way."""
         # The first message is "version NUL time NUL": a length, then digits.
         if len(self._head) >= GREETING_BYTES:
             return

@@ -118,6 +118,7 @@ class MarketDataRequests:
         return None if request is None else translate.quote_of(request.ticker, request.arrivals)
 
     def _send(self, request: "_Request") -> None:
+        """Request a line with a new id, and a new ticker for its prices."""
         if request.market_data_type != self._requested_type:
             self._ib.reqMarketDataType(request.market_data_type)
             self._requested_type = request.market_data_type
@@ -132,6 +133,7 @@ class MarketDataRequests:
         self._requests[request.contract.conId] = request
 
     def _on_ticks(self, tickers: set[Ticker]) -> None:
+        """Note what arrived; ticks of a request that ended do not count."""
         ticked = []
         for ticker in tickers:
             request = self._requests.get(ticker.contract.conId) if ticker.contract else None

@@ -161,10 +161,7 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
 
         A subscription that is due at `inf` has been answered, and expects nothing.
         """
-        subscription = None
-        if len(fields) >= self._end:
-            subscription = self._by_request.get(fields[1])
-
+        subscription = self._by_request.get(fields[1]) if len(fields) >= self._end else None
         if subscription is None:
             return False
         try:
@@ -180,10 +177,9 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
         return True
 
     def _on_error(self, request: int, code: int, _text: str, _contract: object) -> None:
-        subscription = None
-        if not codes.is_notice(code):
-            subscription = self._by_request.pop(str(request), None)
-
+        if codes.is_notice(code):
+            return
+        subscription = self._by_request.pop(str(request), None)
         if subscription is not None:
             # No cancel: the gateway has forgotten it, and would answer 300.
             subscription.request = None
@@ -405,6 +401,7 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
         )
 
     def _on_value(self, value: AccountValue) -> None:
+        """Keep a value of message 6: a rate, or one of `TAGS`."""
         account = self._all.get(value.account)
         if account is None or value.modelCode or self._connectivity.lost is not None:
             return

@@ -447,6 +447,7 @@ _TERMS = (
 def _row(
     account: str, terms: Sequence[str], quantity: str, sent: Mapping[str, str]
 ) -> HoldingRow | OddRow:
+    """Return a row whose terms and numbers can be read, or why it cannot be used."""
     named: dict[str, Any] = dict(zip(_TERMS, terms, strict=True))
     conid = terms[0]
     try:

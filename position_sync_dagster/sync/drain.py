@@ -115,8 +115,7 @@ def plan_batch(
     for request in batch:
         holdings = match_holdings(request, view)
         if not holdings:
-            unanswered = plan.not_covered if holdings is None else plan.not_held
-            unanswered.append(request.request_id)
+            (plan.not_covered if holdings is None else plan.not_held).append(request.request_id)
             continue
 
         for holding in holdings:
@@ -619,6 +618,7 @@ class QueueWorker:
             )
 
     async def _mark(self, batch: Sequence[QueuedPosition], plan: BatchPlan) -> None:
+        """Mark the requests that a row answers as SUCCESS, and those of no holding as FAILED."""
         lease = batch[0].lease_token
         await self.queue.mark_success(list(plan.answers), answers=plan.answers, lease_token=lease)
         failures = dict.fromkeys(plan.not_held, NOT_HELD)

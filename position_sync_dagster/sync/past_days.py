@@ -112,8 +112,8 @@ class ClosingService:
                 result.filled[day] = closed_day
                 continue
 
-            for error in unreadable:
-                raise error
+            if unreadable:
+                raise unreadable[0]
             result.skipped[day] = "no row of the ledger and no statement is of this day"
         return result
 
@@ -136,6 +136,7 @@ class ClosingService:
             )
 
     def _day(self, day: date, closed: datetime) -> ClosedDay | None:
+        """Return the rows of a day from the ledger, completed by the source; None without any."""
         opened = beginning_of(day, time_zone_of(self.settings.calendar))
         # Two row intervals are enough: an unchanged value has a row in each.
         span = timedelta(seconds=2 * streamed_holding.MONITORED_ROW_INTERVAL_S)

@@ -471,5 +471,6 @@ def _mismatched(
     by_key = grouped(lambda entry: (entry[0].account or ALL_ACCOUNTS, entry[0].conid), differing)
     for key, of_key in sorted(by_key.items()):
         texts = "; ".join(f"strategy {leg.strategy_id}: {mismatch}" for leg, mismatch in of_key)
-        symbol = of_key[0][0].symbol
-        yield Discrepancy(DiscrepancyType.LEG_MISMATCH, *key, symbol, None, None, texts)
+        yield Discrepancy(
+            DiscrepancyType.LEG_MISMATCH, *key, of_key[0][0].symbol, None, None, texts
+        )

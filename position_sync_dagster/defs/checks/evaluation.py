@@ -75,8 +75,9 @@ class TableCheck(Generic[L_contra]):
         """Return the result; it is unknown where the check cannot be evaluated."""
         try:
             if self.each_login:
-                logins = settings.logins
-                result = merged({login.gateway_id: self.judge(lake, login) for login in logins})
+                result = merged(
+                    {login.gateway_id: self.judge(lake, login) for login in settings.logins}
+                )
             else:
                 result = self.judge(lake, settings)
         except GatewayError as error:
@@ -217,8 +218,11 @@ def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
 def _seriousness(named: tuple[str, dg.AssetCheckResult]) -> tuple[bool, bool, bool]:
     """Return the sort key of a result: errors first, then warnings, unknown and passed ones."""
     result = named[1]
-    is_warning = result.severity is dg.AssetCheckSeverity.WARN
-    return bool(result.passed), UNKNOWN in result.metadata, is_warning
+    return (
+        bool(result.passed),
+        UNKNOWN in result.metadata,
+        result.severity is dg.AssetCheckSeverity.WARN,
+    )
 
 
 def rows_result(
@@ -332,8 +336,11 @@ class CheckDriver(Generic[L]):
 
     def evaluated_with(self, asset: str) -> set[Key]:
         """Return the checks that are evaluated together with a table, and not by the driver."""
-        not_driven = self._checks.keys() - self.driven()
-        return {key for key in not_driven if key.asset_key == dg.AssetKey(asset)}
+        return {
+            key
+            for key in self._checks.keys() - self.driven()
+            if key.asset_key == dg.AssetKey(asset)
+        }
 
     def results(self, lake: L, settings: Settings) -> Iterator[tuple[Key, dg.AssetCheckResult]]:
         """Evaluate the checks that are due, those first that were not evaluated for longest."""
