@@ -12,7 +12,7 @@ const LATER_DAYS = 21;
 const charts = new Charts();
 let newest = null; // the answer before the trades, with the day and volatility that it is of
 let drawGreeks = () => {};
-let shown = "first"; // the key of the curve that is drawn; only this one is asked for
+let shown = "first"; // the key of the curve that is drawn; only this one is asked for, at first one that can be drawn
 let step = () => {};
 
 export const shownCurve = () => shown;
@@ -37,7 +37,9 @@ export function drawPayoff(before, after, asked) {
   showCommand(byId("payoff-command"), "what-if", scope && `--${scope} ${quoted(name)}`, days && `--days ${days}`, vol && `--vol ${vol}`);
 
   const { curves, keys } = before.curves.length ? before : (after ?? before);
-  let place = keys.indexOf(curves.map(keyOf)[0]);
+  const [drawn] = curves.map(keyOf);
+  if (curves.length === 1 && curves[0].chosen) shown = drawn; // while others become known it stays
+  let place = keys.indexOf(drawn);
   step = (by) => {
     place = (place + by + keys.length) % keys.length;
     shown = keys[place];
