@@ -143,10 +143,11 @@ function factsOf(curve) {
   ];
 }
 
-// Days of the calendar; a week and three weeks before the end are marked.
+// Days of the calendar of the exchange, as in the book; a week and three weeks before the end are marked.
 function expiryFact({ next_expiry: at }) {
   if (!at) return ["next expiry", "none"];
-  const days = Math.max(0, Math.ceil((Date.parse(at) - Date.now()) / DAY_MS));
+  const today = new Date().toLocaleDateString("sv-SE", { timeZone: "America/New_York" });
+  const days = Math.max(0, (Date.parse(dayOf(at)) - Date.parse(today)) / DAY_MS);
   return ["next expiry", `${dayOf(at)}, ${days} d`, days <= SOON_DAYS ? "down" : days <= LATER_DAYS ? "soon" : ""];
 }
 

@@ -115,7 +115,7 @@ function drawCurves(before, after, asked) {
 function askMatrix({ days, vol, ...asked }) {
   const vols = VOLS.map((points) => vol + points);
   const question = { ...chosen(asked), spot: SPOTS.join(","), vol: vols.join(","), days, level: "account" };
-  const draw = (answer) => drawMatrix(answer.rows.map((row) => ({ ...row, vol: row.vol - vol })));
+  const draw = (answer) => drawMatrix(answer.rows.map((row) => ({ ...row, vol: row.vol - vol })), asked.name);
   return matrix.show(question, (get) => get("what-if", question), draw);
 }
 
