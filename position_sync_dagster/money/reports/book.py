@@ -226,11 +226,22 @@ class Book:
 
     def _by_strategy(self, where: Expr, *names: str) -> list[StrategySum]:
         """Return the sums of strategies, or of UNATTRIBUTED, with the realised profit."""
-        rows = exposure.summed_legs(self.split.filter(where), ("strategy_id", *names))
+        rows = exposure.summed_legs(self._in_a_currency.filter(where), ("strategy_id", *names))
         return [
             self._with_profit(strategy, strategy.name)
             for strategy in self._records(StrategySum, rows)
         ]
+
+    @property
+    def _in_a_currency(self) -> Split:
+        """The holdings; a leg that was never held counts in the currency of its strategy.
+
+        Where the strategy has none, or several, it has no currency.
+        """
+        first = col.currency.min().over("strategy_id")
+        is_only = first == col.currency.max().over("strategy_id")
+        currency = col.currency.fill_null(when(is_only).then(first))
+        return replace(self.split, legs=self.split.legs.with_columns(currency))
 
     def _records(self, kind: type[AnySum], sums: DataFrame) -> list[AnySum]:
         """Return a record of each row of sums."""
