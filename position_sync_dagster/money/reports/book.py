@@ -35,7 +35,7 @@ from position_sync_dagster.money.campaigns.strategy_money import (
     LatestCampaign,
     LiveMoney,
     StrategyMoney,
-    open_profit,
+    open_profits,
 )
 from position_sync_dagster.money.cents import cents
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
@@ -260,6 +260,11 @@ class Book:
             for record in records
         ]
 
+    @cached_property
+    def _open_profits(self) -> Mapping[tuple[str, str | None], float | None]:
+        """What is open of each strategy in each currency would earn; None: not known."""
+        return open_profits(self.closes.lots, self.split.parts, self.priced)
+
     def _with_profit(self, sums: AnySum, name: str | None) -> AnySum:
         """Return sums with the realised profit of a strategy, of UNATTRIBUTED, or of all."""
         is_strategy = name is not None and name != UNATTRIBUTED
@@ -271,8 +276,7 @@ class Book:
             money = self.closes.money.get((name, sums.currency), StrategyMoney())
             realized["cost_per_share"] = money.cost_per_share
             if "realized_since" in realized:
-                holdings = self.split.parts.filter(strategy_id=name, currency=sums.currency)
-                open_now = open_profit(money.earned.lots, holdings, self.priced)
+                open_now = self._open_profits.get((name, sums.currency), 0.0)
                 since = realized["realized_since"]
                 realized["campaign"] = _campaign(money.earned, open_now, since)
                 if isinstance(sums, StrategySum):
