@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Any, Generic, TypeVar
 
 import polars as pl
-from polars import Int64, col, lit
+from polars import DataFrame, Int64, col, lit
 
 from position_sync_dagster.domain.clock import A_DAY, NEVER, elapsed
 from position_sync_dagster.domain.holding import KEY
@@ -75,7 +75,6 @@ NO_SLOW_FIGURES: dict[str, Any] = {
 NOT_SHOWN = r"\p{C}"
 LONGEST_CELL = 200
 
-Row = list[Any]
 Value = TypeVar("Value")
 
 OF_LEG = (
@@ -151,8 +150,8 @@ class PageFigures:
         self._slow_least = BEGINNING
         self._slow_change: list[DayChange] = []
 
-    def read(self, now: datetime) -> tuple[dict[str, Row], dict[str, Any]]:
-        """Return the parts of the holdings by their key, and all other figures; blocks.
+    def read(self, now: datetime) -> tuple[DataFrame, dict[str, Any]]:
+        """Return the parts of the holdings, and all other figures; blocks.
 
         Raises:
             LakeError: A table cannot be used.
@@ -367,8 +366,8 @@ def _not_kept(figures: Figures) -> list[str]:
     ]
 
 
-def parts_of(figures: Figures) -> dict[str, Row]:
-    """Return each part of a holding by its key, in the order of COLUMNS."""
+def parts_of(figures: Figures) -> DataFrame:
+    """Return a row for each part of a holding, with PAGE_COLUMNS."""
     of_leg = figures.positions.select(*KEY, *OF_LEG, "confirmed_at")
     of_part = ("strategy_id", *KEY)
     number = pl.int_range(pl.len()).over(of_part)
@@ -392,5 +391,4 @@ def parts_of(figures: Figures) -> dict[str, Row]:
         average_cost=col.average_cost / col.multiplier * col.magnifier,
     )
     texts = col(pl.String).str.replace_all(NOT_SHOWN, "�").str.slice(0, LONGEST_CELL)
-    rows = rows.select(PAGE_COLUMNS).with_columns(col(pl.Float64).fill_nan(None), texts)
-    return {row[0]: list(row) for row in rows.iter_rows()}
+    return rows.select(PAGE_COLUMNS).with_columns(col(pl.Float64).fill_nan(None), texts)

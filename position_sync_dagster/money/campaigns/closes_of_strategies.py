@@ -26,6 +26,7 @@ from position_sync_dagster.money.campaigns.campaigns import last_campaigns
 from position_sync_dagster.money.campaigns.strategy_money import (
     Remembered,
     StrategyMoney,
+    lot_rows,
     money_of_strategies,
 )
 from position_sync_dagster.money.lake import MoneyLake
@@ -66,6 +67,11 @@ class Closes:
     def money(self) -> Mapping[tuple[str, str | None], StrategyMoney]:
         """What the movements of each strategy say of its money, in each currency."""
         return money_of_strategies(self.parts, self.details, self.remembered)
+
+    @cached_property
+    def lots(self) -> DataFrame:
+        """What is left of the movements of strategies, in rows."""
+        return lot_rows(self.money)
 
     @cached_property
     def owned(self) -> DataFrame:

@@ -22,7 +22,7 @@ from position_sync_dagster.money.past.movements import (
     Section,
 )
 from position_sync_dagster.money.reports.book import Book
-from position_sync_dagster.money.reports.exposure import split
+from position_sync_dagster.money.reports.exposure import Claims, split
 from position_sync_dagster.money.strategies.limit_readings import evaluate
 from position_sync_dagster.money.strategies.limits import (
     OF_ACCOUNTS,
@@ -76,7 +76,7 @@ def book(
     priced = frame.with_columns(column.alias(CONFIRMED), column.alias(PRICED))
     plain = Book(
         now=NOW, priced=priced, legs=tuple(legs),
-        split=split(legs, priced, end_of=lambda entry: (ends or {}).get(entry.conid)),
+        split=split(Claims(legs), priced, end_of=lambda entry: (ends or {}).get(entry.conid)),
         live_since={LOGIN: NOW - timedelta(minutes=6)}, logins=(LOGIN,),
     )  # fmt: skip
     return replace(plain, **values)  # type: ignore[arg-type]
