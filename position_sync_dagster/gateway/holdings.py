@@ -211,6 +211,7 @@ class Profit:
         if not self.is_followed(now):
             return not _differ(value, self.sent.value, 0.0)
         moved = before.market_value is not None and _differ(value, before.market_value, 0.0)
+        # The row moved, and the value has been the same since before the row before.
         if moved and self.same_since <= before.received_at:
             self.stands_still |= _differ(value, self.sent.value, band)
         return not self.stands_still
@@ -238,6 +239,7 @@ class Profit:
 
 
 def _differ(value: float, compared: float, band: float) -> bool:
+    """Return whether two values differ by more than this part of the first and the rounding."""
     return abs(value - compared) > max(band * abs(value), ROUNDING)
 
 
@@ -420,7 +422,11 @@ class HoldingsBook:
     def put_position(
         self, account: str, instrument: Instrument, position: float, cost: float | None
     ) -> bool:
-        """Merge a position row, which has no values; return whether it opens or changes one."""
+        """Merge a position row, which has no values.
+
+        Returns:
+            Whether a holding is open with another quantity now, for which values are missing.
+        """
         key = (account, instrument.conid)
         before = self._holdings.get(key)
         if position == 0:
@@ -456,7 +462,7 @@ class HoldingsBook:
         value = values["market_value"]
         profit = self.profits.get(key)
         if before is None or before.position != position:
-            self.profits.pop(key, None)
+            self.profits.pop(key, None)  # that of another quantity says nothing
         elif profit is not None and not profit.compare(before, value, now, valuation.VALUE_BAND):
             self.missed.note(key)
 
@@ -581,17 +587,20 @@ class HoldingsBook:
         self._put(key, self._holdings.get(key), self.confirmed.stated(key, holding))
 
     def _put(self, key: Key, before: BrokerPosition | None, holding: BrokerPosition) -> None:
+        """Store a holding, and notify those who watch values; another quantity is urgent."""
         moved = before is None or before.position != holding.position
         self._store(key, before, holding)
         self._changes.note(key, urgent=moved)
 
     def _store(self, key: Key, before: BrokerPosition | None, holding: BrokerPosition) -> None:
+        """Replace a holding, and count a move of it from one side to another, or from nothing."""
         if before is None or _side(before) != _side(holding):
             self.moves += 1
         self._holdings[key] = holding
         self._all_changes.note(key)
 
     def _close(self, holding: BrokerPosition) -> None:
+        """Replace a holding by one of 0 that keeps its newest realized profit."""
         now = self._clock()
         key = holding.key
         realized = self._valued(key, holding, now).realized_pnl

@@ -193,10 +193,12 @@ class _LoginListener:
             event.connect(listener)
 
     def detach(self) -> None:
+        """Stop listening: the log-in is over."""
         for event, listener in self._listeners:
             event.disconnect(listener)
 
     def _fail(self, error: GatewayError) -> None:
+        """Set why the log-in fails; the first reason counts, as the others follow from it."""
         if not self.failure.done():
             self.failure.set_result(error)
 
@@ -217,6 +219,7 @@ class _LoginListener:
             self._fail(error)
 
     def _on_bytes(self, data: bytes) -> None:
+        """Look at the first bytes: another protocol has no such length, or no version."""
         # The first message is "version NUL time NUL": a length, then digits.
         if len(self._head) >= GREETING_BYTES:
             return
@@ -244,6 +247,7 @@ class _LoginListener:
 
 
 def _failed_to_connect(address: str, error: OSError | ValueError) -> GatewayError:
+    """Return the error for people: of a connection that was there and broke, or of none at all."""
     if isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError):
         return GatewayTimeoutError(
             f"The gateway at {address} did not answer the first requests: {error}.",

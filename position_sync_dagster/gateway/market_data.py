@@ -125,6 +125,7 @@ class MarketDataRequests:
         return self._ticked.watch()
 
     def _send(self, request: "_Request") -> None:
+        """Send a request with a new id; the kind of data that was set last counts for it."""
         if request.market_data_type != self._requested_type:
             self._ib.reqMarketDataType(request.market_data_type)
             self._requested_type = request.market_data_type
@@ -140,6 +141,7 @@ class MarketDataRequests:
         self._by_id[request.request_id] = request
 
     def _on_ticks(self, tickers: set[Ticker]) -> None:
+        """Note which lines ticked; those of a retired request do not count."""
         ticked = []
         for ticker in tickers:
             request = self._requests.get(ticker.contract.conId) if ticker.contract else None
@@ -152,10 +154,12 @@ class MarketDataRequests:
             self.heard_at = time.monotonic()
 
     def _on_error(self, request_id: int, code: int, text: str, _contract: Any) -> None:
+        """Retire a request that the gateway refused or ended, and tell the listeners."""
         request = self._by_id.get(request_id)
         if request is None:
             return
         if code == GatewayCode.REQUEST_INVALID and request.with_dividends:
+            # It may refuse the dividends alone: no later request asks for them.
             self._knows_dividends = False
             self._retire(request)
             self._send(request)

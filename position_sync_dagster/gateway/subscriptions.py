@@ -129,7 +129,7 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
     def _request_due(self, names: Iterable[object], most: int) -> None:
         """Request the first few of these that are due."""
         now = time.monotonic()
-        for subscription in self._all.values():
+        for subscription in self._all.values():  # those that were answered, and are silent since
             if subscription.due_at == inf and subscription.heard_at <= now - PROFIT_SILENCE_S:
                 self._expect(subscription)
 
@@ -157,6 +157,7 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
         )
 
     def _cancel(self, subscription: Kind) -> None:
+        """Cancel its request, if the gateway has one."""
         if subscription.request is not None:
             self._withdraw(int(subscription.request))
             del self._by_request[subscription.request]
@@ -186,6 +187,7 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
         return True
 
     def _on_error(self, request: int, code: int, _text: str, _contract: object) -> None:
+        """Request a subscription again later that the gateway refused, and forget its values."""
         subscription = None
         if not codes.is_notice(code):
             subscription = self._by_request.pop(str(request), None)
@@ -269,6 +271,7 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
         super().restored()
 
     def _end_unwanted(self) -> None:
+        """Cancel what nobody wants any more, and forget its values."""
         for key in self._all.keys() - set(self._wanted):
             subscription = self._all.pop(key)
             self._cancel(subscription)
@@ -347,6 +350,7 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
         login.ib.accountValueEvent += self._on_value
 
     def _begin(self) -> None:
+        """Start with accounts of which nothing has come; from now on the first answers count."""
         self._all = {account: _Account((account, 0)) for account in self._login.accounts}
         self._since = time.monotonic()
 
@@ -377,6 +381,7 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
         return [summary for summary in summaries if summary.is_known]
 
     def _summary(self, account: _Account) -> AccountSummary:
+        """Return the values of an account, as far as they are in its base currency."""
         _, currency = account.values.get(NET_LIQUIDATION, (None, None))
         amounts: dict[str, Any] = {
             TAGS[tag]: amount for tag, (amount, unit) in account.values.items() if unit == currency
@@ -401,6 +406,7 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
         )
 
     def _on_value(self, value: AccountValue) -> None:
+        """Keep an account value that counts; a rate that cannot be read is unknown again."""
         account = self._all.get(value.account)
         if account is None or value.modelCode or self._connectivity.lost is not None:
             return

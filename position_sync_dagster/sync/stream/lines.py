@@ -129,6 +129,7 @@ class StreamLines:
     def update(self, connection: GatewayConnection) -> None:
         """Advance the time, and record which holdings and legs need a line now."""
         now_s = self.context.monotonic()
+        # Denied without a code of the gateway: those whose contract had no details.
         waiting = self.login.denied_with(None, now_s)
         self.contracts.want(waiting, first=True)
         self.login.lift(None, now_s, only=self.contracts.available(waiting))
@@ -209,7 +210,7 @@ class StreamLines:
             )
 
     def _cancel(self, requests: MarketDataRequests, conid: int) -> None:
-        """Cancel a line; first in the records, since an answer of the gateway may come at once."""
+        """Cancel a line, and record that it is held no more."""
         self.login.put(conid, self.login.line(conid).cancelled())
         requests.cancel(conid)
 
