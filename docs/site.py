@@ -13,17 +13,15 @@ import os
 import posixpath
 import re
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from click import Argument, Command, Context, Group, Option
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
-from typer.main import get_command
 
 import position_sync_dagster
+from docs.command_pages import commands_page
 from docs.recorded_files import ANSWERS, recorded_pages
-from position_sync_dagster import cli
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.web.api import openapi
 
@@ -51,7 +49,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     }
     made |= {
         "settings.md": settings_page((ROOT / ".env.example").read_text(encoding="utf-8")),
-        "commands.md": commands_page(cast(Group, get_command(cli.commands()))),
+        "commands.md": commands_page(),
         "errors.md": errors_page(),
         "api.md": api_page(openapi()),
         "openapi.json": json.dumps(openapi(), indent=1),
@@ -132,49 +130,6 @@ def settings_page(example: str) -> str:
         values = [line.removeprefix("#") for line in lines if not line.startswith("# ")]
         parts += ["\n".join(["```sh", *values, "```"])] if values else []
     return "\n\n".join(filter(None, parts))
-
-
-def commands_page(program: Group) -> str:
-    """Return each command of a program with its arguments and options."""
-    parts = ["# Commands", "`--json` prints for a program. `--home .demo` looks at the demo."]
-    for name, command in sorted(commands_of(program)):
-        parts += [f"## position-sync {name}", (command.help or "").replace("\b\n", "")]
-        rows = [f"| {_spelled(each)} | {_explained(each)} |" for each in command.params]
-        parts += ["\n".join(["| | |", "|---|---|", *rows])] if rows else []
-    return "\n\n".join(parts)
-
-
-def commands_of(group: Group, before: str = "") -> list[tuple[str, Command]]:
-    """Return the commands of a group and of the groups in it, by the words that call them.
-
-    A group may list a command and import it when it is called: here it is as if it was called.
-    """
-    for name in [*group.commands]:
-        _name, called, _rest = group.resolve_command(Context(group), [name])
-        group.commands[name] = called or group.commands[name]
-    commands = [(f"{before}{name}", command) for name, command in group.commands.items()]
-    inner = [
-        each
-        for words, command in commands
-        if isinstance(command, Group)
-        for each in commands_of(command, f"{words} ")
-    ]
-    return [*commands, *inner]
-
-
-def _spelled(parameter: Any) -> str:
-    shown = " ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
-    if isinstance(parameter, Argument):
-        return f"`{parameter.metavar or parameter.name.upper()}`"
-    return f"{shown} {parameter.metavar or ''}".strip()
-
-
-def _explained(parameter: Any) -> str:
-    text = (getattr(parameter, "help", None) or "").replace("|", "\\|").replace("\n", " ")
-    default = parameter.default
-    if not isinstance(parameter, Option) or default in (None, False, ()) or callable(default):
-        return text
-    return f"{text} Default: `{getattr(default, 'value', default)}`."
 
 
 def errors_page() -> str:

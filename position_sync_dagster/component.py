@@ -16,10 +16,12 @@ from dagster_shared import record
 
 from position_sync_dagster import defs as core
 from position_sync_dagster.dagster_files import document
-from position_sync_dagster.defs.composition import CORE, Composition, Extension
+from position_sync_dagster.defs.composition import Composition, Extension
 from position_sync_dagster.defs.resources import GATEWAY, AssetKeys
 from position_sync_dagster.errors import GatewaysFileError, SettingsError, shown
 from position_sync_dagster.lake.storage.object_store import absolute_path
+from position_sync_dagster.processes.heard.daily import with_counts
+from position_sync_dagster.processes.heard.heard_lake import HeardLake
 from position_sync_dagster.settings import Settings, load_settings
 
 # The attributes, and the one of `settings`, that are paths.
@@ -164,10 +166,12 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
     def extension(self, settings: Settings) -> Extension[Any]:
         """Return what stands above the core: money, unless the settings leave it out.
 
+        What a gateway says is counted by the day with it and without.
+
         A component of your own adds to it: `docs/component.md` has an example.
         """
         if not settings.money:
-            return CORE
+            return Extension(lake=HeardLake, stream_parts=with_counts)
 
         from position_sync_dagster.money.defs.extension import money_extension
 

@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Callable
 from datetime import date, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import dagster as dg
 
@@ -79,7 +78,6 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
     recorded again: rows may be written late, and stated positions of a day come in the night after
     it. A day without new data does not change.
     """
-    zone = ZoneInfo(days.timezone)
     at = days.settled_at
 
     @scheduled(CLOSE_JOB, f"{at.minute} {at.hour} * * {days.cron_days()}", days.timezone)
@@ -87,7 +85,7 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
         context: dg.ScheduleEvaluationContext,
     ) -> dg.RunRequest | dg.SkipReason:
         """Record the trading day, twenty minutes after the usual close of the exchange."""
-        day = context.scheduled_execution_time.astimezone(zone).date()
+        day = exchange_days.day_of(days.calendar, context.scheduled_execution_time)
         if not days.is_trading_day(day):
             return dg.SkipReason(f"{days.calendar} is closed on {day}.")
         launched_by = {LAUNCHED_BY: "record_day_after_close"}
@@ -96,7 +94,7 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
     @scheduled(CLOSE_JOB, f"15 6 * * {days.cron_days(days_later=1)}", days.timezone)
     def record_late_rows(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         """Record the last eight trading days again at night, for late rows and statements."""
-        today = context.scheduled_execution_time.astimezone(zone).date()
+        today = exchange_days.day_of(days.calendar, context.scheduled_execution_time)
         over = [day for day in last_days(days, LATE_DAYS, before=today) if day >= first]
         if not over:
             return dg.SkipReason("No trading day is over yet.")

@@ -4,7 +4,6 @@ A tick is Dagster's unit of frequent work: it needs no run, and its process has 
 """
 
 import time
-from datetime import UTC, datetime
 
 import dagster as dg
 
@@ -26,6 +25,7 @@ from position_sync_dagster.defs.resources import (
     sensor,
 )
 from position_sync_dagster.defs.tick import TickCursor, Work
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.lake import L, Lake
 
 
@@ -53,7 +53,7 @@ def drain_queue(
         keys=composition.keys,
         settings=settings,
         instance=composition.instance_of(context),
-        now=datetime.now(UTC),
+        now=utc_now(),
         cursor=cursor_of(TickCursor, context.cursor),
     )
     events = work.tick(composition.extension.tick_parts)

@@ -20,6 +20,7 @@ from position_sync_dagster.defs.resources import (
     PositionSyncResource,
     dagster_failures,
 )
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.lake import L, Lake
 
 # The run id of an event without a run.
@@ -139,7 +140,7 @@ def maintenance_job(composition: Composition[L]) -> dg.JobDefinition:
     ) -> None:
         """Delete runs, events and results of checks that are older than `history_days`."""
         kept = position_sync.settings.history_days
-        before = datetime.now(UTC) - timedelta(days=kept)
+        before = utc_now() - timedelta(days=kept)
         deleted = delete_old_runs(context.instance, short_jobs, before)
         events = delete_old_events(context.instance, composition.own_assets(), before)
         context.log.info(

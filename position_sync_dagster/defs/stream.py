@@ -35,7 +35,7 @@ from position_sync_dagster.defs.resources import (
     dagster_failures,
     sensor,
 )
-from position_sync_dagster.domain.clock import is_recent
+from position_sync_dagster.domain.clock import is_recent, utc_now
 from position_sync_dagster.domain.gateway_session import ALIVE, PAUSED, GatewaySession, Owner
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import GatewaysFileError
@@ -409,13 +409,13 @@ def supervise(
     if not recent:
         return Supervision("no stream has run yet", start=True)
 
-    terminated_at = recent[0].terminated_at
+    newest = recent[0]
+    terminated_at = newest.terminated_at
     if terminated_at is not None and (supervised_since is None or terminated_at > supervised_since):
         how = f"switch the sensor {SUPERVISING_SENSOR} off and on, or launch {STREAM_JOB}"
         reason = f"{PAUSED} at {terminated_at:%Y-%m-%d %H:%M:%S} UTC: {how}, to resume"
         return Supervision(reason, paused=True)
 
-    newest = recent[0]
     ended_at = newest.ended_at or now
     crashes = sum(takewhile(bool, map(_crashed, recent)))
     wait = timedelta(seconds=RESTART.delay_s(crashes - 1))
@@ -499,7 +499,7 @@ def supervise_stream(
     followed = stored.union(changes.new)
 
     sessions = lake.sessions.current_of(runs)
-    now = datetime.now(UTC)
+    now = utc_now()
     requests: list[dg.RunRequest] = []
     lines = []
     for name in (*changes.removed, *filter(followed.__contains__, logins)):

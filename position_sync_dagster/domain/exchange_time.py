@@ -288,3 +288,8 @@ def _at(day: date, clock: str, zone: tzinfo) -> datetime:
 def exchange_date(now: datetime) -> date:
     """Return the date from which the days to an expiry count: that in New York."""
     return now.astimezone(NEW_YORK).date()
+
+
+def beginning_of(day: date, zone: tzinfo = NEW_YORK) -> datetime:
+    """Return the midnight with which a day begins (UTC)."""
+    return datetime.combine(day, time(), zone).astimezone(UTC)

@@ -13,11 +13,14 @@ from position_sync_dagster.errors import InvalidLegError, shown
 # Conids are positive numbers of 32 bits. Source: IB, `Contract.ConId` is a Java int.
 CONIDS = range(1, 2**31)
 
-# Options on shares, indices and futures, and warrants: what ends by a delivery or in cash.
-OPTION_TYPES = frozenset({"OPT", "FOP", "WAR", "IOPT"})
+# Options on shares, indices and futures that exchanges list: each has the terms of its class.
+LISTED_OPTIONS = frozenset({"OPT", "FOP"})
+
+# These and warrants, whose terms are their own: what ends by a delivery or in cash.
+OPTION_TYPES = LISTED_OPTIONS | {"WAR", "IOPT"}
 
 # The broker states the multiplier of each of these (recorded in messages 7 and 61).
-MULTIPLIED_TYPES = frozenset({"OPT", "FOP", "FUT"})
+MULTIPLIED_TYPES = LISTED_OPTIONS | {"FUT"}
 
 
 class Right(StrEnum):

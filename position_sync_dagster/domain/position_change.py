@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from datetime import date, datetime
 
 from position_sync_dagster.domain.holding import Key
-from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.instrument import OPTION_TYPES, Right
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +32,8 @@ class ChangedHolding:
 
     @property
     def is_option(self) -> bool:
-        """Return whether it is an option, on whatever underlying."""
-        return self.right is not None and self.strike is not None
+        """Return whether it is an option, on whatever underlying, and which one is known."""
+        return self.sec_type in OPTION_TYPES and None not in (self.right, self.strike)
 
 
 TERMS = tuple(field.name for field in fields(ChangedHolding))

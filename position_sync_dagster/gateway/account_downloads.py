@@ -190,8 +190,8 @@ class AccountDownloads:
     @property
     def problems(self) -> list[str]:
         """Return why accounts have no current values, by account."""
-        problems = {account: self.accounts[account].problem for account in sorted(self.accounts)}
-        return [f"account {account}: {why}" for account, why in problems.items() if why]
+        states = sorted(self.accounts.items())
+        return [f"account {name}: {state.problem}" for name, state in states if state.problem]
 
     def restored(self) -> None:
         """Make missing values due, and those of an open subscription: it may lack changes."""

@@ -204,35 +204,27 @@ class AccountFeed:
         taken for the whole answer to the next request.
         """
         login = self._login
-        timeout_s = self._timeout_s
         try:
-            listing = self._listing
-            if listing is None:
+            if self._listing is None:
                 self._list_wanted = False
-                listing = self._listing = asyncio.ensure_future(login.ib.reqPositionsAsync())
-                # asyncio logs an error that nobody awaits any more.
-                listing.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-
-            await asyncio.wait({listing}, timeout=timeout_s)
-            if listing.done():
-                self._listing = None
-                listing.result()
-                return
-            if not login.ib.isConnected():
-                raise ConnectionError
-
-        except ConnectionError as error:
+                self._listing = asyncio.ensure_future(login.ib.reqPositionsAsync())
+            # The list goes on if this wait is cancelled.
+            await asyncio.wait_for(asyncio.shield(self._listing), self._timeout_s)
             self._listing = None
-            raise login.lost("the positions") from error
 
-        timeout = errors.GatewayTimeoutError(
-            f"The gateway at {login.settings.gateway_id} did not send the whole list of positions "
-            f"(reqPositions) within {timeout_s:g} s.",
-            remedy="It is requested again on a new connection. If this goes on, "
-            "restart TWS or IB Gateway.",
-        )
-        self._give_up(timeout.what)
-        raise timeout
+        except (ConnectionError, TimeoutError) as error:
+            if not login.ib.isConnected():
+                self._listing = None
+                raise login.lost("the positions") from error
+
+            timeout = errors.GatewayTimeoutError(
+                f"The gateway at {login.settings.gateway_id} did not send the whole list of "
+                f"positions (reqPositions) within {self._timeout_s:g} s.",
+                remedy="It is requested again on a new connection. If this goes on, "
+                "restart TWS or IB Gateway.",
+            )
+            self._give_up(timeout.what)
+            raise timeout from None
 
     def _end_list(self) -> None:
         """Close what a whole list does not name; its rows, and later ones, were merged before."""
@@ -340,14 +332,13 @@ class AccountFeed:
         if row is None:
             return True
 
-        self._named.add(row.key)
         account = row.key[0]
         cost = row.amounts["average_cost"]
         is_new = self.book.put_position(account, row.instrument, row.position, cost)
         was_downloaded = self.states[account].ended_at is not None
         if is_new and was_downloaded and len(self.accounts) > 1:
             self.values.request_again(account)  # it sends no values by itself
-        self._hear(account, row.position)
+        self._hear(row)
         return True
 
     def _read_portfolio(self, fields: list[str]) -> bool:
@@ -356,18 +347,17 @@ class AccountFeed:
             self.values.miss_row()
             return False
         row = self._usable(translate.portfolio_row(fields))
-        if row is None or not self.values.put_row(row):
-            return True
-
-        self._named.add(row.key)
-        self._hear(row.key[0], row.position)
+        if row is not None and self.values.put_row(row):
+            self._hear(row)
         return True
 
-    def _hear(self, account: str, position: float) -> None:
-        """Update the doubt about an account after one of its rows has arrived."""
+    def _hear(self, row: HoldingRow) -> None:
+        """Record that a row came; update the doubt about its account."""
+        self._named.add(row.key)
+        account = row.key[0]
         if not self.states.is_doubted(account):
             return
-        if position:
+        if row.position:
             self.states[account].contradict()
         elif not self.book.open_in(account):
             self.states[account].end_doubt()

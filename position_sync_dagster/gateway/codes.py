@@ -8,6 +8,7 @@ documentation ("Message Codes", "Available Tick Types"); [C] the source of ib_as
 """
 
 import re
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 
 from position_sync_dagster.errors import BrokerUnavailableError
@@ -214,6 +215,13 @@ class MarketDataType(IntEnum):
 
 
 DELAYED_TYPES = frozenset({MarketDataType.DELAYED, MarketDataType.DELAYED_FROZEN})
+
+
+# Gets each message of a connection: whether the client SENT or RECEIVED it, and its fields. Two
+# have names in place of an id: the version of the gateway at the log-in, and the connection's end.
+SENT, RECEIVED = True, False
+Listener = Callable[[bool, Sequence[str]], object]
+GREETING, CLOSED = "serverVersion", "closed"
 
 
 class MessageType(IntEnum):

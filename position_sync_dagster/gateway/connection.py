@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, time
 from operator import attrgetter
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 from zoneinfo import ZoneInfo
 
@@ -35,11 +35,11 @@ from position_sync_dagster.gateway.codes import (
     OFFLINE,
     RESTORED,
     GatewayCode,
+    Listener,
     MessageType,
 )
 from position_sync_dagster.gateway.login import Login, log_in
 from position_sync_dagster.gateway.translate import UNSET, details_of, instrument_of, known
-from position_sync_dagster.gateway.wire import Listener
 from position_sync_dagster.outage_log import LimitedLog
 from position_sync_dagster.settings import Settings, load_settings
 
@@ -339,11 +339,12 @@ class GatewayConnection:
         async def request(conid: int) -> ContractDetails | None:
             contract = Contract(conId=conid)
             async with gate:
-                listings, refusals, _ = await self._ask(self.ib.reqContractDetailsAsync, contract)
+                listings, refused_with, _ = await self._ask(
+                    self.ib.reqContractDetailsAsync, contract
+                )
 
             self.unknown.discard(conid)
-            refused = [about for _, code, about in refusals if code == GatewayCode.NO_CONTRACT]
-            if contract in refused and self._knows_contracts:
+            if self._knows_contracts and GatewayCode.NO_CONTRACT in refused_with:
                 self.unknown.add(conid)
             return _readable(listings, utc_now()) if listings else None
 
@@ -361,9 +362,8 @@ class GatewayConnection:
         if not self.sees_ib:
             return None
         asked_at = utc_now()
-        fills, refusals, whole = await self._ask(self.ib.reqExecutionsAsync)
-        has_failed = any(request > 0 and about is None for request, _code, about in refusals)
-        if fills is None or has_failed or not self.sees_ib:
+        fills, refused_with, whole = await self._ask(self.ib.reqExecutionsAsync, None)
+        if fills is None or refused_with or not self.sees_ib:
             return None
 
         # ib_async adds the commission to the fill of the first answer alone (2.1.0, wrapper.py).
@@ -396,11 +396,9 @@ class GatewayConnection:
         if not self.sees_ib:
             return None
         pattern = _pattern(leg)
-        answer, refusals, whole = await self._ask(self.ib.reqContractDetailsAsync, pattern)
+        answer, refused_with, whole = await self._ask(self.ib.reqContractDetailsAsync, pattern)
         if answer is None or not whole or self.connectivity.lost is not None:
             return None
-
-        refused_with = [code for _request, code, about in refusals if about is pattern]
         if refused_with and not self._knows_contracts:
             return None
         if refused_with != ([] if answer else [GatewayCode.NO_CONTRACT]):
@@ -416,28 +414,34 @@ class GatewayConnection:
         return candidates
 
     async def _ask(
-        self, request: Callable[..., Awaitable[Answer]], *about: Contract
-    ) -> tuple[Answer | None, list[tuple[int, int, Contract | None]], bool]:
+        self, request: Callable[[Any], Awaitable[Answer]], about: Contract | None
+    ) -> tuple[Answer | None, list[int], bool]:
         """Send a request of ib_async, and wait for its answer.
 
         ib_async leaves a message that it cannot read out of the answer.
 
+        Args:
+            request: The function of ib_async, which gets `about`.
+            about: The contract; None for a request that names none.
+
         Returns:
-            The answer, None if none came in time; the errors that arrived meanwhile: request, code
-            and contract of each; and whether every message that may belong to it was read.
+            The answer, None if none came in time; the codes of errors that arrived meanwhile, of
+            this contract, or of requests without one; and whether every message that may belong to
+            the answer was read.
         """
-        refusals: list[tuple[int, int, Contract | None]] = []
+        refused_with: list[int] = []
         missed = self._reader.missed
 
         def note(request_id: int, code: int, _text: str, contract: Contract | None) -> None:
-            refusals.append((request_id, code, contract))
+            if request_id > 0 and contract is about:
+                refused_with.append(code)
 
         self.ib.errorEvent += note
         try:
-            answer = await asyncio.wait_for(request(*about), self._timeout_s)
-            return answer, refusals, self._reader.missed == missed
+            answer = await asyncio.wait_for(request(about), self._timeout_s)
+            return answer, refused_with, self._reader.missed == missed
         except (TimeoutError, ConnectionError):
-            return None, refusals, False
+            return None, refused_with, False
         finally:
             self.ib.errorEvent -= note
 

@@ -264,6 +264,8 @@ class HoldingsBook:
         clock: The time of receipt.
 
     Attributes:
+        changes: Who collects which holdings change; a changed quantity is urgent.
+        all_changes: The same, with what changes by itself; without confirmations and PnLSingle.
         snapshot_id: The id of the newest whole list of positions.
         confirmed: What the broker has confirmed, of accounts and of holdings.
         moves: How often a holding was added, opened, closed or turned from long to short.
@@ -298,9 +300,8 @@ class HoldingsBook:
         self.missed: PendingChanges[Key] = PendingChanges()
         self.magnifier: Callable[[int], int | None] = lambda _conid: None
 
-        # Who is told of changes: of those of `watch`, and of `watch_all`.
-        self._changes: Watchers[Key] = Watchers()
-        self._all_changes: Watchers[Key] = Watchers()
+        self.changes: Watchers[Key] = Watchers()
+        self.all_changes: Watchers[Key] = Watchers()
 
     @property
     def holdings(self) -> tuple[BrokerPosition, ...]:
@@ -370,14 +371,6 @@ class HoldingsBook:
             key: self.confirmed.stated(key, self._valued(key, row, now), newer=newer)
             for key, row in rows
         }
-
-    def watch(self) -> PendingChanges[Key]:
-        """Collect from now on which holdings change; a changed quantity is urgent."""
-        return self._changes.watch()
-
-    def watch_all(self) -> PendingChanges[Key]:
-        """Collect from now on which holdings change, except by `confirm` and by PnLSingle."""
-        return self._all_changes.watch()
 
     def followed_until(self) -> dict[str, datetime]:
         """Return by account until when PnLSingle has confirmed each holding that is followed."""
@@ -460,15 +453,13 @@ class HoldingsBook:
             self.confirmed.holdings[key] = now
 
         value = values["market_value"]
-        profit = self.profits.get(key)
-        if before is None or before.position != position:
-            self.profits.pop(key, None)  # that of another quantity says nothing
-        elif profit is not None and not profit.compare(before, value, now, valuation.VALUE_BAND):
-            self.missed.note(key)
+        if before is not None and before.position == position:
+            profit = self.profits.get(key)
+            if profit is not None and not profit.compare(before, value, now, valuation.VALUE_BAND):
+                self.missed.note(key)
 
         origin = ValueOrigin.NONE if value is None else ValueOrigin.PORTFOLIO
-        row = self._row(key, instrument, position, before, now, value_source=origin, **values)
-        self._put(key, before, self.confirmed.stated(key, row))
+        self.put(self._row(key, instrument, position, before, now, value_source=origin, **values))
 
     def put_pnl(self, key: Key, sent: PnlValues) -> bool:
         """Take a PnLSingle message if it has a value for the quantity that is held.
@@ -547,7 +538,7 @@ class HoldingsBook:
     def doubt(self, key: Key) -> None:
         """Confirm a holding with its account no more, until a row of it comes that can be used."""
         if self.confirmed.holdings.pop(key, None) is not None:
-            self._all_changes.note(key)
+            self.all_changes.note(key)
 
     def doubt_values_before(self, account: str, since: datetime) -> None:
         """Doubt the values of an account whose rows came before a moment."""
@@ -578,26 +569,24 @@ class HoldingsBook:
         for key in list(self.profits):
             self.forget_pnl(key)
         self.confirmed.clear()
-        self._all_changes.note(*self._holdings)
+        self.all_changes.note(*self._holdings)
 
     def put(self, holding: BrokerPosition) -> None:
-        """Replace a holding and notify the watchers."""
+        """Replace a holding and notify the watchers; a profit of another quantity ends."""
         key = holding.key
-        self.profits.pop(key, None)
-        self._put(key, self._holdings.get(key), self.confirmed.stated(key, holding))
-
-    def _put(self, key: Key, before: BrokerPosition | None, holding: BrokerPosition) -> None:
-        """Store a holding, and notify those who watch values; another quantity is urgent."""
+        before = self._holdings.get(key)
         moved = before is None or before.position != holding.position
-        self._store(key, before, holding)
-        self._changes.note(key, urgent=moved)
+        if moved:
+            self.profits.pop(key, None)
+        self._store(key, before, self.confirmed.stated(key, holding))
+        self.changes.note(key, urgent=moved)
 
     def _store(self, key: Key, before: BrokerPosition | None, holding: BrokerPosition) -> None:
         """Replace a holding, and count a move of it from one side to another, or from nothing."""
         if before is None or _side(before) != _side(holding):
             self.moves += 1
         self._holdings[key] = holding
-        self._all_changes.note(key)
+        self.all_changes.note(key)
 
     def _close(self, holding: BrokerPosition) -> None:
         """Replace a holding by one of 0 that keeps its newest realized profit."""

@@ -16,8 +16,14 @@ import ib_async
 from ib_async import IB, Contract, Event, Ticker
 
 from position_sync_dagster.domain.exchange_time import read_time
-from position_sync_dagster.gateway.codes import MessageType
-from position_sync_dagster.gateway.wire import CLOSED, GREETING, RECEIVED, SENT, Listener
+from position_sync_dagster.gateway.codes import (
+    CLOSED,
+    GREETING,
+    RECEIVED,
+    SENT,
+    Listener,
+    MessageType,
+)
 
 # The release of ib_async, without its patch number, that the tests run with.
 TESTED = "2.1"

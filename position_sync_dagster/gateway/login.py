@@ -20,8 +20,7 @@ from position_sync_dagster.errors import (
     TooManyAccountsError,
 )
 from position_sync_dagster.gateway import ib_async_internals
-from position_sync_dagster.gateway.codes import Connectivity, GatewayCode, said
-from position_sync_dagster.gateway.wire import Listener
+from position_sync_dagster.gateway.codes import Connectivity, GatewayCode, Listener, said
 from position_sync_dagster.settings import Settings
 
 # Longest wait for one answer of the gateway, in seconds: one that is busy after its start

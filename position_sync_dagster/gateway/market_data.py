@@ -17,10 +17,7 @@ from position_sync_dagster.gateway.codes import (
     MARK_PRICE_GENERIC_TICK,
     GatewayCode,
 )
-from position_sync_dagster.gateway.holdings import (
-    PendingChanges,
-    Watchers,
-)
+from position_sync_dagster.gateway.holdings import Watchers
 from position_sync_dagster.settings import Settings
 
 
@@ -48,6 +45,7 @@ class MarketDataRequests:
         settings: The kind of market data to request.
 
     Attributes:
+        ticked: Who collects which conids tick.
         on_refusal: Listeners, called when the gateway ends or refuses a line, which is free then.
         heard_at: When the newest tick of a line came, in monotonic seconds.
     """
@@ -58,8 +56,7 @@ class MarketDataRequests:
         self._requested_type = 0
         self._knows_dividends = True
         self._requests: dict[int, _Request] = {}
-        self._by_id: dict[int, _Request] = {}
-        self._ticked: Watchers[int] = Watchers()
+        self.ticked: Watchers[int] = Watchers()
         self.heard_at = -math.inf
         self.on_refusal: list[Callable[[Refusal], None]] = []
         ib.pendingTickersEvent += self._on_ticks
@@ -120,10 +117,6 @@ class MarketDataRequests:
         request = self._requests.get(conid)
         return None if request is None else translate.quote_of(request.ticker, request.arrivals)
 
-    def watch(self) -> PendingChanges[int]:
-        """Collect from now on which conids tick."""
-        return self._ticked.watch()
-
     def _send(self, request: "_Request") -> None:
         """Send a request with a new id; the kind of data that was set last counts for it."""
         if request.market_data_type != self._requested_type:
@@ -138,7 +131,6 @@ class MarketDataRequests:
         request.request_id = ib_async_internals.request_id_of(self._ib, request.ticker)
         request.arrivals = translate.Arrivals()
         self._requests[request.contract.conId] = request
-        self._by_id[request.request_id] = request
 
     def _on_ticks(self, tickers: set[Ticker]) -> None:
         """Note which lines ticked; those of a retired request do not count."""
@@ -150,12 +142,13 @@ class MarketDataRequests:
                 ticked.append(request.contract.conId)
 
         if ticked:
-            self._ticked.note(*ticked)
+            self.ticked.note(*ticked)
             self.heard_at = time.monotonic()
 
     def _on_error(self, request_id: int, code: int, text: str, _contract: Any) -> None:
         """Retire a request that the gateway refused or ended, and tell the listeners."""
-        request = self._by_id.get(request_id)
+        requests = self._requests.values()
+        request = next((sent for sent in requests if sent.request_id == request_id), None)
         if request is None:
             return
         if code == GatewayCode.REQUEST_INVALID and request.with_dividends:
@@ -181,8 +174,7 @@ class MarketDataRequests:
         """Remove a request, so that a later one of the conid starts without old prices."""
         conid = request.contract.conId
         del self._requests[conid]
-        del self._by_id[request.request_id]
-        for watcher in self._ticked:
+        for watcher in self.ticked:
             watcher.forget(conid)
         ib_async_internals.retire_ticker(self._ib, request.ticker, request.contract)
         if cancel:

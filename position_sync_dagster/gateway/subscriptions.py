@@ -33,6 +33,9 @@ from position_sync_dagster.gateway.login import Login
 PROFIT_SILENCE_S = 900.0
 
 
+# The code of a model, of which a whole account or holding has none.
+NO_MODEL = ""
+
 # The number of values in a message: of an account daily, unrealized and realized profit.
 NUMBER_OF_VALUES = {MessageType.PNL: 3, MessageType.PNL_SINGLE: len(PnlValues._fields)}
 
@@ -55,15 +58,6 @@ class Subscription:
     request: str | None = None
     heard_at: float = -inf
 
-    @property
-    def target(self) -> tuple[str | int, ...]:
-        """What is requested: account, model code (none), and conid of a holding."""
-        account, conid = self.key
-        if conid:
-            return (account, "", conid)
-
-        return (account, "")
-
 
 Kind = TypeVar("Kind", bound=Subscription)
 
@@ -77,7 +71,7 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
     Args:
         ib: The connection.
         kind: The type of its messages.
-        send: Sends a request by its id, for what the subscription names.
+        send: Sends a request by its id, for an account and a conid.
         withdraw: Cancels a request.
     """
 
@@ -85,7 +79,7 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
         self,
         ib: IB,
         kind: MessageType,
-        send: Callable[..., None],
+        send: Callable[[int, str, int], None],
         withdraw: Callable[[int], None],
     ) -> None:
         self._ib = ib
@@ -137,7 +131,7 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
         for subscription in due[:most]:
             self._cancel(subscription)
             request = self._ib.client.getReqId()
-            self._send(request, *subscription.target)
+            self._send(request, *subscription.key)
             subscription.request = str(request)
             self._by_request[subscription.request] = subscription
             subscription.attempts += 1
@@ -221,7 +215,12 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
 
     def __init__(self, ib: IB, book: HoldingsBook) -> None:
         client = ib.client
-        super().__init__(ib, MessageType.PNL_SINGLE, client.reqPnLSingle, client.cancelPnLSingle)
+        super().__init__(
+            ib,
+            MessageType.PNL_SINGLE,
+            lambda request, account, conid: client.reqPnLSingle(request, account, NO_MODEL, conid),
+            client.cancelPnLSingle,
+        )
         self._book = book
         self._wanted: list[Key] = []
         self.fresh: PendingChanges[Key] = PendingChanges()
@@ -344,7 +343,12 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
     def __init__(self, login: Login) -> None:
         self._login = login
         client = login.ib.client
-        super().__init__(login.ib, MessageType.PNL, client.reqPnL, client.cancelPnL)
+        super().__init__(
+            login.ib,
+            MessageType.PNL,
+            lambda request, account, _conid: client.reqPnL(request, account, NO_MODEL),
+            client.cancelPnL,
+        )
         self._connectivity = login.connectivity
         self._begin()
         login.ib.accountValueEvent += self._on_value

@@ -226,20 +226,12 @@ def _market_data_exchange(details: ContractDetails) -> str:
     example, have no SMART (code 200, "Invalid destination exchange specified": ib-ruby).
     Where that list is not known, options and stocks stream from SMART.
     """
-    if not details.valid_exchanges:
-        if details.sec_type in {"OPT", "STK", "WAR", "IOPT"}:
-            return "SMART"
+    listed = [name.strip() for name in (details.valid_exchanges or "").split(",")]
+    is_usual = not details.valid_exchanges and details.sec_type in {"OPT", "STK", "WAR", "IOPT"}
+    if is_usual or "SMART" in listed:
+        return "SMART"
 
-        return details.exchange
-
-    venues: list[str] = []
-    for listed in details.valid_exchanges.split(","):
-        name = listed.strip()
-        if name == "SMART":
-            return name
-        if name and not name.startswith(ALGO_VENUE):
-            venues.append(name)
-
+    venues = [name for name in listed if name and not name.startswith(ALGO_VENUE)]
     if details.exchange in venues or not venues:
         return details.exchange
     return venues[0]
@@ -275,10 +267,7 @@ class Arrivals:
         """
         live = MarketDataType.LIVE
         if self.kind not in (None, live) and ticker.marketDataType == live:
-            self.quote = None
-            self.moved = None
-            self.mark = None
-            self.model = None
+            self.quote = self.moved = self.mark = self.model = None
         self.kind = ticker.marketDataType
 
         kinds = {tick.tickType for tick in ticker.ticks}

@@ -10,7 +10,6 @@ from deltalake import DeltaTable
 from polars import DataFrame, col, concat
 
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.heard import HeardCount
 from position_sync_dagster.domain.queue_request import RetryPolicy
 from position_sync_dagster.errors import LakeError, TokenError
 from position_sync_dagster.lake import records
@@ -27,7 +26,6 @@ from position_sync_dagster.lake.schema import (
     CONTRACTS,
     DERIVED,
     GATEWAY_SESSIONS,
-    HEARD_MESSAGES,
     LATEST_POSITIONS,
     POSITION_CHANGES,
     RECONCILIATION_BREAKS,
@@ -66,6 +64,13 @@ class ChangedRows:
     rows: DataFrame
     gone: DataFrame
     token: str
+
+
+class LakeOptions(TableOptions, total=False):
+    """The options of a lake besides its path; see `Lake`."""
+
+    clock: Clock
+    retry: RetryPolicy | None
 
 
 class Lake:
@@ -122,7 +127,6 @@ class Lake:
 
         self.position_changes = records.changes_table(table(POSITION_CHANGES))
         self.account_values = AccountValuesTable(table(ACCOUNT_VALUES), clock)
-        self.heard_messages = records.RecordsTable(table(HEARD_MESSAGES), HeardCount)
 
     @classmethod
     def of(cls, settings: Settings, *, clock: Clock = utc_now) -> Self:
@@ -164,7 +168,6 @@ class Lake:
             self.breaks,
             self.position_changes,
             self.account_values,
-            self.heard_messages,
         )
         return tuple(part.table for part in parts)
 

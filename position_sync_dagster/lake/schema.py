@@ -27,13 +27,12 @@ from uuid import UUID
 
 import polars as pl
 from deltalake import Field, Schema
-from deltalake.schema import PrimitiveType
+from deltalake.schema import ArrayType, PrimitiveType
 from polars import DataFrame, Expr, Int64, Series, col, lit
 
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import GatewaySession
-from position_sync_dagster.domain.heard import HeardCount
 from position_sync_dagster.domain.holding import GREEKS_COLUMNS, BrokerPosition, HoldingGreeks
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument
 from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg
@@ -48,13 +47,14 @@ from position_sync_dagster.errors import InvalidRequestError
 from position_sync_dagster.lake.given_leg import TEXTS
 
 # How a value of each type is stored: its type in Delta, and in a frame.
-_TYPES: Mapping[type, tuple[str, pl.DataType]] = {
-    str: ("string", pl.String()),
-    int: ("long", Int64()),
-    float: ("double", pl.Float64()),
-    datetime: ("timestamp", pl.Datetime("us", "UTC")),
-    date: ("date", pl.Date()),
-    bool: ("boolean", pl.Boolean()),
+_TYPES: Mapping[type, tuple[PrimitiveType | ArrayType, pl.DataType]] = {
+    str: (PrimitiveType("string"), pl.String()),
+    int: (PrimitiveType("long"), Int64()),
+    float: (PrimitiveType("double"), pl.Float64()),
+    datetime: (PrimitiveType("timestamp"), pl.Datetime("us", "UTC")),
+    date: (PrimitiveType("date"), pl.Date()),
+    bool: (PrimitiveType("boolean"), pl.Boolean()),
+    list[str]: (ArrayType(PrimitiveType("string"), contains_null=True), pl.List(pl.String())),
 }
 
 
@@ -121,11 +121,11 @@ def _column(name: str, hint: Any, description: str) -> StoredColumn:
     nullable = NoneType in alternatives
     [stored_type] = alternatives - {NoneType}
     column = StoredColumn(kind=stored_type, description=description, nullable=nullable)
+    if stored_type in _TYPES:
+        return column
     if issubclass(stored_type, StrEnum):
         return replace(column, kind=str, choices=stored_type)
-    if stored_type not in _TYPES:
-        raise TypeError(f"the field {name} has no column type: {stored_type!r}")
-    return column
+    raise TypeError(f"the field {name} has no column type: {stored_type!r}")
 
 
 NAME_PROPERTY = "positionSync.table"
@@ -188,7 +188,7 @@ class TableSpec:
     @cached_property
     def columns(self) -> Mapping[str, str]:
         """Return the type of each column, as Delta names it."""
-        return {name: _TYPES[column.kind][0] for name, column in self.described.items()}
+        return {name: _TYPES[column.kind][0].type for name, column in self.described.items()}
 
     @cached_property
     def polars(self) -> pl.Schema:
@@ -233,7 +233,7 @@ class TableSpec:
             [
                 Field(
                     name,
-                    PrimitiveType(self.columns[name]),
+                    _TYPES[column.kind][0],
                     nullable=column.nullable or name not in checked,
                     metadata={"comment": column.description},
                 )
@@ -457,17 +457,6 @@ ACCOUNT_VALUES = TableSpec(
     changes="Rows are added as values change; none changes.",
 )
 
-HEARD_MESSAGES = TableSpec(
-    "heard_messages",
-    columns_of(HeardCount),
-    indexed=("heard_at", "day"),
-    order="heard_at",
-    key=("gateway_id", "heard_at", "kind", "name"),
-    description="What each gateway said, by kind and day, without account data: what is new in it "
-    "is worth a report.",
-    changes="Rows are added each half hour, and as a stream ends; none changes.",
-)
-
 # The tables that hold what happened. Those below are derived from them.
 TABLES = (
     ACTIVE_STRATEGIES,
@@ -479,7 +468,6 @@ TABLES = (
     RECONCILIATION_BREAKS,
     POSITION_CHANGES,
     ACCOUNT_VALUES,
-    HEARD_MESSAGES,
 )
 
 

@@ -10,18 +10,18 @@ from polars import DataFrame, Expr, col
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.execution import Execution
-from position_sync_dagster.domain.queue_request import RetryPolicy
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.derived import Replaced, derive
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.lake import Lake, LakeOptions
 from position_sync_dagster.lake.records import RecordsTable, add_unknown
 from position_sync_dagster.lake.storage.data_files import EVERY
-from position_sync_dagster.lake.storage.table import Table, TableOptions
+from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.money import tables as money_tables
 from position_sync_dagster.money.past import closes
 from position_sync_dagster.money.past.movements import Movement
 from position_sync_dagster.money.risk.expected_dividend import ExpectedDividend
 from position_sync_dagster.money.strategies.strategies_file import RuledFile, saved_file
+from position_sync_dagster.processes.heard.heard_lake import HeardLake
 
 # Where a row of a statement came from: the same fact may have several.
 _WHO_STATED = ("run_id", "statement", "stated_at")
@@ -152,18 +152,11 @@ class ClosuresTable(RecordsTable[closes.Closure]):
         return schema.records_of(closes.Closure, self.current_rows(only, since))
 
 
-class LakeOptions(TableOptions, total=False):
-    """The options of a lake besides its path; see `Lake`."""
+class MoneyLake(HeardLake):
+    """The lake of the core, what gateways said, and the tables of money, all in one folder."""
 
-    clock: Clock
-    retry: RetryPolicy | None
-
-
-class MoneyLake(Lake):
-    """The lake of the core, and the tables of money in the same folder."""
-
-    specs = (*Lake.specs, *money_tables.TABLES)
-    derived_specs = (*Lake.derived_specs, *money_tables.DERIVED)
+    specs = (*HeardLake.specs, *money_tables.TABLES)
+    derived_specs = (*HeardLake.derived_specs, *money_tables.DERIVED)
 
     def __init__(self, path: str | Path = "data/lake", **options: Unpack[LakeOptions]) -> None:
         super().__init__(path, **options)

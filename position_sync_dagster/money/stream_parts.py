@@ -1,4 +1,7 @@
-"""What money adds to a stream: causes of closes, rolls, rules of legs, and computed greeks."""
+"""What money adds to a stream: causes of closes, rolls, rules of legs, and computed greeks.
+
+What its gateway says is counted beside (`processes/heard/daily.py`).
+"""
 
 from dataclasses import replace
 from functools import partial
@@ -7,6 +10,7 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from position_sync_dagster.money.risk.model_greeks import ModelGreeks
 from position_sync_dagster.money.strategies.leg_followers import RollFollower, RuleFollower
+from position_sync_dagster.processes.heard.daily import with_counts
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.ownership import Ownership
 from position_sync_dagster.sync.stream.router import StreamTables
@@ -23,7 +27,7 @@ def with_money(
     file = settings.strategies_file
     run_id = own.session.run_id
     return replace(
-        tables,
+        with_counts(tables, lake, settings, own),
         closes=CloseExplainer(lake, run_id=run_id, calendar=settings.calendar),
         rolls=RollFollower(lake, settings),
         rules=None if file is None else RuleFollower(lake.registry, file),

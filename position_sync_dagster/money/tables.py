@@ -38,9 +38,17 @@ STATEMENT_EVENTS = TableSpec(
     changes="Rows are added with each import; none changes.",
 )
 
+# Those before version 2 had the ids of the evidence in two texts alone, separated by commas.
+_EVIDENCE = (
+    'COALESCE("evidence", string_to_array('
+    "NULLIF(concat_ws(',', \"executions\", \"events\"), ''), ','))"
+)
+
 CLOSURES = TableSpec(
     "closures",
     columns_of(Closure),
+    version=2,
+    carried={"evidence": _EVIDENCE},
     indexed=("change_id", "closed_at", "judged_at"),
     order="judged_at",
     description="Why holdings closed, as it was known at each judgement; the newest one of a "

@@ -10,8 +10,7 @@ from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any, Protocol
 
-import polars as pl
-from polars import DataFrame
+from polars import DataFrame, col, concat
 
 from position_sync_dagster.domain import account_state
 from position_sync_dagster.domain.clock import Clock, is_recent, utc_now
@@ -167,7 +166,7 @@ class LakeValues:
             BrokerUnavailableError: No login has current rows; the message says why.
         """
         rows, coverage = await self.rows()
-        wanted = rows if conids is None else rows.filter(pl.col("conid").is_in(list(conids)))
+        wanted = rows if conids is None else rows.filter(col.conid.is_in(list(conids)))
         holdings = schema.broker_positions_of(wanted)
         published = rows.select("gateway_id", "published_version", "session_id", "captured_at")
         newest = published.sort("published_version").unique("gateway_id", keep="last")
@@ -213,7 +212,7 @@ class LakeValues:
             )
 
         accounts = frozenset(chain.from_iterable(unavailable.values()))
-        return pl.concat(current), Coverage(
+        return concat(current), Coverage(
             complete=all(complete), covered=covered, unavailable=accounts
         )
 
@@ -251,7 +250,3 @@ class ConnectionValues:
             complete=feed.is_complete and not feed.book.unmanaged,
             unconfirmed=unconfirmed(holdings.values(), self.manager.settings, utc_now()),
         )
-
-    async def close(self) -> None:
-        """Close the connection, unless others still use it."""
-        await self.manager.close()

@@ -458,17 +458,17 @@ class QueueWorker:
         limit = batch_limit(overview.claimable, self.batch_size)
         batches: list[DrainReport] = []
         unreleased: list[Sequence[QueuedPosition]] = []
-        claimed = limit
         unavailable: str | None = None
         failure: LakeError | None = None
 
         try:
-            while claimed >= limit and not self._stop.is_set() and loop.time() < until:
+            while not self._stop.is_set() and loop.time() < until:
                 report, not_covered = await self._process(limit)
                 unreleased.append(not_covered)
-                claimed = report.claimed
-                if claimed:
+                if report.claimed:
                     batches.append(report)
+                if report.claimed < limit:
+                    break  # nothing more waits
         except BrokerUnavailableError as error:
             unavailable = str(error)
         except LakeError as error:

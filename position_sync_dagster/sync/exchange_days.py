@@ -7,17 +7,19 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from functools import cache
 from zoneinfo import ZoneInfo
 
 from dateutil.easter import easter
 
-from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.exchange_time import NEW_YORK, beginning_of
 from position_sync_dagster.errors import PositionSyncError, SettingsError
 
 # Delay from the close to the recording of a day: index options trade for another 15 minutes.
 SETTLE = timedelta(minutes=20)
 
-# New York was closed for a week in September 2001.
+# New York was closed for a week in September 2001; others close for Lunar New Year, or a Golden
+# Week.
 LONGEST_CLOSED = timedelta(days=14)
 
 # When New York closes, and when on a half day, since 1993 (NYSE, "Holidays & Trading Hours").
@@ -100,12 +102,13 @@ def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
         SettingsError: The calendar is not known.
     """
     if calendar == "XNYS":
+        holidays = set[date]().union(*map(_holidays_of, range(first.year, last.year + 1)))
         return ExchangeDays(
             calendar=calendar,
             timezone=str(NEW_YORK),
             closes_at=CLOSES_AT,
             weekdays=range(1, 6),
-            holidays=_holidays_of_new_york(first, last),
+            holidays=tuple(sorted(day for day in holidays if first <= day <= last)),
         )
 
     exchange = _calendar(calendar)
@@ -143,7 +146,16 @@ def closing_times(calendar: str, days: Iterable[date]) -> dict[date, datetime]:
         SettingsError: The calendar is not known.
     """
     days = [*days]
-    closes = _closes_of_new_york(days) if calendar == "XNYS" else _closes_of(calendar, days)
+    if calendar == "XNYS":
+        closes = _closes_of_new_york(days)
+    else:
+        exchange = _calendar(calendar)
+        closes = {
+            day: exchange.session_close(day.isoformat()).to_pydatetime().astimezone(UTC)
+            for day in days
+            if exchange.is_session(day.isoformat())
+        }
+
     for day in days:
         if day not in closes:
             raise NoTradingDayError(
@@ -170,15 +182,6 @@ def _closes_of_new_york(days: Iterable[date]) -> dict[date, datetime]:
     }
 
 
-def _closes_of(calendar: str, days: Iterable[date]) -> dict[date, datetime]:
-    exchange = _calendar(calendar)
-    return {
-        day: exchange.session_close(day.isoformat()).to_pydatetime().astimezone(UTC)
-        for day in days
-        if exchange.is_session(day.isoformat())
-    }
-
-
 def session_before(calendar: str, day: date) -> date:
     """Return the last trading day before a day.
 
@@ -193,6 +196,17 @@ def session_before(calendar: str, day: date) -> date:
     sessions = _calendar(calendar)
     earlier: date = sessions.date_to_session(latest.isoformat(), direction="previous").date()
     return earlier
+
+
+@cache
+def session_of(calendar: str, day: date) -> date:
+    """Return the trading day to which a day belongs: that day, or the next one that is one.
+
+    Raises:
+        SettingsError: The calendar is not known.
+    """
+    last = day + LONGEST_CLOSED
+    return exchange_days(calendar, day, last).trading_days(day, last)[0]
 
 
 def day_of(calendar: str, at: datetime) -> date:
@@ -210,8 +224,7 @@ def day_began(calendar: str, now: datetime) -> datetime:
     Raises:
         SettingsError: The calendar is not known.
     """
-    today = day_of(calendar, now)
-    return datetime.combine(today, time(), time_zone_of(calendar)).astimezone(UTC)
+    return beginning_of(day_of(calendar, now), time_zone_of(calendar))
 
 
 def time_zone_of(calendar: str) -> ZoneInfo:
@@ -223,13 +236,6 @@ def time_zone_of(calendar: str) -> ZoneInfo:
     if calendar == "XNYS":
         return NEW_YORK
     return ZoneInfo(str(_calendar(calendar).tz))
-
-
-def _holidays_of_new_york(first: date, last: date) -> tuple[date, ...]:
-    """Return the weekdays on which New York does not trade, ascending."""
-    years = range(first.year, last.year + 1)
-    holidays = sorted(set().union(*map(_holidays_of, years)))
-    return tuple(day for day in holidays if first <= day <= last)
 
 
 def _holidays_of(year: int) -> set[date]:

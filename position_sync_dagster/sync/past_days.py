@@ -2,12 +2,13 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 
 from polars import DataFrame
 
 from position_sync_dagster.domain import streamed_holding
 from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.exchange_time import beginning_of
 from position_sync_dagster.domain.reconciliation import Discrepancy
 from position_sync_dagster.errors import PositionSyncError, UnreadableSourceError
 from position_sync_dagster.lake.derived import values_at_close
@@ -135,8 +136,7 @@ class ClosingService:
             )
 
     def _day(self, day: date, closed: datetime) -> ClosedDay | None:
-        zone = time_zone_of(self.settings.calendar)
-        opened = datetime.combine(day, time(), zone).astimezone(UTC)
+        opened = beginning_of(day, time_zone_of(self.settings.calendar))
         # Two row intervals are enough: an unchanged value has a row in each.
         span = timedelta(seconds=2 * streamed_holding.MONITORED_ROW_INTERVAL_S)
         rows = values_at_close(

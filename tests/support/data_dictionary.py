@@ -55,6 +55,8 @@ that lacks a value it needs.
 
 **Times** are UTC. **Order**: none is promised; sort by the column that is named.
 
+**Lists**: a column of the type `array` is a list of texts.
+
 **Key**: no two rows share it. Delta refuses null in it, in tables that this release made and
 whose rows have no life cycle.
 

@@ -1,7 +1,7 @@
 """Write what is known of the wire: `python -m tests.support.known_wire`.
 
 It comes from the recorded messages and sessions, from the tables of the simulator, and from streams
-of simulated gateways. `test_known_wire.py` says when it is due.
+of simulated gateways. `test_wire.py` says when it is due.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ from ib_gateway_simulator.protocol.request_places import request_place
 from ib_gateway_simulator.protocol.versions import as_of_version
 from ib_gateway_simulator.recordings.entry import Message
 from ib_gateway_simulator.recordings.recording import load_recording
-from position_sync_dagster.gateway import wire
 from position_sync_dagster.gateway.codes import ENDS_LINE
-from position_sync_dagster.gateway.wire import Heard, SaidKind
+from position_sync_dagster.processes.heard import wire
+from position_sync_dagster.processes.heard.wire import Heard, SaidKind
 from tests.support.recorded_session import SMALL
 
 ROOT = Path(__file__).parents[2]
 RECORDED = ROOT / "ib_gateway_simulator/tests/integration/protocol/recorded.jsonl"
-FILE = ROOT / "position_sync_dagster/gateway/known_wire.json"
+FILE = ROOT / "position_sync_dagster/processes/heard/known_wire.json"
 
 # Messages of lists, of rules and of contracts have as many fields as there are entries.
 VARYING = ("10", "75", "77", "78", "79", "80", "82", "85", "93")

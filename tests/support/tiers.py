@@ -75,7 +75,7 @@ ROWS: tuple[Row, ...] = (
         "other steps on a full disk"),
     Row(r"tests/integration/processes/test_rehearsal\.py::test_(one_planted|what_is_planted|what_was|"
         r"nothing_of_a_rec)", V, "other gateways, each heard and played again; all are told apart "
-        "in tests/unit/gateway/test_wire.py first"),
+        "in tests/unit/processes/heard/test_wire.py first"),
     Row(r"tests/integration/processes/test_rehearsal\.py::test_an_interrupted", P,
         "the command, stopped; what it does in this process first"),
     Row(r"tests/integration/cli/test_stopping\.py", P,
@@ -85,6 +85,8 @@ ROWS: tuple[Row, ...] = (
     Row(r"tests/integration/money/test_logins\.py::\S+\[(hung|storm)\]", V, "other troubles"),
     Row(r"tests/integration/money/defs/test_statements_in_four_currencies\.py::\S+command", P,
         "Dagster's own command; the same in this process first"),
+    Row(r"tests/integration/money/defs/test_own_tables\.py::test_the_commands", P,
+        "Dagster's own command; the same in a tick first"),
     Row(r"tests/integration/lake/\S+(_after_many_days|::test_weeks_of)", C, "many days"),
     Row(r"tests/integration/lake/test_broker_positions\.py::test_many_changes", C, "many changes"),
     Row(r"tests/integration/money/test_model_greeks\.py::\S+\[(zeros|False)\]", V,

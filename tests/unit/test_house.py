@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from docs import drawn_diagrams
+from docs.command_pages import commands_page
 from position_sync_dagster.cli.app import MODULE_OF, command
 from position_sync_dagster.defs.checks import evaluation
 from position_sync_dagster.errors import PositionSyncError
@@ -233,6 +234,14 @@ def test_each_link_file_command_target_and_setting_of_a_document_exists(document
 def test_the_diagrams_are_those_of_the_code():
     drawn = {path.stem: path.read_text() for path in (ROOT / "docs/diagrams").glob("*.svg")}
     assert drawn == {name: drawn_diagrams.svg(*of) for name, of in drawn_diagrams.DIAGRAMS.items()}
+
+
+def test_the_page_of_commands_has_those_inside_others_their_options_and_what_these_may_be():
+    page = commands_page()
+    assert "## position-sync strategies propose\n" in page
+    assert "## position-sync queue retry\n" in page
+    assert "`--by <kind|underlying|strategy|month>`" in page
+    assert "[default: -10,-5,-2,0,2,5,10]" in page
 
 
 def errors_below(root: type[PositionSyncError]) -> Iterator[type[PositionSyncError]]:

@@ -45,12 +45,12 @@ def wrong_multiplier(_program: Program, stack: ExitStack) -> None:
 
 def session_too_late(_program: Program, stack: ExitStack) -> None:
     """Book what happens on a day on the session after it."""
-    true = movement_book._session_of
+    true = movement_book.session_of
 
     def planted(calendar: str, day: date) -> date:
         return session_after(true(calendar, day))
 
-    _replace(stack, movement_book, "_session_of", planted)
+    _replace(stack, movement_book, "session_of", planted)
 
 
 def row_twice(program: Program, _stack: ExitStack) -> None:

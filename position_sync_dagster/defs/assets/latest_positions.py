@@ -1,13 +1,13 @@
 """The asset `latest_positions`: the newest rows of the ledger, replaced whole by the tick."""
 
 from collections.abc import Collection
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
-import polars as pl
-from polars import DataFrame
+from polars import DataFrame, col
 
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.lake import derived
@@ -43,7 +43,7 @@ def latest_positions(lake: Lake, settings: Settings, run_id: str | None) -> Deri
 
     Live: `position-sync money` shows these figures as they move, second by second.
     """
-    now = datetime.now(UTC)
+    now = utc_now()
     table = lake.derived_table(LATEST_POSITIONS)
 
     def make() -> DataFrame:
@@ -53,12 +53,12 @@ def latest_positions(lake: Lake, settings: Settings, run_id: str | None) -> Deri
         return priced.select(*listing.columns, confirmed_at=confirmations.PRICED)
 
     rows, result = derived.derive_from_ledger(table, make, run_id=run_id)
-    held = rows.filter(pl.col.position != 0)
+    held = rows.filter(col.position != 0)
     counts = table_asset.counted(held=held.height, without_value=rows["market_value"].null_count())
-    ages_s = (now - pl.col.confirmed_at).dt.total_milliseconds() / 1000
+    ages_s = (now - col.confirmed_at).dt.total_milliseconds() / 1000
     plots = held.select(
-        held_streamed=(pl.col.source == Source.STREAM.value).sum(),
-        held_queued=(pl.col.source == Source.QUEUE.value).sum(),
+        held_streamed=(col.source == Source.STREAM.value).sum(),
+        held_queued=(col.source == Source.QUEUE.value).sum(),
         price_age_s_oldest=ages_s.max(),
         price_age_s_median=ages_s.median(),
     )
@@ -79,7 +79,7 @@ def listed(rows: DataFrame, legs: Collection[int], now: datetime) -> DataFrame:
         legs: The conids of the active legs.
         now: The current time.
     """
-    is_old = pl.col.timestamp < now - CLOSED_KEPT
-    closed_long_ago = (pl.col.position == 0) & is_old
-    is_of_leg = pl.col.conid.is_in(legs)
+    is_old = col.timestamp < now - CLOSED_KEPT
+    closed_long_ago = (col.position == 0) & is_old
+    is_of_leg = col.conid.is_in(legs)
     return rows.filter(is_of_leg | ~closed_long_ago.fill_null(value=False))

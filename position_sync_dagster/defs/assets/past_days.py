@@ -7,13 +7,13 @@ close on. The job `close_day` records them (`defs/closing.py`).
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from itertools import product
 from typing import Any, Generic
 
 import dagster as dg
-import polars as pl
+from polars import DataFrame, col
 
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.assets import table_asset
@@ -173,7 +173,7 @@ def fill(
         service.record_differences(closed_days.filled, run_id=run_id)
         return closed_days
 
-    def rows_of(closed_days: ClosedDays) -> dict[date, pl.DataFrame]:
+    def rows_of(closed_days: ClosedDays) -> dict[date, DataFrame]:
         return {day: closed.rows for day, closed in closed_days.filled.items()}
 
     return derived.derive(lake.derived_table(DAILY_POSITIONS), make, rows_of, run_id=run_id)
@@ -182,7 +182,7 @@ def fill(
 def describe(closed: ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
     """Return the metadata of one day: counts, and the profit and loss by currency."""
     rows = closed.rows
-    held = rows.filter(pl.col.position != 0)
+    held = rows.filter(col.position != 0)
     without = table_asset.seldom(
         without_value=rows["market_value"].null_count(),
         without_daily_pnl=held["daily_pnl"].null_count(),
@@ -221,7 +221,7 @@ def known_days(settings: Settings, stated: Stated[L]) -> tuple[exchange_days.Exc
         SettingsError: The exchange is not known.
     """
     start = _first_day(settings, stated.days(settings, None).days())
-    last_year = datetime.now(UTC).year + YEARS_AHEAD
+    last_year = utc_now().year + YEARS_AHEAD
     return exchange_days.exchange_days(settings.calendar, start, date(last_year, 12, 31)), start
 
 
@@ -265,7 +265,7 @@ def _first_day(settings: Settings, days: Iterable[date]) -> date:
         return date.fromisoformat(settings.daily_start)
 
     first_days = filter(None, (first_ledger_day(settings.table("position_updates")), *days))
-    return min(first_days, default=datetime.now(UTC).date())
+    return min(first_days, default=utc_now().date())
 
 
 def days_check(stated: Stated[L]) -> TableCheck[L]:
@@ -331,6 +331,6 @@ def _judged_days(lake: L, settings: Settings, stated: Stated[L]) -> dg.AssetChec
 def _last_values(lake: Lake, timezone: str) -> dict[date, date]:
     """Return the day of the newest value of each recorded day, in a time zone."""
     rows = lake.derived_table(DAILY_POSITIONS).rows(columns=["session_date", "timestamp"])
-    newest = rows.group_by("session_date").agg(pl.col.timestamp.max())
-    local_day = pl.col.timestamp.dt.convert_time_zone(timezone).dt.date()
+    newest = rows.group_by("session_date").agg(col.timestamp.max())
+    local_day = col.timestamp.dt.convert_time_zone(timezone).dt.date()
     return dict(newest.select("session_date", local_day).iter_rows())

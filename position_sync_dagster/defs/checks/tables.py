@@ -4,12 +4,11 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
-import polars as pl
-from polars import DataFrame
+from polars import DataFrame, col, concat, max_horizontal
 
 from position_sync_dagster.defs.assets.table_asset import Derived, known, state_of
 from position_sync_dagster.defs.checks.evaluation import (
@@ -25,6 +24,7 @@ from position_sync_dagster.defs.checks.evaluation import (
     unknown_result,
 )
 from position_sync_dagster.domain import valuation
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import (
     CONFIRM,
     GatewaySession,
@@ -53,13 +53,13 @@ LEDGER = WATCH.asset_key.to_user_string()
 
 def held_at_the_broker(lake: Lake, login: Settings) -> DataFrame:
     """Return the broker's newest row of each open holding of a login."""
-    return broker_rows(lake, login).filter(pl.col.position != 0)
+    return broker_rows(lake, login).filter(col.position != 0)
 
 
 def newest_values(lake: Lake, login: Settings) -> DataFrame:
     """Return the newest row of the ledger of each open holding of a login."""
     rows = lake.updates.sync.latest()
-    return rows.filter(pl.col.gateway_id == login.gateway_id, pl.col.position != 0)
+    return rows.filter(col.gateway_id == login.gateway_id, col.position != 0)
 
 
 # How long a gateway may be away before that is an error: a connection that breaks is made again
@@ -75,7 +75,7 @@ def a_stream_watches(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     says what the stream tried.
     """
     session = lake.sessions.current(login.gateway_id)
-    now = datetime.now(UTC)
+    now = utc_now()
     if session is None:
         return unknown_result("No stream has run yet.")
     metadata: dict[str, Any] = known(state=session.state.value, note=session.detail or None)
@@ -98,13 +98,13 @@ def patience() -> timedelta:
 def live_session(lake: Lake, login: Settings) -> GatewaySession | None:
     """Return the session that sees the gateway of a login now; None if none does."""
     session = lake.sessions.current(login.gateway_id)
-    return session if session is not None and session.is_live(datetime.now(UTC)) else None
+    return session if session is not None and session.is_live(utc_now()) else None
 
 
 def sees_gateway(lake: Lake, settings: Settings) -> bool:
     """Return whether a stream of any login sees its gateway now."""
     sessions = lake.sessions.current_of([login.gateway_id for login in settings.logins])
-    now = datetime.now(UTC)
+    now = utc_now()
     return any(session.is_live(now) for session in sessions.values())
 
 
@@ -119,7 +119,7 @@ def file_is_applied(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
         return passed("No file is named: the table rules.")
     try:
         file = lake.strategies_file(path)
-        legs = file.legs(datetime.now(UTC))
+        legs = file.legs(utc_now())
     except (StrategiesFileError, InvalidLegError) as error:
         return failed(f"The registry stays as it was. {error}", what_to_do=error.remedy, error=True)
 
@@ -137,7 +137,7 @@ def legs_are_resolved(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
     """
     lake.registry.sync.refresh()
     unresolved = lake.registry.unresolved
-    now = datetime.now(UTC)
+    now = utc_now()
     rows = [
         {
             "strategy_id": leg.strategy_id,
@@ -167,7 +167,7 @@ def login_is_made(lake: Lake, login: Settings) -> dg.AssetCheckResult:
 
     IB asks for the second factor once a week. Soon is within POSITION_SYNC_LOGIN_NOTICE_H hours.
     """
-    week = weekly_login(datetime.now(UTC), lake.sessions.mode(), login.login_notice_h)
+    week = weekly_login(utc_now(), lake.sessions.mode(), login.login_notice_h)
     if week is None:
         return passed("Nothing is due: no live login with a second factor is used.")
 
@@ -238,8 +238,8 @@ def lines_suffice(lake: Lake, login: Settings) -> dg.AssetCheckResult:
 
     lake.registry.sync.refresh()
     active = {leg.conid for leg in lake.registry.legs}
-    is_drained = pl.col.source != Source.STREAM
-    drained = newest_values(lake, login).filter(pl.col.conid.is_in(active), is_drained)
+    is_drained = col.source != Source.STREAM
+    drained = newest_values(lake, login).filter(col.conid.is_in(active), is_drained)
     without = drained.select("account", "conid", "symbol", "position")
 
     underlyings = session.underlying_lines or 0
@@ -271,18 +271,18 @@ def account_values_follow(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     TWS shows them; restart the stream if it does.
     """
     held = held_at_the_broker(lake, login)
-    now = datetime.now(UTC)
+    now = utc_now()
     if held.is_empty():
         return unknown_result("the broker has not reported a holding yet.")
 
-    changes = held.group_by("account").agg(holdings_changed_at=pl.col.received_at.max())
+    changes = held.group_by("account").agg(holdings_changed_at=col.received_at.max())
     values = lake.account_values.latest().select("account", "timestamp")
     accounts = changes.join(values, on="account", how="left")
 
     session = lake.sessions.current(login.gateway_id)
     # From then on an account without a row is due.
     began = now if session is None else session.started_at
-    lag = pl.col.holdings_changed_at - pl.col.timestamp.fill_null(began)
+    lag = col.holdings_changed_at - col.timestamp.fill_null(began)
     late = accounts.filter(lag > patience())
 
     is_seen = session is not None and session.is_live(now)
@@ -313,12 +313,12 @@ def requests_are_answered(lake: Lake, settings: Settings) -> dg.AssetCheckResult
     What to do: Read error_message; `position-sync queue retry --all` tries FAILED requests
     again. Old ones wait for the broker: see the check a_stream_watches.
     """
-    now = datetime.now(UTC)
+    now = utc_now()
     requests = failed_requests.read_failed(lake, settings, now)
-    unanswered = requests.filter(~pl.col.never_held)
+    unanswered = requests.filter(~col.never_held)
     never_held = requests.filter("never_held")
     live = lake.queue.sync.store.snapshot().live
-    old = live.filter(pl.col.created_at < now - patience())
+    old = live.filter(col.created_at < now - patience())
     if unanswered.is_empty() and old.height and not sees_gateway(lake, settings):
         return unknown_result(f"no gateway, for which {live.height} requests wait.")
 
@@ -333,7 +333,7 @@ def requests_are_answered(lake: Lake, settings: Settings) -> dg.AssetCheckResult
         holds += f" {never_held.height} failed, since no account has their holding."
         named = {NAMED: table_of_rows(never_held.select(columns))}
     return rows_result(
-        pl.concat([for_good, waiting]),
+        concat([for_good, waiting]),
         none=holds,
         found=f"requests are FAILED or have waited for more than {limit}",
         failed_for_good=unanswered.height,
@@ -410,7 +410,7 @@ def _download_unfinished(
 ) -> dg.AssetCheckResult:
     """Return that the holdings that came agree, and of which accounts others are unknown."""
     rows = all_broker_rows(lake, settings)
-    unfinished = rows.filter(pl.col.completeness != Completeness.COMPLETE)
+    unfinished = rows.filter(col.completeness != Completeness.COMPLETE)
     accounts = ", ".join(sorted(set(unfinished["account"]))) or "an account"
     text = (
         f"the download of {accounts} has not ended, so the snapshot does not cover every account. "
@@ -436,7 +436,7 @@ def legs_have_values(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     if newest.is_empty():
         return unknown_result("the ledger has no open holding of this gateway yet.")
 
-    without = newest.filter(pl.col.market_value.is_null()).sort("timestamp")
+    without = newest.filter(col.market_value.is_null()).sort("timestamp")
     columns = ("account", "conid", "symbol", "position", "source", "timestamp", "note")
     return rows_result(
         without.select(columns),
@@ -462,7 +462,7 @@ def values_match_the_broker(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     a price magnifier.
     """
     band = valuation.VALUE_BAND
-    streamed = newest_values(lake, login).filter(pl.col.source == Source.STREAM)
+    streamed = newest_values(lake, login).filter(col.source == Source.STREAM)
     ours = streamed.select(*KEY, "position", "market_value", "timestamp", "price_kind")
     joined = ours.join(held_at_the_broker(lake, login), on=[*KEY, "position"], suffix="_broker")
     pairs = joined.drop_nulls(["market_value", "market_value_broker"])
@@ -470,12 +470,12 @@ def values_match_the_broker(lake: Lake, login: Settings) -> dg.AssetCheckResult:
         return unknown_result("no holding has both our own value and one of the broker.")
 
     # Without a multiplier the allowed difference is the narrowest one.
-    units = pl.col.position.abs() * pl.col.multiplier.fill_null(1.0)
-    of_value = band * pl.col.market_value_broker.abs()
-    allowed = pl.max_horizontal(of_value, LEAST_DIFFERENCE * units)
+    units = col.position.abs() * col.multiplier.fill_null(1.0)
+    of_value = band * col.market_value_broker.abs()
+    allowed = max_horizontal(of_value, LEAST_DIFFERENCE * units)
 
-    difference = (pl.col.market_value - pl.col.market_value_broker).abs()
-    time_apart = (pl.col.timestamp - pl.col.received_at).abs()
+    difference = (col.market_value - col.market_value_broker).abs()
+    time_apart = (col.timestamp - col.received_at).abs()
     wrong = pairs.filter(difference > allowed, time_apart <= SAME_TIME)
     if wrong.height:
         wrong = _of_one_moment(lake, wrong).filter(difference > allowed)
@@ -534,7 +534,7 @@ def breaks_are_decided(lake: Lake, _settings: Settings) -> dg.AssetCheckResult:
     `position-sync doctor`.
     """
     breaks = lake.breaks.open_breaks()
-    now = datetime.now(UTC)
+    now = utc_now()
     undecided = [opened for opened in breaks if opened.state is not BreakState.ACCEPTED]
     old = [opened for opened in undecided if now - opened.opened_at > UNDECIDED_AFTER]
     accepted = len(breaks) - len(undecided)
@@ -563,7 +563,7 @@ def breaks_state(lake: Lake) -> Derived:
 def _rows_of_breaks(breaks: Sequence[Break]) -> DataFrame:
     """Return breaks as the rows of a page."""
     rows = frame_of(RECONCILIATION_BREAKS, breaks)
-    opened_at = pl.col.opened_at.dt.strftime("%Y-%m-%d %H:%M")
+    opened_at = col.opened_at.dt.strftime("%Y-%m-%d %H:%M")
     named = rows.rename({"expected": "broker", "actual": "tables"})
     return named.with_columns(opened_at).select(_BREAK_COLUMNS)
 

@@ -64,11 +64,14 @@ def with_plain_texts(rows: ArrowStreamExportable) -> ChunkedArray:
     pyarrow from 21 on compares no text with a view: each filter of such a column fails.
     """
     structs = Table.from_arrow(rows).to_struct_array()
-    fields = [
-        field.with_type(DataType.string()) if DataType.is_string_view(field.type) else field
-        for field in structs.type.fields
-    ]
+    fields = [field.with_type(_with_plain_text(field.type)) for field in structs.type.fields]
     return structs.cast(DataType.struct(fields))
+
+
+def _with_plain_text(kind: DataType) -> DataType:
+    if kind.value_type is not None:  # a list
+        return DataType.list(_with_plain_text(kind.value_type))
+    return DataType.string() if DataType.is_string_view(kind) else kind
 
 
 # Between two attempts to take it, a fraction of what a commit takes.

@@ -80,10 +80,10 @@ class Closes:
     @cached_property
     def _with_owners(self) -> DataFrame:
         """The rows, with those that had what closed, and whether its profit is divided."""
-        names = ("executions", "events", "change_id", "counter_conid")
-        listed = pl.concat_str(names, separator=",", ignore_nulls=True)
+        said = col.evidence.fill_null([])
         rows = self.rows.with_row_index("at")
-        evidence = rows.select("at", *KEY, evidence=listed.str.split(",")).explode("evidence")
+        inferred = pl.concat_list("change_id", col.counter_conid.cast(String))
+        evidence = rows.select("at", *KEY, evidence=said.list.concat(inferred)).explode("evidence")
         named = evidence.join(_owners_of_closes(self.parts), on=[*KEY, "evidence"])
         is_divided = (col.owner.n_unique() > 1) | col.is_unclear.any()
         of_closes = named.group_by("at").agg(

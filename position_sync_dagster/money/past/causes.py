@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from position_sync_dagster.domain.clock import A_DAY, NEVER
 from position_sync_dagster.domain.exchange_time import (
     NEW_YORK,
+    beginning_of,
     exchange_date,
     expiry_moment,
     parse_trading_hours,
@@ -464,11 +465,6 @@ def _cause_of_trade(movement: Movement, cause: Cause) -> _Reason:
     return Cause.UNEXPLAINED, Stage.STATED, text
 
 
-def beginning_of(day: date) -> datetime:
-    """Return midnight in New York (UTC)."""
-    return datetime.combine(day, time(), NEW_YORK).astimezone(UTC)
-
-
 # ---- bookings that explain changes
 
 
@@ -776,6 +772,7 @@ def _stated_closure(
         events=_joined(movement.event_id for movement in moved),
         statement=_joined(movement.statement for movement in moved),
         counter_conid=moved[0].counter_conid,
+        evidence=[*_once(movement.execution_id or movement.event_id for movement in moved)],
     )
 
 
@@ -800,7 +797,11 @@ def _size_of(evidence: Iterable[Evidence]) -> float:
 
 def _joined(texts: Iterable[str | None]) -> str | None:
     """Return the texts, each once, separated by commas; None without any."""
-    return ",".join(dict.fromkeys(filter(None, texts))) or None
+    return ",".join(_once(texts)) or None
+
+
+def _once(texts: Iterable[str | None]) -> Iterable[str]:
+    return dict.fromkeys(filter(None, texts))
 
 
 # ---- the days that statements cover

@@ -225,6 +225,8 @@ class Closure(ChangedHolding):
         events: Evidence: ids of statement_events, separated by commas.
         statement: Evidence: the statement that says it.
         counter_conid: Evidence: the holding that came or went with it, by its conid.
+        evidence: The ids of the rows of executions and of statement_events that say it, one each;
+            null where none does.
         judged_at: When it was judged (UTC).
         run_id: The Dagster run that wrote the row.
     """
@@ -244,6 +246,7 @@ class Closure(ChangedHolding):
     counter_conid: int | None = None
     judged_at: datetime | None = None
     run_id: str | None = None
+    evidence: list[str] | None = None
 
     @property
     def name(self) -> str:

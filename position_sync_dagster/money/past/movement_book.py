@@ -1,11 +1,10 @@
 """The table `movements`: what executions, statements and causes of closes say, each once."""
 
 import json
-from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass, replace
-from datetime import UTC, date, datetime, time, timedelta
-from functools import cache, partial
+from datetime import UTC, date
+from functools import partial
 from itertools import chain
 from math import copysign
 from operator import attrgetter
@@ -15,6 +14,7 @@ import polars as pl
 from polars import col
 
 from position_sync_dagster.domain.clock import A_DAY
+from position_sync_dagster.domain.exchange_time import beginning_of
 from position_sync_dagster.domain.execution import FLEX, Execution
 from position_sync_dagster.domain.holding import KEY, grouped
 from position_sync_dagster.lake.derived import Replaced
@@ -45,13 +45,10 @@ from position_sync_dagster.money.past.movements import (
     newest_of,
     signed_transfer,
 )
-from position_sync_dagster.sync.exchange_days import exchange_days
+from position_sync_dagster.sync.exchange_days import session_of, time_zone_of
 
 # What names a statement in rows of older releases.
 _FILE_OF = attrgetter("account", "statement", "stated_at")
-
-# The longest time without a session of an exchange: Golden Week, Lunar New Year.
-LONGEST_HOLIDAYS = timedelta(days=14)
 
 
 @dataclass(eq=False, repr=False)
@@ -169,7 +166,7 @@ class MovementBook:
         # The day of a movement may differ by one from that of its time in UTC.
         begin = None
         if since is not None:
-            begin = datetime.combine(since, time(), UTC) - A_DAY
+            begin = beginning_of(since, UTC) - A_DAY
         return self.lake.executions.records(begin, col.source != FLEX)
 
     def _sections(self) -> list[StatedSection]:
@@ -182,8 +179,8 @@ class MovementBook:
         """Return what is known of contracts, and of the trading days."""
         details = self.lake.contracts.get(conids)
         terms = Terms(
-            session_of=partial(_session_of, self.calendar),
-            zone=exchange_days(self.calendar, date.max, date.max).zone,  # no day: its zone alone
+            session_of=partial(session_of, self.calendar),
+            zone=time_zone_of(self.calendar),
             details=details,
         )
         without_details = conids - details.keys()
@@ -283,17 +280,3 @@ def _dated(movement: Movement, of_file: Iterable[StatedSection]) -> Movement:
 def _again(movement: Movement, terms: Terms) -> Movement:
     """Return a stored movement with what is known of its contract and its calendar now."""
     return completed(replace(movement, session_date=terms.session_of(movement.day)), terms)
-
-
-def _session_of(calendar: str, day: date) -> date:
-    """Return the trading day of a day: that day, or the next one with a session."""
-    sessions = _sessions(calendar, day.year)
-    return sessions[bisect_left(sessions, day)]
-
-
-@cache
-def _sessions(calendar: str, year: int) -> list[date]:
-    """Return the trading days of a year, and the first ones of the next."""
-    first = date(year, 1, 1)
-    last = date(year, 12, 31) + LONGEST_HOLIDAYS
-    return exchange_days(calendar, first, last).trading_days(first, last)

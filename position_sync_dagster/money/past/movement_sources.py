@@ -154,7 +154,7 @@ def inferred_kind(closure: Closure) -> MovementKind | None:
     kind = _OF_CAUSE.get(closure.cause)
     if kind in DELIVERY_KINDS and not closure.is_option:
         return None  # of what is delivered the option says it, at its strike
-    if closure.executions or closure.events:
+    if closure.evidence:
         return None
     return kind
 

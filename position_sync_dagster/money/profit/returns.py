@@ -20,14 +20,13 @@ import polars as pl
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
-from position_sync_dagster.money.past.movement_book import LONGEST_HOLIDAYS
 from position_sync_dagster.money.past.movements import (
     first_reasons,
     known_sum,
 )
 from position_sync_dagster.money.tables import BOOKS
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.exchange_days import exchange_days
+from position_sync_dagster.sync.exchange_days import LONGEST_CLOSED, exchange_days
 
 TRADING_DAYS_OF_A_YEAR = 252
 DAYS_OF_A_YEAR = 365
@@ -313,7 +312,7 @@ def read_returns(
     if books.is_empty():
         return []
 
-    first = books["session_date"][0] - LONGEST_HOLIDAYS
+    first = books["session_date"][0] - LONGEST_CLOSED
     last = books["session_date"][-1]
     sessions = exchange_days(settings.calendar, first, last).trading_days(first, last)
 

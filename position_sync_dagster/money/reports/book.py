@@ -177,10 +177,9 @@ class Book:
     @cached_property
     def totals(self) -> list[TotalSum]:
         """All holdings: by account and currency if there are several accounts, then by currency."""
-        by_account = self._totals_of_accounts
         by_currency = self._totals_by("currency")
-        if len({total.account for total in by_account}) > 1:
-            return [*by_account, *by_currency]
+        if self.split.legs.drop_nulls("currency")["account"].n_unique() > 1:
+            return [*self._totals_of_accounts, *by_currency]
 
         return by_currency
 

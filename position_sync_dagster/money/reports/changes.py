@@ -6,7 +6,7 @@ The list is the same after a restart of everything: nothing of it is kept in mem
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from operator import attrgetter
 
@@ -14,6 +14,7 @@ import polars as pl
 from polars import col
 
 from position_sync_dagster.domain.clock import A_DAY
+from position_sync_dagster.domain.exchange_time import beginning_of
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import contract_name, digits, leg_name
@@ -164,7 +165,7 @@ def days_in(calendar: str, days: Day) -> list[Day]:
     return [
         replace(
             days,
-            since=datetime.combine(day, time(), time_zone_of(calendar)).astimezone(UTC),
+            since=beginning_of(day, time_zone_of(calendar)),
             changes=changes[day],
             movements=movements[day],
         )

@@ -300,28 +300,7 @@ def summed(parts: DataFrame, by: Sequence[str]) -> DataFrame:
         parts: The parts of holdings.
         by: The columns that make a group.
     """
-    counts = {}
-    for name in SUMMED_COLUMNS:
-        counts[f"without_{name}"] = _count("holding", lacks(name))
-        counts[f"of_{name}"] = _count("holding", figure_of(name))
-    for name, is_counted in _COUNTS_OF_LEGS.items():
-        counts[name] = _count("leg", is_counted)
-
-    sums_of_known = {name: sum_if_carried(col(name), figure_of(name)) for name in SUMMED_COLUMNS}
-    sums = parts.group_by(by).agg(
-        **sums_of_known,
-        **counts,
-        holdings=col.holding.n_unique(),
-        delayed=_count("holding", "delayed"),
-        options=_count("holding", "is_option"),
-        options_with_greeks=_count("holding", "has_greeks"),
-        options_modelled=_count("holding", "is_modelled"),
-        priced_at=_oldest(col(PRICED)),
-        greeks_at=_oldest(col.greeks_time.filter("has_greeks")),
-        nearest_expiry=col.expiry.min(),
-        conids=col.conid.unique(),
-    )
-    return sums.sort(by, nulls_last=False)
+    return parts.group_by(by).agg(**_SUMS).sort(by, nulls_last=False)
 
 
 def _count(of: str, where: Expr | str) -> Expr:
@@ -331,6 +310,24 @@ def _count(of: str, where: Expr | str) -> Expr:
 def _oldest(times: Expr) -> Expr:
     """Return the oldest time; null if one of them is unknown."""
     return when(times.null_count() == 0).then(times.min())
+
+
+# What a group has, by column: to build these expressions takes longer than to sum 200 parts.
+_SUMS = {
+    **{name: sum_if_carried(col(name), figure_of(name)) for name in SUMMED_COLUMNS},
+    **{f"without_{name}": _count("holding", lacks(name)) for name in SUMMED_COLUMNS},
+    **{f"of_{name}": _count("holding", figure_of(name)) for name in SUMMED_COLUMNS},
+    **{name: _count("leg", is_counted) for name, is_counted in _COUNTS_OF_LEGS.items()},
+    "holdings": col.holding.n_unique(),
+    "delayed": _count("holding", "delayed"),
+    "options": _count("holding", "is_option"),
+    "options_with_greeks": _count("holding", "has_greeks"),
+    "options_modelled": _count("holding", "is_modelled"),
+    "priced_at": _oldest(col(PRICED)),
+    "greeks_at": _oldest(col.greeks_time.filter("has_greeks")),
+    "nearest_expiry": col.expiry.min(),
+    "conids": col.conid.unique(),
+}
 
 
 def summed_legs(split_holdings: Split, by: Sequence[str]) -> DataFrame:

@@ -6,10 +6,11 @@ Unknown is null, never zero; a sum that leaves something out says of how many ho
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, lru_cache
+from operator import attrgetter
 from typing import Any
 
 import polars as pl
@@ -208,36 +209,13 @@ class Figures:
         seen_at = Series(seen, dtype=closed.schema["timestamp"])
         return closed.with_columns(gone_at=coalesce(seen_at, "timestamp"))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures as plain values for JSON, without the positions; see `VERSION`."""
-        status = self.status
-        book = self.book
-        figures = {
-            "version": VERSION,
-            "at": self.at,
-            "ledger_version": self.ledger_version,
-            "gateway": status.gateway,
-            "gateways": [login.gateway for login in status.each_login],
-            "attention": [*status.attention, *status.unresolved_legs],
-            "hints": status.hints,
-            "lines": status.lines_text,
-            "without_line": status.legs_without_line,
-            "mode": status.trading_mode,
-            "oldest_age_s": self.oldest_age_s,
-            "current": self.current,
-            "held": self.held,
-            "accounts": self.accounts,
-            "strategies": [*book.strategies, *book.rest],
-            "underlyings": book.underlyings,
-            "expiries": book.expiries,
-            "totals": book.totals,
-            "in_base": book.in_base,
-            "closed_today": self.closed_today.select(BOOK_COLUMNS).to_dicts(),
-            "changes": self.changes,
-            "limits": [limit_of(evaluated) for evaluated in self.limits],
-            "not_kept": self.not_kept,
-        }
-        return dict(plain(figures))
+    def to_dict(self, names: Iterable[str] | None = None) -> dict[str, Any]:
+        """Return figures as plain values for JSON, without the positions; see `VERSION`.
+
+        Args:
+            names: Of which figures; None: all. No other one is computed.
+        """
+        return dict(plain({name: _FIGURES[name](self) for name in names or _FIGURES}))
 
     def to_json(self) -> str:
         """Return the figures as JSON, with the positions."""
@@ -269,6 +247,34 @@ class Figures:
         if priced_at.null_count():
             return None
         return seconds_since(priced_at.min(), self.at)  # type: ignore[arg-type]
+
+
+# The figures of the JSON, by name.
+_FIGURES: dict[str, Callable[[Figures], Any]] = {
+    "version": lambda _figures: VERSION,
+    "at": attrgetter("at"),
+    "ledger_version": attrgetter("ledger_version"),
+    "gateway": attrgetter("status.gateway"),
+    "gateways": lambda figures: [login.gateway for login in figures.status.each_login],
+    "attention": lambda figures: [*figures.status.attention, *figures.status.unresolved_legs],
+    "hints": attrgetter("status.hints"),
+    "lines": attrgetter("status.lines_text"),
+    "without_line": attrgetter("status.legs_without_line"),
+    "mode": attrgetter("status.trading_mode"),
+    "oldest_age_s": attrgetter("oldest_age_s"),
+    "current": attrgetter("current"),
+    "held": attrgetter("held"),
+    "accounts": attrgetter("accounts"),
+    "strategies": lambda figures: [*figures.book.strategies, *figures.book.rest],
+    "underlyings": attrgetter("book.underlyings"),
+    "expiries": attrgetter("book.expiries"),
+    "totals": attrgetter("book.totals"),
+    "in_base": attrgetter("book.in_base"),
+    "closed_today": lambda figures: figures.closed_today.select(BOOK_COLUMNS).to_dicts(),
+    "changes": attrgetter("changes"),
+    "limits": lambda figures: [limit_of(evaluated) for evaluated in figures.limits],
+    "not_kept": attrgetter("not_kept"),
+}
 
 
 def _earned(rows: DataFrame, account: AccountSummary) -> list[Earned]:

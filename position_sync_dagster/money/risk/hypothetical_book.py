@@ -17,6 +17,7 @@ from polars import DataFrame, col, concat
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import (
+    LISTED_OPTIONS,
     Instrument,
     digits,
 )
@@ -317,7 +318,7 @@ class HypotheticalBook:
 
     def _similar(self, trade: ProposedTrade) -> PricedLeg:
         """Return a held contract that tells multiplier, currency and underlying of a trade."""
-        wanted = frozenset({"OPT", "FOP"})  # a warrant has terms of its own
+        wanted = LISTED_OPTIONS
         if trade.right is None:
             wanted = frozenset({"OPT"} if trade.expiry is None else {"FUT"})
 

@@ -283,7 +283,7 @@ class ModelGreeks:
 
     def attach(self, connection: GatewayConnection) -> None:
         """Follow the lines and values of a new connection."""
-        self._ticks = connection.lines.watch()
+        self._ticks = connection.lines.ticked.watch()
         self._choose_at = float("-inf")
 
     async def step(
@@ -405,7 +405,7 @@ class ModelGreeks:
         options = Counter(leg.underlying for leg in self._greeks.legs.values())
         self._underlyings = set(self.contracts.of(options))
         of_known = Counter({conid: options[conid] for conid in sorted(self._underlyings)})
-        self.lines.want_underlyings(dict(of_known.most_common(self._most_lines)))
+        self.lines.underlyings = dict(of_known.most_common(self._most_lines))
 
         self.contracts.want(self._unknown)
         await self._read_dividends(connection)

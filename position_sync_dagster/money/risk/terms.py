@@ -364,10 +364,10 @@ def _exercise_of(contract: Instrument, details: ContractDetails | None) -> Exerc
     underlying_type = None
     trading_class = contract.trading_class
     if details is not None:
+        if details.settles_in_cash:
+            return Exercise.EUROPEAN
         underlying_type = details.under_sec_type
         trading_class = details.trading_class
-    if underlying_type == "IND":
-        return Exercise.EUROPEAN
     if underlying_type not in (None, "STK"):
         return NotPriced.OTHER_PAYOFF
 

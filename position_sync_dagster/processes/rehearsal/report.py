@@ -7,7 +7,7 @@ from datetime import date
 from enum import StrEnum
 from importlib import metadata
 
-from position_sync_dagster.gateway.wire import Heard, Said, SaidKind, Vocabulary
+from position_sync_dagster.processes.heard.wire import Heard, Said, SaidKind, Vocabulary
 
 
 class Verdict(StrEnum):

@@ -9,13 +9,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.instrument import RIGHTS
+from position_sync_dagster.domain.instrument import LISTED_OPTIONS, RIGHTS
 from position_sync_dagster.domain.leg import Leg
-from position_sync_dagster.gateway.wire import Heard, Listener, vocabulary
 from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.lake.sessions import login_owned
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.stream_parts import with_money
+from position_sync_dagster.processes.heard.wire import Heard, vocabulary
 from position_sync_dagster.processes.rehearsal.report import Report, assumptions, said_lines
 from position_sync_dagster.processes.rehearsal.values import BrokerValues
 from position_sync_dagster.settings import Settings
@@ -24,8 +24,6 @@ from position_sync_dagster.sync.stream.router import StreamTables
 from position_sync_dagster.sync.stream.streamer import stream
 
 STRATEGY = "rehearsal"
-
-_OPTIONS = ("OPT", "FOP")
 
 
 async def rehearse(settings: Settings, *, minutes: float, lines: int, lake: Path | None) -> Report:
@@ -62,8 +60,8 @@ async def listen(
     def complete(
         tables: StreamTables, lake: MoneyLake, settings: Settings, own: Ownership
     ) -> StreamTables:
-        listeners: tuple[Listener, ...] = (*tables.listeners, heard, broker)
-        return replace(with_money(tables, lake, settings, own), listeners=listeners)
+        parts = with_money(tables, lake, settings, own)
+        return replace(parts, listeners=(*parts.listeners, heard, broker))
 
     began_at = time.monotonic()
     with TemporaryDirectory(prefix="rehearsal-") as folder:
@@ -107,7 +105,7 @@ def legs_to_stream(held: Iterable[Sequence[str]], most: int) -> Collection[Leg]:
     """
     by_conid = {row[3]: row for row in held if float(row[14])}
     ordered = sorted(by_conid.values(), key=lambda row: (row[4], row[6], float(row[7] or 0)))
-    options = [row for row in ordered if row[5] in _OPTIONS]
+    options = [row for row in ordered if row[5] in LISTED_OPTIONS]
     others = [row for row in ordered if row[5] in ("STK", "FUT")]
     step = max(1, -(-len(options) // most))
     chosen = [*options[::step], *others][:most]

@@ -10,9 +10,9 @@ from typing import Any
 from polars import DataFrame, col
 
 from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.gateway.wire import UNSET
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.risk.terms import (
     CONTRACT_FIELDS,
@@ -22,6 +22,7 @@ from position_sync_dagster.money.risk.terms import (
     dated_dividends,
     option_terms,
 )
+from position_sync_dagster.processes.heard.wire import UNSET
 from position_sync_dagster.processes.rehearsal.report import Compared, counted, measured
 from position_sync_dagster.settings import Settings
 
@@ -169,7 +170,7 @@ def _hangs_on(row: dict[str, Any]) -> str:
     strike, price, expiry = row["strike"], row["underlying_price"], row["expiry"]
     if not (strike and price and expiry):
         return ""
-    days = (expiry - row["timestamp"].date()).days
+    days = (expiry - exchange_date(row["timestamp"])).days
     away = abs(log(strike / price))
     names = [
         next(name for most, name in bounds.items() if value <= most)

@@ -284,7 +284,7 @@ class Flusher:
 
     def watch(self, connection: GatewayConnection) -> None:
         """Collect the ticks of a new connection."""
-        self._ticks = connection.lines.watch()
+        self._ticks = connection.lines.ticked.watch()
         connection.ib.pendingTickersEvent += self._on_ticks
 
     def unwatch(self, connection: GatewayConnection) -> None:

@@ -63,6 +63,8 @@ class StreamLines:
 
     Attributes:
         login: The set of the lines.
+        underlyings: Of which underlyings the price is needed: conid → by how many options. Their
+            details are in memory: no leg waits while details are fetched.
     """
 
     context: OwnerContext
@@ -71,7 +73,7 @@ class StreamLines:
     def __post_init__(self) -> None:
         settings = self.context.settings
         self._wanted_as_of: tuple[object, ...] | None = None
-        self._underlyings: Mapping[int, int] = {}
+        self.underlyings: Mapping[int, int] = {}
         self._requests: MarketDataRequests | None = None
         limit = LineLimit(
             configured=settings.max_lines, reserve=settings.reserved_lines, wait=LIMIT_WAIT
@@ -117,15 +119,6 @@ class StreamLines:
 
     # What is wanted.
 
-    def want_underlyings(self, options: Mapping[int, int]) -> None:
-        """Request lines for underlyings.
-
-        Args:
-            options: conid of the underlying → how many options need its price. Its details are in
-                memory: no leg waits while details are fetched.
-        """
-        self._underlyings = options
-
     def update(self, connection: GatewayConnection) -> None:
         """Advance the time, and record which holdings and legs need a line now."""
         now_s = self.context.monotonic()
@@ -140,13 +133,13 @@ class StreamLines:
     def _update_wanted(self, connection: GatewayConnection) -> None:
         """Compute the demand for lines again, if holdings opened or closed or a leg changed."""
         book = connection.feed.book
-        as_of = (book.moves, self.contracts.version, self._underlyings)
+        as_of = (book.moves, self.contracts.version, self.underlyings)
         if as_of == self._wanted_as_of:
             return
 
         wanted = {
             conid: Demand(conid=conid, options=options)
-            for conid, options in self._underlyings.items()
+            for conid, options in self.underlyings.items()
         }
         of_legs = demands(
             book.of_conid, self.contracts.matching, sec_types=self.context.settings.sec_types

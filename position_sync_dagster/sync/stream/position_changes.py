@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.execution import Asked
-from position_sync_dagster.domain.holding import BrokerPosition, Holdings
+from position_sync_dagster.domain.holding import BrokerPosition, Holdings, Key
 from position_sync_dagster.domain.instrument import TERMS, Instrument
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.gateway.connection import DayExecutions, GatewayConnection
@@ -120,8 +120,8 @@ def after_changes(published: Holdings, changes: Iterable[PositionChange]) -> Hol
     unpublished: Holdings = {}
     for change in changes:
         before = unpublished.get(change.key) or published.get(change.key)
-        if _is_published(change, before):
-            continue
+        if change.change_id != _change_id(before, change.key, change.seen_at, change.after):
+            continue  # the published holding is not the one that it began with: it came later
 
         unpublished[change.key] = BrokerPosition(
             gateway_id=change.gateway_id,
@@ -136,16 +136,18 @@ def after_changes(published: Holdings, changes: Iterable[PositionChange]) -> Hol
     return unpublished
 
 
-def _is_published(change: PositionChange, before: BrokerPosition | None) -> bool:
-    """Return whether the holding that is published is not the one that a change began with.
+def _change_id(before: BrokerPosition | None, key: Key, seen_at: datetime, after: float) -> str:
+    """Return the id of a change: it follows from the holding before it, and the quantity after it.
 
-    The id of a change follows from the holding before it, which is a quantity of 0 where there was
-    none, and from the quantity after it.
+    Args:
+        before: None where there was no holding; the quantity before is 0 then.
+        key: The holding.
+        seen_at: When the change was seen.
+        after: The quantity after it.
     """
-    began_with = (change.seen_at, *change.key, 0.0)
-    if before is not None:
-        began_with = (before.position_time, *change.key, before.position)
-    return change.change_id != content_id(*began_with, change.after)
+    if before is None:
+        return content_id(seen_at, *key, 0.0, after)
+    return content_id(before.position_time, *key, before.position, after)
 
 
 def changes_between(
@@ -199,7 +201,7 @@ def _change_to(
     is_of_day = exchange_date(before.received_at) == exchange_date(seen_at)
     return PositionChange(
         **holding.instrument.terms,
-        change_id=content_id(before.position_time, *holding.key, before.position, holding.position),
+        change_id=_change_id(published, holding.key, seen_at, holding.position),
         account=holding.account,
         before=before.position,
         after=holding.position,

@@ -176,7 +176,7 @@ class Publisher:
 
     def attach(self, feed: AccountFeed) -> None:
         """Collect the changes of an account feed from now on; all its holdings are due."""
-        self._changes = feed.book.watch_all()
+        self._changes = feed.book.all_changes.watch()
         self._all_due = True
 
     async def publish(self, feed: AccountFeed) -> None:
@@ -194,8 +194,7 @@ class Publisher:
         with_greeks = chain.from_iterable(map(feed.book.keys_of, of_greeks))
         keys = {*changes, *feed.book.profits, *with_greeks}
         try:
-            is_published = not self._all_due and await self._publish(feed, keys)
-            if not is_published:
+            if self._all_due or not await self._publish(feed, keys):
                 self._all_due = True  # until this succeeds
                 await self._publish(feed, None)
         except BaseException:
@@ -326,8 +325,12 @@ class Publisher:
 
     async def enqueue_moved(self, routes: LegStates) -> None:
         """Queue the monitored holdings whose published value by PnLSingle moved."""
-        monitored = (key for key in self._published if routes.get(key) is LegState.MONITORED)
-        await self.enqueue(routes, filter(self._is_moved, monitored))
+        moved = [
+            key
+            for key in self._published
+            if routes.get(key) is LegState.MONITORED and self._is_moved(key)
+        ]
+        await self.enqueue(routes, moved)
 
     async def enqueue(
         self, routes: LegStates, keys: Iterable[Key], reason: Reason = Reason.CHANGED

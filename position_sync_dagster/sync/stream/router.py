@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 
 from position_sync_dagster.domain.holding import Key
@@ -11,9 +11,9 @@ from position_sync_dagster.domain.leg import LegState, route
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.errors import LakeError, NewerTableError
 from position_sync_dagster.gateway.account_feed import AccountFeed
+from position_sync_dagster.gateway.codes import Listener
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import HoldingsBook, PendingChanges
-from position_sync_dagster.gateway.wire import Listener
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable
@@ -23,13 +23,12 @@ from position_sync_dagster.lake.records import RecordsTable
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
-from position_sync_dagster.sync.stream.account_refresh import AccountRefresh
+from position_sync_dagster.sync.stream.broker_values import AccountRefresh, FollowedHoldings
 from position_sync_dagster.sync.stream.contracts import (
     ContractCache,
     LegResolver,
     not_streamed,
 )
-from position_sync_dagster.sync.stream.followed_holdings import FollowedHoldings
 from position_sync_dagster.sync.stream.lines import StreamLines
 from position_sync_dagster.sync.stream.ownership import BackgroundWork, OwnerContext, Ownership
 from position_sync_dagster.sync.stream.parts import (
@@ -60,6 +59,7 @@ class StreamTables:
         rules: Chooses legs by the rules of the strategies file.
         greeks: Makes what computes greeks for options without any; with None, they have none.
         listeners: Each gets every message of the gateway.
+        beside: What `stream` enters before it connects, and leaves after its last row.
         updates: The ledger. It shows at the start which closes have their row already.
         ownership: The lease, checked before each write; the tables are then those of an initialized
             lake. None: the streamer takes one of its own.
@@ -74,6 +74,7 @@ class StreamTables:
     rules: RulesOfLegs | None = None
     greeks: MakesGreeks | None = None
     listeners: tuple[Listener, ...] = ()
+    beside: tuple[AbstractAsyncContextManager[object], ...] = ()
     updates: PositionUpdatesTable | None = None
     ownership: Ownership | None = None
 
@@ -171,7 +172,7 @@ class Router:
         self.lines.attach(connection.lines)
         if self.greeks is not None:
             self.greeks.attach(connection)
-        self._changes = book.watch()
+        self._changes = book.changes.watch()
 
     async def step(self, connection: GatewayConnection, *, first: bool = False) -> None:
         """Publish, route and queue what changed since the last step.
@@ -227,7 +228,12 @@ class Router:
             await self._publisher.publish(feed)
 
         self.lines.renew(connection)
-        streamed = {key for key in changed if self._is_streamed(key)}
+        states = self.routes.states
+        streamed = {
+            key
+            for key in changed
+            if states.get(key) is LegState.STREAMED or self.pricer.is_due(key)
+        }
         self.pricer.mark_due(streamed)
 
         await self._read_registry(feed, first=first)
@@ -247,9 +253,6 @@ class Router:
             await self._publisher.enqueue_changed(states, changed - streamed)
         await self.account_refresh.step(feed, states)
         await self._followed.step(connection, self.routes, may_queue=self.account_refresh.idle)
-
-    def _is_streamed(self, key: Key) -> bool:
-        return self.routes.states.get(key) is LegState.STREAMED or self.pricer.is_due(key)
 
     async def _read_registry(self, feed: AccountFeed, *, first: bool) -> None:
         """Apply the rules to what changed, and read the registry.

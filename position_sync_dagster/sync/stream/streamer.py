@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from random import Random
@@ -49,7 +50,6 @@ from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.stream.delivery import Flusher, UpdatesWriter
-from position_sync_dagster.sync.stream.heard import DailyCounts
 from position_sync_dagster.sync.stream.ownership import (
     OwnerContext,
     Ownership,
@@ -714,9 +714,7 @@ async def stream(
             offload(lake.updates.table.fence, settings.gateway_id, token),
             offload(lake.account_values.table.fence, settings.gateway_id, token),
         )
-        counts = DailyCounts(lake.heard_messages, own)
         tables = StreamTables(
-            listeners=(counts.heard,),
             broker_positions=lake.broker_positions,
             updates=lake.updates,
             contracts=lake.contracts,
@@ -730,12 +728,12 @@ async def stream(
         streamer.register_handler(UpdatesWriter(lake.updates, own, streamer.counts))
         own.status = streamer.status
         rotation = asyncio.get_running_loop().call_later(ROTATE_AFTER_S, stop.set)
-        noting = asyncio.create_task(counts.run())
         try:
-            await streamer.run(stop)
+            async with AsyncExitStack() as beside:
+                for part in tables.beside:
+                    await beside.enter_async_context(part)
+                await streamer.run(stop)
         finally:
             rotation.cancel()
-            await end_tasks(noting)
-            await counts.write()
 
         return streamer.counts

@@ -176,14 +176,8 @@ class World:
 
     def later(self, delta: timedelta) -> None:
         """Let the checks of the tables and the ticks that drain begin this much later."""
-
-        class Clock(datetime):
-            @classmethod
-            def now(cls, tz: object = None) -> datetime:
-                return datetime.now(UTC) + delta
-
         for module in (tables, drain):
-            self._patch.setattr(module, "datetime", Clock)
+            self._patch.setattr(module, "utc_now", lambda: datetime.now(UTC) + delta)
 
     def own(
         self, *, owner=Owner.STREAM, state=SessionState.LIVE, run_id=None, lease_s=60.0, name=None

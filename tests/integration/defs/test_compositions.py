@@ -6,6 +6,7 @@ import pytest
 from position_sync_dagster.component import PositionSyncComponent
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.processes.heard.heard_lake import HeardLake
 from position_sync_dagster.settings import load_settings
 from tests.integration.sync.test_examples import EXAMPLES, loaded
 
@@ -32,7 +33,7 @@ def test_definitions_with_and_without_money_do_not_touch_each_other():
     core = Made(plain, money=False)
     again = Made(plain, money=True)
 
-    assert [made.lake for made in (money, core, again)] == [MoneyLake, Lake, MoneyLake]
+    assert [made.lake for made in (money, core, again)] == [MoneyLake, HeardLake, MoneyLake]
     assert core.sensors == {"drain_queue", "supervise_stream"}
     assert core.assets.isdisjoint({"closures", "strategy_exposure", "flex_statements"})
     assert core.assets < money.assets

@@ -111,7 +111,7 @@ async def test_a_fill_and_a_close_are_reported_at_once(opened, eventually):
     sim, connection = opened
     feed = connection.feed
     await feed.ensure(timedelta(seconds=60))
-    changes = feed.book.watch()
+    changes = feed.book.changes.watch()
     opened_key = ("DUSIM0001", 921000007)
     closed_key = ("DUSIM0001", 921000002)
     sim.fill(*opened_key, 4)

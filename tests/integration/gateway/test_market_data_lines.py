@@ -137,7 +137,7 @@ async def test_the_line_too_many_is_refused_while_the_others_go_on(line, refusal
     await eventually(lambda: refusals)
     assert [(r.conid, r.code) for r in refusals] == [(STOCK, 101)]
     assert connection.lines.in_use == 2
-    ticked = connection.lines.watch()
+    ticked = connection.lines.ticked.watch()
     await eventually(lambda: seen.update(ticked.take()) or {CALL, PUT} <= seen)
 
 

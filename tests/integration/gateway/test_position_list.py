@@ -253,7 +253,7 @@ async def test_the_end_of_a_download_confirms_no_holding_that_it_set_aside(opene
     await feed.ensure(timedelta(hours=1))
     others = [h.key for h in feed.book.holdings if h.account == A and h.instrument.conid != CALL]
     before = feed.book.get((A, CALL))
-    changes = feed.book.watch_all()
+    changes = feed.book.all_changes.watch()
     sim.holding(A, CALL, "nan")
     await feed.download([A])
     assert (A, CALL) in changes.take()

@@ -58,6 +58,8 @@ async def test_the_tables_of_money_of_an_older_lake_are_migrated(tmp_path, name)
 async def test_a_lake_with_history_keeps_it_and_a_corrected_statement_changes_it(tmp_path):
     """A put that was assigned beside 50 shares of nobody, all of which were sold at 598."""
     lake, settings = await opened("lake-with-history.tar.gz", tmp_path)
+    evidence = [closure.evidence for closure in lake.closures.records()]
+    assert evidence == [["e40-1-0-2026-03-06"], ["e41--150-598-2026-03-09"]]
     [campaign] = read_campaigns(lake)
     stored = DeltaTable(str(lake.derived_table(CLOSED_CAMPAIGNS).path))
     assert {field.name for field in stored.schema().fields} == {*CLOSED_CAMPAIGNS.columns}

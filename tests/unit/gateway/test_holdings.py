@@ -72,7 +72,7 @@ def test_the_time_of_the_position_moves_with_the_quantity_alone(held, clock):
 
 
 def test_a_changed_quantity_is_urgent_and_a_changed_value_is_not(book):
-    changes = book.watch()
+    changes = book.changes.watch()
     book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
     assert changes.urgent.is_set()
     changes.take()
@@ -217,7 +217,7 @@ def test_followed_holdings_are_confirmed_until_the_oldest_of_their_messages(book
 
 
 def test_a_profit_message_is_as_old_as_its_arrival(held, clock):
-    changes = held.watch_all()
+    changes = held.all_changes.watch()
     changes.take()
     clock.advance(seconds=1)
     held.put_pnl(KEY, pnl(6300.0, realized=7.0))

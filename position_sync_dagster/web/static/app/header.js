@@ -134,8 +134,8 @@ function stateNumbers(blind) {
   const names = figures.gateways.map((login) => login.gateway_id).join(", ");
   const isStale = figures.current !== figures.held;
   return [
-    ["current legs", `${figures.current} of ${figures.held}`, `large ${isStale ? "down" : ""}`, "", `oldest price ${duration(older(figures.oldest_age_s))}`],
-    ["gateway", [...new Set(states)].join(", "), `large ${blind.length ? "down" : "up"}`, names, [...new Set(times)].join(", ")],
+    ["current legs", `${figures.current} of ${figures.held}`, `large state ${isStale ? "down" : ""}`, "", `oldest price ${duration(older(figures.oldest_age_s))}`],
+    ["gateway", [...new Set(states)].join(", "), `large state ${blind.length ? "down" : "up"}`, names, [...new Set(times)].join(", ")],
   ];
 }
 
@@ -143,9 +143,11 @@ function stateNumbers(blind) {
 function leanNumbers() {
   const totals = figures.totals.filter((sums) => !sums.account);
   return totals.map((sums) => {
-    const [delta, , hint] = sumOf(sums, "dollar_delta");
-    const note = ["theta", "vega"].map((name) => `${name} ${sumOf(sums, name)[0]}`).join(", ");
-    return [`$ delta ${sums.currency ?? ""}`, delta, "large", hint, note];
+    const [delta, theta, vega] = ["dollar_delta", "theta", "vega"].map((name) => sumOf(sums, name));
+    const greeks = theta[0] === vega[0] ? `theta and vega ${theta[0]}` : `theta ${theta[0]}, vega ${vega[0]}`;
+    const isKnown = !isUnknown(sums.dollar_delta); // else all says for how many, in one line
+    const note = isKnown ? greeks : `${delta[0]}; ${greeks.replace("known for ", "")}`;
+    return [`$ delta ${sums.currency ?? ""}`, isKnown ? delta[0] : DASH, "large", delta[2], note];
   });
 }
 

@@ -1,6 +1,6 @@
 // Lines over time as a picture: [{ name, look, points: [[milliseconds, value or null]] }].
 
-import { clock, whole } from "./format.js";
+import { clock, upTo, whole } from "./format.js";
 
 const GAP_MS = 300000; // no line over a longer time without a value
 const LEFT = 46;
@@ -57,10 +57,11 @@ function shape(name, attributes, text) {
 function picture(lines, span, { width, height }, marks) {
   const [x, y] = scalesOf(span, LEFT, width - LEFT - 4, 6, height - 20);
   const shapes = [];
+  const textOf = span.high - span.low < 10 ? (value) => upTo(value, 2) : whole; // two levels never read alike
   const levels = span.low < 0 && span.high > 0 ? [span.low, 0, span.high] : [span.low, span.high];
   for (const value of new Set(levels)) {
     shapes.push(shape("line", { x1: LEFT, x2: width - 4, y1: y(value), y2: y(value), class: value ? "rule" : "zero" }));
-    shapes.push(shape("text", { x: LEFT - 4, y: y(value) + 3, class: "end" }, whole(value)));
+    shapes.push(shape("text", { x: LEFT - 4, y: y(value) + 3, class: "end" }, textOf(value)));
   }
   shapes.push(shape("text", { x: LEFT, y: height - 2 }, clock(span.first).slice(0, 5)));
   shapes.push(shape("text", { x: width - 4, y: height - 2, class: "end" }, clock(span.last).slice(0, 5)));

@@ -1,9 +1,12 @@
 """Latest positions and exposure, derived from the ledger."""
 
+import re
 import sys
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
+import duckdb
 import polars as pl
 import pytest
 
@@ -88,6 +91,31 @@ def test_exposure_is_summed_per_strategy_and_says_how_old_it_is(world, lake):
     assert rows.select(names).rows() == [("a", 2, 2, 200.0, 50.0), ("b", 1, 0, None, None)]
     assert abs((world.ago(60) - rows["oldest_value_at"][0]).total_seconds()) < 30
     assert rows["legs_without_greeks"].sum() == 1
+
+
+def test_the_query_of_the_page_sums_a_strategy_over_its_classes_and_keeps_unknown_unknown(
+    world, lake, monkeypatch, tmp_path
+):
+    add_legs(lake, world.ago(0))
+    world.row(1, 60, market_value=150.0, daily_pnl=20.0)
+    world.row(2, 10, market_value=50.0, daily_pnl=5.0)
+    world.row(3, 10, market_value=50.0, daily_pnl=7.0)
+    world.materialize(strategy_exposure)
+    options = world.read(STRATEGY_EXPOSURE)
+    shares = options.filter(pl.col("strategy_id") == "a").with_columns(asset_class=pl.lit("STOCK"))
+    more = [shares, shares.with_columns(strategy_id=pl.lit("b"), daily_pnl=None)]
+    put_rows(lake.derived_table(STRATEGY_EXPOSURE), pl.concat([options, *more]))
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".demo").mkdir()
+    (tmp_path / ".demo/lake").symlink_to(lake.path)
+    page = (Path(__file__).parents[4] / "docs/do/duckdb.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (block,) = [each for each in blocks if ".demo/lake/strategy_exposure" in each]
+    names: dict[str, duckdb.DuckDBPyRelation] = {}
+    exec(block, names)  # noqa: S102
+    today = names["strategies"].order("strategy_id").select("strategy_id, account, today")
+    assert today.fetchall() == [("a", "DUSIM0001", 50.0), ("b", "DUSIM0001", None)]
 
 
 def test_an_empty_lake_gives_empty_tables(world, lake):

@@ -183,7 +183,7 @@ async def test_that_another_session_took_all_lines_is_said_once_by_symbols_and_w
     async with manage_lines() as managed:
         managed.sim.set_permission(code=10197)
         managed.add(*ALL)
-        managed.manager.want_underlyings({INDEX: 3})
+        managed.manager.underlyings = {INDEX: 3}
         await managed.tick()
         await eventually(lambda: not managed.manager.held)
         text, which = managed.manager.problems()

@@ -72,7 +72,7 @@ def stated(close: Closure) -> Movement:
         source=MovementSource.API,
         at=close.closed_at,
         quantity=-close.quantity,
-        execution_id=close.executions,
+        execution_id=next(iter(close.evidence or ()), None),
         open_close="C",
     )
 
@@ -208,6 +208,13 @@ def test_shares_that_an_assignment_took_before_its_statement_closed_for_their_st
     )
     assert realized(closed, "covered") == (None, 2, 2)
     assert realized(closed, UNATTRIBUTED) == (0, 0, 0)
+
+
+def test_a_close_finds_its_owner_by_each_row_of_its_evidence() -> None:
+    """Also by an id with a comma: evidence is no text that is split."""
+    names = ["0001,of a statement", "0002"]
+    close = replace(SOLD, evidence=names, executions=",".join(names), realized_pnl=12.0)
+    assert realized(closes(close), "condor") == (12.0, 1, 0)
 
 
 def test_a_strategy_that_is_called_total_has_its_own_profit() -> None:

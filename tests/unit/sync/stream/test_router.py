@@ -9,17 +9,21 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.queue_request import Reason
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream import followed_holdings
-from position_sync_dagster.sync.stream.account_refresh import AccountRefresh
-from position_sync_dagster.sync.stream.followed_holdings import CHOOSE_S, MANY, FollowedHoldings
+from position_sync_dagster.sync.stream import broker_values
+from position_sync_dagster.sync.stream.broker_values import (
+    CHOOSE_S,
+    MANY,
+    AccountRefresh,
+    FollowedHoldings,
+)
 from position_sync_dagster.sync.stream.parts import PublishedGreeks
 from position_sync_dagster.sync.stream.routes import MAX_LINES_LOGGED, Routes
 from tests.support.settings import make_settings
 from tests.support.unowned import unowned_context
 
 KEY = ("DU1", 7)
-MAX_STREAMED = followed_holdings.STREAMED_PNL_SUBSCRIPTIONS
-MOVED_S = int(followed_holdings.MOVED_INTERVAL_S)
+MAX_STREAMED = broker_values.STREAMED_PNL_SUBSCRIPTIONS
+MOVED_S = int(broker_values.MOVED_INTERVAL_S)
 
 
 class Gateway:

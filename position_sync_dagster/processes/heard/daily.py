@@ -2,15 +2,20 @@
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.heard import HeardCount
 from position_sync_dagster.errors import PositionSyncError
-from position_sync_dagster.gateway.wire import Heard, vocabulary
 from position_sync_dagster.lake.records import RecordsTable
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
-from position_sync_dagster.sync.stream.ownership import Ownership
+from position_sync_dagster.processes.heard.heard_lake import HeardCount, HeardLake
+from position_sync_dagster.processes.heard.wire import Heard, vocabulary
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.stream.ownership import Ownership, end_tasks
+from position_sync_dagster.sync.stream.router import StreamTables
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +39,22 @@ class DailyCounts:
         self._clock = clock
         self._outage = OutageLog(logger)
 
-    async def run(self) -> None:
-        """Write the counts again and again, until it is cancelled."""
+    @asynccontextmanager
+    async def written(self) -> AsyncIterator[None]:
+        """Write the counts again and again inside, and at its end."""
+        writing = asyncio.create_task(self._write_again_and_again())
+        try:
+            yield
+        finally:
+            await end_tasks(writing)
+            await self._write()
+
+    async def _write_again_and_again(self) -> None:
         while True:
             await asyncio.sleep(NOTE_S)
-            await self.write()
+            await self._write()
 
-    async def write(self) -> None:
+    async def _write(self) -> None:
         """Write what was heard since the last time.
 
         If the table cannot be used, that is logged, and these counts are lost.
@@ -64,3 +78,19 @@ class DailyCounts:
             self._outage.fault = None
         except PositionSyncError as error:  # a lost lease too
             self._outage.report(str(error))
+
+
+def with_counts(
+    tables: StreamTables, lake: HeardLake, _settings: Settings, own: Ownership
+) -> StreamTables:
+    """Return the parts of a stream, with one that counts by the day what its gateway says.
+
+    Example:
+        await stream(lake, settings, stop=stop, complete=with_counts)
+    """
+    counts = DailyCounts(lake.heard_messages, own)
+    return replace(
+        tables,
+        listeners=(*tables.listeners, counts.heard),
+        beside=(*tables.beside, counts.written()),
+    )

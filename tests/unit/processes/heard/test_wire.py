@@ -7,8 +7,8 @@ import pytest
 from ib_gateway_simulator.protocol import request_ids
 from ib_gateway_simulator.protocol.codes import Code
 from ib_gateway_simulator.protocol.message_ids import NAMES
-from position_sync_dagster.gateway import wire
-from position_sync_dagster.gateway.wire import Heard, Said, SaidKind, vocabulary
+from position_sync_dagster.processes.heard import wire
+from position_sync_dagster.processes.heard.wire import Heard, Said, SaidKind, vocabulary
 from tests.support import known_wire
 
 

@@ -2,8 +2,10 @@
 
 import pytest
 
+from position_sync_dagster.component import PositionSyncComponent
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.processes.preflight import Level, check_heard
+from position_sync_dagster.settings import load_settings
 from tests.support.empty_lakes import put_tables
 from tests.support.streams import Service, settings_for, simulate
 from tests.support.waiting import eventually
@@ -15,9 +17,15 @@ def money_lake(tmp_path):
     return MoneyLake(tmp_path / "lake")
 
 
-async def test_what_a_stream_hears_is_counted_by_the_day_and_doctor_names_what_is_new(money_lake):
+@pytest.mark.parametrize("money", [True, False])
+async def test_what_a_stream_hears_is_counted_by_the_day_and_doctor_names_what_is_new(
+    money, money_lake
+):
+    """The parts of the stream are those that its job gets, with money and without."""
+    extension = PositionSyncComponent().extension(load_settings(money=money))
     async with simulate("small") as sim:
-        service = Service(money_lake, settings_for(sim))
+        lake = extension.lake(money_lake.path)
+        service = Service(lake, settings_for(sim), complete=extension.stream_parts)
         await service.reaches()
         await eventually(lambda: sim.stats()["pnl_subscriptions"])
         sim.say([["250", "1", "Marion Holder"]])

@@ -17,20 +17,17 @@ from importlib.resources import files
 from math import inf
 from typing import NamedTuple
 
+from position_sync_dagster.domain.instrument import LISTED_OPTIONS
 from position_sync_dagster.gateway.codes import (
+    CLOSED,
     ENDS_LINE,
     FARM_BROKEN,
     FARM_OK,
+    GREETING,
     OFFLINE,
     RESTORED,
     farm_of,
 )
-
-# Gets each message of a connection: whether the client SENT or RECEIVED it, and its fields. Two
-# have names in place of an id: the version of the gateway at the log-in, and the connection's end.
-SENT, RECEIVED = True, False
-Listener = Callable[[bool, Sequence[str]], object]
-GREETING, CLOSED = "serverVersion", "closed"
 
 
 class SaidKind(StrEnum):
@@ -255,7 +252,7 @@ class Heard:
         if name == "reqMktData":
             self._lines.add(series)
             self.most_lines = max(self.most_lines, len(self._lines))
-            if fields[5] in ("OPT", "FOP"):  # the security type: its model should tick too
+            if fields[5] in LISTED_OPTIONS:  # the security type: its model should tick too
                 self._begin((*series, _MODEL), "reqMktData of an option", at)
 
     def _begin(self, series: Series, name: str, at: float) -> None:
