@@ -208,7 +208,7 @@ class MessageReader:
         ib_async_internals.rewrite_times(ib)
 
     def _read(self, fields: list[str]) -> None:
-        """Have ib_async read a message, and note whether it was understood."""
+        """Read a message by ib_async, and record whether it was understood."""
         self._type = fields[0] if fields else ""
         self._failed = False
         if self._type == _ERROR:
@@ -224,7 +224,7 @@ class MessageReader:
             self.understood += 1
 
     def _on_unreadable(self, error: BaseException | None) -> None:
-        """Note that the message is not understood, and log it without its values."""
+        """Record that the message is not understood, and log it without its values."""
         self._failed = True
         kind = "unreadable message"
         text = "a message that cannot be read"

@@ -133,7 +133,7 @@ class MarketDataRequests:
         self._requests[request.contract.conId] = request
 
     def _on_ticks(self, tickers: set[Ticker]) -> None:
-        """Note which lines ticked; those of a retired request do not count."""
+        """Record which lines ticked; those of a retired request do not count."""
         ticked = []
         for ticker in tickers:
             request = self._requests.get(ticker.contract.conId) if ticker.contract else None

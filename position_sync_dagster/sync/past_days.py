@@ -112,6 +112,7 @@ class ClosingService:
                 result.filled[day] = closed_day
                 continue
 
+            # What cannot be read may be the source of this day.
             for error in unreadable:
                 raise error
             result.skipped[day] = "no row of the ledger and no statement is of this day"
@@ -136,6 +137,7 @@ class ClosingService:
             )
 
     def _day(self, day: date, closed: datetime) -> ClosedDay | None:
+        """Return what ledger and source have of a day; None if neither has anything of it."""
         opened = beginning_of(day, time_zone_of(self.settings.calendar))
         # Two row intervals are enough: an unchanged value has a row in each.
         span = timedelta(seconds=2 * streamed_holding.MONITORED_ROW_INTERVAL_S)

@@ -57,6 +57,7 @@ class FollowedHoldings:
     publisher: Publisher
 
     def __post_init__(self) -> None:
+        # When the next publication, queueing of legs and of what moved, and choice are due.
         self._publish_at = -math.inf
         self._queue_at = -math.inf
         self._moved_at = -math.inf
@@ -209,6 +210,7 @@ class AccountRefresh:
             await asyncio.gather(download, return_exceptions=True)
 
     def _begin_due(self, feed: AccountFeed) -> None:
+        """Begin what is due: all accounts, else the list of positions, else single accounts."""
         if self.context.monotonic() >= self._next_at:
             self.start(feed, Reason.REFRESH)
         elif feed.positions_due:

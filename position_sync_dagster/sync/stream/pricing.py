@@ -140,6 +140,7 @@ class StreamPricer:
         ticked: Collection[int],
         states: Iterable[StreamedHolding],
     ) -> ValuedRows:
+        """Value those that are due, once their lines have the ticks; set aside those that fail."""
         now = self.context.clock()
         now_s = self.context.monotonic()
         quotes = {}
