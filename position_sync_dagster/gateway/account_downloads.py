@@ -443,7 +443,7 @@ class AccountDownloads:
         return None
 
     def _on_account_value(self, value: AccountValue) -> None:
-        """Record whether IB calls the values of an account ready, and that the account is not silent.
+        """Record whether IB calls the values of an account ready, and that it is not silent.
 
         An account value confirms no holding.
         """
