@@ -132,7 +132,7 @@ class ReconciliationResult:
     @property
     def confirmed(self) -> tuple[Discrepancy, ...]:
         """The discrepancies that have lasted."""
-        return tuple(one for one in self.discrepancies if one not in self.unconfirmed)
+        return tuple(entry for entry in self.discrepancies if entry not in self.unconfirmed)
 
     @property
     def ok(self) -> bool:

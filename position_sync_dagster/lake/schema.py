@@ -472,7 +472,7 @@ TABLES = (
 )
 
 
-_VALUES = {name: one for name, one in POSITION_UPDATES.described.items() if name != "date"}
+_VALUES = {name: column for name, column in POSITION_UPDATES.described.items() if name != "date"}
 
 
 class _Confirmed:

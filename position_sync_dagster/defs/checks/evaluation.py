@@ -257,6 +257,7 @@ def table_of_rows(rows: DataFrame) -> dg.TableMetadataValue:
 
 
 def _shown(value: object) -> str | int:
+    """Return a value as a cell for people: with ten digits, empty where it is unknown."""
     if isinstance(value, int):
         return value
     if isinstance(value, float):
@@ -361,6 +362,7 @@ class CheckDriver(Generic[L]):
 
 
 def _failing_check(key: Key, result: dg.AssetCheckResult) -> FailingCheck:
+    """Return a result that did not pass, as the ticks leave it for programs without Dagster."""
     is_unevaluated = UNEVALUATED in result.metadata
     is_unknown = UNKNOWN in result.metadata
     asset = key.asset_key.to_user_string()
@@ -409,6 +411,7 @@ def is_news(record: Any, result: dg.AssetCheckResult, now: datetime) -> bool:
 
 
 def _outcome(evaluated: dg.AssetCheckResult | dg.AssetCheckEvaluation) -> object:
+    """Return what of a result is news at once when it changes: not its words, nor its numbers."""
     if evaluated.passed:
         return NAMED in evaluated.metadata
     return evaluated.severity, UNKNOWN in evaluated.metadata, UNEVALUATED in evaluated.metadata

@@ -151,10 +151,10 @@ def torn_entries(table: Path) -> list[TornFile]:
 
     torn = []
     for version in range(last, first - 1, -1):
-        found = _torn_file(table, version)
-        if found is None:
+        file_and_flaw = _torn_file(table, version)
+        if file_and_flaw is None:
             break
-        torn.append(TornFile(version, *found))
+        torn.append(TornFile(version, *file_and_flaw))
     return torn
 
 
