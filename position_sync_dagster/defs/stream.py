@@ -388,10 +388,10 @@ def supervise(
     """
     owner = session if session is not None and session.is_alive(now) else None
 
-    lost = tuple(r.run_id for r in recent if _is_lost(r, session, owner, now))
-    in_progress = [r for r in recent if _in_progress(r) and r.run_id not in lost]
+    lost = tuple(run.run_id for run in recent if _is_lost(run, session, owner, now))
+    in_progress = [run for run in recent if _in_progress(run) and run.run_id not in lost]
     # The owner's run alone: its successor has not been started yet.
-    if owner is not None and [r.run_id for r in in_progress] == [owner.run_id]:
+    if owner is not None and [run.run_id for run in in_progress] == [owner.run_id]:
         due_s = (owner.started_at - now).total_seconds() + rotate_after_s
         if due_s <= min(ROTATION_LEAD_S, rotate_after_s / 2):
             reason = f"run {in_progress[0].run_id[:8]} ends in {due_s:.0f} s: its successor starts"
@@ -400,7 +400,7 @@ def supervise(
     if in_progress:
         return Supervision(_describe(in_progress[0], owner, now), lost=lost)
 
-    are_over = {r.run_id for r in recent}  # none is in progress any more
+    are_over = {run.run_id for run in recent}  # none is in progress any more
     if owner is not None and owner.owner is not Owner.REFRESH and owner.run_id not in are_over:
         reason = f"process {owner.pid} on {owner.host} streams outside Dagster"
         return Supervision(reason, lost=lost)

@@ -134,8 +134,8 @@ class AccountSummary:
     @property
     def is_known(self) -> bool:
         """Return whether the broker has sent any of the amounts."""
-        money = self.amounts[2:]  # behind currency and rates
-        return any(amount is not None for amount in money)
+        # Without currency and rates, the first two.
+        return any(amount is not None for amount in self.amounts[2:])
 
     def with_open_profit(self, holdings: Iterable[tuple[str, float | None]]) -> "AccountSummary":
         """Return the values with the profit of the day of the open holdings at the same moment.

@@ -141,4 +141,4 @@ class ReconciliationResult:
 
     def count(self, kind: DiscrepancyType) -> int:
         """Count the discrepancies of one type."""
-        return sum(d.type is kind for d in self.discrepancies)
+        return sum(discrepancy.type is kind for discrepancy in self.discrepancies)

@@ -551,7 +551,9 @@ class HoldingsBook:
 
     def open_in(self, account: str) -> int:
         """Count the open holdings of an account."""
-        return sum(key[0] == account and h.position != 0 for key, h in self._holdings.items())
+        return sum(
+            key[0] == account and holding.position != 0 for key, holding in self._holdings.items()
+        )
 
     def close_absent(self, reported: Collection[Key], except_in: Container[str] = ()) -> None:
         """Close every holding that a whole list of positions does not name.

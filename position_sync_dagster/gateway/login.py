@@ -202,12 +202,14 @@ class _LoginListener:
             self.failure.set_result(error)
 
     def _on_error(self, _request: int, code: int, text: str, _contract: object) -> None:
+        """Take an error or notice: the client id may be in use, or IB may be away."""
         if code == GatewayCode.CLIENT_ID_IN_USE:
             message = f"Client id {self._client_id}: {said(code, text)}"
             self._fail(ClientIdInUseError(message, remedy="Use another."))
         self.connectivity.take(code, text)
 
     def _on_start(self) -> None:
+        """Refuse a login of more accounts than lists of positions have; they are known now."""
         accounts = len(self._client.getAccounts())
         if accounts > LISTED_TOGETHER:
             error = TooManyAccountsError(
@@ -236,6 +238,7 @@ class _LoginListener:
             self._fail(error)
 
     def _on_close(self, _message: str) -> None:
+        """Take the end of the socket for a refusal, unless another reason is known."""
         error = GatewayRefusedError(
             f"The gateway at {self.address} closed the connection before it was ready.",
             remedy="Allow this machine under API > Settings > Trusted IPs and see whether the "

@@ -277,6 +277,7 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
             self._ended(subscription)
 
     def _take(self, subscription: Subscription, sent: list[float]) -> bool:
+        """Take the values of a message into the book; return whether they count there."""
         counts = self._book.put_pnl(subscription.key, PnlValues(*sent))
         if counts:
             self.fresh.note(subscription.key)
@@ -430,6 +431,7 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
             account.values_at = utc_now()
 
     def _take(self, account: _Account, sent: list[float]) -> bool:
+        """Keep the profits of a message, unless the gateway had lost IB: they are old then."""
         if self._connectivity.lost is None:
             account.pnl = tuple(map(translate.known, sent))
             account.pnl_at = utc_now()
@@ -437,6 +439,7 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
         return True
 
     def _ended(self, account: _Account) -> None:
+        """Forget the profits; a refusal is an answer, and no other is waited for."""
         account.pnl = (None, None, None)
         account.pnl_at = None
         account.is_answered = True

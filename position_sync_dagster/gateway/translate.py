@@ -414,6 +414,7 @@ def position_row(fields: Sequence[str]) -> HoldingRow | OddRow:
     >>> position_row(["61", "3", "DU1", *terms, "", "1"])
     OddRow(key=('DU1', 7), why="quantity ''")
     """
+    # Behind type and version: the account, then the contract.
     account = fields[2]
     terms = fields[3:14]
     quantity, cost = fields[14:]
@@ -427,6 +428,7 @@ _OF_PRICE = ("market_price", "market_value", "unrealized_pnl")
 
 def portfolio_row(fields: Sequence[str]) -> HoldingRow | OddRow:
     """Read message 7. A price of 0 or −1 is none: what follows from it is unknown."""
+    # Behind type and version: the contract, the quantity, the amounts, and the account at last.
     account = fields[19]
     terms = fields[2:13]
     quantity = fields[13]

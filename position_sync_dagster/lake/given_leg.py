@@ -119,6 +119,7 @@ class GivenLeg(ContractTerms):
 
     @model_validator(mode="after")
     def _require_whole_option(self) -> "GivenLeg":
+        """Refuse an option without all of right, strike and expiry: it could be any of many."""
         is_option = self.right is not None or self.strike is not None
         if is_option and None in (self.right, self.strike, self.expiry):
             raise InvalidLegError(

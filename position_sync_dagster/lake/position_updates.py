@@ -121,6 +121,7 @@ def _number(value: Any) -> float | None:
 
 
 def _text(value: Any) -> str:
+    """Return a text; nothing else counts as one."""
     if not isinstance(value, str):
         raise TypeError
     return value
@@ -155,6 +156,7 @@ _BY_KIND: dict[type, tuple[Callable[[Any], object], str]] = {
 
 
 def _check_of(column: StoredColumn) -> Callable[[Any], object]:
+    """Return what reads a value for a column, and raises an error for a wrong one."""
     if column.choices is Right:
         return parse_right
     return column.choices or _BY_KIND[column.kind][0]

@@ -204,7 +204,7 @@ def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
         return next(iter(results.values()))
 
     in_order = sorted(results.items(), key=_seriousness)
-    first = in_order[0][1]
+    _login, first = in_order[0]
     shown = [(name, result) for name, result in in_order if first.passed or not result.passed]
     metadata = {
         f"{name}/{key}": value for name, result in shown for key, value in result.metadata.items()
@@ -216,7 +216,7 @@ def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
 
 def _seriousness(named: tuple[str, dg.AssetCheckResult]) -> tuple[bool, bool, bool]:
     """Return the sort key of a result: errors first, then warnings, unknown and passed ones."""
-    result = named[1]
+    _login, result = named
     is_warning = result.severity is dg.AssetCheckSeverity.WARN
     return bool(result.passed), UNKNOWN in result.metadata, is_warning
 

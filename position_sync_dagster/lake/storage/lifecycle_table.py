@@ -93,6 +93,7 @@ class LifecycleTable:
     def __init__(self, table: Table, clock: Clock) -> None:
         self.table = table
         self._clock = clock
+        # The live rows that were read last, behind the key of the version that has them.
         self._newest: tuple[tuple[int, int], _LiveRows] | None = None
 
     def change(self, step: Step[T], info: Mapping[str, str], part: str = "") -> T:

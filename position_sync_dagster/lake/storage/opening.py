@@ -332,7 +332,7 @@ class TableHandle:
     def _is_replaced(self) -> bool:
         """Return whether the last entry that was seen is another one now, or gone."""
         # The folder may have been deleted: a commit would then create a log without its start.
-        last = self._last_entry
+        last = self._last_entry  # its first part is the version
         return last is not None and last != self._entry(last[0])
 
     def _entry(self, version: int) -> _Entry:
@@ -397,6 +397,7 @@ class TableHandle:
         return handle
 
     def _options(self) -> dict[str, str] | None:
+        """Return the options of the store, with its keys as they are now; None of a disk."""
         if not self.is_remote:
             return None
 
@@ -504,6 +505,7 @@ class TableHandle:
         )
 
     def _foreign(self, detail: str, remedy: str = _ELSEWHERE) -> ForeignTableError:
+        """Return the error of a folder that has something else than this table."""
         return ForeignTableError(
             f"{self.path} is not the table {self.spec.name!r} of this package: {detail}.",
             remedy=remedy,

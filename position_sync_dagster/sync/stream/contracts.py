@@ -236,6 +236,7 @@ class ContractCache:
             (leg, contract_mismatch(leg, self._known.get(leg.conid))) for leg in self._legs
         ]
         differing = [(leg, difference) for leg, difference in differences if difference]
+        # Stored details may be old: until a contract was asked for, a difference is a doubt.
         self._doubted = {leg.conid for leg, _ in differing} - self._asked
         self.mismatches = {
             leg.key: f"{contract_name(leg)} of strategy {leg.strategy_id} is not streamed: {text}"
@@ -268,9 +269,9 @@ class ContractCache:
         given = await connection.details(conids)
         now = self.clock()
         for conid in set(conids) - given.keys():
-            before = self._not_given.get(conid)
-            refusals = 0 if before is None else before.refusals
-            self._not_given[conid] = _NotGiven(refusals + (conid in connection.unknown), now)
+            before = self._not_given.get(conid, _NotGiven(0, now))
+            refusals = before.refusals + (conid in connection.unknown)
+            self._not_given[conid] = _NotGiven(refusals, now)
 
         self._wanted = {conid: None for conid in self._wanted if conid not in given}
         self._asked.update(conids)

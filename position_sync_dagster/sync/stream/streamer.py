@@ -651,6 +651,7 @@ class IBPositionStreamer:
         """Wait for a flush interval; return early once for a fill."""
         interval_s = self.settings.flush_interval_s
         fill = self._router.urgent
+        # After an early step the next one comes an interval later, however many fills there are.
         is_pausing = self._monotonic() - self._early_step_at < interval_s
         if is_pausing or self.state is not SessionState.LIVE:
             await self._link.pause(interval_s, self._stop)
