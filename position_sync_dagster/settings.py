@@ -336,7 +336,7 @@ class Settings(BaseSettings):
     interest_rates: Rates = (
         ("USD", 0.04), ("EUR", 0.02), ("GBP", 0.04), ("JPY", 0.005), ("CHF", 0.0), ("CAD", 0.025),
     )  # fmt: skip
-    # Security types that are followed.
+    # Security types that are valued.
     sec_types: SecTypes = ("OPT", "FOP", "STK", "FUT")
 
     batch_size: BatchSize = Field(

@@ -11,7 +11,11 @@ from typing import Any
 import dagster as dg
 
 from position_sync_dagster.dagster_files import LAUNCHED_BY
-from position_sync_dagster.defs.assets.past_days import daily_asset, exchange_partitions, known_days
+from position_sync_dagster.defs.assets.past_days import (
+    daily_asset,
+    exchange_partitions,
+    exchange_since,
+)
 from position_sync_dagster.defs.composition import composition_of
 from position_sync_dagster.defs.resources import CLOSE_JOB, WRITTEN_BY
 from position_sync_dagster.lake.lake import Lake
@@ -29,8 +33,9 @@ def closing(context: dg.ComponentLoadContext) -> dg.Definitions:
     """Define the asset of past days, its job and its schedules for the exchange in the settings."""
     composition = composition_of(context, Lake)
     stated = composition.extension.stated
-    days, first = known_days(composition.read_settings(), stated)
-    partitions = exchange_partitions(days, first)
+    # Stated positions may be of days before the ledger: they move the first partition.
+    exchange, first_partition = exchange_since(composition.read_settings(), stated)
+    partitions = exchange_partitions(exchange, first_partition)
     job = job_of(
         CLOSE_JOB,
         "Record a trading day after its close, or a range of days: each holding, and what is made "
@@ -39,7 +44,7 @@ def closing(context: dg.ComponentLoadContext) -> dg.Definitions:
     return dg.Definitions(
         assets=[daily_asset(partitions, composition.extension.lake, stated)],
         jobs=[job],
-        schedules=schedules_of(days, first),
+        schedules=schedules_of(exchange, first_partition),
     )
 
 

@@ -133,6 +133,7 @@ class Composition(Generic[L]):
         return lru_cache(maxsize=2)(self._open)
 
     def _open(self, settings: Settings) -> OpenLake[L]:
+        """Open the lake of some settings; see `opened`."""
         lake = self.extension.lake.of(settings)
         together(_initialize, lake.all_tables)
         return OpenLake(lake, CheckDriver(self.checks), {})

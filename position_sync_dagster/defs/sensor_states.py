@@ -62,6 +62,7 @@ def mend_tick_times(instance: dg.DagsterInstance, now: float) -> SensorStates:
 
 
 def _newest_time(data: SensorInstigatorData) -> float:
+    """Return the newest time that is stored of a sensor's ticks and switches."""
     times = (
         data.last_tick_timestamp,
         data.last_tick_start_timestamp,

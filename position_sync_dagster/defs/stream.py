@@ -129,6 +129,7 @@ class StreamThread:
         return self._ended.result()
 
     def _work(self) -> None:
+        """Stream until the end, and keep the result or the error for the main thread."""
         try:
             with self._runner as runner:
                 counts = runner.run(self._stream())
@@ -309,6 +310,7 @@ TERMINATION = {dg.DagsterEventType.RUN_CANCELING, dg.DagsterEventType.RUN_CANCEL
 
 
 def _run_of(record: dg.RunRecord) -> JobRun:
+    """Return a run as Dagster stores it."""
     run = record.dagster_run
     # One that is starting was created long before, if it had to wait in the queue of runs.
     launched = record.update_timestamp if run.status is Status.STARTING else record.create_timestamp
@@ -386,9 +388,10 @@ def supervise(
     """
     owner = session if session is not None and session.is_alive(now) else None
 
-    lost = tuple(r.run_id for r in recent if _is_lost(r, session, owner, now))
-    in_progress = [r for r in recent if _in_progress(r) and r.run_id not in lost]
-    if owner is not None and [r.run_id for r in in_progress] == [owner.run_id]:
+    lost = tuple(run.run_id for run in recent if _is_lost(run, session, owner, now))
+    in_progress = [run for run in recent if _in_progress(run) and run.run_id not in lost]
+    # The owner's run alone: its successor has not been started yet.
+    if owner is not None and [run.run_id for run in in_progress] == [owner.run_id]:
         due_s = (owner.started_at - now).total_seconds() + rotate_after_s
         if due_s <= min(ROTATION_LEAD_S, rotate_after_s / 2):
             reason = f"run {in_progress[0].run_id[:8]} ends in {due_s:.0f} s: its successor starts"
@@ -397,7 +400,7 @@ def supervise(
     if in_progress:
         return Supervision(_describe(in_progress[0], owner, now), lost=lost)
 
-    are_over = {r.run_id for r in recent}  # none is in progress any more
+    are_over = {run.run_id for run in recent}  # none is in progress any more
     if owner is not None and owner.owner is not Owner.REFRESH and owner.run_id not in are_over:
         reason = f"process {owner.pid} on {owner.host} streams outside Dagster"
         return Supervision(reason, lost=lost)
@@ -418,7 +421,7 @@ def supervise(
 
     ended_at = newest.ended_at or now
     crashes = sum(takewhile(bool, map(_crashed, recent)))
-    wait = timedelta(seconds=RESTART.delay_s(crashes - 1))
+    wait = timedelta(seconds=RESTART.delay_s(crashes - 1))  # after the first one there is none
     if crashes > 1 and is_recent(ended_at, wait, now):
         wait_s = (ended_at + wait - now).total_seconds()
         reason = f"{crashes} runs failed in a row soon after their start; next in {wait_s:.0f} s"
@@ -434,7 +437,14 @@ def _in_progress(run: JobRun) -> bool:
 def _is_lost(
     run: JobRun, session: GatewaySession | None, owner: GatewaySession | None, now: datetime
 ) -> bool:
-    """Return whether the process of a run is gone: it has no lease in time, or its lease ended."""
+    """Return whether a run that has not ended is gone: it got no lease in time, or lost it.
+
+    Args:
+        run: The run.
+        session: The newest session of the login.
+        owner: The same, if its lease lasts.
+        now: The time.
+    """
     if run.state is Status.NOT_STARTED:
         return not is_recent(run.since, START_GRACE, now)
     if run.state not in (Status.STARTING, Status.STARTED) or owner is not None:
@@ -445,13 +455,14 @@ def _is_lost(
 
 
 def _crashed(run: JobRun) -> bool:
+    """Return whether a run failed by itself soon after its start."""
     if run.state is not Status.FAILURE or not run.own_fault or run.ended_at is None:
         return False
     return run.ended_at - run.since < SHORT_LIFE
 
 
 def _describe(run: JobRun, owner: GatewaySession | None, now: datetime) -> str:
-    """Return what a run that is in progress does, for the reason of the supervisor."""
+    """Return the state of a run in words: of the owner's, how long its lease holds."""
     if owner is None or owner.run_id != run.run_id:
         state = run.state.value.lower().replace("_", " ")
         return f"run {run.run_id[:8]} is {state}"
@@ -496,8 +507,8 @@ def supervise_stream(
         name: recent_runs(instance, login=name if are_partitions else None)
         for name in sorted(logins.keys() | stored)
     }
-    busy = {name for name, of_login in runs.items() if any(map(_in_progress, of_login))}
-    changes = changed_logins(logins.keys(), stored, busy)
+    running = {name for name, of_login in runs.items() if any(map(_in_progress, of_login))}
+    changes = changed_logins(logins.keys(), stored, running)
     followed = stored.union(changes.new)
 
     sessions = lake.sessions.current_of(runs)
@@ -556,11 +567,16 @@ class ChangedLogins(NamedTuple):
     ended: list[str]
 
 
-def changed_logins(logins: Set[str], stored: Set[str], busy: Set[str]) -> ChangedLogins:
+def changed_logins(logins: Set[str], stored: Set[str], running: Set[str]) -> ChangedLogins:
     """Compare the logins of the file with the stored partitions; pure.
 
     A new login may be a renamed old one, and the gateway serves only one of them at a time: no
     login is new while the stream of a removed one runs.
+
+    Args:
+        logins: Those of the gateways file.
+        stored: The partitions, by the names of their logins.
+        running: The logins with a stream run that has not ended.
 
     >>> changed_logins({"a", "c"}, {"a", "b"}, {"b"})
     ChangedLogins(new=[], removed=['b'], ended=[])
@@ -568,9 +584,9 @@ def changed_logins(logins: Set[str], stored: Set[str], busy: Set[str]) -> Change
     ChangedLogins(new=['c'], removed=[], ended=['b'])
     """
     gone = stored - logins
-    removed = sorted(gone & busy)
+    removed = sorted(gone & running)
     new = [] if removed else sorted(logins - stored)
-    return ChangedLogins(new, removed, sorted(gone - busy))
+    return ChangedLogins(new, removed, sorted(gone - running))
 
 
 def report_lost(instance: dg.DagsterInstance, run_ids: Iterable[str]) -> None:

@@ -193,6 +193,7 @@ class Work(Generic[L]):
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:
+        """Record how long a part of the tick takes."""
         began = time.monotonic()
         yield
         self.took_s[part] = time.monotonic() - began
@@ -221,7 +222,7 @@ class Work(Generic[L]):
         return last is None or elapsed(last, self.now) >= every
 
     def keep(self, *done: str, **changes: Any) -> None:
-        """Keep that these parts of the work were done now, and other fields of the cursor."""
+        """Keep in the cursor that these parts of the work were done now, and its other fields."""
         at = self.cursor.at | dict.fromkeys(done, self.now)
         self.cursor = replace(self.cursor, at=at, **changes)
 
@@ -249,8 +250,10 @@ class Work(Generic[L]):
     def _drain(self) -> drain.DrainReport:
         """Drain what waits, unless the last drain could not value the same requests."""
         backlog = self.lake.queue.sync.overview()
+        # Claims whose lease expired: the drain returns them to PENDING first.
         claimable = backlog.claimable + backlog.expired
         interval = timedelta(seconds=self.settings.drain_interval_s)
+        # It ends with the look of the daemon that is nearest: half a look may be missing.
         if interval > LOOK and not self.is_due("drained", interval - LOOK / 2):
             self.said.append(f"next drain within {interval.seconds} s")
             return drain.NOTHING
@@ -313,7 +316,7 @@ class Work(Generic[L]):
         look = partial(self._look_at_rows, states, is_due=has_news)
         looked = self.alone(f"{POSITION_UPDATES.name} is not reported", look)
         if looked is None:
-            self.keep(versions=versions)
+            self.keep(versions=versions)  # what moved is noticed again by the next tick
             self.rows_reported = None
             self.cannot_evaluate(LATEST_POSITIONS.name)
             return
@@ -345,7 +348,7 @@ class Work(Generic[L]):
             through = max(reported, self.cursor.streamed_through)
             newest = self.lake.updates.sync.count_after(through)
             rows = dict(newest.rows)
-            if through > reported:
+            if through > reported:  # the ticks before saw rows of the stream; not how many
                 rows.setdefault(Source.STREAM, 1)
             glance = Span(min(reported, newest.version), newest._replace(rows=rows))
             if not self._are_due(glance, states):
@@ -382,6 +385,7 @@ class Work(Generic[L]):
         return True
 
     def _derive(self, name: str) -> Derived:
+        """Write a table that runs and ticks write alike."""
         if name not in self.derived:
             raise PositionSyncError(
                 f"Runs and ticks write no table {name}.", remedy="List it in `Extension.tables`."
@@ -423,7 +427,7 @@ class Work(Generic[L]):
         if mark == before:
             return False
 
-        is_first = name == LATEST_POSITIONS.name
+        is_first = name == LATEST_POSITIONS.name  # all others come after it in this tick
         if not (is_first or self.all_derived):
             at = {part: done for part, done in self.cursor.at.items() if part != "derived"}
             self.cursor = replace(self.cursor, at=at)

@@ -134,6 +134,7 @@ class AccountSummary:
     @property
     def is_known(self) -> bool:
         """Return whether the broker has sent any of the amounts."""
+        # Without currency and rates, the first two.
         return any(amount is not None for amount in self.amounts[2:])
 
     def with_open_profit(self, holdings: Iterable[tuple[str, float | None]]) -> "AccountSummary":

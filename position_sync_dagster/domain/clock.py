@@ -44,6 +44,7 @@ class SteadyClock:
     newest: datetime = NEVER
 
     def __call__(self) -> datetime:
+        """Return the machine's time, or the newest one that was returned while that is greater."""
         now = self.machine()
         step_back = self.newest - now
         if not timedelta() < step_back <= WAITED_OUT:

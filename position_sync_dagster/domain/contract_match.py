@@ -33,8 +33,10 @@ def contract_mismatch(leg: Membership, details: ContractDetails | None) -> str |
 
     names = (details.symbol.upper(), details.trading_class.upper())
     expiry = details.expiry
+    # A leg with an expiry differs from a share, but not from a future whose day is not known.
     is_expiry_known = expiry is not None or details.sec_type in UNDATED_TYPES
     fits_expiry = leg.expiry is None or not is_expiry_known or _expires_on(leg.expiry, details)
+    # Name, value of the leg, value of the contract, and whether a difference does not count.
     compared = [
         ("security type", leg.sec_type, details.sec_type, leg.sec_type is None),
         ("trading class", leg.trading_class, details.trading_class, leg.trading_class is None),
@@ -62,11 +64,13 @@ def _expires_on(day: date, details: ContractDetails) -> bool:
             return False
         return timedelta() <= day - last_trade <= SETTLED_WITHIN
 
+    # A last trade after the expiry comes of a time zone that is not known.
     is_last_trade = day == last_trade and day <= expiry
     return day == expiry or is_last_trade
 
 
 def _is_same_strike(strike: float | None, strike_of_contract: float | None) -> bool:
+    """Return whether two strikes are equal; two spellings of a fraction may differ by rounding."""
     if strike is None or strike_of_contract is None:
         return strike is strike_of_contract
     return math.isclose(strike, strike_of_contract, rel_tol=1e-9)
@@ -112,10 +116,11 @@ def problem_of(
 
 
 def _named(contracts: list[ContractDetails]) -> str:
-    return few(map(candidate, contracts), MOST_CANDIDATES, "; ")
+    """Return the first contracts as text."""
+    return few(map(candidate_text, contracts), MOST_CANDIDATES, "; ")
 
 
-def candidate(details: ContractDetails) -> str:
+def candidate_text(details: ContractDetails) -> str:
     """Return a contract as text, with the fields by which contracts differ."""
     named = {
         "conid": details.conid,

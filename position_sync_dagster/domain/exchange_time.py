@@ -86,7 +86,7 @@ datetime.timezone(datetime.timedelta(seconds=28800)))
     if offset is not None:
         hours = int(offset[2])
         minutes = int(offset[3] or 0)
-        if hours > 14 or minutes > 59:
+        if hours > 14 or minutes > 59:  # no place is further ahead of UTC than 14 hours
             return None
         length = timedelta(hours=hours, minutes=minutes)
         return timezone(-length if offset[1] == "-" else length)
@@ -107,7 +107,7 @@ def in_zone(at: datetime, zone: tzinfo, name: str) -> datetime:
     06:30:00
     05:30:00
     """
-    second = at.replace(tzinfo=zone, fold=1)
+    second = at.replace(tzinfo=zone, fold=1)  # the second of the two hours: standard time
     is_standard = "standard" in name.casefold()
     if is_standard or second.tzname() == name.upper():
         return second
@@ -180,7 +180,7 @@ def expiry_moment(
     try:
         at = time.fromisoformat(clock or "")
     except ValueError:
-        zone = None
+        zone = None  # without a time its zone says nothing: the usual one counts in New York
     return datetime.combine(day, usual if zone is None else at, zone or NEW_YORK)
 
 
@@ -236,12 +236,12 @@ def parse_trading_hours(text: str | None, time_zone: str | None) -> TradingHours
     if not text or zone is None:
         return None
     try:
-        return _read(text, zone)
+        return _read_sessions(text, zone)
     except (ValueError, OverflowError):
         return None
 
 
-def _read(text: str, zone: tzinfo) -> TradingHours | None:
+def _read_sessions(text: str, zone: tzinfo) -> TradingHours | None:
     """Return the sessions of a text; None if it has a part that is neither session nor CLOSED."""
     sessions = []
     days = set()
@@ -271,7 +271,7 @@ def _read(text: str, zone: tzinfo) -> TradingHours | None:
         return None
     begins = _at(min(days), "0000", zone)
     ends = _at(max(days) + timedelta(days=1), "0000", zone)
-    for opens, closes in sessions:
+    for opens, closes in sessions:  # an overnight session may begin before its day
         begins = min(begins, opens)
         ends = max(ends, closes)
     return TradingHours(tuple(sessions), begins, ends)

@@ -62,13 +62,15 @@ def weekly_login(now: datetime, mode: TradingMode | None, notice_h: float) -> We
     """
     if mode is not TradingMode.LIVE or not notice_h:
         return None
+    # A day later than the next Sunday: by a change of the clocks a week may be an hour longer.
     ends_at = _week_began(_week_began(now) + timedelta(days=8))
     return WeeklyLogin(ends_at=ends_at, asks=now >= ends_at - timedelta(hours=notice_h))
 
 
 def _week_began(now: datetime) -> datetime:
     """Return the last Sunday, 01:00 in New York, that is not after `now`."""
-    day = (now.astimezone(NEW_YORK) - timedelta(hours=1)).date()  # an hour by the clock there
+    # Until 01:00, by the clock there, a Sunday belongs to the week before.
+    day = (now.astimezone(NEW_YORK) - timedelta(hours=1)).date()
     sunday = day - timedelta(days=day.isoweekday() % 7)
     return datetime.combine(sunday, time(1), NEW_YORK).astimezone(UTC)
 
@@ -228,6 +230,7 @@ class GatewaySession:
         """
         if state is SessionState.LIVE and live_since is not None:
             return max(live_since, self.state_since)
+        # Between two states that are not LIVE nobody has seen the gateway since the same time.
         changed = state not in (None, self.state)
         if changed and SessionState.LIVE in (state, self.state):
             return now
@@ -297,6 +300,7 @@ def set_aside_of(reasons: Mapping[Key, str]) -> SetAside | None:
 
 
 def _text_of(set_aside: SetAside) -> str:
+    """Return the holdings that are set aside in words."""
     named = [
         f"conid {row['conid']} of {row['account'] or 'no account'} ({row['why']})"
         for row in set_aside["first"]

@@ -164,10 +164,11 @@ def has_moved(before: BrokerPosition, now: BrokerPosition, *, part: float, amoun
         return value != now.market_value
     by = abs(now.market_value - value)
     least = max(part * abs(value), amount)
-    if by >= least or _is_known(before) != _is_known(now) or _other_unit(before, now):
+    if by >= least or _known_parts(before) != _known_parts(now) or _other_unit(before, now):
         return True
-    daily = (before.daily_pnl, now.daily_pnl)
-    if daily[0] is not None and daily[1] is not None and abs(daily[1] - daily[0]) >= least:
+    daily_before = before.daily_pnl
+    daily = now.daily_pnl
+    if daily_before is not None and daily is not None and abs(daily - daily_before) >= least:
         return True
     return _is_loss(before) != _is_loss(now) and by >= part * abs(value)
 
@@ -179,7 +180,8 @@ def is_repeated(before: BrokerPosition, now: BrokerPosition) -> bool:
     return _without_times(before) == _without_times(now)
 
 
-def _is_known(holding: BrokerPosition) -> tuple[bool, ...]:
+def _known_parts(holding: BrokerPosition) -> tuple[bool, ...]:
+    """Return whether its price, its daily profit and its unrealized profit are known."""
     has_price = holding.market_price is not None
     return has_price, holding.daily_pnl is not None, (holding.unrealized_pnl is not None)
 
@@ -188,6 +190,7 @@ def _other_unit(before: BrokerPosition, now: BrokerPosition) -> bool:
     """Return whether the prices of one quantity are in different units, as cents and dollars."""
     prices = (before.market_price or 0.0) * (now.market_value or 0.0)
     others = (now.market_price or 0.0) * (before.market_value or 0.0)
+    # 1 in one unit, and 100 or 0.01 in two, whatever the quantity and the move of the price.
     ratio = abs(prices / others) if prices and others else 1.0
     return before.position == now.position and not 0.1 < ratio < 10.0
 

@@ -62,6 +62,7 @@ def parse_day(value: str | int | date, name: str) -> date:
         return value.date()
     if isinstance(value, date):
         return value
+    # Python writes no number of thousands of digits; `fromisoformat` reads further forms of a day.
     text = "" if isinstance(value, int) and value > 10**8 else str(value).strip()
     if text.replace("-", "").isdigit() and (len(text), text.count("-")) in ((8, 0), (10, 2)):
         with suppress(ValueError):
@@ -105,6 +106,7 @@ def whole_number(value: int | str, what: str, remedy: str) -> int:
         number = int(value)
     except (TypeError, ValueError, OverflowError):
         number = 0
+    # `int` rounds 7.5, and reads "1_000" and True too.
     if isinstance(value, bool) or number not in CONIDS or str(number) != str(value).strip():
         raise InvalidLegError(what, remedy=remedy)
     return number
@@ -272,6 +274,6 @@ class HasTerms(Protocol):
     def expiry(self) -> date | None: ...
 
 
-def contract_name(one: HasTerms) -> str:
+def contract_name(terms: HasTerms) -> str:
     """Return the name of the contract that a row is of, as a trader writes it."""
-    return leg_name(one.symbol, one.right, one.strike, one.expiry)
+    return leg_name(terms.symbol, terms.right, terms.strike, terms.expiry)

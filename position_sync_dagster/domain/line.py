@@ -61,7 +61,7 @@ class Denial:
 
     Attributes:
         wait: The delays before live data are requested again.
-        delayed: Whether delayed data may be requested meanwhile.
+        may_be_delayed: Whether delayed data may be requested meanwhile.
         code: The broker's code; None: the gateway did not refuse it.
         times: Number of refusals in a row.
         since_s: When the first of these came.
@@ -70,16 +70,16 @@ class Denial:
 
     reason: str
     wait: Backoff
-    delayed: bool = False
+    may_be_delayed: bool = False
     code: int | None = None
     times: int = 0
     since_s: float = -math.inf
     until_s: float = -math.inf
 
     @property
-    def alike(self) -> tuple[int | str, bool]:
-        """What it has in common with those of other contracts."""
-        return self.code or self.reason, self.delayed
+    def cause(self) -> tuple[int | str, bool]:
+        """What it has in common with those of other contracts that one text names together."""
+        return self.code or self.reason, self.may_be_delayed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,10 +215,14 @@ class Line:
         )
 
     def _in(self, state: LineState, **changes: Any) -> "Line":
+        """Return it in a state; by `changes` its holdings see that their rows may differ now."""
         return replace(self, state=state, changes=self.changes + 1, **changes)
 
     def _awaiting_answer(self, now_s: float) -> "Line":
-        """Grant a new request its time to tick."""
+        """Return it as WAITING: for a moment no row says that it is not trusted.
+
+        After `silence_s` without a tick it is suspect.
+        """
         return self._in(
             LineState.WAITING,
             reason=None,
@@ -289,6 +293,7 @@ class Line:
         return replace(self, dispute=None, renewals=0) if self.held or self.refused else self
 
     def _suspect(self, reason: str, **changes: Any) -> "Line":
+        """Return it as SUSPECT: nothing that has come until now counts any more."""
         return self._in(
             LineState.SUSPECT,
             reason=reason,
@@ -308,6 +313,7 @@ class Line:
         newest = max(quote.quote_time or NEVER, quote.mark_time or NEVER)
         heard_at = quote.received_at or NEVER
         if not self.held or newest <= self.since or newest == self.priced_at:
+            # Not the price ticked but another part, as the model, or before the interruption.
             return replace(self, heard_at=heard_at)
         return self.priced(priced_at=newest, heard_at=heard_at)
 
@@ -353,7 +359,7 @@ class Line:
             return replace(self, overdue_at_s=now_s + self.silence_s)
         if now_s < self.overdue_at_s:
             return self
-        if self.trusted:
+        if self.trusted:  # and its data should flow again: it may only be quiet
             return self.doubted(now_s, NOT_TICKED)
         return self._suspect(self.reason or NOT_TICKED)
 
@@ -393,6 +399,7 @@ class Line:
         """Return the line without its denial: what it waited for has arrived."""
         if self.denial is None:
             return self
+        # Its count stays, for a refusal that comes soon after.
         return replace(self, denial=replace(self.denial, until_s=min(self.denial.until_s, now_s)))
 
     def denied(self, now_s: float) -> Denial | None:

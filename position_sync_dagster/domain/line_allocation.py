@@ -51,6 +51,7 @@ def demands(
             for holding in holdings_of(conid)
             if holding.position and holding.instrument.sec_type in allowed
         }
+        # A leg without an account is one of each account that holds the contract.
         held = [leg for leg in legs_of_conid if accounts and leg.account in (None, *accounts)]
         if held:
             priority = min(leg.priority for leg in held)

@@ -140,7 +140,7 @@ class LoginLines:
         wanted = [
             demand
             for conid, demand in self.wanted.items()
-            if conid not in denials or denials[conid].delayed
+            if conid not in denials or denials[conid].may_be_delayed
         ]
         return allocate_lines(
             wanted,

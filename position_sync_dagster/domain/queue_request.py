@@ -175,6 +175,7 @@ class _StoredAttempt(NamedTuple):
     error: str | None
 
 
+# How many attempts a request keeps besides its newest one: the last ones.
 MOST_EARLIER = 20
 
 
@@ -201,7 +202,7 @@ def with_ended_attempt(
     error: str | None,
     outcome: str,
 ) -> str:
-    """Return `earlier_attempts` of a request after a further attempt, which does not end it.
+    """Return `earlier_attempts` of a request with one more: it ended, and the request goes on.
 
     >>> from datetime import UTC
     >>> at = datetime(2026, 1, 2, tzinfo=UTC)
@@ -215,6 +216,7 @@ def with_ended_attempt(
 def attempts_of(request: QueuedPosition) -> list[ProcessingAttempt]:
     """Return the attempts of a request, the oldest first."""
     attempts = _stored_attempts(request.earlier_attempts)
+    # The newest attempt is in the row itself, unless it was added to the earlier ones.
     if request.status is not QueueStatus.PENDING:
         is_over = request.status is not QueueStatus.PROCESSING
         newest = _StoredAttempt(

@@ -132,7 +132,7 @@ class ReconciliationResult:
     @property
     def confirmed(self) -> tuple[Discrepancy, ...]:
         """The discrepancies that have lasted."""
-        return tuple(one for one in self.discrepancies if one not in self.unconfirmed)
+        return tuple(entry for entry in self.discrepancies if entry not in self.unconfirmed)
 
     @property
     def ok(self) -> bool:
@@ -141,4 +141,4 @@ class ReconciliationResult:
 
     def count(self, kind: DiscrepancyType) -> int:
         """Count the discrepancies of one type."""
-        return sum(d.type is kind for d in self.discrepancies)
+        return sum(discrepancy.type is kind for discrepancy in self.discrepancies)

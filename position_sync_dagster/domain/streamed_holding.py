@@ -7,7 +7,7 @@ the lines records it there.
 import math
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from position_sync_dagster.domain import valuation
 from position_sync_dagster.domain.holding import BrokerPosition, Key
@@ -110,6 +110,18 @@ class Comparison:
 AS_USUAL = Comparison()
 
 
+class _Difference(NamedTuple):
+    """Since when the broker's value has differed from that of the line.
+
+    Attributes:
+        priced_at: When the price of the line came; a newer price begins a new difference.
+        since_s: When the difference was noticed.
+    """
+
+    priced_at: datetime
+    since_s: float
+
+
 @dataclass(slots=True)
 class StreamedHolding:
     """The state of one streamed holding.
@@ -130,11 +142,11 @@ class StreamedHolding:
     streamed: bool = True
     has_ticked: bool = False
     check_at_s: float = math.inf
-    _factor_agrees: bool | None = None
-    _differs_since: tuple[datetime, float] | None = None
+    _factor_agrees: bool | None = None  # None: no portfolio row has shown it yet
+    _difference: _Difference | None = None
     _disagreement: Disagreement | None = None
-    _line_changes: int = -1
-    _written: Any = field(default=None, repr=False)
+    _valued_at_changes: int = -1  # `changes` of the line when the holding was last valued
+    _written: Any = field(default=None, repr=False)  # `values_of` its last row
     _written_at_s: float = -math.inf
 
     def ticked(self) -> None:
@@ -146,7 +158,8 @@ class StreamedHolding:
         """Return whether it is to be valued now."""
         if self.due or self.check_at_s <= now_s:
             return True
-        return self._line_changes != line.changes and not _may_tick_soon(line, now_s)
+        # A changed line makes it due; one that may tick soon is given its moment.
+        return self._valued_at_changes != line.changes and not _may_tick_soon(line, now_s)
 
     def step(self, holding: BrokerPosition, quote: Quote | None, line: Line, at: Moment) -> Step:
         """Value the holding; return its row, and what was learned of its line.
@@ -162,24 +175,27 @@ class StreamedHolding:
         if self._is_withheld(holding, line, at.now_s):
             self.due = self.has_ticked
             self.check_at_s = line.withheld_until_s
-            return Step()
+            return Step()  # its line may tick yet: the row waits, and is due then
 
         self.has_ticked = False
         self._check_factor(holding, at.price_magnifier)
         if self._factor_agrees is False:
+            # Its portfolio row speaks against the factor: without one the broker's value counts.
             at = replace(at, price_magnifier=None)
 
-        counted = line.counted(quote)
-        row = self._valued(holding, counted, line, at)
-        comparison = self._compare(row, holding, counted, line, at)
+        counting = line.counted(quote)
+        row = self._valued(holding, counting, line, at)
+        comparison = self._compare(row, holding, counting, line, at)
         if comparison.agrees is not None:
+            # Only for the value of this row: the owner of the set records it by `Step.agrees`.
             line = line.compared(self.key, agrees=comparison.agrees)
         if comparison.agrees is False or comparison.note is not None:
-            counted = line.counted(quote)
-            row = self._valued(holding, counted, line, at, comparison)
-        self._line_changes = line.changes
+            # The first row took the line at its word; this one has what was decided.
+            counting = line.counted(quote)
+            row = self._valued(holding, counting, line, at, comparison)
+        self._valued_at_changes = line.changes
 
-        return Step(row=row if self._is_news(row, at) else None, agrees=comparison.agrees)
+        return Step(row=row if self._noted_as_news(row, at) else None, agrees=comparison.agrees)
 
     def _valued(
         self,
@@ -187,19 +203,23 @@ class StreamedHolding:
         quote: Quote | None,
         line: Line,
         at: Moment,
-        decided: Comparison = AS_USUAL,
+        comparison: Comparison = AS_USUAL,
     ) -> PositionUpdate:
+        """Return the row: by the line if that is trusted and may value it, else by the broker."""
         row = revalue(
             holding,
             quote,
             at,
-            trusted=line.trusted and decided.by_line,
-            note=decided.note if line.trusted else line.reason,
+            trusted=line.trusted and comparison.by_line,
+            note=comparison.note if line.trusted else line.reason,
         )
-        return _with_session(row, at)
+        return _without_times_outside_session(row, at)
 
-    def _is_news(self, row: PositionUpdate, at: Moment) -> bool:
-        """Return whether readers could use a row; set when the holding is valued again."""
+    def _noted_as_news(self, row: PositionUpdate, at: Moment) -> bool:
+        """Return whether readers could use a row; if so, remember it as written.
+
+        Set when the holding is valued again.
+        """
         if row.price_kind is PriceKind.LAST and row.value_time is not None:
             age_s = (at.now - row.value_time).total_seconds()
             too_old_in_s = max(0.0, valuation.MAX_LAST_AGE_S - age_s)
@@ -217,6 +237,7 @@ class StreamedHolding:
         return is_news
 
     def _check_by(self, at_s: float) -> None:
+        """Make it due at this time at the latest."""
         self.check_at_s = min(self.check_at_s, at_s)
 
     def _is_withheld(self, holding: BrokerPosition, line: Line, now_s: float) -> bool:
@@ -226,10 +247,14 @@ class StreamedHolding:
         """
         if not holding.position or not _may_tick_soon(line, now_s):
             return False
+        # The first of the values that were written is the quantity.
         return self._written is None or bool(self._written[0] == holding.position)
 
     def _check_factor(self, holding: BrokerPosition, price_magnifier: int | None) -> None:
-        """Compare the factor from price to value with the portfolio row, if there is one."""
+        """Compare the factor from price to value with the portfolio row, if there is one.
+
+        Without one the last answer stays: the factor is that of the contract.
+        """
         if price_magnifier is None:
             return
         agrees = factor_agrees(holding, price_magnifier=price_magnifier)
@@ -253,7 +278,8 @@ class StreamedHolding:
         priced_at = _priced_time(row, quote)
         own, broker = row.market_value, holding.market_value
         if quote is None or priced_at is None or own is None or broker is None:
-            self._differs_since = None
+            self._difference = None
+            # Nothing to compare; of a holding that is closed a dispute is over.
             return Comparison(agrees=None if holding.position else True)
 
         unit = abs(holding.position) * holding.instrument.multiplier / (at.price_magnifier or 1)
@@ -266,9 +292,10 @@ class StreamedHolding:
         is_newer = calculated_at > priced_at
         differs = is_newer and abs(own - broker) > allowed
         if not differs:
-            self._differs_since = None
+            self._difference = None
         is_contradicted = differs and self._has_differed_long(priced_at, at)
 
+        # With these two values the line was requested again; while both stay, its answer decides.
         asked = self._disagreement
         if asked is None or not asked.lasts(holding, own, allowed=allowed):
             if is_newer and not differs:
@@ -279,7 +306,7 @@ class StreamedHolding:
         if not is_contradicted:
             return AS_USUAL
         if not line.may_be_disputed(at.now_s):
-            return Comparison(note=DIFFERS)
+            return Comparison(note=DIFFERS)  # it was requested lately: a request shows no more
         self._disagreement = Disagreement(position=holding.position, own=own, broker=broker)
         return Comparison(agrees=False)
 
@@ -296,10 +323,10 @@ class StreamedHolding:
 
     def _has_differed_long(self, priced_at: datetime, at: Moment) -> bool:
         """Return whether the broker's value has differed from this price for a while."""
-        if self._differs_since is None or self._differs_since[0] != priced_at:
-            self._differs_since = (priced_at, at.now_s)
+        if self._difference is None or self._difference.priced_at != priced_at:
+            self._difference = _Difference(priced_at, at.now_s)
 
-        settled_at_s = self._differs_since[1] + SETTLE_S
+        settled_at_s = self._difference.since_s + SETTLE_S
         if at.now_s < settled_at_s:
             self._check_by(settled_at_s)
         return at.now_s >= settled_at_s
@@ -310,7 +337,7 @@ def _may_tick_soon(line: Line, now_s: float) -> bool:
     return not line.trusted and now_s < line.withheld_until_s
 
 
-def _with_session(update: PositionUpdate, at: Moment) -> PositionUpdate:
+def _without_times_outside_session(update: PositionUpdate, at: Moment) -> PositionUpdate:
     """Return a row without the times of ticks that came while its contract did not trade.
 
     If a line is requested outside the session, it opens with a price from before, whose time is not

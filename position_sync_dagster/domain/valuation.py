@@ -210,12 +210,14 @@ def in_quoted_unit(quote: Quote, strike: float | None, price_magnifier: int | No
 
 
 def _times(amount: float | None, factor: float | None) -> float | None:
+    """Return a product; None where a part of it is unknown."""
     if amount is None or not factor:
         return None
     return amount * factor
 
 
 def _over(amount: float | None, divisor: float | None) -> float | None:
+    """Return a quotient; None where a part of it is unknown."""
     if amount is None or not divisor:
         return None
     return amount / divisor
@@ -227,7 +229,7 @@ def _factor_between(
     """Return the factor from the unit of an amount to the quoted unit; None: unclear."""
     if not amount or not quoted or price_magnifier is None:
         return None
-    for factor in (1, price_magnifier):
+    for factor in (1, price_magnifier):  # it is in the quoted unit, or in the major one
         ratio = amount * factor / quoted
         if 1 / MODEL_BAND <= ratio <= MODEL_BAND:
             return factor
@@ -346,7 +348,7 @@ def revalue(
             price = price_of(quote, now=at.now)
 
     broker_counts = price_magnifier is None and holding.market_value is not None
-    is_older = quote is not None and quote.is_delayed and _is_present(holding, at.now)
+    is_older = quote is not None and quote.is_delayed and _is_newer_than_delayed(holding, at.now)
     if quote is None or price is None or broker_counts or is_older:
         return _row(holding, _broker_worth(holding), at, quote, note=note)
 
@@ -368,12 +370,13 @@ def revalue(
     return _row(holding, worth, at, quote, note=note)
 
 
-def _is_present(holding: BrokerPosition, now: datetime) -> bool:
+def _is_newer_than_delayed(holding: BrokerPosition, now: datetime) -> bool:
     """Return whether the broker gave or confirmed its value later than delayed data show."""
     if holding.market_value is None:
         return False
 
     newest = holding.received_at
+    # Only messages of its own subscription confirm a PnLSingle value: `received_at` has the newest.
     if holding.value_source is not ValueOrigin.PNL_SINGLE:
         for at in (holding.value_time, holding.confirmed_at):
             newest = newest if at is None else max(newest, at)
@@ -411,6 +414,7 @@ def price_of_value(
     """
     units = holding.position * holding.instrument.multiplier
     if price_magnifier is None and holding.market_price and holding.market_value:
+        # The magnifier that the broker's row shows, if its price and value fit a whole one.
         quoted = holding.market_price * units
         by_row = max(1, round(quoted / holding.market_value))
         difference = abs(quoted / by_row - holding.market_value)
@@ -423,6 +427,7 @@ def price_of_value(
 
 
 def _broker_worth(holding: BrokerPosition) -> Worth:
+    """Return the broker's own value, with the kind of its price and the time of its source."""
     by_pnl = holding.value_source is ValueOrigin.PNL_SINGLE
     worth = _named(holding, _OF_BROKER_VALUE)
     worth["price_kind"] = None
@@ -462,7 +467,7 @@ def _row(
         market = NO_QUOTE
         note = None
 
-    amounts: Worth = {"market_price": None} | worth
+    amounts: Worth = {"market_price": None} | worth  # a closed holding has no price
     average_cost = holding.average_cost if holding.position else None
     greeks_time = market.greeks_time if market.is_live else None
     greeks_source = GreeksSource.GATEWAY if market.greeks_time else None
@@ -473,6 +478,7 @@ def _row(
         **_named(market, _OF_QUOTE),
         **_named(at.by, _OF_WRITER),
         average_cost=average_cost,
+        # For one major unit: gamma is a change by a quoted price, the others are money as quoted.
         gamma=_times(market.gamma, at.price_magnifier),
         vega=_over(market.vega, at.price_magnifier),
         theta=_over(market.theta, at.price_magnifier),
@@ -501,6 +507,7 @@ _OF_QUOTE = ("bid", "ask", "implied_vol", "delta", "underlying_price", "market_d
 
 
 def _named(source: object, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return attributes by their names, which are those of the columns."""
     return {name: getattr(source, name) for name in names}
 
 

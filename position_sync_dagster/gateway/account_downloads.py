@@ -218,24 +218,24 @@ class AccountDownloads:
 
     async def _download(self, account: str) -> None:
         """Subscribe to an account, wait for the end of its download, and record how it ended."""
-        before = self.accounts[account]
+        state = self.accounts[account]
         now_s = time.monotonic()
         subscription = AccountSubscription(
             account=account,
             interruptions=self._connectivity.interruptions,
-            expects_late_end=before.end_is_due,
+            expects_late_end=state.end_is_due,
             began_s=now_s,
             heard_s=now_s,
             row_s=now_s,
             result=asyncio.get_running_loop().create_future(),
         )
-        before.begin(utc_now())
+        state.begin(utc_now())
         why: str | None = None
         try:
             if self._ib.isConnected():
                 self._subscription = subscription
                 self._ib.client.reqAccountUpdates(True, account)
-                why = await self._end_of(subscription, is_impatient=before.failures > 0)
+                why = await self._end_of(subscription, is_impatient=state.failures > 0)
 
         except asyncio.CancelledError:
             self.request_again(account)
@@ -243,11 +243,11 @@ class AccountDownloads:
             raise
         finally:
             subscription.result = None
-            self.accounts[account].ended_at = utc_now()
+            state.ended_at = utc_now()
 
         if not self._ib.isConnected():
             raise self._login.lost(f"the values of account {account}")
-        why = self.accounts[account].spoiled or why
+        why = state.spoiled or why
         if why is None and not self._is_uninterrupted(subscription):
             why = IB_LOST
 
@@ -443,7 +443,10 @@ class AccountDownloads:
         return None
 
     def _on_account_value(self, value: AccountValue) -> None:
-        """Read whether the values of an account are valid; each value is a sign of life."""
+        """Record whether IB calls the values of an account ready, and that it is not silent.
+
+        An account value confirms no holding.
+        """
         account = value.account
         if account not in self.accounts:
             return
@@ -454,9 +457,9 @@ class AccountDownloads:
         self._hear(account, confirms=False)
 
     def _on_error(self, _request: int, code: int, _text: str, _contract: object) -> None:
-        """End the subscription that the gateway refused (2101) or ended (2100)."""
+        """Record that the gateway does not serve an account, or ended its subscription."""
         subscription = self._subscription
-        if code == GatewayCode.ACCOUNT_NOT_SERVED:
+        if code == GatewayCode.ACCOUNT_NOT_SERVED:  # no end follows
             if subscription is not None and subscription.result is not None:
                 self.accounts[subscription.account].end_is_due = False
                 self._subscription = None

@@ -187,6 +187,7 @@ class AccountFeed:
             if self._listing is not None:  # its request was cancelled: the rows do not count
                 await self._list()
 
+            # A list during which the gateway lost IB may lack rows: it is requested again.
             interruptions = -1
             while interruptions != self.connectivity.interruptions:
                 interruptions = self.connectivity.interruptions
@@ -329,6 +330,7 @@ class AccountFeed:
         return None
 
     def _read_position(self, fields: list[str]) -> bool:
+        """Take a row of a list of positions, or a change; False: it is malformed."""
         if len(fields) != POSITION_FIELDS:
             return False
         row = self._usable(translate.position_row(fields))
@@ -345,6 +347,7 @@ class AccountFeed:
         return True
 
     def _read_portfolio(self, fields: list[str]) -> bool:
+        """Take a row with values of the subscribed account; False: it is malformed."""
         if len(fields) != PORTFOLIO_FIELDS:
             self.values.miss_row()
             return False

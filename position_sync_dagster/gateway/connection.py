@@ -90,13 +90,13 @@ def execution_of(fill: Fill, report: CommissionReport, asked_at: datetime) -> Ex
     """
     done = fill.execution
     instrument = instrument_of(fill.contract)
-    named = done.execId and done.acctNumber and instrument.conid in CONIDS
-    if not named or known(done.shares) is None:
+    is_named = done.execId and done.acctNumber and instrument.conid in CONIDS
+    if not is_named or known(done.shares) is None:
         raise ValueError("the id, account, conid or quantity of an execution")
     if done.side not in ("BOT", "SLD"):
         raise ValueError(f"the side {done.side!r} of an execution")
 
-    if report.execId != done.execId:
+    if report.execId != done.execId:  # until its commission comes, ib_async has an empty report
         report = CommissionReport(commission=UNSET)
     written = {
         name: value
@@ -144,9 +144,9 @@ def _readable(listings: Sequence[IBContractDetails], seen_at: datetime) -> Contr
 
 
 def _pattern(leg: UnresolvedLeg) -> Contract:
-    """Return what is known of a leg, as the gateway is asked for it; unknown terms are empty."""
+    """Return the contract to ask for: what a leg says, and what is left out fits any value."""
     kind = leg.sec_type or ("OPT" if leg.right else "FUT" if leg.expiry else "STK")
-    day = ""
+    day = ""  # of an option its month alone: see `GatewayConnection.candidates`
     if leg.expiry is not None:
         day = f"{leg.expiry:%Y%m%d}" if kind in ("FUT", "FOP") else f"{leg.expiry:%Y%m}"
     return Contract(
@@ -208,7 +208,7 @@ class MessageReader:
         ib_async_internals.rewrite_times(ib)
 
     def _read(self, fields: list[str]) -> None:
-        """Pass a message to ib_async, and count whether it understood it."""
+        """Read a message by ib_async, and record whether it was understood."""
         self._type = fields[0] if fields else ""
         self._failed = False
         if self._type == _ERROR:
@@ -217,14 +217,14 @@ class MessageReader:
             return
         self._interpret(fields)
         if self._failed:
-            is_any = not self._type.isdecimal()
-            self._list_may_lack_a_position |= self._type == _POSITION or is_any
-            self.missed += self._type in _IN_ANSWERS or is_any
+            may_be_any = not self._type.isdecimal()
+            self._list_may_lack_a_position |= self._type == _POSITION or may_be_any
+            self.missed += self._type in _IN_ANSWERS or may_be_any
         else:
             self.understood += 1
 
     def _on_unreadable(self, error: BaseException | None) -> None:
-        """Log a message that ib_async could not read; called while it reads it."""
+        """Record that the message is not understood, and log it without its values."""
         self._failed = True
         kind = "unreadable message"
         text = "a message that cannot be read"
@@ -323,14 +323,16 @@ class GatewayConnection:
 
     @property
     def _knows_contracts(self) -> bool:
+        """Whether code 200 says that there is no such contract."""
         return self.connectivity.knows_contracts and self.is_connected
 
     async def details(self, conids: Iterable[int]) -> DetailsByConid:
         """Request contract details; a conid without an answer that can be read is left out.
 
         The gateway answers an unknown conid by code 200 and no end message (recorded: ibkr-go
-        contract_details_not_found.txt): `unknown` has it then. A request that it refuses by 321
-        never ends in ib_async: hence the bound of each answer.
+        contract_details_not_found.txt): `unknown` has it then, unless the farm of definitions is
+        away, when that code comes for every contract. A request that it refuses by 321 never ends
+        in ib_async: hence the bound of each answer.
         """
         gate = asyncio.Semaphore(CONCURRENT_REQUESTS)
 
@@ -494,6 +496,7 @@ class GatewayConnection:
         self.lost.set()
 
     def _on_error(self, _request: int, code: int, text: str, _contract: object) -> None:
+        """Take an error or notice: first for the connection and its parts, then for listeners."""
         self.connectivity.take(code, text)
         if code in OFFLINE:
             self.feed.interrupted()
@@ -615,6 +618,7 @@ class IBConnectionManager:
                 shared.connection = None
 
     def _slot(self) -> "_Shared":
+        """Return what the managers of this gateway and client id share in this event loop."""
         slots = self._shared.setdefault(asyncio.get_running_loop(), {})
         return slots.setdefault(_ADDRESS(self.settings), _Shared())
 
@@ -623,6 +627,8 @@ _ADDRESS = attrgetter("gateway_host", "gateway_port", "gateway_client_id")
 
 
 class _Shared:
+    """One connection, and the managers that hold it."""
+
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.holders: WeakSet[IBConnectionManager] = WeakSet()

@@ -206,6 +206,7 @@ class Profit:
         if not self.is_followed(now):
             return not _differ(value, self.sent.value, 0.0)
         moved = before.market_value is not None and _differ(value, before.market_value, 0.0)
+        # The row moved, and the value has been the same since before the row before.
         if moved and self.same_since <= before.received_at:
             self.stands_still |= _differ(value, self.sent.value, valuation.VALUE_BAND)
         return not self.stands_still
@@ -233,6 +234,7 @@ class Profit:
 
 
 def _differ(value: float, compared: float, band: float) -> bool:
+    """Return whether two values differ by more than this part of the first and the rounding."""
     return abs(value - compared) > max(band * abs(value), ROUNDING)
 
 
@@ -408,7 +410,11 @@ class HoldingsBook:
     def put_position(
         self, account: str, instrument: Instrument, position: float, cost: float | None
     ) -> bool:
-        """Merge a position row, which has no values; return whether it opens or changes one."""
+        """Merge a position row, which has no values.
+
+        Returns:
+            Whether a holding is open with another quantity now, for which values are missing.
+        """
         key = (account, instrument.conid)
         before = self._holdings.get(key)
         if position == 0:
@@ -534,7 +540,9 @@ class HoldingsBook:
 
     def open_in(self, account: str) -> int:
         """Count the open holdings of an account."""
-        return sum(key[0] == account and h.position != 0 for key, h in self._holdings.items())
+        return sum(
+            key[0] == account and holding.position != 0 for key, holding in self._holdings.items()
+        )
 
     def close_absent(self, reported: Collection[Key], except_in: Container[str] = ()) -> None:
         """Close every holding that a whole list of positions does not name.
@@ -565,12 +573,14 @@ class HoldingsBook:
         self.changes.note(key, urgent=moved)
 
     def _store(self, key: Key, before: BrokerPosition | None, holding: BrokerPosition) -> None:
+        """Replace a holding, and count a move of it from one side to another, or from nothing."""
         if before is None or _side(before) != _side(holding):
             self.moves += 1
         self._holdings[key] = holding
         self.all_changes.note(key)
 
     def _close(self, holding: BrokerPosition) -> None:
+        """Replace a holding by one of 0 that keeps its newest realized profit."""
         now = self._clock()
         key = holding.key
         realized = self._valued(key, holding, now).realized_pnl

@@ -192,20 +192,24 @@ class _LoginListener:
             event.connect(listener)
 
     def detach(self) -> None:
+        """Stop listening: the log-in is over."""
         for event, listener in self._listeners:
             event.disconnect(listener)
 
     def _fail(self, error: GatewayError) -> None:
+        """Set why the log-in fails; the first reason counts, as the others follow from it."""
         if not self.failure.done():
             self.failure.set_result(error)
 
     def _on_error(self, _request: int, code: int, text: str, _contract: object) -> None:
+        """Take an error or notice: the client id may be in use, or IB may be away."""
         if code == GatewayCode.CLIENT_ID_IN_USE:
             message = f"Client id {self._client_id}: {said(code, text)}"
             self._fail(ClientIdInUseError(message, remedy="Use another."))
         self.connectivity.take(code, text)
 
     def _on_start(self) -> None:
+        """Refuse a login of more accounts than lists of positions have; they are known now."""
         accounts = len(self._client.getAccounts())
         if accounts > LISTED_TOGETHER:
             error = TooManyAccountsError(
@@ -216,7 +220,7 @@ class _LoginListener:
             self._fail(error)
 
     def _on_bytes(self, data: bytes) -> None:
-        """Check the first bytes: what is no gateway greets in another way."""
+        """Look at the first bytes: another protocol has no such length, or no version."""
         # The first message is "version NUL time NUL": a length, then digits.
         if len(self._head) >= GREETING_BYTES:
             return
@@ -234,6 +238,7 @@ class _LoginListener:
             self._fail(error)
 
     def _on_close(self, _message: str) -> None:
+        """Take the end of the socket for a refusal, unless another reason is known."""
         error = GatewayRefusedError(
             f"The gateway at {self.address} closed the connection before it was ready.",
             remedy="Allow this machine under API > Settings > Trusted IPs and see whether the "
@@ -244,6 +249,7 @@ class _LoginListener:
 
 
 def _failed_to_connect(address: str, error: OSError | ValueError) -> GatewayError:
+    """Return the error for people: of a connection that was there and broke, or of none at all."""
     if isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError):
         return GatewayTimeoutError(
             f"The gateway at {address} did not answer the first requests: {error}.",

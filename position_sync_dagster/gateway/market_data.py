@@ -118,7 +118,7 @@ class MarketDataRequests:
         return None if request is None else translate.quote_of(request.ticker, request.arrivals)
 
     def _send(self, request: "_Request") -> None:
-        """Request a line with a new id, and a new ticker for its prices."""
+        """Send a request with a new id; the kind of data that was set last counts for it."""
         if request.market_data_type != self._requested_type:
             self._ib.reqMarketDataType(request.market_data_type)
             self._requested_type = request.market_data_type
@@ -133,7 +133,7 @@ class MarketDataRequests:
         self._requests[request.contract.conId] = request
 
     def _on_ticks(self, tickers: set[Ticker]) -> None:
-        """Note what arrived; ticks of a request that ended do not count."""
+        """Record which lines ticked; those of a retired request do not count."""
         ticked = []
         for ticker in tickers:
             request = self._requests.get(ticker.contract.conId) if ticker.contract else None
@@ -146,11 +146,13 @@ class MarketDataRequests:
             self.heard_at = time.monotonic()
 
     def _on_error(self, request_id: int, code: int, text: str, _contract: Any) -> None:
+        """Retire a request that the gateway refused or ended, and tell the listeners."""
         requests = self._requests.values()
         request = next((sent for sent in requests if sent.request_id == request_id), None)
         if request is None:
             return
         if code == GatewayCode.REQUEST_INVALID and request.with_dividends:
+            # It may refuse the dividends alone: no later request asks for them.
             self._knows_dividends = False
             self._retire(request)
             self._send(request)

@@ -123,7 +123,7 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
     def _request_due(self, names: Iterable[object], most: int) -> None:
         """Request the first few of these that are due."""
         now = time.monotonic()
-        for subscription in self._all.values():
+        for subscription in self._all.values():  # those that were answered, and are silent since
             if subscription.due_at == inf and subscription.heard_at <= now - PROFIT_SILENCE_S:
                 self._expect(subscription)
 
@@ -151,6 +151,7 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
         )
 
     def _cancel(self, subscription: Kind) -> None:
+        """Cancel its request, if the gateway has one."""
         if subscription.request is not None:
             self._withdraw(int(subscription.request))
             del self._by_request[subscription.request]
@@ -177,6 +178,7 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
         return True
 
     def _on_error(self, request: int, code: int, _text: str, _contract: object) -> None:
+        """Request a subscription again later that the gateway refused, and forget its values."""
         if codes.is_notice(code):
             return
         subscription = self._by_request.pop(str(request), None)
@@ -264,12 +266,14 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
         super().restored()
 
     def _end_unwanted(self) -> None:
+        """Cancel what nobody wants any more, and forget its values."""
         for key in self._all.keys() - set(self._wanted):
             subscription = self._all.pop(key)
             self._cancel(subscription)
             self._ended(subscription)
 
     def _take(self, subscription: Subscription, sent: list[float]) -> bool:
+        """Take the values of a message into the book; return whether they count there."""
         counts = self._book.put_pnl(subscription.key, PnlValues(*sent))
         if counts:
             self.fresh.note(subscription.key)
@@ -347,6 +351,7 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
         login.ib.accountValueEvent += self._on_value
 
     def _begin(self) -> None:
+        """Start with accounts of which nothing has come; from now on the first answers count."""
         self._all = {account: _Account((account, 0)) for account in self._login.accounts}
         self._since = time.monotonic()
 
@@ -377,6 +382,7 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
         return [summary for summary in summaries if summary.is_known]
 
     def _summary(self, account: _Account) -> AccountSummary:
+        """Return the values of an account, as far as they are in its base currency."""
         _, currency = account.values.get(NET_LIQUIDATION, (None, None))
         amounts: dict[str, Any] = {
             TAGS[tag]: amount for tag, (amount, unit) in account.values.items() if unit == currency
@@ -401,7 +407,7 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
         )
 
     def _on_value(self, value: AccountValue) -> None:
-        """Keep a value of message 6: a rate, or one of `TAGS`."""
+        """Keep an account value that counts; a rate that cannot be read is unknown again."""
         account = self._all.get(value.account)
         if account is None or value.modelCode or self._connectivity.lost is not None:
             return
@@ -421,6 +427,7 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
             account.values_at = utc_now()
 
     def _take(self, account: _Account, sent: list[float]) -> bool:
+        """Keep the profits of a message, unless the gateway had lost IB: they are old then."""
         if self._connectivity.lost is None:
             account.pnl = tuple(map(translate.known, sent))
             account.pnl_at = utc_now()
@@ -428,6 +435,7 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
         return True
 
     def _ended(self, account: _Account) -> None:
+        """Forget the profits; a refusal is an answer, and no other is waited for."""
         account.pnl = (None, None, None)
         account.pnl_at = None
         account.is_answered = True

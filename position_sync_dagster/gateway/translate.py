@@ -414,24 +414,26 @@ def position_row(fields: Sequence[str]) -> HoldingRow | OddRow:
     >>> position_row(["61", "3", "DU1", *terms, "", "1"])
     OddRow(key=('DU1', 7), why="quantity ''")
     """
+    # Behind type and version: the account, then the contract.
     account = fields[2]
     terms = fields[3:14]
     quantity, cost = fields[14:]
-    return _row(account, terms, quantity, {"average_cost": cost or "nan"})
+    return _holding_row(account, terms, quantity, {"average_cost": cost or "nan"})
 
 
-# The amounts of message 7, by the names of the columns.
+# The amounts of message 7, by the names of the columns, and those that follow from its price.
 _AMOUNTS = ("market_price", "market_value", "average_cost", "unrealized_pnl", "realized_pnl")
 _OF_PRICE = ("market_price", "market_value", "unrealized_pnl")
 
 
 def portfolio_row(fields: Sequence[str]) -> HoldingRow | OddRow:
     """Read message 7. A price of 0 or −1 is none: what follows from it is unknown."""
+    # Behind type and version: the contract, the quantity, the amounts, and the account at last.
     account = fields[19]
     terms = fields[2:13]
     quantity = fields[13]
     amounts = dict(zip(_AMOUNTS, fields[14:19], strict=True))
-    row = _row(account, terms, quantity, amounts)
+    row = _holding_row(account, terms, quantity, amounts)
     if isinstance(row, HoldingRow) and row.position and row.amounts["market_price"] in NO_PRICE:
         row.amounts.update(dict.fromkeys(_OF_PRICE))
     return row
@@ -444,10 +446,10 @@ _TERMS = (
 )
 
 
-def _row(
-    account: str, terms: Sequence[str], quantity: str, sent: Mapping[str, str]
+def _holding_row(
+    account: str, terms: Sequence[str], quantity: str, amount_texts: Mapping[str, str]
 ) -> HoldingRow | OddRow:
-    """Return a row whose terms and numbers can be read, or why it cannot be used."""
+    """Read what messages 61 and 7 share; a row that cannot be used says which field is wrong."""
     named: dict[str, Any] = dict(zip(_TERMS, terms, strict=True))
     conid = terms[0]
     try:
@@ -460,15 +462,16 @@ def _row(
             raise ValueError(f"quantity {shown(quantity)}")
 
         named["conId"] = int(conid)
-        named["strike"] = _sent("strike", named["strike"] or "0")
+        named["strike"] = _number("strike", named["strike"] or "0")
         contract = Contract(**named)
-        amounts = {name: known(_sent(name, text)) for name, text in sent.items()}
+        amounts = {name: known(_number(name, text)) for name, text in amount_texts.items()}
         return HoldingRow((account, contract.conId), instrument_of(contract), position, amounts)
     except ValueError as error:
         return OddRow((account, int(number_of(conid) or 0)), str(error))
 
 
-def _sent(name: str, text: str) -> float:
+def _number(name: str, text: str) -> float:
+    """Read a number as sent; the error names the field."""
     try:
         return float(text)
     except ValueError:
@@ -476,16 +479,19 @@ def _sent(name: str, text: str) -> float:
 
 
 def _side(price: float) -> float | None:
+    """Return a bid or an ask; None where the gateway says that there is none."""
     value = known(price)
     return None if value in NO_PRICE else value
 
 
 def _unless(unset: int, value: float | None) -> float | None:
+    """Return a number; None if it is the one that IB sends for no value."""
     value = known(value)
     return None if value == unset else value
 
 
 def _right(text: str) -> Right | None:
+    """Read the right of an option; None where it cannot be read."""
     try:
         return parse_right(text)
     except InvalidLegError:

@@ -36,6 +36,7 @@ class AccountValuesTable:
     def __init__(self, table: Table, clock: Clock = utc_now) -> None:
         self.table = table
         self._clock = clock
+        # The newest rows that were read last, behind the key of the version that has them.
         self._newest = ((-1, -1), ACCOUNT_VALUES.empty)
 
     def append(self, summaries: Iterable[AccountSummary]) -> position_updates.AppendResult:
@@ -66,6 +67,7 @@ class AccountValuesTable:
             key = self.table.cache_key(handle)
             before, rows = self._newest
             if before != key:
+                # Of another generation, the first of the key: rows may have been taken back.
                 earlier = rows if before[0] == key[0] else rows.clear()
                 newest = self._newest_since(earlier, data_files(handle))
                 self._newest = (key, newest)
@@ -120,6 +122,7 @@ class AccountValuesTable:
 
 
 def _newest(rows: pl.LazyFrame) -> DataFrame:
+    """Return the row of each account that a gateway sent and that was added last."""
     of_gateway = rows.filter(col.source == AccountSource.GATEWAY.value)
     last_added = pl.all().sort_by(ADDED, "timestamp", "row_id").last()
     newest = of_gateway.group_by("account").agg(last_added)

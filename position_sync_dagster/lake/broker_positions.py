@@ -84,10 +84,13 @@ def with_account_facts(rows: DataFrame) -> DataFrame:
     facts = facts.sort("_version").unique("account", keep="last")
     version = col._version
     own_version = col(_ORDER).fill_null(-1)
-    is_covered = col.confirmed_at.is_not_null() | col.market_value.is_null()
+    # As in `Confirmations.stated`: a value of which no message came stays unconfirmed; without a
+    # value there is only the quantity, which a list confirms.
+    may_be_confirmed = col.confirmed_at.is_not_null() | col.market_value.is_null()
 
+    # A row has the completeness of its own commit; a confirmation in that commit is of it too.
     is_newer = version > own_version
-    is_confirmed = is_covered & (version >= own_version)
+    is_confirmed = may_be_confirmed & (version >= own_version)
     is_followed = col.followed & (version >= own_version)
     confirmed_at = max_horizontal("confirmed_at", "_confirmed_at")
     received_at = max_horizontal("received_at", "_followed_until")
@@ -231,6 +234,7 @@ class BrokerPositionsTable:
         return self.table.snapshot(lambda handle: self._rows(handle, gateway_id))
 
     def _rows(self, handle: DeltaTable, gateway_id: str) -> DataFrame:
+        """Return the gateway's rows, from memory if they lie in the same files as before."""
         present = files_in(handle, gateway_id=gateway_id)
         files = frozenset(present.get_column("path"))
         before, rows = self._cached.get(gateway_id, (frozenset(), self.table.spec.empty))

@@ -113,7 +113,7 @@ def derive_from_ledger(
     The last look is the one with the greatest `ledger_version`. Where the rows of another process
     stay, the outcome describes them.
     """
-    for _attempt in range(2):
+    for _attempt in range(2):  # if another process replaces the rows in each, its own ones stay
         looked_at = table.version() if table.exists() else 0
         made = make()
         try:
@@ -197,6 +197,7 @@ def _replace(
 
 
 def _outcome(handle: DeltaTable, rows: DataFrame, *, changed: bool) -> Replaced:
+    """Return what a replacement by these rows, or their stay, means."""
     ledger_version = newest_version(rows) if ADDED in rows.columns else 0
     return Replaced(
         version=handle.version(), rows=rows.height, changed=changed, ledger_version=ledger_version

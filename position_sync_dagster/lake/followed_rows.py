@@ -40,7 +40,7 @@ ORDER = [ADDED, "timestamp", "update_id"]
 
 _ID_LENGTH = 13
 _TOKEN = re.compile(r"ps(?:1|2:([0-9]{1,18})):([^:]*):([0-9]{1,18}):(.*)", re.DOTALL)
-_AT = col.committed_at.dt.epoch("us").alias("at")
+_COMMITTED_AT = col.committed_at.dt.epoch("us").alias("at")
 
 _BEGIN_AGAIN = "Begin again without a token: with the newest row of each holding."
 
@@ -61,7 +61,7 @@ class Place(NamedTuple):
     """A place in a ledger, which a token names.
 
     Attributes:
-        ledger: The beginning of the id that Delta gave the table.
+        ledger_id: The beginning of the id that Delta gave the table.
         version: The `ledger_version` of the last rows that were read; 0 before the first.
         update_id: One of these rows; empty before the first.
         at: When it was committed, in Unix microseconds: in a restored backup the same row may be
@@ -73,7 +73,7 @@ class Place(NamedTuple):
     812
     """
 
-    ledger: str
+    ledger_id: str
     version: int
     update_id: str
     at: int | None = None
@@ -82,7 +82,7 @@ class Place(NamedTuple):
     def token(self) -> str:
         """Return the place as a text."""
         form = "ps1" if self.at is None else f"ps2:{self.at}"
-        return f"{form}:{self.ledger}:{self.version}:{self.update_id}"
+        return f"{form}:{self.ledger_id}:{self.version}:{self.update_id}"
 
     @classmethod
     def of(cls, token: str) -> "Place":
@@ -93,11 +93,11 @@ class Place(NamedTuple):
         """
         match = _TOKEN.fullmatch(token)
         if match is not None:
-            at, ledger, digits, update_id = match.groups()
+            at, ledger_id, digits, update_id = match.groups()
             version = int(digits)
             has_row = bool(update_id)
             if has_row == (version > 0):
-                return cls(ledger, version, update_id, int(at) if at else None)
+                return cls(ledger_id, version, update_id, int(at) if at else None)
 
         raise TokenError(
             f"{token[:80]!r} is no token of a ledger.",
@@ -134,22 +134,25 @@ class AddedRows:
             self._check(handle, files, place)
             if last_added(files) > place.version:
                 rows = self._read(files, place.version)
-                last_row = rows.select(ADDED, "update_id", _AT).row(-1)
-                answer = Added(rows, Place(place.ledger, *last_row).token)
+                last_row = rows.select(ADDED, "update_id", _COMMITTED_AT).row(-1)
+                answer = Added(rows, Place(place.ledger_id, *last_row).token)
 
             self._answers = dict([*self._answers.items(), (key, answer)][-2:])
         return self._answers[key]
 
     def place(self, handle: DeltaTable, version: int) -> Place:
-        """Return the place behind the rows of a version."""
-        ledger = _id_of(handle)
+        """Return the place behind the rows of a version.
+
+        It names the last of them; any other would do: `_check` looks whether it is still there.
+        """
+        ledger_id = _id_of(handle)
         added = added_by(self._table, data_files(handle), version)
-        in_order = added.select("update_id", _AT).sort("update_id")
+        in_order = added.select("update_id", _COMMITTED_AT).sort("update_id")
         last = in_order.tail(1).collect()
         if last.is_empty():
-            return Place(ledger, version, "")
+            return Place(ledger_id, version, "")
 
-        return Place(ledger, version, *last.row(0))
+        return Place(ledger_id, version, *last.row(0))
 
     def _check(self, handle: DeltaTable, files: DataFrame, place: Place) -> None:
         """Check that the ledger has the row of a place.
@@ -157,7 +160,7 @@ class AddedRows:
         Raises:
             TokenError: The ledger is another one, or somebody took the row back.
         """
-        if place.ledger != _id_of(handle):
+        if place.ledger_id != _id_of(handle):
             raise TokenError(
                 f"The token is of another ledger than {self._table.path}.",
                 remedy=f"Pass it with the lake that it was printed for. {_BEGIN_AGAIN}",
@@ -167,7 +170,7 @@ class AddedRows:
 
         added = added_by(self._table, files, place.version)
         of_id = added.filter(col.update_id == place.update_id)
-        committed_at = of_id.select(_AT).collect().get_column("at")
+        committed_at = of_id.select(_COMMITTED_AT).collect().get_column("at")
         if committed_at.is_empty() or place.at not in (None, *committed_at):
             update_id = place.update_id[:80]
             last = last_added(files)

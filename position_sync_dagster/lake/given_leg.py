@@ -40,6 +40,7 @@ def read_priority(value: int | str) -> int:
 
 
 def _read_symbol(value: object) -> object:
+    """Refuse a symbol without a letter; the model checks the rest."""
     if isinstance(value, str) and not value.strip():
         raise InvalidLegError("A leg has no symbol.", remedy="Set the symbol of its underlying.")
     return value
@@ -58,6 +59,7 @@ _Code = Annotated[str | None, _read_by(_read_code)]
 _Strike = partial(finite_number, name="strike", example="450.0")
 _Multiplier = partial(finite_number, name="multiplier", example="100", fits=lambda x: x > 0)
 Since = Annotated[date | None, _read_by(partial(parse_day, name="since"))]
+# Any quantity but 0.
 _Quantity = partial(finite_number, name="quantity", example="-1, with its sign", fits=bool)
 
 
@@ -117,6 +119,7 @@ class GivenLeg(ContractTerms):
 
     @model_validator(mode="after")
     def _require_whole_option(self) -> "GivenLeg":
+        """Refuse an option without all of right, strike and expiry: it could be any of many."""
         is_option = self.right is not None or self.strike is not None
         if is_option and None in (self.right, self.strike, self.expiry):
             raise InvalidLegError(
@@ -187,6 +190,7 @@ def make_leg(*, strategy_id: int | str, added_at: datetime, **given: Any) -> Leg
 
 
 def _refusal(error: ValidationError) -> InvalidLegError:
+    """Return the error of the first field that is wrong: ours where a reader raised one."""
     problem = error.errors(include_url=False)[0]
     cause = problem.get("ctx", {}).get("error")
     if isinstance(cause, InvalidLegError):

@@ -241,6 +241,7 @@ class Lake:
         before = now.clear()
         if since is not None:
             match = VERSION_TOKEN.fullmatch(str(since))
+            # `stored` is the token of what that version has now.
             stored, rows = (None, now) if match is None else read(int(match[1]))
             if stored != since:
                 raise TokenError(

@@ -102,7 +102,7 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
     unknown = [request_id for request_id in absent if request_id not in status_of]
     if unknown:
         message = f"The request {unknown[0][:80]!r} is not in the queue."
-        raise UnknownRequestError(message, remedy=_CLAIMED)
+        raise UnknownRequestError(message, remedy=_WHICH_IDS)
     return status_of
 
 
@@ -134,7 +134,7 @@ class QueueOverview:
     last_success_at: datetime | None = None
 
 
-_CLAIMED = "Use ids of `insert`, `claim_batch` or `position-sync queue --status FAILED`."
+_WHICH_IDS = "Use ids of `insert`, `claim_batch` or `position-sync queue --status FAILED`."
 
 # For each argument: its type, which values of the type are right (None: all), and the remedy.
 _RULES: Mapping[str, tuple[Any, Callable[[Any], object] | None, str]] = {
@@ -360,6 +360,7 @@ class SyncQueue:
     def _succeed(
         self, ids: list[str], action: Action, token: str | None, answers: Mapping[str, Answer]
     ) -> None:
+        """Finish requests as SUCCESS; `action` says whether one that was only read may be."""
         step = partial(transitions.succeed, answers=answers, new_ids=self.new_ids)
         self._change_claimed(ids, action, token, step, {"action": "success"})
         if ids:

@@ -89,11 +89,13 @@ def coerce_update(update: PositionUpdate) -> PositionUpdate:
 
 
 def _is_blank(value: object, column: StoredColumn) -> bool:
+    """Return whether a text is empty where IB writes "" for none: no right, no expiry."""
     may_be_blank = column.choices is not None or column.kind is date
     return may_be_blank and isinstance(value, str) and not value.strip()
 
 
 def _refused(name: str, value: object, column: StoredColumn) -> InvalidRequestError:
+    """Return the error of a value that a column cannot have, and what it may have."""
     if column.choices:
         choices = ", ".join(column.choices)
         wanted = f"one of {choices}"
@@ -111,6 +113,7 @@ UNSET_FROM = 1e300
 
 
 def _number(value: Any) -> float | None:
+    """Return a number, None for one that counts as unknown; no text that looks like one."""
     if isinstance(value, bool | str | bytes):
         raise TypeError
     number = float(value)
@@ -118,12 +121,14 @@ def _number(value: Any) -> float | None:
 
 
 def _text(value: Any) -> str:
+    """Return a text; nothing else counts as one."""
     if not isinstance(value, str):
         raise TypeError
     return value
 
 
 def _count(value: Any) -> int:
+    """Return a whole number of at most 64 bits, as a column of the table has them."""
     count = index(value)
     if isinstance(value, bool) or not -(2**63) <= count < 2**63:
         raise TypeError
@@ -131,6 +136,7 @@ def _count(value: Any) -> int:
 
 
 def _moment(value: Any) -> datetime:
+    """Return a time with a zone; one without is local time."""
     if not isinstance(value, datetime):
         raise TypeError
     if value.tzinfo is not None:
@@ -150,6 +156,7 @@ _BY_KIND: dict[type, tuple[Callable[[Any], object], str]] = {
 
 
 def _check_of(column: StoredColumn) -> Callable[[Any], object]:
+    """Return what reads a value for a column, and raises an error for a wrong one."""
     if column.choices is Right:
         return parse_right
     return column.choices or _BY_KIND[column.kind][0]
@@ -190,6 +197,7 @@ def identified(
 
 
 def _update_id(update: PositionUpdate) -> str:
+    """Return the id of an update that has none: that of its request, or of its content."""
     if update.source is Source.QUEUE and update.request_id:
         return update.request_id
     at = update.timestamp.astimezone(UTC)
@@ -261,51 +269,57 @@ def append_rows(
             refuse_stale_owner(handle, gateway_id, token)
         bind(handle, table.path, modes)
 
-        present = data_files(handle)
-        rows = _without_stored(table, present, frame)
+        files = data_files(handle)
+        rows = _without_stored(table, files, frame)
         if rows.is_empty():
             return AppendResult(version=handle.version(), rows=0)
 
         if checked_through is not None:
-            _refuse_newer(table, present, checked_through, rows)
+            _refuse_newer(table, files, checked_through, rows)
             # After a conflict only the rows that the winner added are checked. Otherwise each
             # commit of others would make the next attempt longer, and beside several streams no
             # attempt would win.
-            checked_through = max(checked_through, last_added(present))
+            checked_through = max(checked_through, last_added(files))
         if guard is not None:
             guard()
 
         version = handle.version() + 1
         # Rows that were copied from another table may have greater versions.
-        ledger_version = max(version, last_added(present) + 1)
+        ledger_version = max(version, last_added(files) + 1)
         now = clock()
         rows = rows.with_columns(
             ledger_version=lit(ledger_version, Int64), committed_at=moment(now)
         )
         if RESETS in rows.columns:
-            rows = rows.with_columns(lit(clock_resets(present, now), Int64).alias(RESETS))
+            rows = rows.with_columns(lit(clock_resets(files, now), Int64).alias(RESETS))
         commits.write(handle, rows, commit_info, [Transaction(table.spec.name, version)])
         return AppendResult(version=handle.version(), rows=rows.height, batch_id=batch_id)
 
     return table.transact(step)
 
 
-def _without_stored(table: Table, present: DataFrame, rows: DataFrame) -> DataFrame:
+def _without_stored(table: Table, files: DataFrame, rows: DataFrame) -> DataFrame:
     """Return the rows of which the table holds neither batch nor id, whatever their times.
 
     A batch is stored whole: one row of it shows that all are there.
     """
     batch = [name for name in table.spec.indexed if name == "batch_id"]
     for column in (*batch, *table.spec.key):
-        stored = stored_ids(table, present, column, rows.get_column(column))
+        stored = stored_ids(table, files, column, rows.get_column(column))
         if stored:
             rows = rows.filter(~col(column).is_in(stored))
     return rows
 
 
-def _refuse_newer(table: Table, present: DataFrame, through: int, rows: DataFrame) -> None:
-    """Raise an error if a row of one of the holdings was added after that version."""
-    added = added_after(table, present, through).select(KEY)
+def _refuse_newer(table: Table, files: DataFrame, through: int, rows: DataFrame) -> None:
+    """Raise an error if a row of one of the holdings was added after that version.
+
+    Args:
+        files: The data files of the version that the commit is decided on.
+        through: The version at which the caller read the newest rows.
+        rows: Those to be written.
+    """
+    added = added_after(table, files, through).select(KEY)
     holdings = rows.lazy().select(KEY)
     newer = added.join(holdings, on=KEY, how="semi").collect()
     if not newer.is_empty():

@@ -255,6 +255,7 @@ def _follow_ups(done: DataFrame, now: datetime, new_ids: NewIds) -> DataFrame:
 
 
 def _finish(rows: DataFrame, status: str, now: datetime, **columns: Series) -> DataFrame:
+    """Return requests in a final status, in its bucket and without a lease."""
     ended = lit(status)
     # The lease's owner and token remain, so that the row shows who finished it.
     return rows.with_columns(
@@ -310,7 +311,7 @@ def insert(
             changed_again.add(request_id)
 
     fresh_ids = new_ids(now, len(fresh))
-    ids = {position: row[0] for position, row in live_requests.items()}
+    ids = {position: request_id for position, (request_id, *_) in live_requests.items()}
     ids |= zip(fresh, fresh_ids, strict=True)
     result = [ids[request.account, request.conid] for request in requests]
     if not (fresh or raised or changed_again):

@@ -128,6 +128,7 @@ class RecordsTable(Generic[Record]):
     ) -> list[Record]:
         """Return rows as records, in the table's order; see `rows`."""
         rows = self.rows(since, only)
+        # Of rows with equal times, by the first column of their content.
         in_order = rows.sort(self.table.spec.order, self._same[0])
         return records_of(self._kind, in_order)
 

@@ -117,6 +117,7 @@ def _docstring_of(record: type) -> str:
 
 
 def _column(name: str, hint: Any, description: str) -> StoredColumn:
+    """Return the column for the type of a field; a field that may be None is nullable."""
     alternatives = set(get_args(hint) or (hint,))
     nullable = NoneType in alternatives
     [stored_type] = alternatives - {NoneType}
@@ -471,7 +472,7 @@ TABLES = (
 )
 
 
-_VALUES = {name: one for name, one in POSITION_UPDATES.described.items() if name != "date"}
+_VALUES = {name: column for name, column in POSITION_UPDATES.described.items() if name != "date"}
 
 
 class _Confirmed:
@@ -634,6 +635,7 @@ def moments(times: Iterable[datetime | None], name: str = "") -> Series:
 
 
 def _ticks(at: datetime | None) -> int | None:
+    """Return a time in Unix microseconds."""
     if at is None:
         return None
 
@@ -796,6 +798,7 @@ def _milliseconds(at: datetime) -> int:
 
 
 def _uuid(ticks: int, random: int, *, version: int) -> str:
+    """Return a UUID that sorts by its ticks: a time in milliseconds, and a sequence within one."""
     # 48 bits of milliseconds, version, 12 bits of sequence, variant, 62 random bits.
     milliseconds = ticks >> 12 & (1 << 48) - 1
     sequence = ticks & 0xFFF

@@ -212,6 +212,12 @@ class GatewaySessions:
         change: Callable[[GatewaySession, datetime], GatewaySession],
         action: str,
     ) -> GatewaySession:
+        """Change a session, if it is still the newest of its login and has not ended.
+
+        Raises:
+            LeaseLostError: It is not, or has.
+        """
+
         def changed(stored: GatewaySession | None, now: datetime) -> GatewaySession:
             if stored is None:
                 raise _lease_lost(session, "its row is gone")
@@ -266,6 +272,7 @@ def _holder(session: GatewaySession) -> str:
 
 
 def _lease_lost(session: GatewaySession, why: str) -> LeaseLostError:
+    """Return the error of a session that no longer owns its login."""
     return LeaseLostError(
         f"The session {session.session_id} no longer owns the login {session.gateway_id}: {why}.",
         remedy="Write nothing more for this login; acquire it again.",

@@ -177,6 +177,7 @@ class StrategiesFile:
         return legs
 
     def _leg(self, strategy: StrategyPart, value: object, at: Place, added_at: datetime) -> Leg:
+        """Read a leg; priority and since that it leaves out are those of its strategy."""
         written = self.yaml.parse(GivenLeg, value, at)
         priority = written.priority or strategy.priority
         since = written.since or strategy.since

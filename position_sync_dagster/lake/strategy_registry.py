@@ -90,6 +90,7 @@ class SyncRegistry:
     def refresh(self) -> bool:
         """Read the changes of other processes, and return whether the active legs differ now."""
         snapshot = self._memberships.snapshot()
+        # A restored table may have the same version again, with other rows.
         if snapshot.version == self.version and snapshot.live is self._rows:
             return False
 
@@ -167,6 +168,7 @@ class SyncRegistry:
         added = list[Leg]()
 
         def step(before: Legs, _: Snapshot) -> Legs:
+            # In place: if the step runs again, it begins anew.
             added[:] = distinct_legs(with_known_contracts(wanted, before.values()))
             after = dict(before)
             for leg in added:

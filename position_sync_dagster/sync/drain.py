@@ -139,6 +139,7 @@ def plan_batch(
             if request.request_id in plan.answers:
                 continue  # the row of another account answers it
 
+            # Without `answer` it is the own row of an earlier claim, whose value cannot be dated.
             plan.answers[request.request_id] = Answer(update_id=(answer or own_row).update_id)
             if answer is not None:
                 answered[request.request_id] = (answer, holding)
@@ -206,6 +207,7 @@ def ids_of_earlier_claims(
 
 
 def _own_id(request: QueuedPosition, key: Key) -> str:
+    """Return the id of the row that answers a request for a holding, the same at each claim."""
     return schema.content_id(request.created_at, request.request_id, *key)
 
 
@@ -242,6 +244,7 @@ def match_holdings(request: QueuedPosition, view: BrokerView) -> tuple[BrokerPos
     holdings = [
         view.holdings[key] for key in keys if key[1] == request.conid and key in view.holdings
     ]
+    # A close has no value that could be too old.
     if any(holding.key in view.unconfirmed and holding.position for holding in holdings):
         return None
     if holdings or view.covers(request.account):
@@ -283,7 +286,7 @@ def batch_limit(waiting: int, batch_size: BatchSize) -> int:
     """
     if batch_size != "auto":
         return batch_size
-    return min(max(LEAST, -(-waiting // SHARE)), MAX_BATCH_SIZE)
+    return min(max(LEAST, -(-waiting // SHARE)), MAX_BATCH_SIZE)  # the share is rounded up
 
 
 @dataclass(frozen=True, slots=True)
@@ -553,6 +556,7 @@ class QueueWorker:
         return report, [request for request in batch if request.request_id in plan.not_covered]
 
     def _count(self, report: DrainReport) -> None:
+        """Add a batch to the counts of the worker, and log it."""
         stats = self.stats
         self.stats = replace(
             stats,
@@ -611,6 +615,7 @@ class QueueWorker:
         return plan, appended.rows
 
     def _check_lease(self, batch: Sequence[QueuedPosition], batch_id: str) -> None:
+        """Raise an error if another worker may have claimed a request of the batch by now."""
         if not self.queue.sync.holds(_ids(batch), lease_token=batch[0].lease_token):
             raise LeaseLostError(
                 f"The lease of batch {batch_id} ended before its rows were written.",
@@ -618,7 +623,7 @@ class QueueWorker:
             )
 
     async def _mark(self, batch: Sequence[QueuedPosition], plan: BatchPlan) -> None:
-        """Mark the requests that a row answers as SUCCESS, and those of no holding as FAILED."""
+        """End the requests that have an answer, and those whose holding is not held."""
         lease = batch[0].lease_token
         await self.queue.mark_success(list(plan.answers), answers=plan.answers, lease_token=lease)
         failures = dict.fromkeys(plan.not_held, NOT_HELD)
@@ -676,9 +681,9 @@ async def enqueue_monitored(lake: Lake, settings: Settings) -> list[str]:
         The ids of the requests; a holding with a live request has the id of that one.
     """
     await lake.registry.refresh()
-    is_followed = col.sec_type.is_in(list(settings.sec_types))
+    has_wanted_type = col.sec_type.is_in(list(settings.sec_types))
     is_held = col.position != 0
-    held = all_broker_rows(lake, settings).filter(is_held, is_followed)
+    held = all_broker_rows(lake, settings).filter(is_held, has_wanted_type)
 
     return await lake.queue.insert_many(
         QueueRequest(conid=conid, symbol=symbol, account=account, reason=Reason.REFRESH)

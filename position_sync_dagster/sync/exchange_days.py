@@ -22,6 +22,9 @@ SETTLE = timedelta(minutes=20)
 # Week.
 LONGEST_CLOSED = timedelta(days=14)
 
+# New York: its days follow from a rule, with nothing to import, since every command asks for them.
+BY_RULE = "XNYS"
+
 # When New York closes, and when on a half day, since 1993 (NYSE, "Holidays & Trading Hours").
 CLOSES_AT = time(16, 0)
 HALF_DAY_CLOSES_AT = time(13, 0)
@@ -95,13 +98,13 @@ def days_between(first: date, last: date) -> list[date]:
 def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
     """Return the days of an exchange from `first` to `last`.
 
-    The days of New York follow from its rule, with nothing to import: every command asks for them.
-    All others come from `exchange_calendars`, which knows the holidays of one year ahead.
+    All but those of `BY_RULE` come from `exchange_calendars`, which knows the holidays of one year
+    ahead.
 
     Raises:
         SettingsError: The calendar is not known.
     """
-    if calendar == "XNYS":
+    if calendar == BY_RULE:
         holidays = set[date]().union(*map(_holidays_of, range(first.year, last.year + 1)))
         return ExchangeDays(
             calendar=calendar,
@@ -118,7 +121,7 @@ def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
     numbers = {day.isoweekday() % 7 for day in set(days_between(first, last)).difference(closed)}
     weekdays = range(min(numbers, default=1), max(numbers, default=5) + 1)
 
-    _, closes_at = exchange.close_times[-1]
+    _, closes_at = exchange.close_times[-1]  # since when each one counts, and the time
     return ExchangeDays(
         calendar=calendar,
         timezone=str(exchange.tz),
@@ -134,7 +137,7 @@ def require_known(calendar: str) -> None:
     Raises:
         SettingsError: It is not.
     """
-    if calendar != "XNYS":
+    if calendar != BY_RULE:
         _calendar(calendar)
 
 
@@ -146,7 +149,7 @@ def closing_times(calendar: str, days: Iterable[date]) -> dict[date, datetime]:
         SettingsError: The calendar is not known.
     """
     days = [*days]
-    if calendar == "XNYS":
+    if calendar == BY_RULE:
         closes = _closes_of_new_york(days)
     else:
         exchange = _calendar(calendar)
@@ -189,7 +192,7 @@ def session_before(calendar: str, day: date) -> date:
         SettingsError: The calendar is not known.
     """
     latest = day - timedelta(days=1)
-    if calendar == "XNYS":
+    if calendar == BY_RULE:
         begin = day - LONGEST_CLOSED
         return exchange_days(calendar, begin, day).trading_days(begin, latest)[-1]
 
@@ -233,7 +236,7 @@ def time_zone_of(calendar: str) -> ZoneInfo:
     Raises:
         SettingsError: The calendar is not known.
     """
-    if calendar == "XNYS":
+    if calendar == BY_RULE:
         return NEW_YORK
     return ZoneInfo(str(_calendar(calendar).tz))
 
@@ -271,6 +274,7 @@ def _half_days_of(year: int) -> set[date]:
         if MONDAY < day.isoweekday() < SATURDAY
     }
     special = _special(SPECIAL_HALF_DAYS, year)
+    # In these years the half day came after the fourth.
     if date(year, 7, 5) in special:
         eves.discard(date(year, 7, 3))
     return {_nth(4, THURSDAY, year, 11) + timedelta(days=1), *eves, *special}
@@ -286,10 +290,12 @@ def _nth(number: int, weekday: int, year: int, month: int) -> date:
 
 
 def _special(days: str, year: int) -> set[date]:
+    """Return those of listed days that are in a year."""
     return {date.fromisoformat(day) for day in days.split() if day.startswith(str(year))}
 
 
 def _calendar(calendar: str):  # type: ignore[no-untyped-def]
+    """Return a calendar of `exchange_calendars`, which is imported for other exchanges alone."""
     import exchange_calendars
 
     try:

@@ -32,7 +32,8 @@ def read_failed(lake: Lake, settings: Settings, now: datetime) -> DataFrame:
     """
     failed = _finished(lake, QueueStatus.FAILED, now - LOOK_BACK)
 
-    # A closed holding needs no value. One that the broker alone has waits for its first.
+    # A closed holding needs no value: its time is now. One that the broker alone has waits for its
+    # first: its time is before each failure.
     valued_at = pl.when(col.position == 0).then(now).otherwise("timestamp")
     valued = lake.updates.sync.latest().select(*KEY, at=valued_at)
     reported = all_broker_rows(lake, settings)

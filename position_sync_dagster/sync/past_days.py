@@ -112,6 +112,7 @@ class ClosingService:
                 result.filled[day] = closed_day
                 continue
 
+            # What cannot be read may be the source of this day.
             if unreadable:
                 raise unreadable[0]
             result.skipped[day] = "no row of the ledger and no statement is of this day"
@@ -136,7 +137,7 @@ class ClosingService:
             )
 
     def _day(self, day: date, closed: datetime) -> ClosedDay | None:
-        """Return the rows of a day from the ledger, completed by the source; None without any."""
+        """Return what ledger and source have of a day; None if neither has anything of it."""
         opened = beginning_of(day, time_zone_of(self.settings.calendar))
         # Two row intervals are enough: an unchanged value has a row in each.
         span = timedelta(seconds=2 * streamed_holding.MONITORED_ROW_INTERVAL_S)

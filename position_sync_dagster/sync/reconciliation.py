@@ -38,8 +38,9 @@ from position_sync_dagster.sync.confirmations import STALE_AFTER_S
 
 logger = logging.getLogger(__name__)
 
-# The gateway_id of breaks of legs without an account, if there are several logins.
-OF_STRATEGIES = "(strategies)"
+# The gateway_id of breaks of legs without an account, if a gateways file names the accounts of each
+# login.
+WITHOUT_LOGIN = "(strategies)"
 
 
 # How long a difference lasts before it is confirmed: a change at the broker becomes a row by one
@@ -188,6 +189,7 @@ class ReconciliationService:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _run_on(self) -> None:
+        """Reconcile once per interval until cancelled; an outage is logged once."""
         outage = OutageLog(logger)
         while True:
             try:
@@ -244,8 +246,8 @@ class ReconciliationService:
         """
         holdings, coverage = await self._holdings()
         await self._lake.registry.refresh()
-        is_followed = col.sec_type.is_in(self._settings.sec_types)
-        holdings = holdings.filter(is_followed)
+        has_wanted_type = col.sec_type.is_in(self._settings.sec_types)
+        holdings = holdings.filter(has_wanted_type)
 
         covered_logins = [
             login.gateway_id
@@ -256,8 +258,9 @@ class ReconciliationService:
         newest = rows_of_logins(await self._lake.updates.latest(), self._settings)
         is_of_covered = col.gateway_id.is_in(covered_logins)
         is_unavailable = col.account.is_in(list(coverage.unavailable))
-        # Rows of other types are of those that are no longer followed.
-        latest = newest.filter(is_of_covered, ~is_unavailable, is_followed.fill_null(value=True))
+        # The ledger may have rows of other types, from before a change of the setting.
+        has_wanted_type = has_wanted_type.fill_null(value=True)
+        latest = newest.filter(is_of_covered, ~is_unavailable, has_wanted_type)
 
         latest = await offload(self._with_answered, latest)
 
@@ -357,12 +360,16 @@ def _is_compared(brk: Break, held: Collection[Key], coverage: Coverage) -> bool:
 def _by_login(
     discrepancies: Iterable[Discrepancy], settings: Settings
 ) -> dict[str, list[Discrepancy]]:
-    """Return the discrepancies by login; with several logins, OF_STRATEGIES has the rest."""
+    """Return the discrepancies by login.
+
+    A gateways file names the accounts of each: those of legs without an account are under
+    WITHOUT_LOGIN then. Without that file, all are of the one login.
+    """
     login_of = {
         account: login.gateway_id for login in settings.logins for account in login.accounts or ()
     }
 
-    without_login = OF_STRATEGIES if login_of else settings.logins[0].gateway_id
+    without_login = WITHOUT_LOGIN if login_of else settings.logins[0].gateway_id
     return grouped(
         lambda discrepancy: login_of.get(discrepancy.account, without_login), discrepancies
     )
@@ -466,11 +473,10 @@ def _mismatched(
     legs: Iterable[ActiveContract], details: Mapping[int, ContractDetails]
 ) -> Iterable[Discrepancy]:
     """Yield where legs differ from the contract of their conid, once for each contract."""
-    mismatches = [(leg, contract_mismatch(leg, details.get(leg.conid))) for leg in legs]
-    differing = [(leg, mismatch) for leg, mismatch in mismatches if mismatch]
-    by_key = grouped(lambda entry: (entry[0].account or ALL_ACCOUNTS, entry[0].conid), differing)
+    mismatches = {leg: contract_mismatch(leg, details.get(leg.conid)) for leg in legs}
+    differing = [leg for leg, mismatch in mismatches.items() if mismatch]
+    by_key = grouped(lambda leg: (leg.account or ALL_ACCOUNTS, leg.conid), differing)
     for key, of_key in sorted(by_key.items()):
-        texts = "; ".join(f"strategy {leg.strategy_id}: {mismatch}" for leg, mismatch in of_key)
-        yield Discrepancy(
-            DiscrepancyType.LEG_MISMATCH, *key, of_key[0][0].symbol, None, None, texts
-        )
+        texts = "; ".join(f"strategy {leg.strategy_id}: {mismatches[leg]}" for leg in of_key)
+        symbol = of_key[0].symbol
+        yield Discrepancy(DiscrepancyType.LEG_MISMATCH, *key, symbol, None, None, texts)

@@ -64,6 +64,7 @@ def latest_positions(lake: Lake, settings: Settings, run_id: str | None) -> Deri
         price_age_s_median=ages_s.median(),
     )
     plotted = table_asset.plotted(plots.row(0, named=True))
+    # A number that changes with any quantity, of which readers are told at once.
     quantities = held.select(*KEY, "position").hash_rows().sum()
     return Derived(
         metadata=counts | table_asset.replaced_whole(result) | plotted, mark=f"{quantities}"

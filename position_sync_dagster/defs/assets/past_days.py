@@ -136,6 +136,7 @@ def daily_asset(
                 context.add_asset_metadata(describe(closed), partition_key=day.isoformat())
             return dg.MaterializeResult(metadata=shared, data_version=dg.DataVersion(version))
 
+        # Where a day is left out, the run has no event: it would count all its days as filled.
         key = context.asset_key
         for day, closed in closed_days.filled.items():
             event = dg.AssetMaterialization(
@@ -215,7 +216,9 @@ def describe(closed: ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
 YEARS_AHEAD = 2
 
 
-def known_days(settings: Settings, stated: Stated[L]) -> tuple[exchange_days.ExchangeDays, date]:
+def exchange_since(
+    settings: Settings, stated: Stated[L]
+) -> tuple[exchange_days.ExchangeDays, date]:
     """Return the days of the exchange in the settings, and the first day that is a partition.
 
     Raises:
@@ -257,6 +260,7 @@ def exchange_partitions(
 
 
 def _listed(numbers: Iterable[int]) -> str:
+    """Return numbers as a field of a cron schedule."""
     return ",".join(map(str, numbers))
 
 
@@ -285,7 +289,7 @@ def _judged_days(lake: L, settings: Settings, stated: Stated[L]) -> dg.AssetChec
     last day to fill. A day on which nothing was held, as a statement says, is no gap. Neither
     is the day after whose close the first row of the ledger was written.
     """
-    exchange, first_partition = known_days(settings, stated)
+    exchange, first_partition = exchange_since(settings, stated)
     last_values = _last_values(lake, exchange.timezone)
     first = _first_day(settings, last_values)
     # Right after today's close its run may not have ended.

@@ -205,7 +205,7 @@ def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
         return next(iter(results.values()))
 
     in_order = sorted(results.items(), key=_seriousness)
-    first = in_order[0][1]
+    _login, first = in_order[0]
     shown = [(name, result) for name, result in in_order if first.passed or not result.passed]
     metadata = {
         f"{name}/{key}": value for name, result in shown for key, value in result.metadata.items()
@@ -217,12 +217,9 @@ def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
 
 def _seriousness(named: tuple[str, dg.AssetCheckResult]) -> tuple[bool, bool, bool]:
     """Return the sort key of a result: errors first, then warnings, unknown and passed ones."""
-    result = named[1]
-    return (
-        bool(result.passed),
-        UNKNOWN in result.metadata,
-        result.severity is dg.AssetCheckSeverity.WARN,
-    )
+    _login, result = named
+    is_warning = result.severity is dg.AssetCheckSeverity.WARN
+    return bool(result.passed), UNKNOWN in result.metadata, is_warning
 
 
 def rows_result(
@@ -261,6 +258,7 @@ def table_of_rows(rows: DataFrame) -> dg.TableMetadataValue:
 
 
 def _shown(value: object) -> str | int:
+    """Return a value as a cell for people: with ten digits, empty where it is unknown."""
     if isinstance(value, int):
         return value
     if isinstance(value, float):
@@ -368,6 +366,7 @@ class CheckDriver(Generic[L]):
 
 
 def _failing_check(key: Key, result: dg.AssetCheckResult) -> FailingCheck:
+    """Return a result that did not pass, as the ticks leave it for programs without Dagster."""
     is_unevaluated = UNEVALUATED in result.metadata
     is_unknown = UNKNOWN in result.metadata
     asset = key.asset_key.to_user_string()
@@ -416,6 +415,7 @@ def is_news(record: Any, result: dg.AssetCheckResult, now: datetime) -> bool:
 
 
 def _outcome(evaluated: dg.AssetCheckResult | dg.AssetCheckEvaluation) -> object:
+    """Return what of a result is news at once when it changes: not its words, nor its numbers."""
     if evaluated.passed:
         return NAMED in evaluated.metadata
     return evaluated.severity, UNKNOWN in evaluated.metadata, UNEVALUATED in evaluated.metadata

@@ -98,8 +98,10 @@ def bind(
             "or point POSITION_SYNC_GATEWAY_PORT at the account that this lake belongs to.",
         )
 
-    if owner is not None and refuse_stale_owner(handle, *owner) != owner[1]:
-        new[_PROPERTY + storable(owner[0])] = str(owner[1])
+    if owner is not None:
+        gateway_id, token = owner
+        if refuse_stale_owner(handle, gateway_id, token) != token:
+            new[_PROPERTY + storable(gateway_id)] = str(token)
     if new:
         handle.alter.set_table_properties(
             new,

@@ -34,6 +34,7 @@ ENTRY = re.compile(r"(\d{20})\.json\Z")
 # The names of the files of the log.
 CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\.parquet\Z")
 
+# delta-rs spells these numbers of a commit in two ways, by the operation.
 _ADDED = ("num_added_files", "numFilesAdded")
 _REMOVED = ("num_removed_files", "numFilesRemoved")
 _SETS_SCHEMA = frozenset({"CREATE TABLE", "SET TBLPROPERTIES", "ADD COLUMN"})
@@ -110,6 +111,7 @@ def parse_entry(version: int, text: bytes) -> LogEntry:
 
 
 def _missing_action(info: dict[str, Any], kinds: list[str]) -> str | None:
+    """Return the flaw of an entry that has fewer actions than its `commitInfo` says."""
     metrics = info.get("operationMetrics") or {}
     expected = {
         "add": next((metrics[key] for key in _ADDED if key in metrics), None),
@@ -149,10 +151,10 @@ def torn_entries(table: Path) -> list[TornFile]:
 
     torn = []
     for version in range(last, first - 1, -1):
-        found = _torn_file(table, version)
-        if found is None:
+        file_and_flaw = _torn_file(table, version)
+        if file_and_flaw is None:
             break
-        torn.append(TornFile(version, *found))
+        torn.append(TornFile(version, *file_and_flaw))
     return torn
 
 

@@ -93,6 +93,7 @@ class LifecycleTable:
     def __init__(self, table: Table, clock: Clock) -> None:
         self.table = table
         self._clock = clock
+        # The live rows that were read last, behind the key of the version that has them.
         self._newest: tuple[tuple[int, int], _LiveRows] | None = None
 
     def change(self, step: Step[T], info: Mapping[str, str], part: str = "") -> T:
@@ -174,6 +175,7 @@ class LifecycleTable:
         return self._newest[1]
 
     def _read_live(self, files: DataFrame) -> _LiveRows:
+        """Read live rows, and apart from them what is in no snapshot and yet kept."""
         rows = self.table.scan_stored(files).collect()
         is_readable = self.table.spec.readable
         return _LiveRows(rows.filter(is_readable), rows.filter(~is_readable))
@@ -186,14 +188,16 @@ class LifecycleTable:
         *,
         stored: bool = False,
     ) -> DataFrame:
+        """Read finished rows for a step; see `Snapshot`."""
         files = data_files(handle).filter(~in_bucket(LIVE), chosen)
         if stored:
             return self.table.scan_stored(files).collect()
         return self.table.read_rows(files, columns)
 
     def _commit(self, handle: DeltaTable, step: Step[T], info: Mapping[str, str], part: str) -> T:
+        """Run a step on live rows, and write what it decides in one commit; see `change`."""
         in_part = files_in(handle, bucket=LIVE, part=part) if part else DataFrame()
-        is_whole = in_part.is_empty()
+        is_whole = in_part.is_empty()  # a part without rows yet: the change is one of all
         before = self._all_live(handle) if is_whole else self._read_live(in_part)
 
         generation, version = self.table.cache_key(handle)
@@ -222,6 +226,7 @@ class LifecycleTable:
                 new = new_part(self._clock())
                 frames.append(change.finished.with_columns(part=lit(new)))
                 buckets = sorted(set(change.finished.get_column("bucket")))
+                # Delta writes no row that the predicate does not choose.
                 terms += [in_parts(bucket, [new]) for bucket in buckets]
             predicate = " OR ".join(terms)
             commits.write(handle, concat(frames), info, transactions, predicate)

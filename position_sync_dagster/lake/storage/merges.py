@@ -143,6 +143,7 @@ def _merge_parts(table: "Table", small_bytes: int, handle: DeltaTable) -> int:
     rows = table.scan_stored(files.join(chosen, on=by_part, how="semi")).collect()
     merged = rows.with_columns(part=lit(part))
     ordered = merged.sort(table.spec.indexed[0])
+    # Delta writes no row that the predicate does not choose: the new part is in it too.
     replaced = in_parts(bucket, [*chosen["partition.part"], part])
     commits.write(handle, ordered, {"action": "compact"}, predicate=replaced)
 
@@ -195,6 +196,7 @@ def _runs_of_small_files(table: "Table", files: DataFrame, small_bytes: int) -> 
     is_small = col.size_bytes < small_bytes
     small = in_order.with_columns(large_before=(~is_small).cum_sum()).filter(is_small)
 
+    # Cut where the sum of sizes passes a multiple of what one merge may read.
     size = col.size_bytes.cum_sum().over(*keys, "large_before")
     merges = small.with_columns(merge=(size - 1) // (MAX_SMALL * small_bytes))
     runs = merges.group_by(*keys, "large_before", "merge", maintain_order=True).agg(
@@ -203,7 +205,7 @@ def _runs_of_small_files(table: "Table", files: DataFrame, small_bytes: int) -> 
 
     is_due = col.files >= table.upkeep.compact_from
     has_days = bool(keys) and files.schema[keys[0]] == pl.Date
-    if has_days and small_bytes == SMALL_BYTES:
+    if has_days and small_bytes == SMALL_BYTES:  # that is, in `maintain`
         newest_day = lit(files.get_column(keys[0]).max(), pl.Date)
         is_over = col(keys[0]) < newest_day
         is_due |= is_over & (col.files > 1)
@@ -211,6 +213,7 @@ def _runs_of_small_files(table: "Table", files: DataFrame, small_bytes: int) -> 
 
 
 def _literal(value: object) -> str:
+    """Return a value of the log's statistics, or of a partition, as an SQL literal."""
     if isinstance(value, int):
         return str(value)
     if isinstance(value, datetime):

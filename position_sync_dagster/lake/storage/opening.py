@@ -69,6 +69,7 @@ def with_plain_texts(rows: ArrowStreamExportable) -> ChunkedArray:
 
 
 def _with_plain_text(kind: DataType) -> DataType:
+    """Return a type with plain texts in place of views, also in a list."""
     if kind.value_type is not None:  # a list
         return DataType.list(_with_plain_text(kind.value_type))
     return DataType.string() if DataType.is_string_view(kind) else kind
@@ -265,7 +266,7 @@ class TableHandle:
         """
         if not self.is_remote:
             with suppress(FileNotFoundError, NotADirectoryError):
-                os.stat(f"{self.path}/{LOG}")
+                os.stat(f"{self.path}/{LOG}")  # raises where the folder may not be read
         has_log = partial(DeltaTable.is_deltatable, self.path, self._options())
         if has_log():
             return True
@@ -315,6 +316,7 @@ class TableHandle:
         self._last_entry = self._entry(version)
 
     def _is_outdated(self, handle: DeltaTable) -> bool:
+        """Return whether to open the table anew, instead of following its log."""
         is_aged = time.monotonic() - self._opened_at > self.upkeep.reopen_after_s
         is_far = handle.version() - self._opened_version >= REOPEN_EVERY
         # A later release that migrates the table is noticed: opened again, it is refused.
@@ -322,16 +324,19 @@ class TableHandle:
         return is_aged or is_far or stored != str(self.spec.version)
 
     def _is_behind(self, handle: DeltaTable) -> bool:
+        """Return whether the log may have a later version."""
         # Versions have no gaps, so one look-up answers it; listing the log takes 1.6 ms.
         following = handle.version() + 1
         return self.is_remote or os.path.exists(self._entry_path(following))
 
     def _is_replaced(self) -> bool:
+        """Return whether the last entry that was seen is another one now, or gone."""
         # The folder may have been deleted: a commit would then create a log without its start.
-        last = self._last_entry
+        last = self._last_entry  # its first part is the version
         return last is not None and last != self._entry(last[0])
 
     def _entry(self, version: int) -> _Entry:
+        """Return what identifies an entry of the log; without it, or remote, its version alone."""
         with suppress(OSError):
             if not self.is_remote:
                 status = os.stat(self._entry_path(version))
@@ -372,6 +377,7 @@ class TableHandle:
         return handle
 
     def _create(self) -> DeltaTable:
+        """Create the table; the first entry is on the disk before anything follows it."""
         make_private_folder(self.path)
         handle = DeltaTable.create(
             self.path,
@@ -391,6 +397,7 @@ class TableHandle:
         return handle
 
     def _options(self) -> dict[str, str] | None:
+        """Return the options of the store, with its keys as they are now; None of a disk."""
         if not self.is_remote:
             return None
 
@@ -446,6 +453,15 @@ class TableHandle:
             self._migrate(handle, missing, former)
 
     def _migrate(self, handle: DeltaTable, missing: list[str], former: list[str]) -> None:
+        """Bring a table of an older release to this schema; its version is set last.
+
+        Args:
+            missing: Columns that it does not have yet.
+            former: Columns that this release has no more.
+
+        Raises:
+            RetryCommit: It is done; open the table again.
+        """
         logger.info("migrating %s to schema version %d", self.path, self.spec.version)
         # Columns first: if this process dies in between, the next one does the rest.
         if missing:
@@ -489,6 +505,7 @@ class TableHandle:
         )
 
     def _foreign(self, detail: str, remedy: str = _ELSEWHERE) -> ForeignTableError:
+        """Return the error of a folder that has something else than this table."""
         return ForeignTableError(
             f"{self.path} is not the table {self.spec.name!r} of this package: {detail}.",
             remedy=remedy,

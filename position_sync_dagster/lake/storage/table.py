@@ -171,7 +171,8 @@ class Table:
 
         def read_files(handle: DeltaTable) -> T:
             files = data_files(handle).filter(chosen)
-            for reads in _NOTED.get():
+            reads = _NOTED.get()
+            if reads is not None:
                 reads.append(Read(self, step, chosen, files))
             return step(files)
 
@@ -262,6 +263,7 @@ class Table:
         return together(self._damage_of, self.read(lambda files: files).iter_slices(1))
 
     def _damage_of(self, file: DataFrame) -> LakeError | None:
+        """Return why a data file is not whole; None if it is."""
         path = unquote(file.item(0, "path"))
         files = FileSystem(self.path, delta_options(self.options))
         try:
@@ -346,6 +348,12 @@ class Table:
                     folder.rmdir()
 
     def _run(self, step: Callable[[DeltaTable], T], *, change: bool) -> T:
+        """Run a step until it succeeds, each time on the newest version.
+
+        Args:
+            change: Whether it may commit: writers take turns, and sync what was committed.
+        """
+
         def attempt() -> T:
             with self._mutex:
                 try:
@@ -359,6 +367,7 @@ class Table:
         return retried(attempt, path=self.path, contention_s=self._contention_s)
 
     def _attempt(self, step: Callable[[DeltaTable], T], *, change: bool) -> T:
+        """Run a step once; see `_run`."""
         if not self.is_remote:
             # The lock file lies in the table's folder, which must be there first.
             self._handle.ready()
@@ -375,6 +384,11 @@ class Table:
         return result
 
     def _record_commit(self, handle: DeltaTable, before: int, started: float) -> None:
+        """Record the version that a step committed, if it did, and whether a merge is due.
+
+        Raises:
+            StalledError: The process stood still in it: its commit may be on top of a cut log.
+        """
         version = handle.version()
         if version == before:
             return
@@ -386,15 +400,16 @@ class Table:
             )
         self._handle.record(version)
         every = self.upkeep.compact_every
-        if version // every != before // every:
+        if version // every != before // every:  # a multiple of it lies in between
             self._compaction_due = True
 
     def _checkpoint_if_due(self, handle: DeltaTable, before: int) -> None:
+        """Write a checkpoint after so many versions, and cut the log after more."""
         version = handle.version()
         every = self.upkeep.checkpoint_every
         if version // every == before // every:
             return
-        self._handle.drop()
+        self._handle.drop()  # opened again, it begins from the checkpoint
         try:
             self.checkpoint(handle)
             every = self.upkeep.clean_every
@@ -420,18 +435,20 @@ class Read:
     files: DataFrame
 
 
-# Where the reads of a thread are noted, if they are.
-_NOTED: ContextVar[tuple[list[Read], ...]] = ContextVar("noted", default=())
+# Where the reads of a thread are noted; None: nowhere.
+_NOTED: ContextVar[list[Read] | None] = ContextVar("noted", default=None)
 
 
 def noted(work: Callable[[], T]) -> tuple[T, list[Read]]:
     """Return what blocking work returns, and what it read of tables by `Table.read`.
 
+    `derive` reads that again, before the rows that are made of it count.
+
     What is kept up to date in memory is not among this: the newest rows of the ledger, the live
     rows of a life cycle.
     """
     reads: list[Read] = []
-    before = _NOTED.set((reads,))
+    before = _NOTED.set(reads)
     try:
         return work(), reads
     finally:

@@ -17,7 +17,7 @@ from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.past_days import (
     days_of,
     exchange_partitions,
-    known_days,
+    exchange_since,
     over_trading_days,
 )
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
@@ -91,7 +91,7 @@ def closed_campaigns(lake: MoneyLake, settings: Settings, run_id: str | None) ->
 def explained_days(context: dg.ComponentLoadContext) -> dg.Definitions:
     """Build the assets over the trading days of the exchange, and the import of statements."""
     composition = composition_of(context, MoneyLake)
-    days, first = known_days(composition.read_settings(), composition.extension.stated)
+    days, first = exchange_since(composition.read_settings(), composition.extension.stated)
     partitions = exchange_partitions(days, first)
     of_days = dg.Definitions(
         assets=[explained_asset(partitions), books_asset(partitions)],

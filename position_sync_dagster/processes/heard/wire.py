@@ -118,13 +118,19 @@ def vocabulary() -> Vocabulary:
 
 # Reports of orders are not counted, as they are not recorded.
 _OF_ORDERS = frozenset({"3", "5", "11", "59", "100", "101"})
+
+# The messages of a line; of an account's feed, and which of these are rows that come again.
 _TICKS = frozenset({"1", "2", "21", "45", "46"})
 _OF_ACCOUNTS = frozenset({"6", "7", "8", "54"})
 _ROWS = ("6", "7")
 _ROW = "row"
+
+# Messages that name no request: the series to which they belong, and the sent ones that begin it.
 _SERIES = {"61": ("positions",), "62": ("positions",), "15": ("log-in",), "9": ("log-in",)}
 _ACCOUNT = ("account",)
 _BEGUN = {"6": _ACCOUNT, "61": ("positions",), "71": ("log-in",)}
+
+# The ticks of the option model, live and delayed: a series of their own beside those of the line.
 _MODEL = "model"
 _MODEL_TICKS = ("13", "83")
 _STATES = OFFLINE | RESTORED
@@ -197,6 +203,7 @@ class Heard:
             self._give_up(series)
 
     def _said_by(self, kind: str, about: str, forms: Sequence[str]) -> Iterator[Said]:
+        """Yield what a message of this shape says: its name, its subject, its fields."""
         if kind in (GREETING, CLOSED):
             return
         name = self._name_of(kind)
@@ -213,6 +220,7 @@ class Heard:
         return self._vocabulary.names.get(kind, unknown)
 
     def _about(self, kind: str, fields: Sequence[str]) -> str:
+        """Return the tick, code or tag that a message is about; the text of a code is counted."""
         what, place = self._vocabulary.about.get(kind, (SaidKind.TICK, len(fields)))
         told = "".join(fields[place : place + 1])
         form = _TAG if what == SaidKind.TAG else _NUMBER
@@ -226,6 +234,7 @@ class Heard:
     # -- what follows what --------------------------------------------------------------------
 
     def _request(self, kind: str, fields: Sequence[str], at: float) -> None:
+        """Take a request that the client sent: it ends what went on under its id before."""
         self._sent.append(at)
         while self._sent[0] <= at - 1.0:
             self._sent.popleft()
@@ -235,6 +244,7 @@ class Heard:
         place = self._vocabulary.asked.get(kind, len(fields))
         series = (*fields[place : place + 1],) or _BEGUN.get(kind, ())
         self._end(series)
+        # `reqAccountUpdates` (6) with 0 is the end of a subscription.
         if series and not name.startswith("cancel") and (kind, *fields[2:3]) != ("6", "0"):
             self._begin(series, name, at)
         if series == _ACCOUNT:
@@ -242,22 +252,25 @@ class Heard:
         if name == "reqMktData":
             self._lines.add(series)
             self.most_lines = max(self.most_lines, len(self._lines))
-            if fields[5] in LISTED_OPTIONS:
+            if fields[5] in LISTED_OPTIONS:  # the security type: its model should tick too
                 self._begin((*series, _MODEL), "reqMktData of an option", at)
 
     def _begin(self, series: Series, name: str, at: float) -> None:
+        """Begin a series with a request, and await its answer if one is known."""
         self._last[series] = (name, at)
         if name in self._vocabulary.answers:
             self.requested[name] += 1
             self._open[series] = (name, at)
 
     def _end(self, series: Series) -> None:
+        """End a series, and that of its option model."""
         for each in (series, (*series, _MODEL)):
             self._give_up(each)
             self._last.pop(each, None)
         self._lines.discard(series)
 
     def _give_up(self, series: Series) -> None:
+        """Await the answer of a series no more; it counts as missing after its time."""
         name, at = self._open.pop(series, ("", 0.0))
         if name and self._monotonic() - at > ANSWER_S:
             self.missing[name] += 1
@@ -291,6 +304,7 @@ class Heard:
             yield _SERIES[kind], name
 
     def _follow(self, series: Series, step: str, at: float) -> None:
+        """Count what came before a message in its series, and whether it ends the series."""
         before, since = self._last.get(series, ("", 0.0))
         if series[0] == _ROW and since <= self._downloading_since:
             before = ""  # the gateway sends all of them to a new download
@@ -299,7 +313,7 @@ class Heard:
             order = f"{before}, then {step}"
             self._apart[Said(SaidKind.ORDER, order)] += 1
             self.delays[order].append(at - since)
-        if before or not series[0].isdecimal():
+        if before or not series[0].isdecimal():  # for a request that is over nothing begins
             self._last[series] = (step, at)
 
         request, _at = self._open.get(series, ("", 0.0))

@@ -57,6 +57,7 @@ class FollowedHoldings:
     publisher: Publisher
 
     def __post_init__(self) -> None:
+        # When the next publication, queueing of legs and of what moved, and choice are due.
         self._publish_at = -math.inf
         self._queue_at = -math.inf
         self._moved_at = -math.inf
@@ -208,6 +209,7 @@ class AccountRefresh:
             self._download = None
 
     def _begin_due(self, feed: AccountFeed) -> None:
+        """Begin what is due: all accounts, else the list of positions, else single accounts."""
         if self.ownership.monotonic() >= self._next_at:
             self.start(feed, Reason.REFRESH)
         elif feed.positions_due:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import KW_ONLY, dataclass
 from datetime import date, datetime, timedelta
 from itertools import islice
+from typing import NamedTuple
 
 from position_sync_dagster.domain.clock import NEVER, Clock, elapsed, utc_now
 from position_sync_dagster.domain.contract_match import (
@@ -50,6 +51,18 @@ HOURS_AGAIN = timedelta(hours=1)
 EXPIRED_KEPT = timedelta(days=30)
 
 
+class _NotGiven(NamedTuple):
+    """A contract of which the gateway gave no details when it was last asked.
+
+    Attributes:
+        refusals: How often it said that it knows no such contract.
+        asked_at: When it was last asked; NEVER: it may be asked again at once.
+    """
+
+    refusals: int
+    asked_at: datetime
+
+
 @dataclass(eq=False, repr=False)
 class ContractCache:
     """Contract details in memory: of legs, and of each contract that may still be held.
@@ -74,10 +87,10 @@ class ContractCache:
 
     def __post_init__(self) -> None:
         self._known: DetailsByConid = {}
-        # How often the gateway knew no such contract, and when it last gave no details.
-        self._not_given: dict[int, tuple[int, datetime]] = {}
-        self._wanted: dict[int, None] = {}
+        self._not_given: dict[int, _NotGiven] = {}
+        self._wanted: dict[int, None] = {}  # in this order
         self._unstored: DetailsByConid = {}
+        # Contracts that were asked for, or given unasked, since the start: no stored details count.
         self._asked: set[int] = set()
         # Contracts whose stored details contradict a leg, and were not fetched since the start.
         self._doubted: set[int] = set()
@@ -91,7 +104,8 @@ class ContractCache:
         legs = tuple(legs)
         if legs != self._legs:
             for leg in legs:  # for a leg added since the refusal, requests begin anew
-                if self._not_given.get(leg.conid, (0, leg.added_at))[1] < leg.added_at:
+                not_given = self._not_given.get(leg.conid)
+                if not_given is not None and not_given.asked_at < leg.added_at:
                     del self._not_given[leg.conid]
             self._legs = legs
             self._compare()
@@ -162,7 +176,7 @@ class ContractCache:
         Args:
             first: Whether they are fetched before the others.
         """
-        wanted = dict.fromkeys(filter(self._is_missing, conids))
+        wanted = dict.fromkeys(filter(self._is_to_fetch, conids))
         if first:
             self._wanted = wanted | self._wanted
         else:
@@ -170,7 +184,8 @@ class ContractCache:
 
     def definitions_restored(self) -> None:
         """Request details soon that the gateway did not give: it knows contracts again."""
-        self._not_given = {conid: (times, NEVER) for conid, (times, _) in self._not_given.items()}
+        for conid, not_given in self._not_given.items():
+            self._not_given[conid] = not_given._replace(asked_at=NEVER)
 
     async def fetch_due(self, connection: GatewayConnection, streamed: Iterable[int]) -> None:
         """Fetch the details of the next few contracts, and store what has been fetched.
@@ -182,7 +197,7 @@ class ContractCache:
             LakeError: The table cannot be written; the same details are due again.
         """
         wanted = dict.fromkeys(self._doubted) | self._wanted
-        due = list(islice(filter(self._is_missing, wanted), CHUNK))
+        due = list(islice(filter(self._is_to_fetch, wanted), CHUNK))
         due = due or list(islice(filter(self._hours_are_due, streamed), CHUNK))
         if due:
             await self._fetch(connection, due)
@@ -220,6 +235,7 @@ class ContractCache:
             (leg, contract_mismatch(leg, self._known.get(leg.conid))) for leg in self._legs
         ]
         differing = [(leg, difference) for leg, difference in differences if difference]
+        # Stored details may be old: until a contract was asked for, a difference is a doubt.
         self._doubted = {leg.conid for leg, _ in differing} - self._asked
         self.mismatches = {
             leg.key: f"{contract_name(leg)} of strategy {leg.strategy_id} is not streamed: {text}"
@@ -235,6 +251,7 @@ class ContractCache:
             self.version += 1
 
     def _keep(self, details: DetailsByConid) -> None:
+        """Keep details in memory, and compare the legs if some are of theirs."""
         self._known |= details
         for conid in details:
             self._not_given.pop(conid, None)
@@ -251,24 +268,26 @@ class ContractCache:
         given = await connection.details(conids)
         now = self.clock()
         for conid in set(conids) - given.keys():
-            times, _asked_at = self._not_given.get(conid, (0, now))
-            self._not_given[conid] = (times + (conid in connection.unknown), now)
+            before = self._not_given.get(conid, _NotGiven(0, now))
+            refusals = before.refusals + (conid in connection.unknown)
+            self._not_given[conid] = _NotGiven(refusals, now)
 
         self._wanted = {conid: None for conid in self._wanted if conid not in given}
         self._asked.update(conids)
         self.take(given)
+        # Also where none was given: a difference that waited for the answer counts now.
         if self._doubted.intersection(conids):
             self._compare()
 
-    def _is_missing(self, conid: int) -> bool:
-        """Return whether details are to be fetched, and no wait after a failure is left."""
+    def _is_to_fetch(self, conid: int) -> bool:
+        """Return whether to ask for details now that are unknown or in doubt."""
         return not self.available((conid,)) and self._may_be_asked(conid)
 
     def _may_be_asked(self, conid: int) -> bool:
-        """Return whether the wait after the gateway gave no details is over."""
-        times, asked_at = self._not_given.get(conid, (0, NEVER))
-        wait = timedelta(seconds=DETAILS_AGAIN.delay_s(max(times, 1)))
-        return elapsed(asked_at, self.clock()) >= wait
+        """Return whether the wait since details were not given is over, if they were not."""
+        not_given = self._not_given.get(conid, _NotGiven(0, NEVER))
+        wait = timedelta(seconds=DETAILS_AGAIN.delay_s(max(not_given.refusals, 1)))
+        return elapsed(not_given.asked_at, self.clock()) >= wait
 
     def _hours_are_due(self, conid: int) -> bool:
         """Return whether to ask again for the hours of a contract that has not expired.
@@ -316,6 +335,7 @@ class LegResolver:
     contracts: ContractCache
 
     def __post_init__(self) -> None:
+        # How often each leg was looked up without success, and when that is due again.
         self._attempts: dict[object, tuple[int, float]] = {}
 
     async def resolve_due(self, connection: GatewayConnection) -> None:

@@ -87,8 +87,8 @@ class HandlerDelivery:
         self._batched = getattr(self.handler, "on_position_updates", None)
         self._outage = OutageLog(logger)
         self._pending: dict[Key, PositionUpdate] = {}
-        self._is_closing = False
-        self._is_closed = False
+        self._is_closing = False  # without pauses from now on
+        self._is_closed = False  # what is still pending is given up
         self._urgent = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -330,10 +330,11 @@ class Flusher:
         moved = [
             not self.submitted.is_held(holding.key, update.position) for update, holding in valued
         ]
+        # A close has one row, whoever was first to write it.
         due = [
-            row
-            for row, has_moved in zip(valued, moved, strict=True)
-            if row[0].position or has_moved
+            (update, holding)
+            for (update, holding), has_moved in zip(valued, moved, strict=True)
+            if update.position or has_moved
         ]
         updates = [update for update, _holding in due]
         self.submitted.record(holding for _update, holding in due)
@@ -352,6 +353,7 @@ class Flusher:
         self._urgent = False
 
     def _flush(self, connection: GatewayConnection) -> None:
+        """Value what is due, and deliver it with the rows of ticks since the last flush."""
         if self.ownership.lost.is_set():  # one that ran out just now may be renewed
             self.ownership.check()
         valued = self.pricer.flush(connection, self._ticks.take(), connection.pnl.valued.take())
@@ -375,6 +377,7 @@ class UpdatesWriter:
         await self.on_position_updates([update])
 
     async def on_position_updates(self, updates: Sequence[PositionUpdate]) -> None:
+        """Write updates in one commit, unless the lease is over."""
         self.ownership.check()
         written = await self.table.append(updates)
         if written.rows:

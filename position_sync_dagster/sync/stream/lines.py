@@ -122,6 +122,7 @@ class StreamLines:
     def update(self, connection: GatewayConnection) -> None:
         """Advance the time, and record which holdings and legs need a line now."""
         now_s = self.ownership.monotonic()
+        # Denied without a code of the gateway: those whose contract had no details.
         waiting = self.login.denied_with(None, now_s)
         self.contracts.want(waiting, first=True)
         self.login.lift(None, now_s, only=self.contracts.available(waiting))
@@ -188,9 +189,9 @@ class StreamLines:
 
         denials = self.login.denials(now_s)
         for conid in self.login.in_order((chosen - self.held) & details.keys()):
-            delayed = conid in denials  # chosen in spite of its denial, which permits delayed data
-            requests.subscribe(details[conid], market_data_type=DATA_TYPES[delayed])
-            self.login.put(conid, self.login.line(conid).requested(now_s, delayed=delayed))
+            is_delayed = conid in denials  # chosen in spite of its denial, which permits that
+            requests.subscribe(details[conid], market_data_type=DATA_TYPES[is_delayed])
+            self.login.put(conid, self.login.line(conid).requested(now_s, delayed=is_delayed))
         return self.of_legs
 
     def renew(self, connection: GatewayConnection) -> None:
@@ -201,6 +202,7 @@ class StreamLines:
             )
 
     def _cancel(self, requests: MarketDataRequests, conid: int) -> None:
+        """Cancel a line, and record that it is held no more."""
         self.login.put(conid, self.login.line(conid).cancelled())
         requests.cancel(conid)
 
@@ -246,14 +248,15 @@ class StreamLines:
             reason=text,
             code=refusal.code,
             wait=RETRY_WAITS.get(refusal.code, OTHER_RETRY_WAIT),
-            delayed=may_be_delayed and not was_delayed and is_leg,
+            may_be_delayed=may_be_delayed and not was_delayed and is_leg,
         )
         self._deny(conid, denial)
 
     def _deny(self, conid: int, denial: Denial) -> None:
+        """Record a refusal of live data; a warning for the first one of a row."""
         denial = self.login.deny(conid, denial, self.ownership.monotonic())
         level = logging.WARNING if denial.times == 1 else logging.INFO
-        has = "streams delayed data" if denial.delayed else "has no market data"
+        has = "streams delayed data" if denial.may_be_delayed else "has no market data"
         logger.log(level, "%s %s: %s", self.contracts.name(conid), has, denial.reason)
 
     # For people.
@@ -261,11 +264,13 @@ class StreamLines:
     def problems(self) -> list[str]:
         """Return the problems of legs and lines: of each kind a sentence, then a few names."""
         denials = self.login.denials(self.ownership.monotonic())
+        # First those without any data; then by conid, so that the text stays the same.
         refused = sorted(
-            denials.keys() & self.login.wanted, key=lambda conid: (denials[conid].delayed, conid)
+            denials.keys() & self.login.wanted,
+            key=lambda conid: (denials[conid].may_be_delayed, conid),
         )
         texts = [few(self.contracts.mismatches.values(), CONTRACTS_NAMED, "; ")]
-        for conids in grouped(lambda conid: denials[conid].alike, refused).values():
+        for conids in grouped(lambda conid: denials[conid].cause, refused).values():
             texts += self._refusal_texts({conid: denials[conid] for conid in conids})
         for reason, conids in self.login.suspects().items():
             texts.append(f"requested again: {self._names(conids)}: {reason}")
@@ -273,11 +278,11 @@ class StreamLines:
 
     def _refusal_texts(self, denials: Mapping[int, Denial]) -> list[str]:
         """Return what lines that were refused for one reason mean, and which they are."""
-        first = next(iter(denials.values()))
+        first = next(iter(denials.values()))  # their code, and what they may have, is the same
         underlyings = sum(map(self.login.is_underlying, denials))
         legs = len(denials) - underlyings
         counted = [
-            _count(legs, "leg", "with delayed data" if first.delayed else QUEUED_TEXT),
+            _count(legs, "leg", "with delayed data" if first.may_be_delayed else QUEUED_TEXT),
             _count(underlyings, "underlying", "without a price"),
         ]
 
@@ -302,6 +307,7 @@ class StreamLines:
         return f"{at:%Y-%m-%d %H:%M} UTC"
 
     def _names(self, conids: Iterable[int]) -> str:
+        """Return the first contracts by name, each name once."""
         return few(dict.fromkeys(map(self.contracts.name, conids)), CONTRACTS_NAMED)
 
 

@@ -242,7 +242,7 @@ class Ownership:
                 self._outage.report(str(error))
                 if isinstance(error, StoreError):
                     self.store_fault = error
-                elif self._is_over():
+                elif self._is_over():  # the table cannot be used: no later heartbeat mends that
                     self.lost.set()
 
             except Exception:
@@ -305,6 +305,7 @@ class BackgroundWork:
             await end_tasks(*self._tasks.values())
 
     async def _run(self, kind: str, work: Work) -> None:
+        """Do work of a kind; after an error, it may not begin again at once."""
         outage = self._outages[kind]
         try:
             await work

@@ -69,6 +69,7 @@ class ChangeWatcher:
         """
         times = [holding.confirmed_at or holding.received_at for holding in published.values()]
         now = self.ownership.clock()
+        # By a clock that was set back since, `max` may lie ahead and leave changes out.
         since = min(now, max(times)) - CLOSED_PUBLISHED if times else None
         changes = await offload(self.changes.records, since)
         gateway_id = self.ownership.settings.gateway_id
@@ -77,6 +78,7 @@ class ChangeWatcher:
         )
 
     def _looks(self) -> list[float]:
+        """Return when to look for executions after a change, or a start, at this moment."""
         now_s = self.ownership.monotonic()
         return [now_s + delay for delay in EXECUTION_LOOKS_S]
 

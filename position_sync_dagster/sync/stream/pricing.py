@@ -140,7 +140,7 @@ class StreamPricer:
         ticked: Collection[int],
         states: Iterable[StreamedHolding],
     ) -> ValuedRows:
-        """Make the step of each holding that is due; one with an error is set aside by name."""
+        """Value those that are due, once their lines have the ticks; set aside those that fail."""
         now = self.ownership.clock()
         now_s = self.ownership.monotonic()
         quotes = {}

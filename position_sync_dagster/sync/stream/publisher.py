@@ -274,7 +274,10 @@ class Publisher:
     def _carriers(
         self, feed: AccountFeed, changed: Holdings, accounts: _Accounts
     ) -> Iterator[BrokerPosition]:
-        """Return a row for each account without a changed one whose confirmation changed."""
+        """Yield a row for each account whose confirmation changed and that has no changed row.
+
+        A confirmation of an account is stored in its rows alone.
+        """
         for account in accounts.keys() - {account for account, _conid in changed}:
             if accounts[account] == self._accounts.get(account):
                 continue
@@ -369,7 +372,7 @@ class Publisher:
 
 
 def _accounts_of(feed: AccountFeed) -> _Accounts:
-    """Return how far and until when the broker has confirmed each account."""
+    """Return until when the broker has confirmed each account."""
     confirmed_at = feed.book.confirmed.accounts
     followed_until = feed.book.followed_until()
     return {
@@ -381,6 +384,7 @@ def _accounts_of(feed: AccountFeed) -> _Accounts:
 
 
 def _request(holding: BrokerPosition, route: LegState | None, reason: Reason) -> QueueRequest:
+    """Return the request for a holding; an active leg without a line comes first."""
     overflow = route is LegState.OVERFLOW
     return QueueRequest(
         conid=holding.instrument.conid,

@@ -166,7 +166,7 @@ class Router:
             book.remember(before.feed.book.reported().values())
         book.magnifier = self.contracts.magnifier
 
-        if connection.connectivity.knows_contracts:
+        if connection.connectivity.knows_contracts:  # what the gateway before did not know, too
             self.contracts.definitions_restored()
         self._publisher.attach(connection.feed)
         self.lines.attach(connection.lines)
@@ -218,7 +218,7 @@ class Router:
     async def _update(
         self, connection: GatewayConnection, changed: set[Key], *, first: bool
     ) -> None:
-        """Publish, then allocate lines and route, then queue and download what is due."""
+        """Publish, read the registry, choose the lines, route and queue, in this order."""
         feed = connection.feed
         if first:
             # The one request of this download precedes those of the lines, which take seconds at
@@ -230,6 +230,7 @@ class Router:
 
         self.lines.renew(connection)
         states = self.routes.states
+        # Of these the stream writes the next row, that of a close included.
         streamed = {
             key
             for key in changed

@@ -154,7 +154,7 @@ class BrokerLink:
         if connection is not self._attached:
             await self._attach(connection)
 
-        connection.connectivity.require_ib()
+        connection.connectivity.require_ib()  # IB may be lost during each wait
         await connection.feed.snapshot()
         connection.connectivity.require_ib()
         await self.router.step(connection, first=True)
@@ -189,7 +189,7 @@ class BrokerLink:
         self._attempts += 1
         try:
             await run_until(self.open(), stop, self.ownership.lost)
-            self._attempts = 1
+            self._attempts = 1  # if this connection ends, the next attempt waits a moment too
 
         except BrokerUnavailableError as error:
             self._attempts = 0
@@ -265,6 +265,7 @@ class BrokerLink:
         self._moved = None
 
     def _become_live(self, since: datetime) -> None:
+        """Set the state LIVE: what the broker confirmed since then is current."""
         self.state = SessionState.LIVE
         self.live_since = since
         self.outage.fault = None
@@ -276,7 +277,7 @@ class BrokerLink:
             self.go_blind(self._connection_ended)
 
     def _on_message(self, code: int, text: str) -> None:
-        """Follow what the gateway says of IB, of its port and of its data farms."""
+        """Follow what the gateway says of IB, of its subscriptions, its port and its farms."""
         text = said(code, text)
         if code in OFFLINE:
             self.go_blind(text)
@@ -304,6 +305,7 @@ class BrokerLink:
         self.router.definitions_restored()
 
     def _farm_changed(self, code: int) -> None:
+        """Follow a data farm that broke or works again; the session's detail names the broken."""
         if code == GatewayCode.MARKET_DATA_FARM_BROKEN:
             self.router.lines.interrupted("a data farm broke")
         elif code == GatewayCode.MARKET_DATA_FARM_OK:
@@ -387,6 +389,9 @@ class IBPositionStreamer:
         self.registry = registry or StrategyRegistry()
         self.queue = queue or PositionQueue()
         self._tables = tables or StreamTables()
+        if self._tables.ownership is None and self.settings.underlying_lines is None:
+            # A program of its own has lines for legs alone, unless the setting asks for others.
+            self.settings = self.settings.model_copy(update={"underlying_lines": 0})
         self._ownership = self._tables.ownership or self._own_lease(clock)
         self._ownership.status = self.status
         self.counts = self._ownership.counts
@@ -411,8 +416,6 @@ class IBPositionStreamer:
 
     def _own_lease(self, clock: Clock) -> Ownership:
         """Return a lease of the streamer's own, which it holds from its start to its end."""
-        if self.settings.underlying_lines is None:
-            self.settings = self.settings.model_copy(update={"underlying_lines": 0})
         sessions = Lake(folder_of(self.queue.table), clock=clock).open_sessions()
         return Ownership(sessions, self.settings, owner=Owner.LIBRARY, clock=clock)
 
@@ -541,7 +544,7 @@ class IBPositionStreamer:
         await self._run()
 
     async def _initialize(self) -> None:
-        """Open what the stream reads; take the login, unless the lease was handed over."""
+        """Read registry and contracts; without a lease of others, create tables and take one."""
         tables = self._tables
         if tables.ownership is None:
             await self.registry.initialize()
@@ -573,7 +576,7 @@ class IBPositionStreamer:
         await self._ownership.begin()
 
     async def _run(self) -> None:
-        """Make step after step until the stop; the flush and the greeks run beside."""
+        """Make step after step, and flush beside them, until the stop or an error that ends it."""
         live = self._link.live_connection
         tasks = [asyncio.create_task(self._flusher.run(live))]
         if self._router.greeks is not None:
@@ -613,7 +616,7 @@ class IBPositionStreamer:
         await self._pause()
 
     async def _step(self, connection: GatewayConnection) -> None:
-        """Make a step; an error that may pass is logged, and the next step tries again."""
+        """Make a step; after an error that may pass, the next one tries the same again."""
         try:
             await self._router.step(connection)
             self._table_outage.fault = None
@@ -630,6 +633,7 @@ class IBPositionStreamer:
         """Wait for a flush interval; return early once for a fill."""
         interval_s = self.settings.flush_interval_s
         fill = self._router.urgent
+        # After an early step the next one comes an interval later, however many fills there are.
         is_pausing = self._ownership.monotonic() - self._early_step_at < interval_s
         if is_pausing or self.state is not SessionState.LIVE:
             await self._link.pause(interval_s, self._stop)
@@ -641,6 +645,7 @@ class IBPositionStreamer:
             self._early_step_at = self._ownership.monotonic()
 
     async def _close(self) -> None:
+        """End the routes, then the deliveries, and the connection last."""
         self._link.state = SessionState.ENDED
         await self._router.close()
         await self._flusher.close()

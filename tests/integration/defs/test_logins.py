@@ -25,7 +25,7 @@ from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.reconciliation import OF_STRATEGIES
+from position_sync_dagster.sync.reconciliation import WITHOUT_LOGIN
 from position_sync_dagster.sync.stream import streamer
 from position_sync_dagster.sync.stream.ownership import StreamCounts
 
@@ -251,7 +251,7 @@ def test_breaks_of_a_login_without_data_stay_as_they_are(world, own, lake, setti
     compared(lake, settings)
     assert [difference.conid for difference in breaks.open_breaks("west")] == [2]
     assert breaks.open_breaks("east") == []
-    assert breaks.open_breaks(OF_STRATEGIES) == []
+    assert breaks.open_breaks(WITHOUT_LOGIN) == []
 
 
 @pytest.mark.usefixtures("confirmed_at_once")
@@ -262,13 +262,13 @@ def test_a_break_of_all_accounts_together_stays_as_it_is_while_a_login_has_no_da
     own("west", 1)
     lake.registry.sync.add_active(1, "SPY", strategy_id="s", quantity=3)
     compared(lake, settings)
-    (open_break,) = lake.breaks.open_breaks(OF_STRATEGIES)
+    (open_break,) = lake.breaks.open_breaks(WITHOUT_LOGIN)
     accepted = lake.breaks.accept(open_break.break_id, "me")
     assert accepted.expected == 2.0
     assert accepted.actual == 3.0
     blind(lake)
     compared(lake, settings)
-    assert lake.breaks.open_breaks(OF_STRATEGIES) == [accepted]
+    assert lake.breaks.open_breaks(WITHOUT_LOGIN) == [accepted]
 
 
 @pytest.mark.usefixtures("confirmed_at_once")

@@ -234,7 +234,7 @@ def test_outside_its_session_only_what_the_broker_contradicts_is_requested_again
 
 def test_the_wait_after_a_denial_grows_and_a_refusal_of_delayed_data_is_the_same_denial(line):
     refused = Denial(reason="354", wait=Backoff(first_s=60.0, longest_s=900.0))
-    assert line.deny(0.0, replace(refused, delayed=True)).until_s == 60.0
+    assert line.deny(0.0, replace(refused, may_be_delayed=True)).until_s == 60.0
     assert line.deny(1.0, refused) == replace(refused, since_s=0.0, until_s=61.0, times=1)
     assert line.denied(61.0) is None
     assert line.deny(61.0, refused).times == 2

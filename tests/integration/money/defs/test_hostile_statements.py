@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from position_sync_dagster.defs.assets.past_days import known_days
+from position_sync_dagster.defs.assets.past_days import exchange_since
 from position_sync_dagster.errors import StatementError
 from position_sync_dagster.money.defs.extension import STATED
 from position_sync_dagster.money.defs.statements import imported
@@ -134,7 +134,7 @@ def check_bad_is_named_and_good_is_read(folder: Path) -> None:
     assert error.what.startswith("bad.xml")
     assert error.remedy
     assert len(str(error)) < 500
-    assert known_days(settings, STATED)[1] == date(2026, 3, 5), (
+    assert exchange_since(settings, STATED)[1] == date(2026, 3, 5), (
         "Dagster loads from the good one's day"
     )
 

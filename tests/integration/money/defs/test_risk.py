@@ -10,7 +10,7 @@ import pytest
 from position_sync_dagster.defs.assets.past_days import (
     daily_asset,
     exchange_partitions,
-    known_days,
+    exchange_since,
 )
 from position_sync_dagster.defs.checks.evaluation import TableCheck
 from position_sync_dagster.money.defs import risk
@@ -63,7 +63,7 @@ def test_a_day_is_explained_by_a_run_and_what_no_trade_explains_fails_the_check(
     before = CLOSE - timedelta(days=1, minutes=5)
     later = call(CLOSE - timedelta(minutes=5), 27.0, underlying_price=594.0)
     world.set(daily_start="2026-03-02")
-    partitions = exchange_partitions(*known_days(load_settings(), STATED))
+    partitions = exchange_partitions(*exchange_since(load_settings(), STATED))
     daily = daily_asset(partitions, MoneyLake, STATED)
     explained = explained_asset(partitions)
 
@@ -95,7 +95,7 @@ def test_a_day_without_a_source_keeps_no_other_day_of_its_run_back(world, lake, 
         text = books.xml(date(2026, 3, day), date(2026, 3, day), f"2026030{day};230000", ACCOUNT)
         (folder / f"{day}.xml").write_text(text)
     world.set(daily_start="2026-03-02")
-    partitions = exchange_partitions(*known_days(load_settings(), STATED))
+    partitions = exchange_partitions(*exchange_since(load_settings(), STATED))
     tags = partition_range("2026-03-02", DAY)
     result = world.materialize(
         daily_asset(partitions, MoneyLake, STATED), explained_asset(partitions), tags=tags
