@@ -17,6 +17,7 @@ from position_sync_dagster.lake import followed_rows, position_updates
 from position_sync_dagster.lake.followed_rows import NOW, START, AddedRows, Follower
 from position_sync_dagster.lake.storage.merges import maintain
 from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.processes.repair import set_torn_aside
 from tests.support.queues import newest_entry
 
 
@@ -135,7 +136,7 @@ def test_a_token_of_another_ledger_or_of_the_future_is_refused(ledger):
 def torn_last_commit(table: Table) -> None:
     torn = newest_entry(Path(table.path))
     torn.write_bytes(torn.read_bytes()[:40])
-    assert [path.file for path in table.remove_torn()] == [f"_delta_log/{torn.name}"]
+    assert [path.file for path in set_torn_aside(table)] == [f"_delta_log/{torn.name}"]
 
 
 def restored(table: Table) -> None:
