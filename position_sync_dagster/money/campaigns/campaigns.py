@@ -298,40 +298,44 @@ def states_of(campaign: TradedCampaign) -> list[CampaignState]:
     states: list[CampaignState] = []
     last = _NOTHING
     for _session, parts in groupby(campaign.parts, key=attrgetter("session")):
-        was_flat = not last.lots
-        last, widest = _moved_by(parts, last)
-        states.append(widest if was_flat and not last.lots else last)
+        of_day = [*parts]
+        before = last
+        last = _after(before, of_day)
+        if before.lots or last.lots:
+            states.append(last)
+        else:
+            states.append(_after(before, _until_most(of_day)))
     return states
 
 
-def _moved_by(
-    parts: Iterable[Posting], state: CampaignState
-) -> tuple[CampaignState, CampaignState]:
-    """Return what a campaign had after some parts, and what it had when it had most.
-
-    Of equal ones the last counts.
-    """
-    widest = _NOTHING
+def _after(state: CampaignState, parts: Sequence[Posting]) -> CampaignState:
+    """Return what a campaign had after some more parts."""
+    lots = defaultdict(float, state.lots)
+    brought = dict(state.brought)
     for part in parts:
         currency = part.currency
-        lots = {**state.lots, part.conid: state.lots.get(part.conid, 0.0) + part.quantity}
-        brought = known_sum([state.brought.get(currency, 0.0), part.known_cash])
-        state = CampaignState(
-            session=part.session,
-            lots=_left_of(lots),
-            brought={**state.brought, currency: brought},
-        )
-        if _quantity_of(state.lots) >= _quantity_of(widest.lots):
-            widest = state
-    return state, widest
+        lots[part.conid] += part.quantity
+        brought[currency] = known_sum([brought.get(currency, 0.0), part.known_cash])
+    return CampaignState(session=parts[-1].session, lots=_left_of(lots), brought=brought)
+
+
+def _until_most(parts: Sequence[Posting]) -> Sequence[Posting]:
+    """Return the parts until a campaign that had nothing had most, for the last time."""
+    lots: defaultdict[int, float] = defaultdict(float)
+    size = most = 0.0
+    until = 0
+    for number, part in enumerate(parts, 1):
+        held = abs(lots[part.conid])
+        lots[part.conid] += part.quantity
+        size = rounded(size + abs(lots[part.conid]) - held)
+        if size >= most:
+            most = size
+            until = number
+    return parts[:until]
 
 
 def _left_of(lots: Lots) -> Lots:
     return {conid: quantity for conid, quantity in lots.items() if rounded(quantity)}
-
-
-def _quantity_of(lots: Lots) -> float:
-    return rounded(sum(map(abs, lots.values())))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -520,8 +524,8 @@ class AsOpened:
 def as_opened(campaign: TradedCampaign, contracts: Contracts, currency: str | None) -> AsOpened:
     """Return how a campaign was opened in a currency."""
     first_day = campaign.parts[0].session
-    of_day = (part for part in campaign.parts if part.session == first_day)
-    _last, opened = _moved_by(of_day, _NOTHING)
+    of_day = [part for part in campaign.parts if part.session == first_day]
+    opened = _after(_NOTHING, _until_most(of_day))
     kind, _why = kind_in(opened.lots, contracts)
     if kind == SINGLE:
         [(conid, quantity)] = opened.lots.items()

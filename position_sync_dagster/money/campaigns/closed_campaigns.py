@@ -1,6 +1,6 @@
 """The rows of `closed_campaigns`: movements and strategies joined."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isclose, prod
@@ -50,23 +50,21 @@ class CampaignBook:
     """All campaigns of a lake, as its tables say them now; blocks.
 
     Args:
-        conids: Only what decides whose these contracts are; None: all.
-        owned: The parts of movements, where they are read already.
+        postings: Those of which they are; None: all.
 
     Example:
         rows = CampaignBook(lake).rows()
     """
 
     lake: MoneyLake
-    conids: Collection[int] | None = None
-    owned: Sequence[Posting] | None = None
+    postings: Sequence[Posting] | None = None
 
     @cached_property
     def parts(self) -> Sequence[Posting]:
         """The parts of movements with their owners, in order of time."""
-        if self.owned is not None:
-            return self.owned
-        return PostingBook(self.lake).postings(self.conids)
+        if self.postings is None:
+            return PostingBook(self.lake).postings()
+        return self.postings
 
     @cached_property
     def campaigns(self) -> list[TradedCampaign]:

@@ -19,6 +19,7 @@ from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.campaigns.results import read_campaigns
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.movements import MovementKind
+from position_sync_dagster.money.past.owned_parts import PostingBook
 from position_sync_dagster.money.past.postings import Posting
 
 
@@ -82,7 +83,7 @@ def read_campaign(lake: MoneyLake, calendar: str, campaign_id: str) -> OneCampai
         )
 
     conids = {int(conid) for conid in rows[0].conids.split(",")}
-    book = CampaignBook(lake, conids)
+    book = CampaignBook(lake, PostingBook(lake).postings(conids))
     campaign = next(each for each in book.campaigns if each.campaign_id == campaign_id)
     contracts = book.contracts_of(campaign)
     days = read_explained(lake, calendar, rows)

@@ -80,7 +80,7 @@ def read_open_campaigns(
         if strategy in (None, campaign.strategy_id)
     ]
     parts = chain.from_iterable(campaign.parts for campaign in campaigns)
-    book = CampaignBook(lake, owned=[*parts])
+    book = CampaignBook(lake, [*parts])
     entered = []
     for campaign in campaigns:
         for currency in campaign.currencies:

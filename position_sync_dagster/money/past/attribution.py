@@ -585,8 +585,7 @@ class _Holding:
         if closers is None:
             unclear = f"it is not known whose {name_of(movement)} closed on {movement.day}"
             closers = self._as_claimed(movement, by)
-        of_owners = {"unclear": unclear, "is_owner_unclear": unclear is not None}
-        self._add_parts(movement, Effect.CLOSES, closers, origin, **of_owners)
+        self._add_parts(movement, Effect.CLOSES, closers, origin, unclear_owner=unclear)
 
     def _divided(self, by: float) -> _Shares:
         """Return a quantity, divided by what the owners have."""
@@ -640,9 +639,8 @@ class _Holding:
         unclear = None
         if _is_delivery(movement):
             unclear = f"it is not known which option delivered {name_of(movement)}"
-        of_owners = {"unclear": unclear, "is_owner_unclear": unclear is not None}
         openers = self._openers(movement, by)
-        self._add_parts(movement, Effect.OPENS, openers, origin, **of_owners)
+        self._add_parts(movement, Effect.OPENS, openers, origin, unclear_owner=unclear)
 
     def _openers(self, movement: Movement, by: float, has: _Shares | None = None) -> _Shares:
         """Return whose an opening is: of those that claim a quantity, as far as they lack it.
@@ -793,8 +791,12 @@ class _Holding:
         effect: Effect,
         shares: _Shares,
         origin: _Origin = _Origin(),  # noqa: B008 - it is frozen
+        *,
+        unclear_owner: str | None = None,
         **said: Any,
     ) -> None:
+        if unclear_owner is not None:
+            said = {"unclear": unclear_owner, "is_owner_unclear": True}
         whole = movement.quantity or 0.0
         for owner, quantity in shares.items():
             fraction = quantity / whole if whole else 1.0 / len(shares)

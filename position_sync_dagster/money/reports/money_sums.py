@@ -144,9 +144,9 @@ class MoneySum(Amounts):
     """Where strategies claim another quantity than is held."""
 
     realized_pnl: float | None = Field(None, serialization_alias="realised")
-    """The realised profit of what closed since `realized_since`; null if one is not known."""
+    """What was realised since `realized_since`; null if a part of it is not known."""
     realized_since: datetime | None = Field(None, serialization_alias="realised_since")
-    """Since when changes of quantities are recorded."""
+    """Since when that is: of a strategy its first movement, of others the first recorded change."""
     closes: int = 0
     """The number of these closes."""
     closes_without_profit: int = 0

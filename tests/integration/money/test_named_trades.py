@@ -6,10 +6,12 @@ from datetime import UTC, datetime, timedelta
 from io import StringIO
 
 import httpx
+import pytest
 from starlette.applications import Starlette
 
 from ib_gateway_simulator import load_book
 from position_sync_dagster.cli.mcp import told as told_assistant
+from position_sync_dagster.money.campaigns.closes_of_strategies import read_closes
 from position_sync_dagster.money.campaigns.lots import read_lots
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from position_sync_dagster.money.reports.changes import changes_of, read_day
@@ -20,6 +22,7 @@ from tests.integration.web.conftest import check_described
 from tests.integration.web.test_figures import row
 from tests.support import command_line
 from tests.support.booked_legs import CALL, UNHELD, A
+from tests.support.legs import leg
 from tests.support.short_owner import refresh
 from tests.support.streams import settings_for, simulate
 
@@ -43,9 +46,28 @@ async def test_a_leg_that_came_and_went_between_two_looks_has_its_name_everywher
 
     assert lake.contracts.get([NEW_CALL]) == {}
     name = "AAPL 230C 15Dec28"
-    assert {*told(lake)} == {f"bought 2 {name} at 3.77", f"sold 2 {name} at 3.50, -54 USD"}
+    # 4 × 0.65 of fees are in it.
+    assert {*told(lake)} == {f"bought 2 {name} at 3.77", f"sold 2 {name} at 3.50, -57 USD"}
     assert [fill.contract for fill in read_fill_costs(lake, settings)] == [name, name]
     assert [lot.contract for lot in read_lots(lake) if lot.conid == NEW_CALL] == [name]
+
+
+async def test_what_a_strategy_realised_is_what_the_gateway_states_of_its_closes(lake) -> None:
+    """5 calls were there, at 2,150.65; 3 more came at 20, and 4 went at 25, each for 0.65."""
+    lake.registry.sync.add_many([leg(CALL, "calls", account=A)])
+    async with simulate(load_book("small")) as sim:
+        settings = settings_for(sim)
+        explainers = [CloseExplainer(lake)]
+        await refresh(lake, settings, explainers)
+        for quantity, price in ((3, 20.0), (-4, 25.0)):
+            sim.fill(A, CALL, quantity, price=price)
+            await refresh(lake, settings, explainers)
+
+    cost = (5 * 2150.65 + 3 * 2000.65) / 8
+    closes = read_closes(lake)
+    for name in ("calls", None):
+        stated = closes.realized(name, None, "USD")
+        assert stated["realized_pnl"] == pytest.approx(4 * (2500 - 0.65 - cost)), name
 
 
 async def test_a_roll_is_one_line_with_what_it_brought_and_so_are_the_legs_of_an_order(
