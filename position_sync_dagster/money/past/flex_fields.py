@@ -121,7 +121,8 @@ _RIGHT = FieldKind(lambda text: instrument.RIGHTS.get(text.upper()), "right")
 _OF_TYPE = {
     str: TEXT, float: NUMBER, int: CONID, date: DAY, datetime: TIME_FIELD, instrument.Right: _RIGHT,
 }  # fmt: skip
-_OF_COLUMN = {"sec_type": SEC_TYPE, "expiry": FieldKind(date.fromisoformat, "day", _DAYS)}
+EXPIRY = FieldKind(date.fromisoformat, "day", _DAYS)
+_OF_COLUMN = {"sec_type": SEC_TYPE, "expiry": EXPIRY}
 
 
 class FieldColumn(NamedTuple):
