@@ -803,10 +803,11 @@ def _is_stated(
 
     days = trading_days(exchange_date(change.since), exchange_date(change.seen_at + EVENING))
     ends = [min(change.seen_at, datetime.combine(day, LAST_TRADES, NEW_YORK)) for day in days]
-    return bool(days) and all(
+    are_covered = [
         any(_covers(period, day, until) for period in periods)
         for day, until in zip(days, ends, strict=True)
-    )
+    ]
+    return bool(days) and all(are_covered)
 
 
 def _covers(period: StatementEvent, day: date, until: datetime) -> bool:

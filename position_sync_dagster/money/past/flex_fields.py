@@ -139,12 +139,11 @@ def columns_of(record: type, **fields: str) -> dict[str, FieldColumn]:
     A column that cannot be None is required.
     """
     types = get_type_hints(record)
-    columns: dict[str, FieldColumn] = {}
+    columns = {}
     for name, written in fields.items():
-        type_and_none = get_args(types[name]) or (types[name],)
-        kind = _OF_COLUMN.get(name, _OF_TYPE[type_and_none[0]])
-        is_required = len(type_and_none) == 1
-        columns[name] = FieldColumn(kind, is_required, written.split())
+        kind, *none = get_args(types[name]) or (types[name],)
+        field_kind = _OF_COLUMN.get(name, _OF_TYPE[kind])
+        columns[name] = FieldColumn(field_kind, not none, written.split())
     return columns
 
 
