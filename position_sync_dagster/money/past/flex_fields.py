@@ -147,12 +147,12 @@ def columns_of(record: type, **fields: str) -> dict[str, FieldColumn]:
     return columns
 
 
-def flaw(what: str, remedy: str | None = None) -> StatementError:
+def flaw(fault: str, remedy: str | None = None) -> StatementError:
     """Return the error of what a statement lacks or spoils, with what to choose in the query."""
     if remedy is None:
         fields = document("docs/do/statements.md")
         remedy = f"In the Flex query choose the fields that {fields} lists"
-    return StatementError(what, remedy=f"{remedy}, and download it again.")
+    return StatementError(fault, remedy=f"{remedy}, and download it again.")
 
 
 def with_values(attributes: Mapping[str, str]) -> dict[str, str]:
@@ -234,14 +234,14 @@ class Fields:
         is_dated = not self.attributes.keys().isdisjoint({"dateTime", "tradeDate", "date"})
         return "reportDate" in self.attributes and not (is_dated and "reportDate" in self.inherited)
 
-    def error(self, what: str, remedy: str | None = None) -> StatementError:
+    def error(self, fault: str, remedy: str | None = None) -> StatementError:
         """Return the error of this row."""
-        return flaw(f"{self} {what}.", remedy)
+        return flaw(f"{self} {fault}.", remedy)
 
     def _parsed(self, kind: FieldKind, name: str) -> Any:
         text = self.attributes[name].strip()
         try:
             return kind.parse(text)
         except ValueError:
-            what = f"has {name}={shown(text)}, which is no {kind.noun}"
-            raise self.error(what, kind.remedy) from None
+            fault = f"has {name}={shown(text)}, which is no {kind.noun}"
+            raise self.error(fault, kind.remedy) from None
