@@ -35,6 +35,17 @@ def magnifier_of(
     return usual_magnifier(sec_type, currency)
 
 
+def in_major_unit(price: float | None, magnifier: float | None) -> float | None:
+    """Return a quoted price, or a strike, in the major unit; None: one of the two is not known.
+
+    >>> in_major_unit(450.0, 100), in_major_unit(450.0, None)
+    (4.5, None)
+    """
+    if price is None or magnifier is None:
+        return None
+    return price / magnifier
+
+
 # The columns from which the magnifier of a row follows, apart from its conid.
 VALUED = ("position", "market_price", "multiplier", "market_value", "greeks_source")
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
-from itertools import chain
 from math import copysign
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -293,8 +292,9 @@ def closures_of(facts: Facts, only: Container[str] | None = None) -> list[Closur
     Args:
         only: Ids of the changes to judge, all by default; the others are facts.
     """
-    cases = _cases_of(facts)
-    cancelled = _cancelled_of(facts.movements)
+    all_cases = _cases_of(facts)
+    cases = grouped(attrgetter("change.key"), all_cases)
+    cancelled = cancelled_ids(facts.movements)
     # A booking and its cancellation explain nothing as long as others do: what was booked again in
     # their place is another booking.
     is_cancelled = grouped(lambda moved: moved.movement_id in cancelled, facts.movements)
@@ -305,10 +305,10 @@ def closures_of(facts: Facts, only: Container[str] | None = None) -> list[Closur
         _mark_strays(cases_of_holding, bookings[key])
         _claim_bookings(cases_of_holding, taken_back[key])
 
-    all_cases = list(chain.from_iterable(cases.values()))
-    for under_key, event in _events_of(all_cases):
+    deliverable = [case for case in all_cases if _may_be_of_delivery(case)]
+    for under_key, event in _events_of(deliverable):
         _explain_delivery(event, bookings[under_key])
-    for under_key, options in _unclear_options(all_cases).items():
+    for under_key, options in _unclear_options(deliverable).items():
         _explain_nothing_came(options, cases[under_key], bookings[under_key])
 
     periods_of = grouped(attrgetter("account"), facts.periods)
@@ -326,9 +326,9 @@ def closures_of(facts: Facts, only: Container[str] | None = None) -> list[Closur
     return closures
 
 
-def _cases_of(facts: Facts) -> defaultdict[Key, list[Case]]:
-    """Return the changes of each holding, oldest first, with what is known of the contract."""
-    cases: defaultdict[Key, list[Case]] = defaultdict(list)
+def _cases_of(facts: Facts) -> list[Case]:
+    """Return the changes, oldest first, with what is known of the contract."""
+    cases = []
     for change in sorted(facts.changes, key=attrgetter("seen_at", "change_id")):
         details = facts.contracts.get(change.conid)
         never_asked = (change.seen_at, NEVER)
@@ -339,7 +339,7 @@ def _cases_of(facts: Facts) -> defaultdict[Key, list[Case]]:
             asked=facts.asked.get(change.account, never_asked),
         )
         case.is_in = _is_in_the_money(case, facts)
-        cases[change.key].append(case)
+        cases.append(case)
     return cases
 
 
@@ -370,20 +370,15 @@ def bookings_of(movements: Iterable[Movement]) -> defaultdict[Key, list[BookedMo
     return grouped(attrgetter("movement.key"), bookings)
 
 
-def _cancelled_of(movements: Iterable[Movement]) -> set[str]:
-    """Return the ids of cancellations, and of what they cancel, of all holdings."""
-    by_holding = grouped(attrgetter("key"), movements)
-    return set().union(*map(cancelled_ids, by_holding.values()))
-
-
-def cancelled_ids(moved: Sequence[Movement]) -> set[str]:
-    """Return the ids of the cancellations of a holding, and of what they cancel."""
+def cancelled_ids(movements: Sequence[Movement]) -> set[str]:
+    """Return the ids of cancellations, and of what of the same holding they cancel."""
     ids: set[str] = set()
-    for cancels in moved:
+    by_holding = grouped(attrgetter("key"), movements)
+    for cancels in movements:
         if not is_cancellation(cancels) or not cancels.quantity:
             continue
 
-        for booked in moved:
+        for booked in by_holding[cancels.key]:
             is_opposite = booked.quantity == -cancels.quantity and not is_cancellation(booked)
             # Where the broker names none, it writes 0.
             names = (None, "0", booked.trade_id, booked.transaction_id)
@@ -528,21 +523,19 @@ def _is_in_the_money(case: Case, facts: Facts) -> bool | None:
     return (price > strike) is (change.right is Right.CALL)
 
 
+def _may_be_of_delivery(case: Case) -> bool:
+    """Return whether a change may be of a delivery: of an underlying, or the end of an option."""
+    is_candidate = not case.change.is_option or _may_be_exercised(case)
+    return case.under_key is not None and bool(case.unexplained) and is_candidate
+
+
 def _events_of(cases: Iterable[Case]) -> list[tuple[Key, list[Case]]]:
-    """Return the unexplained changes that may belong to one event, with the underlying of each.
+    """Return the changes that may belong to one event, with the underlying of each.
 
-    These are changes of the underlying, and closes of its options that may be exercised. A change
-    that is seen after a gap may have happened right after the last confirmation.
+    A change that is seen after a gap may have happened right after the last confirmation.
     """
-    families: defaultdict[Key, list[Case]] = defaultdict(list)
-    for case in cases:
-        is_candidate = not case.change.is_option or _may_be_exercised(case)
-        if case.under_key is not None and case.unexplained and is_candidate:
-            families[case.under_key].append(case)
-
     events: list[tuple[Key, list[Case]]] = []
-    for under_key, family in families.items():
-        family.sort(key=attrgetter("change.seen_at"))
+    for under_key, family in grouped(attrgetter("under_key"), cases).items():
         seen_at = NEVER
         for case in family:
             since = case.change.since or NEVER
@@ -611,16 +604,9 @@ def _unclear_options(cases: Iterable[Case]) -> defaultdict[Key, list[Case]]:
     That is where the underlying was near the strike, or its price is not known.
     """
     unclear = [
-        case
-        for case in cases
-        if case.change.is_option
-        and case.is_over
-        and case.inference is None
-        and case.under_key is not None
-        and case.unexplained
-        and _may_be_exercised(case)
+        case for case in cases if case.change.is_option and case.is_over and case.inference is None
     ]
-    return grouped(lambda option: option.under_key, unclear)  # type: ignore[arg-type, return-value]
+    return grouped(attrgetter("under_key"), unclear)
 
 
 def _explain_nothing_came(
@@ -817,10 +803,11 @@ def _is_stated(
 
     days = trading_days(exchange_date(change.since), exchange_date(change.seen_at + EVENING))
     ends = [min(change.seen_at, datetime.combine(day, LAST_TRADES, NEW_YORK)) for day in days]
-    return bool(days) and all(
+    are_covered = [
         any(_covers(period, day, until) for period in periods)
         for day, until in zip(days, ends, strict=True)
-    )
+    ]
+    return bool(days) and all(are_covered)
 
 
 def _covers(period: StatementEvent, day: date, until: datetime) -> bool:

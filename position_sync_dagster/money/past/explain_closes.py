@@ -304,14 +304,10 @@ def _with_newer_facts(closes: DataFrame, named: DataFrame) -> DataFrame:
 
 def _with_statement_of_days(closes: DataFrame, named: DataFrame) -> DataFrame:
     """Return the closes of whose days a statement has the trades."""
-    begin = _new_york(col.begin)
-    end = _new_york(col.seen_at)
-    days = closes.select("change_id", "account", begin=begin, end=end)
-
-    periods = named.filter(col.first_day.is_not_null())
-    days = days.join(periods.select("account", "first_day", "day"), on="account")
-    days = days.filter(col.first_day <= col.end)
-    return days.filter(col.day >= col.begin)
+    periods = named.filter(col.first_day.is_not_null()).select("account", "first_day", "day")
+    of_account = closes.join(periods, on="account")
+    ends_after = col.day >= _new_york(col.begin)
+    return of_account.filter(ends_after, col.first_day <= _new_york(col.seen_at))
 
 
 def _discrepancy(closure: Closure) -> Discrepancy:

@@ -427,15 +427,15 @@ class _StatementReader:
         A row that names a dash as its account is a sum over several.
         """
         element = _ELEMENTS.get(tag)
-        own = with_values(attributes)
-        if element is not None and not own.keys() - _PLACE:
+        written = with_values(attributes)
+        if element is not None and not written.keys() - _PLACE:
             return
 
         self._sections.add(tag)
         if attributes.get("accountId", "").strip() in ("-", "--"):
             return
 
-        account = own.get("accountId", self._account).strip()
+        account = written.get("accountId", self._account).strip()
         if not self._serves(account):
             return
 
@@ -443,11 +443,11 @@ class _StatementReader:
         if element is None:
             return
 
-        inherited = self._inherited.keys() - own.keys()
-        attributes = self._inherited | own
+        inherited = self._inherited.keys() - written.keys()
+        attributes = self._inherited | written
         fields = replace(self._fields, attributes=attributes, element=tag, inherited=inherited)
         try:
-            self._read(fields, element, own)
+            self._read(fields, element, written)
         except StatementError as error:
             self._flaws[element.becomes].append(error)
 
@@ -504,24 +504,24 @@ class _StatementReader:
             left_out=tuple((error.what, error.remedy) for error in flaws),
         )
 
-    def _read(self, fields: Fields, element: _Element, own: Mapping[str, str]) -> None:
+    def _read(self, fields: Fields, element: _Element, written: Mapping[str, str]) -> None:
         """Read a row, if its level of detail does not repeat what others say.
 
         Raises:
             StatementError: It cannot be read.
         """
-        level = level_of(own.get("levelOfDetail", ""))
-        is_lot = level in _LOTS or (not level and bool(own.keys() & _LOT))
+        level = level_of(written.get("levelOfDetail", ""))
+        is_lot = level in _LOTS or (not level and bool(written.keys() & _LOT))
         is_part = element.becomes is RowKind.POSITIONS and is_lot
-        is_in_base = level_of(own.get("currency", "")) in _IN_BASE
+        is_in_base = level_of(written.get("currency", "")) in _IN_BASE
         if is_part or is_in_base:
             return
 
         if level and level not in element.levels:
             if level in _REPEATED:
                 return
-            written = shown(own["levelOfDetail"])
-            raise fields.error(f"has levelOfDetail={written}, which is not known", _LEVELS)
+            named = shown(written["levelOfDetail"])
+            raise fields.error(f"has levelOfDetail={named}, which is not known", _LEVELS)
 
         self._accounts.add(fields.attributes["accountId"].strip())
         record = element.record_of(fields)
@@ -536,8 +536,8 @@ class _StatementReader:
         listed = grouped(attrgetter("account", "day", "conid"), self._rows[RowKind.POSITIONS])
         for (account, day, conid), positions in listed.items():
             if len(positions) > 1:
-                what = f"{self._fields.file}: {account} has conid {conid} twice on {day}."
-                self._flaws[RowKind.POSITIONS].append(flaw(what, _MODELS))
+                fault = f"{self._fields.file}: {account} has conid {conid} twice on {day}."
+                self._flaws[RowKind.POSITIONS].append(flaw(fault, _MODELS))
         return [position for [position, *more] in listed.values() if not more]
 
     def _check_that_sections_say_something(self) -> None:
@@ -546,8 +546,8 @@ class _StatementReader:
             present = tags & self._served_elements
             if present and not self._rows[becomes] and not self._flaws[becomes]:
                 listed = ", ".join(sorted(present))
-                what = f"{self._fields.file}: {self._account} has no {becomes}, but {listed}."
-                self._flaws[becomes].append(flaw(what, _LEVELS))
+                fault = f"{self._fields.file}: {self._account} has no {becomes}, but {listed}."
+                self._flaws[becomes].append(flaw(fault, _LEVELS))
 
     def _coverage(self, kind: closes.EventKind, account: str, **more: str) -> closes.StatementEvent:
         """Return what the statement covers of an account; one that is made again has another."""
@@ -610,8 +610,10 @@ def read_statements(
 
             around.append(element)
             if tag == "FlexStatement":
-                own = with_values(element.attrib)
-                reader = _StatementReader(Fields(attributes=own, file=file, element=tag), serves)
+                written = with_values(element.attrib)
+                reader = _StatementReader(
+                    Fields(attributes=written, file=file, element=tag), serves
+                )
             elif reader is not None:
                 reader.add(tag, element.attrib)
     except (Xml.ParseError, LookupError, ValueError) as error:  # an encoding that Python lacks too

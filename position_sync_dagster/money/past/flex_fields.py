@@ -121,7 +121,8 @@ _RIGHT = FieldKind(lambda text: instrument.RIGHTS.get(text.upper()), "right")
 _OF_TYPE = {
     str: TEXT, float: NUMBER, int: CONID, date: DAY, datetime: TIME_FIELD, instrument.Right: _RIGHT,
 }  # fmt: skip
-_OF_COLUMN = {"sec_type": SEC_TYPE, "expiry": FieldKind(date.fromisoformat, "day", _DAYS)}
+EXPIRY = FieldKind(date.fromisoformat, "day", _DAYS)
+_OF_COLUMN = {"sec_type": SEC_TYPE, "expiry": EXPIRY}
 
 
 class FieldColumn(NamedTuple):
@@ -138,21 +139,20 @@ def columns_of(record: type, **fields: str) -> dict[str, FieldColumn]:
     A column that cannot be None is required.
     """
     types = get_type_hints(record)
-    columns: dict[str, FieldColumn] = {}
+    columns = {}
     for name, written in fields.items():
-        type_and_none = get_args(types[name]) or (types[name],)
-        kind = _OF_COLUMN.get(name, _OF_TYPE[type_and_none[0]])
-        is_required = len(type_and_none) == 1
-        columns[name] = FieldColumn(kind, is_required, written.split())
+        kind, *none = get_args(types[name]) or (types[name],)
+        field_kind = _OF_COLUMN.get(name, _OF_TYPE[kind])
+        columns[name] = FieldColumn(field_kind, not none, written.split())
     return columns
 
 
-def flaw(what: str, remedy: str | None = None) -> StatementError:
+def flaw(fault: str, remedy: str | None = None) -> StatementError:
     """Return the error of what a statement lacks or spoils, with what to choose in the query."""
     if remedy is None:
         fields = document("docs/do/statements.md")
         remedy = f"In the Flex query choose the fields that {fields} lists"
-    return StatementError(what, remedy=f"{remedy}, and download it again.")
+    return StatementError(fault, remedy=f"{remedy}, and download it again.")
 
 
 def with_values(attributes: Mapping[str, str]) -> dict[str, str]:
@@ -234,14 +234,14 @@ class Fields:
         is_dated = not self.attributes.keys().isdisjoint({"dateTime", "tradeDate", "date"})
         return "reportDate" in self.attributes and not (is_dated and "reportDate" in self.inherited)
 
-    def error(self, what: str, remedy: str | None = None) -> StatementError:
+    def error(self, fault: str, remedy: str | None = None) -> StatementError:
         """Return the error of this row."""
-        return flaw(f"{self} {what}.", remedy)
+        return flaw(f"{self} {fault}.", remedy)
 
     def _parsed(self, kind: FieldKind, name: str) -> Any:
         text = self.attributes[name].strip()
         try:
             return kind.parse(text)
         except ValueError:
-            what = f"has {name}={shown(text)}, which is no {kind.noun}"
-            raise self.error(what, kind.remedy) from None
+            fault = f"has {name}={shown(text)}, which is no {kind.noun}"
+            raise self.error(fault, kind.remedy) from None

@@ -15,10 +15,10 @@ from typing import Any
 from position_sync_dagster.domain.exchange_time import NEW_YORK, exchange_date
 from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.holding import grouped
-from position_sync_dagster.domain.instrument import OPTION_TYPES, RIGHTS, parse_expiry
-from position_sync_dagster.errors import InvalidLegError, StatementError
+from position_sync_dagster.domain.instrument import OPTION_TYPES, RIGHTS
+from position_sync_dagster.errors import StatementError
 from position_sync_dagster.money.past.closes import EventKind, StatementEvent
-from position_sync_dagster.money.past.flex_fields import CONID, DAY, NUMBER, TEXT, Fields
+from position_sync_dagster.money.past.flex_fields import CONID, DAY, EXPIRY, NUMBER, TEXT, Fields
 from position_sync_dagster.money.past.movements import (
     CANCELLED,
     CANCELS,
@@ -117,17 +117,11 @@ def _read(fields: Fields, kind: Any, *names: str) -> Any:
 
 def _contract(fields: Fields) -> dict[str, Any]:
     """Return right, strike, expiry and multiplier; what cannot be read is not known."""
-    written = fields.attributes
-    right = RIGHTS.get(written.get("putCall", "").upper())
-    strike = _read(fields, NUMBER, "strike")
-    expiry = None
-    try:
-        if written.get("expiry"):
-            expiry = parse_expiry(written["expiry"])
-    except (ValueError, InvalidLegError):
-        strike = None
-    if right is None:
-        strike = None
+    right = RIGHTS.get(fields.attributes.get("putCall", "").upper())
+    expiry = _read(fields, EXPIRY, "expiry")
+    strike = None
+    if right is not None and (expiry is not None or "expiry" not in fields.attributes):
+        strike = _read(fields, NUMBER, "strike")
     return {
         "right": right,
         "strike": strike,
@@ -253,19 +247,14 @@ def _transfers(base: Movement, fields: Fields, event: StatementEvent) -> list[Mo
     """Return the holding that a transfer brought or took, and the owner's cash in it."""
     movements: list[Movement] = []
     if event.quantity and event.sec_type != "CASH":
-        quantity = event.quantity
-        value = _read(fields, NUMBER, "positionAmount")
-        if value is not None:
-            value = copysign(value, quantity)
         in_kind = replace(
             base,
             kind=MovementKind.TRANSFER,
-            quantity=quantity,
             price=_read(fields, NUMBER, "transferPrice") or None,  # 0 where the broker states none
             cash=0.0,  # it is not paid for
-            value=value,
+            value=_read(fields, NUMBER, "positionAmount"),
         )
-        movements.append(_in_units(in_kind))
+        movements.append(_in_units(signed_transfer(in_kind, event.quantity)))
 
     cash = _read(fields, NUMBER, "cashTransfer")
     if cash:

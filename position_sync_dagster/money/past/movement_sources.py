@@ -17,7 +17,7 @@ from position_sync_dagster.domain.instrument import (
     Right,
 )
 from position_sync_dagster.lake.schema import records_of
-from position_sync_dagster.money.magnifiers import magnifier_of
+from position_sync_dagster.money.magnifiers import in_major_unit, magnifier_of
 from position_sync_dagster.money.past.causes import CAUSE_OF, EVENING
 from position_sync_dagster.money.past.closes import Closure
 from position_sync_dagster.money.past.movements import (
@@ -106,12 +106,6 @@ def _cash_of_trade(movement: Movement, multiplier: float | None) -> float | None
     return 0.0 - movement.quantity * multiplier * movement.price / parts_of_price
 
 
-def _in_major_unit(price: float | None, magnifier: float | None) -> float | None:
-    if price is None or magnifier is None:
-        return None
-    return price / magnifier
-
-
 def reported_movement(execution: Execution, terms: Terms) -> Movement:
     """Return an execution that a gateway reported on its day.
 
@@ -133,7 +127,7 @@ def reported_movement(execution: Execution, terms: Terms) -> Movement:
         source=MovementSource.API,
         at=execution.time,
         quantity=execution.change,
-        price=_in_major_unit(execution.price, magnifier),
+        price=in_major_unit(execution.price, magnifier),
         multiplier=execution.multiplier,
         fee=times(execution.commission, -1.0),
         fee_currency=execution.commission_currency,
@@ -214,7 +208,7 @@ def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
     if kind is MovementKind.EXPIRATION:
         return [replace(base, price=0.0, cash=0.0)]
     if kind is MovementKind.CASH_SETTLEMENT:
-        return [completed(replace(base, price=_in_major_unit(closure.price, magnifier)), terms)]
+        return [completed(replace(base, price=in_major_unit(closure.price, magnifier)), terms)]
 
     ended = replace(base, price=0.0, cash=0.0, counter_conid=counter_conid)
     if counter_conid is None:
@@ -246,7 +240,7 @@ def _delivery(option: Movement, conid: int, magnifier: float | None, terms: Term
         strike=None,
         expiry=None,
         quantity=times(units, side * held),
-        price=_in_major_unit(option.strike, magnifier),
+        price=in_major_unit(option.strike, magnifier),
         cash=None,
         realized_pnl=None,
     )

@@ -466,11 +466,7 @@ def _with_single_ends(
     stated: Sequence[Movement], covering: defaultdict[_Part, list[StatedSection]]
 ) -> list[Movement]:
     """Return movements where each end of an option, and what it delivered, is once."""
-    ends: defaultdict[Key, list[Movement]] = defaultdict(list)
-    for movement in stated:
-        if movement.kind in ENDS:
-            ends[movement.key].append(movement)
-
+    ends = grouped(attrgetter("key"), [end for end in stated if end.kind in ENDS])
     single: list[Movement] = []
     for movement in stated:
         if movement.kind not in ENDS:

@@ -226,9 +226,10 @@ def _traded_later(pairs: DataFrame, traded: Mapping[Key, Sequence[float]]) -> Da
     """
     # What only one side lists, the other does not hold.
     quantities = col("position", "position_stated").fill_null(0.0)
+    compared = pairs.select(*KEY, quantities).iter_rows()
     holdings = [
         key
-        for *key, mine, theirs in pairs.select(*KEY, quantities).iter_rows()
+        for *key, mine, theirs in compared
         if rounded(theirs - mine) in map(rounded, accumulate(traded.get((*key,), ())))
     ]
     return DataFrame(holdings, {name: pairs.schema[name] for name in KEY}, orient="row")

@@ -378,16 +378,15 @@ def flex_queries(settings: Settings) -> tuple[list[FlexQuery], list[errors.Posit
     except errors.GatewaysFileError as error:
         mistakes = [error]
 
-    queries: dict[tuple[str, str], FlexQuery] = {}
+    queries: dict[tuple[SecretStr, str], FlexQuery] = {}
     for login, names in named_by:
         token = names.flex_token
-        if token is None or not token.get_secret_value():
+        if not token:  # also of an empty text
             continue
 
         query_ids = map(str.strip, (names.flex_query_id or "").split(","))
         for query_id in filter(None, query_ids):
-            key = (token.get_secret_value(), query_id)
-            queries.setdefault(key, FlexQuery(token, query_id, login))
+            queries.setdefault((token, query_id), FlexQuery(token, query_id, login))
     return [*queries.values()], mistakes
 
 

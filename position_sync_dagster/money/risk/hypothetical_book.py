@@ -22,6 +22,7 @@ from position_sync_dagster.domain.instrument import (
     digits,
 )
 from position_sync_dagster.domain.leg import NEGLIGIBLE_QUANTITY, UNATTRIBUTED, ActiveContract
+from position_sync_dagster.money.magnifiers import in_major_unit
 from position_sync_dagster.money.past.movements import times
 from position_sync_dagster.money.reports import exposure
 from position_sync_dagster.money.reports.book import Book
@@ -350,9 +351,7 @@ class HypotheticalBook:
         if terms is None or not spot or magnifier is None:
             return row, GIVEN
 
-        price = trade.price
-        if price is not None:
-            price /= magnifier
+        price = in_major_unit(trade.price, magnifier)
         volatility, source = self._volatility_of(terms, similar, price)
         if volatility is None:
             return row, source
@@ -475,6 +474,4 @@ def _unit_price(row: Row, magnifier: float | None) -> float | None:
     size = row["position"] * row["multiplier"]
     if size and row["market_value"] is not None:
         return float(row["market_value"] / size)
-    if row["market_price"] is None or magnifier is None:
-        return None
-    return float(row["market_price"] / magnifier)
+    return in_major_unit(row["market_price"], magnifier)

@@ -20,6 +20,7 @@ from position_sync_dagster.domain.exchange_time import expiry_moment
 from position_sync_dagster.domain.holding import HoldingGreeks, grouped
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
 from position_sync_dagster.domain.quote import StatedDividends
+from position_sync_dagster.money.magnifiers import in_major_unit
 from position_sync_dagster.money.risk import model
 from position_sync_dagster.money.risk.model import (
     DAYS_PER_YEAR,
@@ -157,8 +158,8 @@ def dividend_rows(
             row(
                 source=DividendSource.STATED,
                 ex_date=stated.next_date,
-                amount=_in_major_unit(stated.next_amount, details),
-                next_year=_in_major_unit(stated.next_year, details),
+                amount=in_major_unit(stated.next_amount, details.price_magnifier),
+                next_year=in_major_unit(stated.next_year, details.price_magnifier),
             )
         ]
     if not shares:
@@ -173,12 +174,6 @@ def dividend_rows(
         )
     # A row without a date says that options show no dividend.
     return rows or [row(source=DividendSource.EXPECTED)]
-
-
-def _in_major_unit(amount: float | None, details: ContractDetails) -> float | None:
-    if amount is None:
-        return None
-    return amount / details.price_magnifier
 
 
 def ex_moment(day: date) -> datetime:
