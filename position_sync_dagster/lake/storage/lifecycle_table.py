@@ -198,6 +198,7 @@ class LifecycleTable:
 
         kept = self._unchanged(before.readable, change)
         live = concat([kept, change.live], rechunk=True)
+
         frames = [live, before.incomplete]
         terms = [f"bucket = '{LIVE}'" if is_whole else in_parts(LIVE, [part])]
         if change.reopened is not None:

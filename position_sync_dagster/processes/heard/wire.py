@@ -183,8 +183,8 @@ class Heard:
         """Return what was said since the last time, with how often."""
         said = self._apart
         for (kind, about, forms), count in self._shapes.items():
-            for each in self._said_by(kind, about, forms):
-                said[each] += count
+            for words in self._said_by(kind, about, forms):
+                said[words] += count
 
         self._shapes = Counter()
         self._apart = Counter()
@@ -212,15 +212,15 @@ class Heard:
         return self._vocabulary.names.get(kind, unknown)
 
     def _about(self, kind: str, fields: Sequence[str]) -> str:
-        what, place = self._vocabulary.about.get(kind, (SaidKind.TICK, len(fields)))
-        told = "".join(fields[place : place + 1])
-        form = _TAG if what == SaidKind.TAG else _NUMBER
-        if told and not form.fullmatch(told):
+        counted, place = self._vocabulary.about.get(kind, (SaidKind.TICK, len(fields)))
+        subject = "".join(fields[place : place + 1])
+        form = _TAG if counted == SaidKind.TAG else _NUMBER
+        if subject and not form.fullmatch(subject):
             return UNREADABLE
-        if what == SaidKind.CODE:
+        if counted == SaidKind.CODE:
             text = self._vocabulary.published(" ".join(fields[4:5]))
-            self._apart[Said(SaidKind.TEXT, f"{told}: {text}")] += 1
-        return told
+            self._apart[Said(SaidKind.TEXT, f"{subject}: {text}")] += 1
+        return subject
 
     # -- what follows what --------------------------------------------------------------------
 
@@ -233,6 +233,7 @@ class Heard:
         name = self._vocabulary.requests.get(kind, "")
         place = self._vocabulary.asked.get(kind, len(fields))
         series = (*fields[place : place + 1],) or _BEGUN.get(kind, ())
+
         self._end(series)
         if series and not name.startswith("cancel") and (kind, *fields[2:3]) != ("6", "0"):
             self._begin(series, name, at)
@@ -251,9 +252,9 @@ class Heard:
             self._open[series] = (name, at)
 
     def _end(self, series: Series) -> None:
-        for each in (series, (*series, _MODEL)):
-            self._give_up(each)
-            self._last.pop(each, None)
+        for ended in (series, (*series, _MODEL)):
+            self._give_up(ended)
+            self._last.pop(ended, None)
         self._lines.discard(series)
 
     def _give_up(self, series: Series) -> None:
@@ -284,8 +285,8 @@ class Heard:
         elif kind in _OF_ACCOUNTS:
             yield _ACCOUNT, name
             if kind in _ROWS:
-                told = fields[2:3] if kind == "7" else (*fields[2:3], *fields[4:5])
-                yield (_ROW, kind, *told, *fields[-1:]), name
+                row = fields[2:3] if kind == "7" else (*fields[2:3], *fields[4:5])
+                yield (_ROW, kind, *row, *fields[-1:]), name
         elif kind in _SERIES:
             yield _SERIES[kind], name
 
