@@ -133,14 +133,9 @@ class ReconciliationBreaks:
         was_compared = compared or (lambda opened: opened.gateway_id in found)
 
         def step(snapshot: Snapshot) -> Change[None]:
-            before = _in_order(snapshot.live)
             unmatched = dict(differences)
-            live, resolved = [], []
-            for opened in before:
-                if not was_compared(opened):
-                    live.append(opened)
-                    continue
-
+            changed, resolved = [], []
+            for opened in filter(was_compared, _in_order(snapshot.live)):
                 match = unmatched.pop(break_key(opened), None)
                 if match is None:
                     resolved.append(_ended(opened, at))
@@ -149,9 +144,11 @@ class ReconciliationBreaks:
                 gateway_id, difference = match
                 moved = replace(opened, gateway_id=gateway_id)
                 snapshot_id = downloads.get(gateway_id)
-                live.append(seen_again(moved, difference, at, snapshot_id, run_id))
+                after = seen_again(moved, difference, at, snapshot_id, run_id)
+                if after != opened:
+                    changed.append(after)
 
-            if not unmatched and not resolved and live == before:
+            if not (unmatched or resolved or changed):
                 return Change(None)
 
             ids = new_ids(at, len(unmatched))
@@ -169,7 +166,7 @@ class ReconciliationBreaks:
                 for break_id, (gateway_id, difference) in zip(ids, unmatched.values(), strict=True)
             ]
             closed = _rows_of(resolved).with_columns(bucket=lit(CLOSED_BUCKET))
-            return Change(None, _rows_of([*live, *new]), closed)
+            return Change(None, _rows_of([*changed, *new]), closed)
 
         self._lifecycle.change(step, {"action": "reconcile", "run_id": run_id or ""})
 

@@ -2,9 +2,8 @@
 
 Live rows lie in partitions of their own; each commit puts finished rows into new partitions (see
 `lake/schema.py`). A change reads the live rows and replaces them, together with the parts that it
-makes, in one overwrite whose predicate names partitions only; a change that only adds rows may
-append instead. All changes share one application transaction, so that two changes always conflict
-and one of them runs again. No change scans finished rows.
+makes, in one overwrite whose predicate names partitions only. Of two changes at once that name the
+same partition one runs again, also where no row lies in it. No change scans finished rows.
 
 A live row that lacks a value it needs, which only another program writes, is in no snapshot; each
 change leaves it as it is.
@@ -21,7 +20,7 @@ from datetime import datetime
 from functools import partial
 from typing import Generic, NamedTuple
 
-from deltalake import DeltaTable, Transaction
+from deltalake import DeltaTable
 from polars import DataFrame, Expr, col, concat, lit
 
 from position_sync_dagster.domain.clock import Clock
@@ -38,9 +37,6 @@ from position_sync_dagster.lake.storage.data_files import (
 from position_sync_dagster.lake.storage.table import Table
 
 logger = logging.getLogger(__name__)
-
-# The application transaction of every change: without it two appends would not conflict.
-CHANGE_TRANSACTION = "change"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,32 +202,21 @@ class LifecycleTable:
 
         kept = self._unchanged(before.readable, change)
         live = concat([kept, change.live], rechunk=True)
-        transactions = []
-        if is_whole:
-            transactions = [Transaction(CHANGE_TRANSACTION, version + 1)]
 
-        only_adds = kept.height == before.readable.height and change.finished is None
-        if only_adds and change.live.height >= max(before.readable.height, 1):
-            # It costs a quarter less than an overwrite. The new rows must at least double the live
-            # ones, so that these stay in few files.
-            commits.write(handle, change.live, info, transactions)
-        else:
-            frames = [live, before.incomplete]
-            terms = [f"bucket = '{LIVE}'" if is_whole else in_parts(LIVE, [part])]
-            if change.reopened is not None:
-                terms.append(change.reopened)
-            if change.finished is not None and not change.finished.is_empty():
-                new = new_part(self._clock())
-                frames.append(change.finished.with_columns(part=lit(new)))
-                buckets = sorted(set(change.finished.get_column("bucket")))
-                # Delta writes no row that the predicate does not choose.
-                terms += [in_parts(bucket, [new]) for bucket in buckets]
-            predicate = " OR ".join(terms)
-            commits.write(handle, concat(frames), info, transactions, predicate)
+        frames = [live, before.incomplete]
+        terms = [f"bucket = '{LIVE}'" if is_whole else in_parts(LIVE, [part])]
+        if change.reopened is not None:
+            terms.append(change.reopened)
+        if change.finished is not None and not change.finished.is_empty():
+            new = new_part(self._clock())
+            frames.append(change.finished.with_columns(part=lit(new)))
+            buckets = sorted(set(change.finished.get_column("bucket")))
+            # Delta writes no row that the predicate does not choose.
+            terms += [in_parts(bucket, [new]) for bucket in buckets]
+        predicate = " OR ".join(terms)
+        commits.write(handle, concat(frames), info, predicate=predicate)
 
         if is_whole:
-            # Beside an append of another program, whose rows are not among these, this commit gets
-            # a later version: then all are read again.
             self._newest = ((generation, version + 1), _LiveRows(live, before.incomplete))
         return change.result
 

@@ -190,8 +190,8 @@ class Heard:
         """Return what was said since the last time, with how often."""
         said = self._apart
         for (kind, about, forms), count in self._shapes.items():
-            for each in self._said_by(kind, about, forms):
-                said[each] += count
+            for words in self._said_by(kind, about, forms):
+                said[words] += count
 
         self._shapes = Counter()
         self._apart = Counter()
@@ -221,15 +221,15 @@ class Heard:
 
     def _about(self, kind: str, fields: Sequence[str]) -> str:
         """Return the tick, code or tag that a message is about; the text of a code is counted."""
-        what, place = self._vocabulary.about.get(kind, (SaidKind.TICK, len(fields)))
-        told = "".join(fields[place : place + 1])
-        form = _TAG if what == SaidKind.TAG else _NUMBER
-        if told and not form.fullmatch(told):
+        counted, place = self._vocabulary.about.get(kind, (SaidKind.TICK, len(fields)))
+        subject = "".join(fields[place : place + 1])
+        form = _TAG if counted == SaidKind.TAG else _NUMBER
+        if subject and not form.fullmatch(subject):
             return UNREADABLE
-        if what == SaidKind.CODE:
+        if counted == SaidKind.CODE:
             text = self._vocabulary.published(" ".join(fields[4:5]))
-            self._apart[Said(SaidKind.TEXT, f"{told}: {text}")] += 1
-        return told
+            self._apart[Said(SaidKind.TEXT, f"{subject}: {text}")] += 1
+        return subject
 
     # -- what follows what --------------------------------------------------------------------
 
@@ -243,6 +243,7 @@ class Heard:
         name = self._vocabulary.requests.get(kind, "")
         place = self._vocabulary.asked.get(kind, len(fields))
         series = (*fields[place : place + 1],) or _BEGUN.get(kind, ())
+
         self._end(series)
         # `reqAccountUpdates` (6) with 0 is the end of a subscription.
         if series and not name.startswith("cancel") and (kind, *fields[2:3]) != ("6", "0"):
@@ -264,9 +265,9 @@ class Heard:
 
     def _end(self, series: Series) -> None:
         """End a series, and that of its option model."""
-        for each in (series, (*series, _MODEL)):
-            self._give_up(each)
-            self._last.pop(each, None)
+        for ended in (series, (*series, _MODEL)):
+            self._give_up(ended)
+            self._last.pop(ended, None)
         self._lines.discard(series)
 
     def _give_up(self, series: Series) -> None:
@@ -298,8 +299,8 @@ class Heard:
         elif kind in _OF_ACCOUNTS:
             yield _ACCOUNT, name
             if kind in _ROWS:
-                told = fields[2:3] if kind == "7" else (*fields[2:3], *fields[4:5])
-                yield (_ROW, kind, *told, *fields[-1:]), name
+                row = fields[2:3] if kind == "7" else (*fields[2:3], *fields[4:5])
+                yield (_ROW, kind, *row, *fields[-1:]), name
         elif kind in _SERIES:
             yield _SERIES[kind], name
 

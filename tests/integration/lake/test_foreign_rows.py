@@ -78,8 +78,9 @@ def test_a_request_that_another_program_appends_inside_an_insert_stays(lake, bef
 
     def append_and_make_ids(now: datetime, count: int) -> list[str]:
         """Append between the read and the commit of the insert, once."""
-        queue.new_ids = schema.new_ids
-        write(lake.queue.table, foreign)
+        if queue.new_ids is append_and_make_ids:
+            queue.new_ids = schema.new_ids
+            write(lake.queue.table, foreign)
         return schema.new_ids(now, count)
 
     queue.new_ids = append_and_make_ids

@@ -61,7 +61,7 @@ def test_racing_inserts_keep_one_live_request_per_position(place):
 
 
 def test_the_first_inserts_of_two_hosts_at_once_are_one_request(tmp_path, monkeypatch):
-    """Both are appends, which conflict with each other by the name of their transaction alone."""
+    """Neither replaces a row: the two conflict all the same."""
     at_once = Upkeep(lock_wait_s=0.001)
     first, other = (
         PositionQueue(tmp_path / "queue", fsync=False, upkeep=at_once).sync for _ in range(2)
