@@ -20,6 +20,8 @@ QUESTIONS = {
         "strategy_exposure",
         ("daily_pnl",),
     ),
+    "What are the greeks of a strategy now?": ("strategy_exposure", ("delta", "dollar_delta")),
+    "What were the greeks of a leg at a close?": ("daily_positions", ("delta", "greeks_source")),
     "What is today's profit of a holding?": ("latest_positions", ("daily_pnl",)),
     "What is a holding worth now?": ("latest_positions", ("market_value", "confirmed_at")),
     "What was it worth before?": ("position_updates", ("market_value", "timestamp")),
@@ -54,6 +56,10 @@ out. In other columns null is not refused, but the program leaves out a row of a
 that lacks a value it needs.
 
 **Times** are UTC. **Order**: none is promised; sort by the column that is named.
+"""
+
+NOTES = """
+## What a program that reads them should know
 
 **Lists**: a column of the type `array` is a list of texts.
 
@@ -73,10 +79,9 @@ round sums once, to cents. Tables keep the digits.
 | pyarrow (`DeltaTable(path).to_pyarrow_dataset()`) | 17 |
 | DuckDB, over that dataset, or over `file_uris()` with `union_by_name = true` | 1.1 |
 
-Texts are plain strings. Files that a release before this one wrote have them as views, in which
-pyarrow from 21 on finds no text (`no kernel matching input types`). Filter what was read, or read
-with polars, or with DuckDB over `file_uris()`. A file becomes plain when it is merged or
-replaced.
+If pyarrow says `no kernel matching input types` (from 21 on, in files that release 0.1 wrote),
+filter after reading, or read with polars, or with DuckDB over `file_uris()`. A file is without the
+problem once it was merged or replaced.
 
 **What changed.** The ledger is [followed](follow.md) by tokens. Other tables are committed when a
 row differs. `Lake(path).changed_rows("closed_campaigns", token)` returns the new rows, those that
@@ -94,7 +99,7 @@ are on disk until `maintain_lake` runs, every four hours; then a day that is ove
 def data_dictionary() -> str:
     """Return the page."""
     sections = [_section(spec) for spec in SPECS]
-    return HEAD + _index() + "".join(sections)
+    return HEAD + _index() + NOTES + "".join(sections)
 
 
 def _index() -> str:
