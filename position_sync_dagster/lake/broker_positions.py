@@ -163,6 +163,7 @@ class BrokerPositionsTable:
                 _commit_info(session),
                 predicate=_rows_of(gateway_id),
             )
+            # `update` adds to these rows while table and session are the same.
             self._replaced[gateway_id] = self._base(handle, session)
             return handle.version()
 

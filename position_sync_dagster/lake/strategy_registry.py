@@ -72,8 +72,8 @@ class SyncRegistry:
         self.clock = clock
         self.version = -1
         self.legs, self.unresolved = in_order(())
-        self._accounts: dict[int, set[str | None]] = {}
-        self._rows: DataFrame | None = None
+        self._accounts: dict[int, set[str | None]] = {}  # by conid; None: a leg of any account
+        self._rows: DataFrame | None = None  # of `version`
 
     def initialize(self) -> None:
         """Create the table, or check and migrate it, and read the active legs."""

@@ -330,7 +330,7 @@ class ReconciliationService:
         if self._values is None:
             return await self._published.rows()
         view = await self._values.view()
-        return broker_rows(view.holdings.values(), None), view
+        return broker_rows(view.holdings.values(), None), view  # a view is a Coverage too
 
 
 def _may_be_confirmed(difference: Break | Discrepancy, just_live: Collection[str]) -> bool:

@@ -368,6 +368,7 @@ def _failing_check(key: Key, result: dg.AssetCheckResult) -> FailingCheck:
     asset = key.asset_key.to_user_string()
     return FailingCheck(
         name=f"{asset}: {key.name}",
+        # Where a check cannot be evaluated, a table cannot be read.
         is_of_values=is_unevaluated or key.name in VALUE_CHECKS,
         text=result.description or "",
         is_unknown=is_unknown and not is_unevaluated,
