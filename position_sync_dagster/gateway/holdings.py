@@ -111,7 +111,7 @@ class Confirmations:
     ) -> None:
         self.completeness = dict.fromkeys(accounts, Completeness.UNKNOWN)
         self._connectivity = connectivity
-        self.is_doubted: Callable[[str], bool] = lambda _account: False
+        self.is_doubted: Callable[[str], bool] = lambda _account: False  # until the feed sets it
         self._clock = clock
         self.accounts: dict[str, datetime] = {}
         self.holdings: dict[Key, datetime] = {}
@@ -380,7 +380,8 @@ class HoldingsBook:
             for (account, _conid), profit in self.profits.items()
             if profit.is_followed(now) and not profit.stands_still
         ]
-        return dict(sorted(times, reverse=True))  # the earliest of an account is its last
+        # The last time of an account stays: in this order it is the earliest one.
+        return dict(sorted(times, reverse=True))
 
     def keys_of(self, conid: int) -> list[Key]:
         """Return the keys of the holdings of a conid; a login has few accounts."""

@@ -221,7 +221,7 @@ class SyncQueue:
         checked = list(requests)
         for request in checked:
             fields = schema.fields_of(request)
-            del fields["account"]
+            del fields["account"]  # any text, or None
             check(request, **fields)
         if not checked:
             return []

@@ -701,6 +701,7 @@ def broker_rows(positions: Iterable[BrokerPosition], session: GatewaySession | N
 
 def broker_positions_of(frame: DataFrame) -> list[BrokerPosition]:
     """Return the broker positions in a frame."""
+    # A row has all computed greeks or none.
     greeks = [
         None if values.delta is None else values for values in records_of(HoldingGreeks, frame)
     ]
