@@ -399,7 +399,7 @@ class Work(Generic[L]):
         return self.derived[name].derive(self.lake, self.settings, None)
 
     def _sources_of(self, name: str) -> Sources | None:
-        """Return what an asset is made of that runs of Dagster make; None of what they do not."""
+        """Return what an asset is made of, if runs of Dagster make it too; else None."""
         table = self.derived.get(name)
         if table is not None:
             versions = dict.fromkeys(table.deps, FOLLOWED)

@@ -412,6 +412,7 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
 
     def _on_value(self, value: AccountValue) -> None:
         """Keep an account value that counts; a rate that cannot be read is unknown again."""
+        # A model is a part of an account, made by an advisor.
         account = self._all.get(value.account)
         if account is None or value.modelCode or self._connectivity.lost is not None:
             return
@@ -436,7 +437,7 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
             account.pnl = tuple(map(translate.known, sent))
             account.pnl_at = utc_now()
             account.is_answered = True
-        return True
+        return True  # an old one, too, shows that the subscription lives
 
     def _ended(self, account: _Account) -> None:
         """Forget the profits; a refusal is an answer, and no other is waited for."""

@@ -143,9 +143,9 @@ class Publisher:
         self._published: Holdings = {}
         # Whether changes may have been stored after the last publication.
         self._may_be_ahead = False
-        self._all_due = True
+        self._all_due = True  # the next publication replaces all rows
         self._changes: PendingChanges[Key] = PendingChanges()
-        self._accounts: _Accounts = {}
+        self._accounts: _Accounts = {}  # as they were published last
 
     async def restore(self) -> list[BrokerPosition]:
         """Continue where the last owner of the login ended.
