@@ -220,7 +220,7 @@ def store(png: bytes, name: str, *, width: int) -> None:
         small = image.convert("RGB").resize(
             (min(width, image.width), height), Image.Resampling.LANCZOS
         )
-        few = small.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        few = small.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
         few.save(DOCS / name, format="PNG", optimize=True)
     sys.stdout.write(f"docs/{name}\n")
 

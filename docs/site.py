@@ -12,6 +12,7 @@ import json
 import os
 import posixpath
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,10 @@ PAGES = {
     "settings.md": ".env.example",
 }
 
+# Files that pages link to, each shown as a page of its own.
+SHOWN = ("examples/**/*.py", "examples/**/*.yaml", "examples/**/*.sh", "examples/**/*.sql",
+         "examples/**/README.md", "deploy/**/*.yaml")  # fmt: skip
+
 LINK = re.compile(r"(!?\[)([^\]]*)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -56,6 +61,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "reference.md": reference_page(),
     }
     made |= {f"recorded-day/{place}": content for place, content in recorded_pages()}
+    made |= {page_of(name): shown_file(name) for name in shown_files()}
     for place, content in made.items():
         files.append(File.generated(config, place, content=content))
     return files
@@ -69,6 +75,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             f"# {page.title}\n\nThis build has no recorded day: `make recorded-day` makes one."
         )
     source = PAGES.get(place, f"docs/{place}")
+    for name in shown_files():
+        source = name if page_of(name) == place else source
     return with_links(markdown, place, source, os.environ.get("REPOSITORY_URL"))
 
 
@@ -82,6 +90,7 @@ def with_links(markdown: str, place: str, source: str, repository: str | None) -
         repository: The address of the repository, if there is one.
     """
     place_of = {name: page for page, name in PAGES.items()}
+    place_of |= {name: page_of(name) for name in shown_files()}
 
     def linked(link: re.Match[str]) -> str:
         opening, text, target, anchor = link.groups()
@@ -97,6 +106,25 @@ def with_links(markdown: str, place: str, source: str, repository: str | None) -
         return text
 
     return LINK.sub(linked, markdown)
+
+
+@cache
+def shown_files() -> tuple[str, ...]:
+    """Return the files that are shown as they are, by their places in the checkout."""
+    found = (path for pattern in SHOWN for path in ROOT.glob(pattern) if path.is_file())
+    return tuple(sorted(path.relative_to(ROOT).as_posix() for path in found))
+
+
+def page_of(file: str) -> str:
+    """Return the place of a shown file on the site."""
+    return f"files/{file}" if file.endswith(".md") else f"files/{file}.md"
+
+
+def shown_file(file: str) -> str:
+    """Return the page of a file: its text as it is, or, of Markdown, the page that it is."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    kind = file.rpartition(".")[2]
+    return text if kind == "md" else f"# {file}\n\n````{kind}\n{text.rstrip()}\n````\n"
 
 
 def is_page(file: str) -> bool:

@@ -44,7 +44,8 @@ class ClosedBooks:
         wealth: Cash and the value of all holdings, by currency.
         moved_by_owner: What the owner brought in since the close before, by currency.
         converted: What conversions brought in since then, by currency.
-        quantities, marks, costs: The holdings: quantity, price and cost of one unit, by conid.
+        quantities, marks, costs: The holdings: quantity, price and cost of one unit, by conid. The
+            cost has commissions in it ("Basis … proceeds plus commission", IB's Reporting Guide).
         accruals: Dividends and interest that are due but not paid, in the base currency.
         rates: What a unit of each currency is worth in the base currency.
         entries: Those of the statement of this session.
@@ -400,7 +401,10 @@ class BackOffice:
             self._trade_future(books, entry)
         else:
             books.cash[security.currency] += entry.proceeds + entry.settlement
-        self._change(books, security, entry.quantity, entry.price)
+        price = entry.price
+        if entry.commission and entry.commission_currency == security.currency:
+            price += entry.commission / security.worth(entry.quantity, Decimal(1))
+        self._change(books, security, entry.quantity, price)
 
     def _trade_future(self, books: _Books, entry: TradeEntry) -> None:
         """Pay from the price that was settled last to that of the trade, and settle at it."""

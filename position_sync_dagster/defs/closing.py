@@ -50,11 +50,10 @@ def closing(context: dg.ComponentLoadContext) -> dg.Definitions:
 
 def job_of(name: str, description: str) -> Any:
     """Return the job that materializes the assets which it writes."""
-    selection = dg.AssetSelection.tag(WRITTEN_BY, name)
     return dg.define_asset_job(
         name,
         executor_def=dg.in_process_executor,
-        selection=selection,
+        selection=dg.AssetSelection.tag(WRITTEN_BY, name),
         description=description,
     )
 
@@ -63,14 +62,13 @@ def scheduled(job: str, cron: str, timezone: str) -> Callable[[Any], dg.Schedule
     """Return the decorator of a schedule that runs from the start; its docstring describes it."""
 
     def decorate(evaluate: Any) -> dg.ScheduleDefinition:
-        define = dg.schedule(
+        return dg.schedule(
             job_name=job,
             cron_schedule=cron,
             execution_timezone=timezone,
             default_status=dg.DefaultScheduleStatus.RUNNING,
             description=inspect.getdoc(evaluate),
-        )
-        return define(evaluate)
+        )(evaluate)
 
     return decorate
 
@@ -93,8 +91,9 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
         day = exchange_days.day_of(days.calendar, context.scheduled_execution_time)
         if not days.is_trading_day(day):
             return dg.SkipReason(f"{days.calendar} is closed on {day}.")
-        launched_by = {LAUNCHED_BY: "record_day_after_close"}
-        return dg.RunRequest(partition_key=day.isoformat(), tags=launched_by)
+        return dg.RunRequest(
+            partition_key=day.isoformat(), tags={LAUNCHED_BY: "record_day_after_close"}
+        )
 
     @scheduled(CLOSE_JOB, f"15 6 * * {days.cron_days(days_later=1)}", days.timezone)
     def record_late_rows(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:

@@ -99,8 +99,7 @@ def delete_old_events(
         with storage.run_connection(NO_RUN) as connection:
             connection.execute(sql.text(DELETE_COPIES).bindparams(of_own))
             for key in keys:
-                copies = sql.text(DELETE_COPIES_OF_RESULTS).bindparams(text=f"%{key}%")
-                connection.execute(copies)
+                connection.execute(sql.text(DELETE_COPIES_OF_RESULTS).bindparams(text=f"%{key}%"))
 
     return events.rowcount + results.rowcount
 

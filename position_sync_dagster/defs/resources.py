@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -43,11 +43,10 @@ C = TypeVar("C")
 
 def cursor_of(kind: type[C], text: str | None) -> C:
     """Parse the cursor of a sensor; return an empty one for None or for text of another format."""
-    try:
-        cursor = TypeAdapter(kind).validate_json(text) if text else kind()
-    except ValidationError:
-        return kind()
-    return cursor
+    if text:
+        with suppress(ValidationError):
+            return TypeAdapter(kind).validate_json(text)
+    return kind()
 
 
 def cursor_text(cursor: object) -> str:

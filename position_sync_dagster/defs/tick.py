@@ -234,10 +234,7 @@ class Work(Generic[L]):
     def _apply_strategies(self) -> bool:
         """Make the registry equal to a file that changed; return whether the registry changed."""
         path = self.settings.strategies_file
-        mark = None
-        if path:
-            mark = ":".join(map(str, saved_state(path)))
-
+        mark = ":".join(map(str, saved_state(path))) if path else None
         if mark != self.cursor.strategies_mark:
             try:
                 queue_and_ledger.apply_file(self.lake, self.settings)
@@ -245,10 +242,11 @@ class Work(Generic[L]):
                 self.said.append(str(error))
                 logger.error("The strategies file is refused, and the registry stays: %s", error)
             self.keep(strategies_mark=mark)
-        before = self.cursor.registry_version
+
         version = self.lake.registry.table.version()
+        is_changed = version != self.cursor.registry_version
         self.keep(registry_version=version)
-        return version != before
+        return is_changed
 
     def _drain(self) -> drain.DrainReport:
         """Drain what waits, unless the last drain could not value the same requests."""
@@ -262,23 +260,22 @@ class Work(Generic[L]):
             return drain.NOTHING
 
         counts = f"pending {backlog.counts[QueueStatus.PENDING]}, claimable {claimable}"
-
-        # No more wait than the last drain released: they count as the same ones, and rest.
-        are_resting = self.cursor.released >= claimable > 0
-        are_resting = are_resting and not self.is_due("released", RELEASED_FOR)
-        if not claimable or are_resting:
-            why = f"; released without a value, next within {RELEASED_FOR.seconds} s"
-            self.said.append(f"{counts}{why if are_resting else ''}")
+        if not claimable:
+            self.said.append(counts)
+            return drain.NOTHING
+        # Those that the last drain released: nothing else waits.
+        if claimable <= self.cursor.released and not self.is_due("released", RELEASED_FOR):
+            self.said.append(
+                f"{counts}; released without a value, next within {RELEASED_FOR.seconds} s"
+            )
             return drain.NOTHING
 
         report = asyncio.run(drain.drain(self.lake, self.settings))
-        self.keep("drained")
+        self.keep("drained", "released", released=report.released)
         self.said.append(
             f"{report.claimed} claimed, {report.rows} rows in {report.duration_s:.1f} s; {counts}"
         )
         self.said += [str(why) for why in (report.reason, report.error) if why is not None]
-        self.keep("released", released=report.released)
-
         return report
 
     def _report_tables(self, states: dict[str, str] | None) -> None:
@@ -359,8 +356,7 @@ class Work(Generic[L]):
             if not self._are_due(glance, states):
                 return False, glance
 
-        ledger = self.keys.of(POSITION_UPDATES.name)
-        span = unreported(self.lake, self.instance, ledger, reported)
+        span = unreported(self.lake, self.instance, self.keys.of(POSITION_UPDATES.name), reported)
         return is_due or self._are_due(span, states), span
 
     def _are_due(self, span: "Span", states: Mapping[str, str]) -> bool:
@@ -543,8 +539,11 @@ def ledger_state(span: Span, report: drain.DrainReport) -> Derived:
 def gateway_states(lake: Lake, settings: Settings, now: datetime) -> dict[str, str]:
     """Return the state of each login: that of its session while its lease lasts, else "OFFLINE"."""
     names = [login.gateway_id for login in settings.logins]
-    sessions = lake.sessions.current_of(names).items()
-    alive = {name: str(session.state) for name, session in sessions if session.is_alive(now)}
+    alive = {
+        name: str(session.state)
+        for name, session in lake.sessions.current_of(names).items()
+        if session.is_alive(now)
+    }
     return dict.fromkeys(names, "OFFLINE") | alive
 
 

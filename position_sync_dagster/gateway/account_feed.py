@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -120,27 +120,32 @@ class AccountFeed:
         """Return the accounts that should be requested again now: their values do not arrive."""
         return self.states.overdue(time.monotonic())
 
-    @property
-    def unknown_accounts(self) -> tuple[UnknownAccount, ...]:
-        """Return the accounts whose holdings are unknown, and why."""
-        held_in = self.book.open_in
-        emptied = [(name, UnknownReason.EMPTIED, held_in(name)) for name in self.states.doubted]
-        unmanaged = Counter(row.account for row in self.book.unmanaged.values() if row.position)
-        others = [
-            (name, UnknownReason.NOT_MANAGED, held) for name, held in sorted(unmanaged.items())
+    def unusable_holdings(self, otherwise_set_aside: Mapping[Key, str]) -> UnusableHoldings:
+        """Return the accounts whose holdings are unknown, and the holdings that are set aside.
+
+        Args:
+            otherwise_set_aside: Why holdings are set aside whose newest row can be used.
+        """
+        emptied = [
+            UnknownAccount(
+                account=name, reason=UnknownReason.EMPTIED, holdings=self.book.open_in(name)
+            )
+            for name in self.states.doubted
         ]
-        return tuple(
-            UnknownAccount(account=account, reason=reason, holdings=held)
-            for account, reason, held in (*emptied, *others)
+        unmanaged = Counter(row.account for row in self.book.unmanaged.values() if row.position)
+        not_managed = [
+            UnknownAccount(account=name, reason=UnknownReason.NOT_MANAGED, holdings=held)
+            for name, held in sorted(unmanaged.items())
+        ]
+        return UnusableHoldings(
+            unknown_accounts=(*emptied, *not_managed),
+            set_aside=set_aside_of({**otherwise_set_aside, **self.odd_rows}),
         )
 
     @property
     def problems(self) -> list[str]:
         """Return what a person should know: accounts without current values, rows set aside."""
-        unusable = UnusableHoldings(
-            unknown_accounts=self.unknown_accounts, set_aside=set_aside_of(self.odd_rows)
-        )
-        return [*self.values.problems, *unusable.texts]
+        return [*self.values.problems, *self.unusable_holdings({}).texts]
 
     def is_known(self, holding: BrokerPosition) -> bool:
         """Return whether a holding may be valued: its account was downloaded and is not in doubt.

@@ -168,7 +168,6 @@ class Profit:
         at: When it was received.
         same_since: Since when its value has been the same.
         value_at_daily: The value with which the daily profit came first.
-        lasts: It follows its holding until it is older.
         stands_still: A portfolio row shows that the value does not follow the market.
     """
 
@@ -176,7 +175,6 @@ class Profit:
     at: datetime
     same_since: datetime
     value_at_daily: float
-    lasts: timedelta
     stands_still: bool = False
 
     def take(self, sent: PnlValues, at: datetime) -> bool:
@@ -192,9 +190,7 @@ class Profit:
         self.at = at
         return True
 
-    def compare(
-        self, before: BrokerPosition, value: float | None, now: datetime, band: float
-    ) -> bool:
+    def compare(self, before: BrokerPosition, value: float | None, now: datetime) -> bool:
         """Compare it with a portfolio row that arrives now; return whether it follows the market.
 
         It does not if it is silent while the row has another value, or if it repeats its own value
@@ -204,7 +200,6 @@ class Profit:
             before: The holding as the portfolio row before left it.
             value: The value of the new row.
             now: The present time.
-            band: The part of the value by which the two may differ.
         """
         if value is None:
             return True
@@ -213,12 +208,12 @@ class Profit:
         moved = before.market_value is not None and _differ(value, before.market_value, 0.0)
         # The row moved, and the value has been the same since before the row before.
         if moved and self.same_since <= before.received_at:
-            self.stands_still |= _differ(value, self.sent.value, band)
+            self.stands_still |= _differ(value, self.sent.value, valuation.VALUE_BAND)
         return not self.stands_still
 
     def is_followed(self, now: datetime) -> bool:
         """Return whether the newest message is recent."""
-        return now - self.at <= self.lasts
+        return now - self.at <= timedelta(seconds=FOLLOWED_S)
 
     def counts(self, row: BrokerPosition) -> bool:
         """Return whether its value is newer than that of the other feeds."""
@@ -456,7 +451,7 @@ class HoldingsBook:
         value = values["market_value"]
         if before is not None and before.position == position:
             profit = self.profits.get(key)
-            if profit is not None and not profit.compare(before, value, now, valuation.VALUE_BAND):
+            if profit is not None and not profit.compare(before, value, now):
                 self.missed.note(key)
 
         origin = ValueOrigin.NONE if value is None else ValueOrigin.PORTFOLIO
@@ -478,13 +473,7 @@ class HoldingsBook:
         now = self._clock()
         profit = self.profits.get(key)
         if profit is None:
-            self.profits[key] = Profit(
-                sent,
-                now,
-                same_since=now,
-                value_at_daily=sent.value,
-                lasts=timedelta(seconds=FOLLOWED_S),
-            )
+            self.profits[key] = Profit(sent, now, same_since=now, value_at_daily=sent.value)
         elif not profit.take(sent, now):
             return False
         self.confirmed.holdings[key] = now

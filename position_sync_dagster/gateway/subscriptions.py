@@ -162,10 +162,7 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
 
         A subscription that is due at `inf` has been answered, and expects nothing.
         """
-        subscription = None
-        if len(fields) >= self._end:
-            subscription = self._by_request.get(fields[1])
-
+        subscription = self._by_request.get(fields[1]) if len(fields) >= self._end else None
         if subscription is None:
             return False
         try:
@@ -182,10 +179,9 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
 
     def _on_error(self, request: int, code: int, _text: str, _contract: object) -> None:
         """Request a subscription again later that the gateway refused, and forget its values."""
-        subscription = None
-        if not codes.is_notice(code):
-            subscription = self._by_request.pop(str(request), None)
-
+        if codes.is_notice(code):
+            return
+        subscription = self._by_request.pop(str(request), None)
         if subscription is not None:
             # No cancel: the gateway has forgotten it, and would answer 300.
             subscription.request = None

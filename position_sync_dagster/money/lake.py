@@ -19,8 +19,8 @@ from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.money import tables as money_tables
 from position_sync_dagster.money.past import closes
 from position_sync_dagster.money.past.movements import Movement
-from position_sync_dagster.money.risk.expected_dividend import ExpectedDividend
 from position_sync_dagster.money.strategies.strategies_file import RuledFile, saved_file
+from position_sync_dagster.money.tables import ExpectedDividend
 from position_sync_dagster.processes.heard.heard_lake import HeardLake
 
 # Where a row of a statement came from: the same fact may have several.

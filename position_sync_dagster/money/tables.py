@@ -2,13 +2,13 @@
 
 import datetime as dt
 from dataclasses import dataclass
+from enum import StrEnum
 
 from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.lake.schema import A_WEEK, TableSpec, columns_of
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
 from position_sync_dagster.money.past.closes import Closure, StatementEvent
 from position_sync_dagster.money.past.movements import Movement
-from position_sync_dagster.money.risk.expected_dividend import ExpectedDividend
 
 # Releases before version 3 had what the gateway stated in the JSON text of a row alone.
 _STATED_MULTIPLIER = (
@@ -67,6 +67,51 @@ MOVEMENTS = TableSpec(
     changes="Rows are replaced by newer wordings; the table is committed when one differs.",
     kept=A_WEEK,
 )
+
+
+class DividendSource(StrEnum):
+    """Where a dividend is known from.
+
+    STATED: the gateway names the next one and the sum of a year (tick 456). EXPECTED: it follows
+    from the part of the price that the gateway's option model deducts until several expiries
+    (`pvDividend`); days and amounts are estimates.
+    """
+
+    STATED = "STATED"
+    EXPECTED = "EXPECTED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectedDividend:
+    """A dividend of an underlying: a row of the table `dividends`.
+
+    The rows of a conid and source with the greatest `seen_at` count; the older ones are what was
+    known before.
+
+    Attributes:
+        conid: IB's contract id of the underlying.
+        symbol: Its symbol, as IB writes it.
+        source: STATED (tick 456) or EXPECTED (from pvDividend).
+        ex_date: The first day on which a buyer does not get it; null: none is paid.
+        amount: What is paid for a share; null where only a share of the price is known. Unit: the
+            major unit of the currency.
+        share: It as a share of the price, where no amount is known. Unit: 1.
+        next_year: The sum of the next 12 months, of a STATED one. Unit: the major unit of the
+            currency.
+        seen_at: When it was first seen (UTC).
+        run_id: The Dagster run that wrote the row.
+    """
+
+    conid: int
+    symbol: str
+    source: DividendSource
+    ex_date: dt.date | None = None
+    amount: float | None = None
+    share: float | None = None
+    next_year: float | None = None
+    seen_at: dt.datetime
+    run_id: str | None = None
+
 
 DIVIDENDS = TableSpec(
     "dividends",

@@ -185,7 +185,7 @@ class LakeValues:
             BrokerUnavailableError: No login has current rows; the message says why.
         """
         current: list[DataFrame] = []
-        complete: list[bool] = []
+        are_all_complete = True
         covered: dict[str, bool] = {}
         unavailable: dict[str, Collection[str]] = {}
 
@@ -193,16 +193,15 @@ class LakeValues:
             now = self.clock()
             session = await offload(self.lake.sessions.current, login.gateway_id)
             rows = await offload(broker_rows, self.lake, login)
-            confirmed: Any = rows.get_column("confirmed_at").max()
+            confirmed: Any = rows["confirmed_at"].max()
             why = unavailable_reason(session, confirmed, login, now)
             if why is None:
                 current.append(rows)
             else:
                 unavailable[why] = login.accounts or ()
 
-            are_complete = rows.get_column("completeness") == Completeness.COMPLETE.value
-            is_complete = why is None and rows.height > 0 and are_complete.all()
-            complete.append(is_complete)
+            is_complete = why is None and set(rows["completeness"]) == {Completeness.COMPLETE}
+            are_all_complete &= is_complete
             covered |= dict.fromkeys(login.accounts or (), is_complete)
 
         if not current:
@@ -213,7 +212,7 @@ class LakeValues:
 
         accounts = frozenset(chain.from_iterable(unavailable.values()))
         return concat(current), Coverage(
-            complete=all(complete), covered=covered, unavailable=accounts
+            complete=are_all_complete, covered=covered, unavailable=accounts
         )
 
 

@@ -115,7 +115,10 @@ def _confirmed(now: datetime) -> Expr:
     is_of_broker = source.is_in(_OF_BROKER)
 
     # When the source of the broker's value last confirmed it.
-    agrees = _agrees()
+    agrees = col._position.is_not_null() & pl.all_horizontal(
+        col(name).eq_missing(col(f"_{name}"))
+        for name in ("position", "market_price", "market_value")
+    )
     is_pnl = col._value_source == ValueOrigin.PNL_SINGLE.value
     agrees_with_pnl = agrees & is_pnl
     agrees_with_account = agrees & ~is_pnl
@@ -140,14 +143,6 @@ def _confirmed(now: datetime) -> Expr:
         "timestamp",
     )
     return when(at <= moment(now + SKEW)).then(at)  # else only a wrong clock can have written it
-
-
-def _agrees() -> Expr:
-    """Return whether the holding has the quantity, the price and the value of the row."""
-    agrees = col._position.is_not_null()
-    for name in ("position", "market_price", "market_value"):
-        agrees &= col(name).eq_missing(col(f"_{name}"))
-    return agrees
 
 
 def with_priced(rows: DataFrame, holdings: DataFrame, now: datetime) -> DataFrame:

@@ -115,8 +115,7 @@ def plan_batch(
     for request in batch:
         holdings = match_holdings(request, view)
         if not holdings:
-            unanswered = plan.not_covered if holdings is None else plan.not_held
-            unanswered.append(request.request_id)
+            (plan.not_covered if holdings is None else plan.not_held).append(request.request_id)
             continue
 
         for holding in holdings:

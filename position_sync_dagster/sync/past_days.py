@@ -113,8 +113,8 @@ class ClosingService:
                 continue
 
             # What cannot be read may be the source of this day.
-            for error in unreadable:
-                raise error
+            if unreadable:
+                raise unreadable[0]
             result.skipped[day] = "no row of the ledger and no statement is of this day"
         return result
 

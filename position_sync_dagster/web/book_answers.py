@@ -20,6 +20,7 @@ from position_sync_dagster.money.risk.curve import (
     curve_keys,
     curves_of,
     expiries_to_come,
+    first_drawn,
 )
 from position_sync_dagster.money.risk.deliveries import expiry_report
 from position_sync_dagster.money.risk.priced_legs import PricedLegs
@@ -192,7 +193,10 @@ class CurveQuery(TradesQuery):
     vol: Annotated[float, Field(ge=-500, le=500)] = 0.0
     """Change of the volatilities on the chosen day, in points."""
     only: str | None = None
-    """The one curve that is wanted, of `keys`; the first one if it is not there. Null: all."""
+    """The one curve that is wanted, of `keys`; null: all.
+
+    If it is not there: the first one that can be drawn, or else the first one.
+    """
 
 
 class CurveAnswer(ApiModel):
@@ -224,7 +228,8 @@ def read_curve(source: PageFigures, query: CurveQuery, now: datetime) -> dict[st
     keys = {"|".join(key): key for key in curve_keys(chosen)}
     wanted = [*keys.values()]
     if query.only is not None:
-        wanted = [keys[query.only]] if query.only in keys else wanted[:1]
+        first = first_drawn(chosen)
+        wanted = [keys[query.only]] if query.only in keys else [first] if first else wanted[:1]
 
     shift = Point(vol=query.vol, days=query.days)
     of_strategy = leg_notes(book).get(query.strategy, ()) if query.strategy is not None else ()

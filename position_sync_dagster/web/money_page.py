@@ -30,6 +30,7 @@ from string import Template
 from typing import Any
 
 from anyio import CapacityLimiter, to_thread
+from polars import DataFrame
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -43,7 +44,7 @@ from position_sync_dagster.terminal.text import PROGRAM_NAME, program_as_typed
 from position_sync_dagster.web.api import Question, answer, openapi, query_of, refusal
 from position_sync_dagster.web.api_answers import FeedQuery
 from position_sync_dagster.web.metrics import MetricsPage
-from position_sync_dagster.web.served_figures import PageFigures
+from position_sync_dagster.web.served_figures import PAGE_COLUMNS, PageFigures
 from position_sync_dagster.web.turns import BusyError, Turns
 
 logger = logging.getLogger(__name__)
@@ -178,25 +179,28 @@ class State:
     """The figures after one read: all of them, and what differs from the read before, if any."""
 
     sequence: int
-    rows: Mapping[str, list[Any]]
+    rows: DataFrame
     figures: Mapping[str, Any]
     changed: bytes | None
 
     @cached_property
     def whole(self) -> bytes:
         """All figures, for a viewer who has none or an old state."""
-        return _packed(self.sequence, [*self.rows.values()], self.figures, all=True)
+        return _packed(self.sequence, self.rows, self.figures, all=True)
 
 
 def next_state(
-    before: State | None, sequence: int, rows: dict[str, list[Any]], figures: dict[str, Any]
+    before: State | None, sequence: int, rows: DataFrame, figures: dict[str, Any]
 ) -> State:
     """Return the state after a read, with what differs from the state before."""
-    if before is None:
+    # Without a first read there are no parts, nor kinds of columns.
+    if before is None or before.rows.schema != rows.schema:
         return State(sequence, rows, figures, changed=None)
 
-    changed_rows = [row for key, row in rows.items() if before.rows.get(key) != row]
-    gone = [key for key in before.rows if key not in rows]
+    changed_rows = rows.join(
+        before.rows, on=PAGE_COLUMNS, how="anti", nulls_equal=True, maintain_order="left"
+    )
+    gone = before.rows.join(rows, on="key", how="anti", maintain_order="left")["key"].to_list()
     changed_figures = {
         name: value for name, value in figures.items() if before.figures.get(name) != value
     }
@@ -205,8 +209,8 @@ def next_state(
     )
 
 
-def _packed(sequence: int, rows: list[list[Any]], figures: Mapping[str, Any], **more: Any) -> bytes:
-    message = {"sequence": sequence, "rows": rows, "figures": figures, **more}
+def _packed(sequence: int, rows: DataFrame, figures: Mapping[str, Any], **more: Any) -> bytes:
+    message = {"sequence": sequence, "rows": rows.rows(), "figures": figures, **more}
     text = json.dumps(message, allow_nan=False, separators=(",", ":"))
     return gzip.compress(text.encode(), 1, mtime=0)
 
@@ -306,7 +310,7 @@ class Feed:
             if not isinstance(error, PositionSyncError):
                 logger.exception("The money page could not be read.")
                 trouble = f"The tables cannot be read: {type(error).__name__}, {error}."
-            rows = dict(before.rows) if before else {}
+            rows = before.rows if before else DataFrame(schema=PAGE_COLUMNS)
             figures = dict(before.figures) if before else {}
 
         state = next_state(before, sequence, rows, figures | {"trouble": trouble})

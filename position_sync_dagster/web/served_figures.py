@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Any, Generic, TypeVar
 
 import polars as pl
-from polars import Int64, col, lit
+from polars import DataFrame, Int64, col, lit
 
 from position_sync_dagster.domain.clock import A_DAY, NEVER, elapsed
 from position_sync_dagster.domain.holding import KEY
@@ -18,6 +18,7 @@ from position_sync_dagster.money.as_of import Past, require_past
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.profit.todays_profit import TodaysProfit, explain_today
 from position_sync_dagster.money.reports.book import Book, curves_of_accounts
+from position_sync_dagster.money.reports.changes import DayChange
 from position_sync_dagster.money.reports.decisions import MOVES, decisions, legs_at_issue
 from position_sync_dagster.money.reports.figures import Figures, read_figures, read_figures_at
 from position_sync_dagster.money.reports.money_tables import not_in_sums
@@ -35,8 +36,8 @@ from position_sync_dagster.money.risk.scenarios import Breakdown, profits
 from position_sync_dagster.money.risk.what_if import Changes, WhatIf, what_if_of
 from position_sync_dagster.settings import Settings
 
-# How often the curves of the day and scenarios are computed; less often if that takes their thread
-# over `SLOW_SHARE` of a core.
+# How often the curves of the day and scenarios are computed, besides at each change; less often if
+# that takes their thread over `SLOW_SHARE` of a core.
 SLOW_EVERY = timedelta(minutes=1)
 SLOW_SHARE = 0.05
 
@@ -74,7 +75,6 @@ NO_SLOW_FIGURES: dict[str, Any] = {
 NOT_SHOWN = r"\p{C}"
 LONGEST_CELL = 200
 
-Row = list[Any]
 Value = TypeVar("Value")
 
 OF_LEG = (
@@ -147,9 +147,11 @@ class PageFigures:
         self._slow = NO_SLOW_FIGURES
         self._slow_since = NEVER
         self._slow_every = BEGINNING
+        self._slow_least = BEGINNING
+        self._slow_change: list[DayChange] = []
 
-    def read(self, now: datetime) -> tuple[dict[str, Row], dict[str, Any]]:
-        """Return the parts of the holdings by their key, and all other figures; blocks.
+    def read(self, now: datetime) -> tuple[DataFrame, dict[str, Any]]:
+        """Return the parts of the holdings, and all other figures; blocks.
 
         Raises:
             LakeError: A table cannot be used.
@@ -170,10 +172,14 @@ class PageFigures:
             self._computing = None  # after an error they are computed anew
             self._slow = computed.result()
 
-        is_due = elapsed(self._slow_since, figures.at) >= self._slow_every
+        # What needs a decision has the newest trade, as the rest of the page.
+        waited = elapsed(self._slow_since, figures.at)
+        has_changed = figures.changes[:1] != self._slow_change
+        is_due = waited >= self._slow_every or (has_changed and waited >= self._slow_least)
         if self._computing is None and is_due:
             self._computing = self._thread.submit(self._compute_slow, figures)
             self._slow_since = figures.at
+            self._slow_change = figures.changes[:1]
         return self._slow
 
     def _compute_slow(self, figures: Figures) -> dict[str, Any]:
@@ -191,7 +197,8 @@ class PageFigures:
         if any(len(points) > 1 for points in curves.values()):
             usual = SLOW_EVERY
         worked = timedelta(seconds=time.thread_time() - began)
-        self._slow_every = max(usual, worked / SLOW_SHARE)
+        self._slow_least = worked / SLOW_SHARE
+        self._slow_every = max(usual, self._slow_least)
         return dict(plain(slow))
 
     def curves(self, now: datetime) -> dict[str, Any]:
@@ -354,13 +361,13 @@ def _not_kept(figures: Figures) -> list[str]:
     if not figures.not_kept or kept.all():
         return []
     return [
-        f"≈ {(~kept).sum()} of {len(kept)} legs are queued: each has its newest row before this"
-        " moment, where it showed a newer value, which is not kept"
+        f"≈ marks {(~kept).sum()} of {len(kept)} legs: each has its last stored value before this"
+        " moment, since newer ones that were shown then are not kept"
     ]
 
 
-def parts_of(figures: Figures) -> dict[str, Row]:
-    """Return each part of a holding by its key, in the order of COLUMNS."""
+def parts_of(figures: Figures) -> DataFrame:
+    """Return a row for each part of a holding, with PAGE_COLUMNS."""
     of_leg = figures.positions.select(*KEY, *OF_LEG, "confirmed_at")
     of_part = ("strategy_id", *KEY)
     number = pl.int_range(pl.len()).over(of_part)
@@ -384,5 +391,4 @@ def parts_of(figures: Figures) -> dict[str, Row]:
         average_cost=col.average_cost / col.multiplier * col.magnifier,
     )
     texts = col(pl.String).str.replace_all(NOT_SHOWN, "�").str.slice(0, LONGEST_CELL)
-    rows = rows.select(PAGE_COLUMNS).with_columns(col(pl.Float64).fill_nan(None), texts)
-    return {row[0]: list(row) for row in rows.iter_rows()}
+    return rows.select(PAGE_COLUMNS).with_columns(col(pl.Float64).fill_nan(None), texts)

@@ -4,7 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
@@ -22,6 +22,7 @@ from position_sync_dagster.money.past.movements import (
     counting_movements,
     signed_transfer,
 )
+from position_sync_dagster.sync.exchange_days import days_between
 
 _ELEMENTS = {
     EventKind.OPTION_EVENT: "OptionEAE",
@@ -86,6 +87,10 @@ def store_statement(
     lake.statement_events.add(named)
 
 
+def _weekdays(first: date, last: date) -> list[date]:
+    return [day for day in days_between(first, last) if day.weekday() < 5]
+
+
 def facts_of(
     *,
     executions: Iterable[Execution] = (),
@@ -103,5 +108,5 @@ def facts_of(
         return (prices or {}).get(option.conid)
 
     named = {"movements": movements_of_rows(executions, events), "periods": periods}
-    weekdays = {"is_trading_day": lambda day: day.weekday() < 5}
+    weekdays = {"trading_days": _weekdays}
     return Facts(price_before=price_before, **weekdays | named | given)

@@ -61,6 +61,11 @@ def period(statement: Statement) -> StatementEvent | None:
     return next((event for event in statement.events if event.kind is EventKind.PERIOD), None)
 
 
+def sections(statement: Statement) -> list[StatementEvent]:
+    """Return what says which sections a statement has, of each account."""
+    return [event for event in statement.events if event.kind is EventKind.SECTIONS]
+
+
 def refused(code: str, message: str, status: str = "Fail") -> bytes:
     """Return what the service answers instead of a statement."""
     return (

@@ -16,6 +16,7 @@ from position_sync_dagster.domain.position_update import (
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.settings import Settings
 from tests.support.legs import leg
+from tests.support.sessions import own
 
 ACCOUNT = "DUSIM0001"
 FIRST_CONID = 920_000_001
@@ -94,6 +95,8 @@ def make_lake(folder: Path, legs: int, names: int, rounds: int = ROUNDS) -> Sett
     reported = [_reported(each, now, settings) for each in held]
     lake.broker_positions.replace(settings.gateway_id, reported)
     lake.account_values.append([_account(now, settings)])
+    # Since the first session what closes is recorded: strategies have a profit.
+    own(lake, settings.gateway_id, lease_s=0.0)
     return settings
 
 

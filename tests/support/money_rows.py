@@ -14,7 +14,7 @@ from position_sync_dagster.lake.schema import update_rows
 from position_sync_dagster.money.as_of import NO_HOLDINGS
 from position_sync_dagster.money.campaigns.closes_of_strategies import NO_CLOSES
 from position_sync_dagster.money.reports.book import Book
-from position_sync_dagster.money.reports.exposure import split
+from position_sync_dagster.money.reports.exposure import Claims, split
 from position_sync_dagster.sync.confirmations import with_priced
 from tests.support.spy_rows import NOW, row
 
@@ -37,7 +37,7 @@ def book_of(rows: Sequence[PositionUpdate], legs: Sequence[ActiveContract], **va
     active = tuple(legs)
     closes = values.get("closes", NO_CLOSES)
     betas = values.pop("betas", None)
-    parts = split(active, priced, end_of=closes.end_of, betas=betas, owned=closes.owned)
+    parts = split(Claims(active), priced, end_of=closes.end_of, betas=betas, owned=closes.owned)
     return Book(now=NOW, priced=priced, legs=active, split=parts, **values)
 
 

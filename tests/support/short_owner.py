@@ -17,7 +17,7 @@ from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
-from position_sync_dagster.sync.stream.ownership import OwnerContext, Ownership
+from position_sync_dagster.sync.stream.ownership import Ownership
 from position_sync_dagster.sync.stream.parts import ChangeFollower
 from position_sync_dagster.sync.stream.position_changes import ChangeWatcher
 from position_sync_dagster.sync.stream.publisher import Publisher, Submissions
@@ -50,10 +50,9 @@ async def _download_and_enqueue(
     lake: Lake, settings: Settings, own: Ownership, followers: Sequence[ChangeFollower]
 ) -> AccountFeed:
     """Return the account feed, after its connection is closed."""
-    context = OwnerContext(settings=settings, lease=own)
-    watcher = ChangeWatcher(context, lake.position_changes, followers)
+    watcher = ChangeWatcher(own, lake.position_changes, followers)
     publisher = Publisher(
-        context, lake.queue, lake.broker_positions, Submissions(lake.updates), watcher=watcher
+        own, lake.queue, lake.broker_positions, Submissions(lake.updates), watcher=watcher
     )
     manager = IBConnectionManager(settings)
     try:
@@ -71,7 +70,7 @@ async def _download_and_enqueue(
             await feed.download()
 
         connection.connectivity.require_ib()
-        resolver = LegResolver(context, lake.registry, ContractCache(lake.contracts))
+        resolver = LegResolver(own, lake.registry, ContractCache(lake.contracts))
         await resolver.resolve(connection, lake.registry.unresolved)
         executions = await connection.executions()
     finally:

@@ -1,10 +1,14 @@
 """A part of a stream without a lease."""
 
 import asyncio
+import time
+from collections.abc import Callable
 from typing import Any
 
+from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.valuation import Provenance
-from position_sync_dagster.sync.stream.ownership import OwnerContext
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.stream.ownership import Ownership, StreamCounts
 
 
 class Unowned:
@@ -14,7 +18,16 @@ class Unowned:
     suspended = False
     provenance = Provenance()
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock = utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.monotonic = monotonic
+        self.counts = StreamCounts()
         self.lost = asyncio.Event()
 
     def check(self) -> None:
@@ -27,7 +40,7 @@ class Unowned:
         """Bind nothing to the trading mode of the login."""
 
 
-def unowned_context(**parts: Any) -> OwnerContext:
-    """Return a context whose lease is never lost."""
-    lease: Any = Unowned()
-    return OwnerContext(lease=lease, **parts)
+def unowned(settings: Settings, **clocks: Any) -> Ownership:
+    """Return a lease that is never lost."""
+    lease: Any = Unowned(settings, **clocks)
+    return lease

@@ -134,6 +134,20 @@ def test_private_symbols_of_dagster_are_named_in_one_module():
     assert found == {name_of(INTERNALS)}
 
 
+def test_the_types_of_options_are_listed_in_one_module():
+    """Which types are options, and which of these have a class; a setting lists all types."""
+    pair = {"OPT", "FOP"}
+    found = {
+        name_of(path)
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Set | ast.Tuple | ast.List)
+        if pair <= {getattr(part, "value", None) for part in node.elts}
+    }
+    homes = (PACKAGE / "domain/instrument.py", PACKAGE / "settings.py")
+    assert found == {*map(name_of, homes)}
+
+
 # It may name what is gone.
 HISTORY = "CHANGELOG.md"
 

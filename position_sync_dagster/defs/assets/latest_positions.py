@@ -3,7 +3,8 @@
 from collections.abc import Collection
 from datetime import datetime, timedelta
 
-from polars import DataFrame, col
+import polars as pl
+from polars import DataFrame
 
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
@@ -53,12 +54,12 @@ def latest_positions(lake: Lake, settings: Settings, run_id: str | None) -> Deri
         return priced.select(*listing.columns, confirmed_at=confirmations.PRICED)
 
     rows, result = derived.derive_from_ledger(table, make, run_id=run_id)
-    held = rows.filter(col.position != 0)
+    held = rows.filter(pl.col.position != 0)
     counts = table_asset.counted(held=held.height, without_value=rows["market_value"].null_count())
-    ages_s = (now - col.confirmed_at).dt.total_milliseconds() / 1000
+    ages_s = (now - pl.col.confirmed_at).dt.total_milliseconds() / 1000
     plots = held.select(
-        held_streamed=(col.source == Source.STREAM.value).sum(),
-        held_queued=(col.source == Source.QUEUE.value).sum(),
+        held_streamed=(pl.col.source == Source.STREAM.value).sum(),
+        held_queued=(pl.col.source == Source.QUEUE.value).sum(),
         price_age_s_oldest=ages_s.max(),
         price_age_s_median=ages_s.median(),
     )
@@ -80,7 +81,6 @@ def listed(rows: DataFrame, legs: Collection[int], now: datetime) -> DataFrame:
         legs: The conids of the active legs.
         now: The current time.
     """
-    is_old = col.timestamp < now - CLOSED_KEPT
-    closed_long_ago = (col.position == 0) & is_old
-    is_of_leg = col.conid.is_in(legs)
-    return rows.filter(is_of_leg | ~closed_long_ago.fill_null(value=False))
+    is_old = pl.col.timestamp < now - CLOSED_KEPT
+    closed_long_ago = (pl.col.position == 0) & is_old
+    return rows.filter(pl.col.conid.is_in(legs) | ~closed_long_ago.fill_null(value=False))

@@ -13,7 +13,8 @@ from itertools import product
 from typing import Any, Generic
 
 import dagster as dg
-from polars import DataFrame, col
+import polars as pl
+from polars import DataFrame
 
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.assets import table_asset
@@ -183,7 +184,7 @@ def fill(
 def describe(closed: ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
     """Return the metadata of one day: counts, and the profit and loss by currency."""
     rows = closed.rows
-    held = rows.filter(col.position != 0)
+    held = rows.filter(pl.col.position != 0)
     without = table_asset.seldom(
         without_value=rows["market_value"].null_count(),
         without_daily_pnl=held["daily_pnl"].null_count(),
@@ -196,8 +197,8 @@ def describe(closed: ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
     for (currency,), part in rows.group_by("currency", maintain_order=True):
         for name in ("daily_pnl", "unrealized_pnl"):
             amounts = part[name].drop_nulls()
-            total = sum(amounts) if amounts.len() else None
-            numbers[f"{name}/{currency}"] = total
+            if amounts.len():
+                numbers[f"{name}/{currency}"] = sum(amounts)
 
     return {
         "dagster/partition_row_count": rows.height,
@@ -289,12 +290,12 @@ def _judged_days(lake: L, settings: Settings, stated: Stated[L]) -> dg.AssetChec
     is the day after whose close the first row of the ledger was written.
     """
     exchange, first_partition = exchange_since(settings, stated)
-    keys = exchange_partitions(exchange, first_partition).get_partition_keys()
     last_values = _last_values(lake, exchange.timezone)
     first = _first_day(settings, last_values)
     # Right after today's close its run may not have ended.
     today = exchange_days.day_of(settings.calendar, utc_now())
-    over = {day for day in map(date.fromisoformat, keys) if first <= day < today}
+    begin = max(first, first_partition)
+    over = set(exchange.trading_days(begin, today - timedelta(days=1)))
 
     first_stated = min(stated.days(settings, None).days(), default=None)
     is_of_ledger = not settings.daily_start and first != first_stated
@@ -335,6 +336,6 @@ def _judged_days(lake: L, settings: Settings, stated: Stated[L]) -> dg.AssetChec
 def _last_values(lake: Lake, timezone: str) -> dict[date, date]:
     """Return the day of the newest value of each recorded day, in a time zone."""
     rows = lake.derived_table(DAILY_POSITIONS).rows(columns=["session_date", "timestamp"])
-    newest = rows.group_by("session_date").agg(col.timestamp.max())
-    local_day = col.timestamp.dt.convert_time_zone(timezone).dt.date()
+    newest = rows.group_by("session_date").agg(pl.col.timestamp.max())
+    local_day = pl.col.timestamp.dt.convert_time_zone(timezone).dt.date()
     return dict(newest.select("session_date", local_day).iter_rows())

@@ -11,7 +11,8 @@ from datetime import timedelta
 from typing import Any, Generic, NamedTuple
 
 import dagster as dg
-from polars import DataFrame, col, when
+import polars as pl
+from polars import DataFrame, when
 
 from position_sync_dagster.defs.resources import (
     CLOSE_JOB,
@@ -277,7 +278,7 @@ def plotted(numbers: Mapping[str, float | None]) -> dict[str, dg.MetadataValue]:
 def totals(rows: DataFrame, *columns: str) -> dict[str, dg.MetadataValue]:
     """Return the sums of columns by currency, of those in which nothing is unknown; pure."""
     by_currency = rows.drop_nulls("currency").group_by("currency", maintain_order=True)
-    amounts = col(columns)
+    amounts = pl.col(columns)
     sums = by_currency.agg(when(amounts.is_not_null().all()).then(amounts.sum()))
     cells = sums.unpivot(columns, index="currency").iter_rows()
     return plotted({f"{column} {currency}": number for currency, column, number in cells})

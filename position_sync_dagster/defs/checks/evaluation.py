@@ -75,8 +75,9 @@ class TableCheck(Generic[L_contra]):
         """Return the result; it is unknown where the check cannot be evaluated."""
         try:
             if self.each_login:
-                logins = settings.logins
-                result = merged({login.gateway_id: self.judge(lake, login) for login in logins})
+                result = merged(
+                    {login.gateway_id: self.judge(lake, login) for login in settings.logins}
+                )
             else:
                 result = self.judge(lake, settings)
         except GatewayError as error:
@@ -333,8 +334,11 @@ class CheckDriver(Generic[L]):
 
     def evaluated_with(self, asset: str) -> set[Key]:
         """Return the checks that are evaluated together with a table, and not by the driver."""
-        not_driven = self._checks.keys() - self.driven()
-        return {key for key in not_driven if key.asset_key == dg.AssetKey(asset)}
+        return {
+            key
+            for key in self._checks.keys() - self.driven()
+            if key.asset_key == dg.AssetKey(asset)
+        }
 
     def results(self, lake: L, settings: Settings) -> Iterator[tuple[Key, dg.AssetCheckResult]]:
         """Evaluate the checks that are due, those first that were not evaluated for longest."""

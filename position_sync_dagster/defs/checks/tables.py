@@ -8,7 +8,8 @@ from datetime import timedelta
 from typing import Any
 
 import dagster as dg
-from polars import DataFrame, col, concat, max_horizontal
+import polars as pl
+from polars import DataFrame, concat, max_horizontal
 
 from position_sync_dagster.defs.assets.table_asset import Derived, known, state_of
 from position_sync_dagster.defs.checks.evaluation import (
@@ -53,13 +54,14 @@ LEDGER = WATCH.asset_key.to_user_string()
 
 def held_at_the_broker(lake: Lake, login: Settings) -> DataFrame:
     """Return the broker's newest row of each open holding of a login."""
-    return broker_rows(lake, login).filter(col.position != 0)
+    return broker_rows(lake, login).filter(pl.col.position != 0)
 
 
 def newest_values(lake: Lake, login: Settings) -> DataFrame:
     """Return the newest row of the ledger of each open holding of a login."""
-    rows = lake.updates.sync.latest()
-    return rows.filter(col.gateway_id == login.gateway_id, col.position != 0)
+    return lake.updates.sync.latest().filter(
+        pl.col.gateway_id == login.gateway_id, pl.col.position != 0
+    )
 
 
 # How long a gateway may be away before that is an error: a connection that breaks is made again
@@ -104,8 +106,7 @@ def live_session(lake: Lake, login: Settings) -> GatewaySession | None:
 def sees_gateway(lake: Lake, settings: Settings) -> bool:
     """Return whether a stream of any login sees its gateway now."""
     sessions = lake.sessions.current_of([login.gateway_id for login in settings.logins])
-    now = utc_now()
-    return any(session.is_live(now) for session in sessions.values())
+    return any(session.is_live(utc_now()) for session in sessions.values())
 
 
 @table_check(ACTIVE_STRATEGIES.name, driven=True)
@@ -172,9 +173,11 @@ def login_is_made(lake: Lake, login: Settings) -> dg.AssetCheckResult:
         return passed("Nothing is due: no live login with a second factor is used.")
 
     text = f"{week.text[0].upper()}{week.text[1:]}."
-    advice = CONFIRM if week.asks else None
     return judged(
-        text, holds=not week.asks, what_to_do=advice, week_ends_at=week.ends_at.isoformat()
+        text,
+        holds=not week.asks,
+        what_to_do=CONFIRM if week.asks else None,
+        week_ends_at=week.ends_at.isoformat(),
     )
 
 
@@ -238,8 +241,9 @@ def lines_suffice(lake: Lake, login: Settings) -> dg.AssetCheckResult:
 
     lake.registry.sync.refresh()
     active = {leg.conid for leg in lake.registry.legs}
-    is_drained = col.source != Source.STREAM
-    drained = newest_values(lake, login).filter(col.conid.is_in(active), is_drained)
+    drained = newest_values(lake, login).filter(
+        pl.col.conid.is_in(active), pl.col.source != Source.STREAM
+    )
     without = drained.select("account", "conid", "symbol", "position")
 
     underlyings = session.underlying_lines or 0
@@ -275,14 +279,14 @@ def account_values_follow(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     if held.is_empty():
         return unknown_result("the broker has not reported a holding yet.")
 
-    changes = held.group_by("account").agg(holdings_changed_at=col.received_at.max())
+    changes = held.group_by("account").agg(holdings_changed_at=pl.col.received_at.max())
     values = lake.account_values.latest().select("account", "timestamp")
     accounts = changes.join(values, on="account", how="left")
 
     session = lake.sessions.current(login.gateway_id)
     # From then on an account without a row is due.
     began = now if session is None else session.started_at
-    lag = col.holdings_changed_at - col.timestamp.fill_null(began)
+    lag = pl.col.holdings_changed_at - pl.col.timestamp.fill_null(began)
     late = accounts.filter(lag > patience())
 
     is_seen = session is not None and session.is_live(now)
@@ -293,10 +297,9 @@ def account_values_follow(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     if late.is_empty() and waiting:
         return unknown_result(f"{waiting} accounts have no row yet.")
 
-    late = late.sort("timestamp", nulls_last=False)
     lateness = f"more than {_minutes(patience())} older than those of their holdings"
     return rows_result(
-        late,
+        late.sort("timestamp"),  # those without a row first
         none=f"{accounts.height} accounts, all as new as their holdings.",
         found=f"of {accounts.height} accounts have values that are {lateness}",
         accounts=accounts.height,
@@ -315,10 +318,10 @@ def requests_are_answered(lake: Lake, settings: Settings) -> dg.AssetCheckResult
     """
     now = utc_now()
     requests = failed_requests.read_failed(lake, settings, now)
-    unanswered = requests.filter(~col.never_held)
+    unanswered = requests.filter(~pl.col.never_held)
     never_held = requests.filter("never_held")
     live = lake.queue.sync.store.snapshot().live
-    old = live.filter(col.created_at < now - patience())
+    old = live.filter(pl.col.created_at < now - patience())
     if unanswered.is_empty() and old.height and not sees_gateway(lake, settings):
         return unknown_result(f"no gateway, for which {live.height} requests wait.")
 
@@ -410,7 +413,7 @@ def _download_unfinished(
 ) -> dg.AssetCheckResult:
     """Return that the holdings that came agree, and of which accounts others are unknown."""
     rows = all_broker_rows(lake, settings)
-    unfinished = rows.filter(col.completeness != Completeness.COMPLETE)
+    unfinished = rows.filter(pl.col.completeness != Completeness.COMPLETE)
     accounts = ", ".join(sorted(set(unfinished["account"]))) or "an account"
     text = (
         f"the download of {accounts} has not ended, so the snapshot does not cover every account. "
@@ -436,7 +439,7 @@ def legs_have_values(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     if newest.is_empty():
         return unknown_result("the ledger has no open holding of this gateway yet.")
 
-    without = newest.filter(col.market_value.is_null()).sort("timestamp")
+    without = newest.filter(pl.col.market_value.is_null()).sort("timestamp")
     columns = ("account", "conid", "symbol", "position", "source", "timestamp", "note")
     return rows_result(
         without.select(columns),
@@ -462,7 +465,7 @@ def values_match_the_broker(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     a price magnifier.
     """
     band = valuation.VALUE_BAND
-    streamed = newest_values(lake, login).filter(col.source == Source.STREAM)
+    streamed = newest_values(lake, login).filter(pl.col.source == Source.STREAM)
     ours = streamed.select(*KEY, "position", "market_value", "timestamp", "price_kind")
     joined = ours.join(held_at_the_broker(lake, login), on=[*KEY, "position"], suffix="_broker")
     pairs = joined.drop_nulls(["market_value", "market_value_broker"])
@@ -470,12 +473,12 @@ def values_match_the_broker(lake: Lake, login: Settings) -> dg.AssetCheckResult:
         return unknown_result("no holding has both our own value and one of the broker.")
 
     # Without a multiplier the allowed difference is the narrowest one.
-    units = col.position.abs() * col.multiplier.fill_null(1.0)
-    of_value = band * col.market_value_broker.abs()
+    units = pl.col.position.abs() * pl.col.multiplier.fill_null(1.0)
+    of_value = band * pl.col.market_value_broker.abs()
     allowed = max_horizontal(of_value, LEAST_DIFFERENCE * units)
 
-    difference = (col.market_value - col.market_value_broker).abs()
-    time_apart = (col.timestamp - col.received_at).abs()
+    difference = (pl.col.market_value - pl.col.market_value_broker).abs()
+    time_apart = (pl.col.timestamp - pl.col.received_at).abs()
     wrong = pairs.filter(difference > allowed, time_apart <= SAME_TIME)
     if wrong.height:
         wrong = _of_one_moment(lake, wrong).filter(difference > allowed)
@@ -563,7 +566,7 @@ def breaks_state(lake: Lake) -> Derived:
 def _rows_of_breaks(breaks: Sequence[Break]) -> DataFrame:
     """Return breaks as the rows of a page."""
     rows = frame_of(RECONCILIATION_BREAKS, breaks)
-    opened_at = col.opened_at.dt.strftime("%Y-%m-%d %H:%M")
+    opened_at = pl.col.opened_at.dt.strftime("%Y-%m-%d %H:%M")
     named = rows.rename({"expected": "broker", "actual": "tables"})
     return named.with_columns(opened_at).select(_BREAK_COLUMNS)
 

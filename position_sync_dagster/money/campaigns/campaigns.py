@@ -9,7 +9,7 @@ What a strategy has earned so far is what its parts brought, and the value of wh
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from itertools import chain, groupby
@@ -109,10 +109,11 @@ def closed_campaigns(parts: Iterable[Posting]) -> list[TradedCampaign]:
     Args:
         parts: All parts of movements, in order of time.
     """
-    campaigns: list[TradedCampaign] = []
-    for (owner, _account), owned in grouped(_OWNER, parts).items():
-        periods = _structures(owned) if owner == UNATTRIBUTED else _periods(owned)[0]
-        campaigns += map(TradedCampaign, periods)
+    parts = [*parts]
+    campaigns = [campaign for campaign in _of_strategies(parts, _OWNER) if not campaign.is_open]
+    of_nobody = [part for part in parts if part.owner == UNATTRIBUTED]
+    for of_account in grouped(_OWNER, of_nobody).values():
+        campaigns += map(TradedCampaign, _structures(of_account))
     return sorted(campaigns, key=lambda campaign: (campaign.closed, campaign.campaign_id))
 
 
@@ -122,11 +123,7 @@ def open_campaigns(parts: Iterable[Posting]) -> list[TradedCampaign]:
     Args:
         parts: All parts of movements, in order of time.
     """
-    campaigns = [
-        TradedCampaign(current)
-        for (owner, _account), owned in grouped(_OWNER, parts).items()
-        if owner != UNATTRIBUTED and (current := _periods(owned)[1])
-    ]
+    campaigns = [campaign for campaign in _of_strategies(parts, _OWNER) if campaign.is_open]
     return sorted(campaigns, key=attrgetter("strategy_id", "account"))
 
 
@@ -136,28 +133,29 @@ def last_campaigns(parts: Iterable[Posting]) -> dict[str, TradedCampaign]:
     Args:
         parts: All parts of movements, in order of time.
     """
-    campaigns = {}
-    for owner, owned in grouped(attrgetter("owner"), parts).items():
-        over, current = _periods(owned)
-        periods = [*over, current] if current else over
-        if owner != UNATTRIBUTED and periods:
-            campaigns[owner] = TradedCampaign(periods[-1])
-    return campaigns
+    campaigns = _of_strategies(parts, attrgetter("owner"))
+    return {campaign.strategy_id: campaign for campaign in campaigns}
 
 
 _OWNER = attrgetter("owner", "movement.account")
 
 
-def _periods(parts: Iterable[Posting]) -> tuple[list[list[Posting]], list[Posting]]:
+def _of_strategies(
+    parts: Iterable[Posting], owner_of: Callable[[Posting], Hashable]
+) -> Iterator[TradedCampaign]:
+    """Yield the campaigns of strategies, those of one owner in order of time."""
+    of_strategies = (part for part in parts if part.owner != UNATTRIBUTED)
+    for owned in grouped(owner_of, of_strategies).values():
+        yield from map(TradedCampaign, _periods(owned))
+
+
+def _periods(parts: Iterable[Posting]) -> list[list[Posting]]:
     """Return the parts from when something is held until nothing is at a close, each time.
 
-    Cash that comes later belongs to the last one.
+    Cash that comes later belongs to the last one. The last one may go on.
 
     Args:
         parts: Those of one owner, or of one holding of an owner.
-
-    Returns:
-        The periods that are over, and the parts of what is held still.
     """
     by_session = sorted(parts, key=lambda part: (part.session, part.at))
     # What an action took may come as something else days later.
@@ -167,23 +165,18 @@ def _periods(parts: Iterable[Posting]) -> tuple[list[list[Posting]], list[Postin
         if part.effect is Effect.COMES
         for source in part.came_from
     }
-    periods: list[list[Posting]] = []
-    current: list[Posting] = []
+    periods: list[list[Posting]] = [[]]
+    is_over = False
     for session, of_session in groupby(by_session, key=attrgetter("session")):
         new = list(of_session)
-        moves_nothing = not any(part.quantity for part in new)
-        if not current and periods and moves_nothing:
-            periods[-1] += new
-            continue
+        if is_over and any(part.quantity for part in new):
+            periods.append([])
 
-        current += new
-        is_to_come = any(came_on.get(part.posting_id, session) > session for part in current)
-        if not is_to_come and not _is_held(current):
-            periods.append(current)
-            current = []
-
-    over = [stay for stay in periods if _moved_something(stay)]
-    return over, current if _moved_something(current) else []
+        period = periods[-1]
+        period += new
+        is_to_come = any(came_on.get(part.posting_id, session) > session for part in period)
+        is_over = not is_to_come and not _is_held(period)
+    return [period for period in periods if _moved_something(period)]
 
 
 def _moved_something(stay: Iterable[Posting]) -> bool:
@@ -199,11 +192,8 @@ def _is_held(parts: Iterable[Posting]) -> bool:
 
 def _structures(parts: Iterable[Posting]) -> Iterator[list[Posting]]:
     """Yield the structures of an account with an option that are over."""
-    periods = []
-    for of_holding in grouped(attrgetter("key"), parts).values():
-        over, current = _periods(of_holding)
-        periods += [*over, current] if current else over
-
+    of_holdings = grouped(attrgetter("key"), parts).values()
+    periods = [period for of_holding in of_holdings for period in _periods(of_holding)]
     for numbers in _joined(periods):
         structure = []
         for number in numbers:
@@ -297,34 +287,43 @@ class CampaignState:
     brought: Mapping[str | None, float | None]
 
 
+_NOTHING = CampaignState(session=date.min, lots={}, brought={})
+
+
 def states_of(campaign: TradedCampaign) -> list[CampaignState]:
     """Return what a campaign had at the closes of the days on which something of it moved.
 
     Of a day that begins and ends with nothing it is the most that it had meanwhile.
     """
-    lots: defaultdict[int, float] = defaultdict(float)
-    brought: dict[str | None, float | None] = {}
-    states = []
-    held: Lots = {}
-    for session, parts in groupby(campaign.parts, key=attrgetter("session")):
-        was_flat = not held
-        widest: Lots = {}
-        brought_at_widest = brought
-        for part in parts:
-            lots[part.conid] += part.quantity
-            held = _left_of(lots)
-            currency = part.currency
-            with_part = known_sum([brought.get(currency, 0.0), part.known_cash])
-            brought = {**brought, currency: with_part}
-            if _size_of(held) >= _size_of(widest):
-                widest = held
-                brought_at_widest = brought
-
-        state = CampaignState(session=session, lots=held, brought=brought)
-        if was_flat and not held:
-            state = CampaignState(session=session, lots=widest, brought=brought_at_widest)
-        states.append(state)
+    states: list[CampaignState] = []
+    last = _NOTHING
+    for _session, parts in groupby(campaign.parts, key=attrgetter("session")):
+        was_flat = not last.lots
+        last, widest = _moved_by(parts, last)
+        states.append(widest if was_flat and not last.lots else last)
     return states
+
+
+def _moved_by(
+    parts: Iterable[Posting], state: CampaignState
+) -> tuple[CampaignState, CampaignState]:
+    """Return what a campaign had after some parts, and what it had when it had most.
+
+    Of equal ones the last counts.
+    """
+    widest = _NOTHING
+    for part in parts:
+        currency = part.currency
+        lots = {**state.lots, part.conid: state.lots.get(part.conid, 0.0) + part.quantity}
+        brought = known_sum([state.brought.get(currency, 0.0), part.known_cash])
+        state = CampaignState(
+            session=part.session,
+            lots=_left_of(lots),
+            brought={**state.brought, currency: brought},
+        )
+        if _quantity_of(state.lots) >= _quantity_of(widest.lots):
+            widest = state
+    return state, widest
 
 
 def _left_of(lots: Lots) -> Lots:
@@ -333,10 +332,6 @@ def _left_of(lots: Lots) -> Lots:
 
 def _quantity_of(lots: Lots) -> float:
     return rounded(sum(map(abs, lots.values())))
-
-
-def _size_of(lots: Lots) -> tuple[int, float]:
-    return len(lots), _quantity_of(lots)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -522,36 +517,11 @@ class AsOpened:
     unknown: str = ""
 
 
-def _state_as_opened(campaign: TradedCampaign) -> CampaignState:
-    """Return what a campaign had on its first trading day when it had most."""
-    session = campaign.parts[0].session
-    of_day = [part for part in campaign.parts if part.session == session]
-
-    lots: defaultdict[int, float] = defaultdict(float)
-    most: Lots = {}
-    until = 0
-    for number, part in enumerate(of_day, 1):
-        lots[part.conid] += part.quantity
-        held = _left_of(lots)
-        # Of equal ones the last counts.
-        if _quantity_of(held) >= _quantity_of(most):
-            most = held
-            until = number
-
-    by_currency = grouped(attrgetter("currency"), of_day[:until])
-    return CampaignState(
-        session=session,
-        lots=most,
-        brought={
-            currency: known_sum(part.known_cash for part in parts)
-            for currency, parts in by_currency.items()
-        },
-    )
-
-
 def as_opened(campaign: TradedCampaign, contracts: Contracts, currency: str | None) -> AsOpened:
     """Return how a campaign was opened in a currency."""
-    opened = _state_as_opened(campaign)
+    first_day = campaign.parts[0].session
+    of_day = (part for part in campaign.parts if part.session == first_day)
+    _last, opened = _moved_by(of_day, _NOTHING)
     kind, _why = kind_in(opened.lots, contracts)
     if kind == SINGLE:
         [(conid, quantity)] = opened.lots.items()

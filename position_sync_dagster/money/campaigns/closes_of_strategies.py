@@ -1,4 +1,8 @@
-"""What closed: which legs of strategies are gone and why, and the realised profit of closes."""
+"""What closed: which legs of strategies are gone and why, and what was realised.
+
+What a strategy has realised follows from its postings. What all holdings have, and those in no
+strategy, is what the broker states of each close.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +13,7 @@ from operator import attrgetter
 from typing import Any
 
 import polars as pl
-from polars import DataFrame, String, col, concat, lit
+from polars import DataFrame, String, col, lit
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import KEY, Key, grouped
@@ -22,20 +26,17 @@ from position_sync_dagster.money.campaigns.campaigns import last_campaigns
 from position_sync_dagster.money.campaigns.strategy_money import (
     Remembered,
     StrategyMoney,
+    lot_rows,
     money_of_strategies,
 )
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import Closure, end_text
 from position_sync_dagster.money.past.owned_parts import PostingBook, part_rows
 from position_sync_dagster.money.past.postings import Posting
-from position_sync_dagster.money.risk.coverage import sum_if_known
 from position_sync_dagster.money.tables import CLOSURES
 
 # By contract, in each account: when a holding ended, and how; None: it is not known.
 Ends = Mapping[int, Mapping[str, tuple[datetime, str | None]]]
-
-# A strategy, UNATTRIBUTED, or None for all closes; an account, or None for all; the currency.
-Group = tuple[str | None, str | None, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +64,14 @@ class Closes:
     remembered: Remembered = field(default_factory=dict)
 
     @cached_property
-    def _first_legs(self) -> Mapping[str, datetime]:
-        first = self.legs.group_by("strategy_id").agg(col.added_at.min())
-        return dict(first.iter_rows())
-
-    @cached_property
     def money(self) -> Mapping[tuple[str, str | None], StrategyMoney]:
         """What the movements of each strategy say of its money, in each currency."""
         return money_of_strategies(self.parts, self.details, self.remembered)
+
+    @cached_property
+    def lots(self) -> DataFrame:
+        """What is left of the movements of strategies, in rows."""
+        return lot_rows(self.money)
 
     @cached_property
     def owned(self) -> DataFrame:
@@ -93,52 +94,48 @@ class Closes:
         rows = rows.with_columns(col.owners.fill_null([UNATTRIBUTED]))
         return rows.with_columns(col.is_divided.fill_null(value=False))
 
-    @cached_property
-    def _profits(self) -> Mapping[Group, Mapping[str, Any]]:
-        """The realised profit of each group, with the numbers of its closes."""
-        # The parts of a profit that is divided are not known.
-        profit_of_one = pl.when(~col.is_divided).then("realized_pnl")
-        of_owners = self._with_owners.with_columns(realized_pnl=profit_of_one).explode("owners")
-        of_all = self.rows.with_columns(owners=lit(None, String))
-
-        group = ("owners", "account", "currency")
-        closes = concat([rows.select(*group, "realized_pnl") for rows in (of_owners, of_all)])
-        everywhere = closes.with_columns(account=lit(None, String))
-        sums = (
-            concat([closes, everywhere])
-            .group_by(group)
-            .agg(
-                sum_if_known(col.realized_pnl),
-                closes=pl.len(),
-                closes_without_profit=col.realized_pnl.null_count(),
-            )
-        )
-        return sums.rows_by_key(group, named=True, unique=True)
-
     def realized(
         self, name: str | None, account: str | None, currency: str | None
     ) -> dict[str, Any] | None:
-        """Return the realised profit of a group; None where no stream has run yet.
+        """Return the realised profit of a group; None where nothing is known of it.
 
         Args:
             name: A strategy, UNATTRIBUTED, or None for all closes.
-            account: None for all accounts.
+            account: None for all accounts; the profit of a strategy is not divided among them.
             currency: None for legs that were never valued.
 
         Returns:
-            `realized_pnl`, None if that of one of the closes is not known; the number of `closes`,
-            and of `closes_without_profit`. Closes before `realized_since` are not in it: it is the
-            time of the first change that was recorded, else of the first session, or that of the
-            first leg of the strategy.
+            `realized_pnl`, None if a part of it is not known; the number of `closes`, and of
+            `closes_without_profit`. Nothing before `realized_since` is in it: that is the first
+            movement of a strategy, or what it had before it; of others the first change that was
+            recorded, else the first session.
         """
-        if self.since is None or currency is None:
+        if currency is None:
             return None
-        nothing_closed = {"realized_pnl": 0, "closes": 0, "closes_without_profit": 0}
-        first = self.since
+        if name is not None and (name, currency) in self.money:
+            earned = self.money[name, currency].earned
+            return {
+                "realized_pnl": earned.realised,
+                "closes": earned.closes,
+                "closes_without_profit": earned.closes_without_profit,
+                "realized_since": earned.since,
+            }
+        if self.since is None:
+            return None
+        rows = self.rows
         if name is not None:
-            first = self._first_legs.get(name, first)
-        profits = self._profits.get((name, account, currency), nothing_closed)
-        return {**profits, "realized_since": max(self.since, first)}
+            # The parts of a profit that is divided are not known.
+            profit_of_one = pl.when(~col.is_divided).then("realized_pnl")
+            rows = self._with_owners.with_columns(realized_pnl=profit_of_one)
+            rows = rows.filter(col.owners.list.contains(lit(name)))
+        rows = rows.filter(col.currency == currency, col.account == (account or col.account))
+        stated = rows["realized_pnl"]
+        return {
+            "realized_pnl": None if stated.has_nulls() else stated.sum(),
+            "closes": rows.height,
+            "closes_without_profit": stated.null_count(),
+            "realized_since": self.since,
+        }
 
     def owners_since(self, since: datetime) -> Mapping[Key, frozenset[str]]:
         """Return who had what closed since a time, by holding."""

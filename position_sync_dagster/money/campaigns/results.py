@@ -22,7 +22,7 @@ from position_sync_dagster.lake.schema import records_of
 from position_sync_dagster.money.campaigns.closed_campaign import CampaignResult, ClosedCampaign
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.movements import first_reasons, known_sum
-from position_sync_dagster.money.risk.coverage import sum_if_known
+from position_sync_dagster.money.sums import sum_if_known
 from position_sync_dagster.money.tables import CLOSED_CAMPAIGNS, PROFIT_EXPLAINED
 
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from polars import col
 
 from position_sync_dagster.domain.holding import grouped
-from position_sync_dagster.money.base_currency import in_base
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
 from position_sync_dagster.money.campaigns.results import (
     GROUP_OF,
@@ -20,6 +19,7 @@ from position_sync_dagster.money.campaigns.results import (
 )
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import EventKind
+from position_sync_dagster.money.sums import in_base
 
 
 class DayRates(NamedTuple):

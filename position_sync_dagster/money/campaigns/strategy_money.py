@@ -6,6 +6,7 @@ It is what their parts of movements brought, and the value of what is left of th
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import chain
 from operator import attrgetter
 from typing import NamedTuple
@@ -26,7 +27,7 @@ from position_sync_dagster.money.campaigns.campaigns import (
     open_campaigns,
 )
 from position_sync_dagster.money.campaigns.closed_campaigns import contract_of
-from position_sync_dagster.money.past.booking import Share, booked, of_owner
+from position_sync_dagster.money.past.booking import EdgeKind, Share, booked, of_owner
 from position_sync_dagster.money.past.movements import Movement, known_sum, times
 from position_sync_dagster.money.past.postings import Posting
 
@@ -36,13 +37,19 @@ class LiveMoney:
     """What the postings of one strategy and currency brought; None: not known.
 
     Attributes:
-        realised: The profit of what is closed, after fees.
+        realised: The profit of what is closed, and income, after fees.
+        closes: How often something was closed.
+        closes_without_profit: Of how many of these the profit is not known.
+        since: When the first of them was; None: there are none.
         fees: All fees in the currency.
         other_fees: Those in other currencies, by currency; they are in no profit.
         lots: What is left of each contract, at its average cost.
     """
 
     realised: float | None = 0.0
+    closes: int = 0
+    closes_without_profit: int = 0
+    since: datetime | None = None
     fees: float | None = 0.0
     other_fees: Mapping[str, float] = field(default_factory=dict)
     lots: Mapping[Key, Share] = field(default_factory=dict)
@@ -68,8 +75,13 @@ def live_money(postings: Iterable[Posting]) -> dict[tuple[str, str | None], Live
             if charged_in is not None and charged_in != currency and posting.fee:
                 other_fees[charged_in] += posting.fee
 
+        edges = edges_of[owner, currency]
+        closing = [edge for edge in edges if edge.kind is EdgeKind.CLOSES]
         money[owner, currency] = LiveMoney(
-            realised=known_sum(edge.gain for edge in edges_of[owner, currency]),
+            realised=known_sum(edge.gain for edge in edges),
+            closes=len(closing),
+            closes_without_profit=sum(edge.gain is None for edge in closing),
+            since=min(posting.at for posting in of_strategy),
             fees=known_sum(posting.fee_in(currency) for posting in of_strategy),
             other_fees=other_fees,
             lots={share.key: share for share in held_of[owner, currency]},
@@ -81,37 +93,58 @@ def _strategy_of(posting: Posting) -> tuple[str, str | None]:
     return posting.owner, posting.currency
 
 
-def open_profit(lots: Mapping[Key, Share], holdings: DataFrame, priced: DataFrame) -> float | None:
-    """Return what is open of a strategy in one currency would earn; None: not known.
+def open_profits(
+    lots: DataFrame, holdings: DataFrame, priced: DataFrame
+) -> dict[tuple[str, str | None], float | None]:
+    """Return what is open of each strategy in each currency would earn; None: not known.
 
     Args:
-        lots: What is left of its movements.
-        holdings: Its parts of holdings: account, conid, position, share and unrealized_pnl.
+        lots: What is left of their movements (`lot_rows`).
+        holdings: Their parts of holdings: account, conid, position, share and unrealized_pnl.
         priced: All holdings: account, conid, position and market_value.
     """
-    rows_of_lots = [(*key, lot.quantity, times(lot.cash, -1.0)) for key, lot in lots.items()]
-    left = DataFrame(rows_of_lots, _LOTS, orient="row")
-    own = holdings.select(*KEY, own=col.position * col.share, unrealized=col.unrealized_pnl)
+    own = holdings.select(*_LOT, own=col.position * col.share, unrealized=col.unrealized_pnl)
     held = pl.coalesce("own", "position", 0.0)  # a holding without a row is not held
-    rows = left.join(own, on=KEY, how="left")
+    rows = lots.join(own, on=_LOT, how="left")
     rows = rows.join(priced.select(*KEY, "position", "market_value"), on=KEY, how="left")
-
-    is_less = held / col.quantity < 1 - QUANTITY_ROUNDING
-    if rows.select(is_less.any()).item():
-        return None
 
     gained = col.quantity * col.market_value / col.position - col.cost
     # A trade that no movement names yet; the broker has its cost.
     is_another = (col.own - col.quantity).abs() >= QUANTITY_ROUNDING
     is_of_broker = col.own.is_not_null() & (is_another | col.cost.is_null())
-    amounts = rows.select(pl.when(is_of_broker).then("unrealized").otherwise(gained)).to_series()
+    of_lots = rows.select(
+        *_OF_STRATEGY,
+        amount=pl.when(is_of_broker).then("unrealized").otherwise(gained),
+        is_less=held / col.quantity < 1 - QUANTITY_ROUNDING,
+    )
+
     # Of what no movement explains the broker says it.
-    without_movements = own.join(left, on=KEY, how="anti")["unrealized"]
-    return known_sum([*amounts, *without_movements])
+    without_movements = own.join(lots, on=_LOT, how="anti")
+    of_broker = without_movements.select(*_OF_STRATEGY, amount="unrealized", is_less=False)
+    amounts = pl.concat([of_lots, of_broker]).group_by(_OF_STRATEGY)
+    return {
+        (strategy, currency): None if is_less else known_sum(profits)
+        for strategy, currency, profits, is_less in amounts.agg("amount", col.is_less.any()).rows()
+    }
+
+
+def lot_rows(money: Mapping[tuple[str, str | None], "StrategyMoney"]) -> DataFrame:
+    """Return what is left of the contracts of strategies, in rows."""
+    rows = [
+        (*of_strategy, *key, lot.quantity, times(lot.cash, -1.0))
+        for of_strategy, amounts in money.items()
+        for key, lot in amounts.earned.lots.items()
+    ]
+    return DataFrame(rows, _LOTS, orient="row")
 
 
 # What is left of contracts, in columns.
-_LOTS = {"account": pl.String, "conid": pl.Int64, "quantity": Float64, "cost": Float64}
+_OF_STRATEGY = ("strategy_id", "currency")
+_LOT = (*_OF_STRATEGY, *KEY)
+_LOTS = {
+    "strategy_id": pl.String, "currency": pl.String, "account": pl.String, "conid": pl.Int64,
+    "quantity": Float64, "cost": Float64,
+}  # fmt: skip
 
 
 class LatestCampaign(NamedTuple):

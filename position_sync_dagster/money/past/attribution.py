@@ -629,10 +629,10 @@ class _Holding:
 
     def _open(self, movement: Movement, by: float, origin: _Origin) -> None:
         transfers = [step for step in self._movements if step.kind is MovementKind.TRANSFER]
-        at_cost = times(self._opening.cost, movement.quantity or 0.0)
+        at_cost = times(self._opening.cost, -(movement.quantity or 0.0))
         # The broker's cost counts before the value that the transfer states.
         if transfers[:1] == [movement] and not self._prior and at_cost is not None:
-            movement = replace(movement, value=at_cost)
+            movement = replace(movement, cash=at_cost)
         if origin.shares is not None:
             self._add_parts(movement, Effect.OPENS, _scaled(origin.shares, by), origin)
             return
@@ -849,7 +849,7 @@ def _history(movements: Iterable[Movement], held: Opening | None) -> tuple[Openi
 
     What is gone, and nothing explains, is one as far as what is stated leaves it.
     """
-    in_order = sorted(movements, key=_order_of)
+    in_order = sorted(map(_paid_in_kind, movements), key=_order_of)
     if taken_back := cancelled_ids(in_order):
         in_order = [movement for movement in in_order if movement.movement_id not in taken_back]
     stated = [movement for movement in in_order if movement.kind is not MovementKind.UNEXPLAINED]
@@ -860,6 +860,13 @@ def _history(movements: Iterable[Movement], held: Opening | None) -> tuple[Openi
     total = opening.quantity + sum(movement.quantity or 0.0 for movement in stated)
     unexplained = [movement for movement in in_order if movement.kind is MovementKind.UNEXPLAINED]
     return opening, sorted([*stated, *_still_held(unexplained, total)], key=_order_of)
+
+
+def _paid_in_kind(movement: Movement) -> Movement:
+    """Return a movement whose cash is what it was worth to its owner: of a transfer its value."""
+    if movement.kind is not MovementKind.TRANSFER:
+        return movement
+    return replace(movement, cash=times(movement.value, -1.0))
 
 
 def _still_held(unexplained: Iterable[Movement], held: float) -> Iterator[Movement]:

@@ -66,6 +66,15 @@ class Share(NamedTuple):
         cash = times(self.cash, fraction)
         return self._replace(quantity=quantity, cash=cash, fees=times(self.fees, fraction))
 
+    def with_all(self, shares: Sequence["Share"]) -> "Share":
+        """Return it with what several have, itself among them."""
+        return self._replace(
+            quantity=sum(share.quantity for share in shares),
+            cash=known_sum(share.cash for share in shares),
+            fees=known_sum(share.fees for share in shares),
+            why_unknown=next((share.why_unknown for share in shares if share.why_unknown), None),
+        )
+
     @property
     def nothing(self) -> "Share":
         """Return nothing of it: the opening of money alone."""
@@ -202,13 +211,7 @@ def _whole(postings: Sequence[Posting], *, is_by_account: bool) -> Share:
     shares = [_share_of(posting, is_by_account=is_by_account) for posting in postings]
     if len(shares) == 1:
         return shares[0]
-    largest = max(shares, key=lambda share: abs(share.quantity))
-    return largest._replace(
-        quantity=sum(share.quantity for share in shares),
-        cash=known_sum(share.cash for share in shares),
-        fees=known_sum(share.fees for share in shares),
-        why_unknown=next((share.why_unknown for share in shares if share.why_unknown), None),
-    )
+    return max(shares, key=lambda share: abs(share.quantity)).with_all(shares)
 
 
 def _share_of(posting: Posting, *, is_by_account: bool) -> Share:
@@ -291,18 +294,10 @@ class _Booker:
             self._lose(entry, share.why_unknown)
 
     def _open(self, held: deque[Share], share: Share) -> None:
-        if not self.is_pooled or not held:
-            held.append(share)
-            return
-        pool = held.pop()
-        held.append(
-            pool._replace(
-                quantity=pool.quantity + share.quantity,
-                cash=known_sum([pool.cash, share.cash]),
-                fees=known_sum([pool.fees, share.fees]),
-                why_unknown=pool.why_unknown or share.why_unknown,
-            )
-        )
+        if self.is_pooled and held:
+            pool = held.pop()
+            share = pool.with_all([pool, share])
+        held.append(share)
 
     def _pay(self, share: Share, kind: EdgeKind = EdgeKind.PAYS) -> None:
         """Record money that changed no quantity, or that it is not known what changed."""

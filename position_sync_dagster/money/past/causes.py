@@ -10,7 +10,7 @@ never makes a cause.
 
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
 from itertools import chain
@@ -83,7 +83,7 @@ class Facts:
 
     Attributes:
         changes: All changes of positions near the closes, also those that opened something.
-        is_trading_day: Returns whether there is a session on a day.
+        trading_days: Returns the days with a session, from one day to another.
         movements: What moved their holdings, without what was inferred.
         periods: The rows of `statement_events` of the days that statements cover.
         contracts: Contract details, by conid.
@@ -93,7 +93,7 @@ class Facts:
     """
 
     changes: Sequence[PositionChange]
-    is_trading_day: Callable[[date], bool]
+    trading_days: Callable[[date, date], Sequence[date]]
     movements: Sequence[Movement] = ()
     periods: Sequence[StatementEvent] = ()
     contracts: Mapping[int, ContractDetails] = field(default_factory=dict)
@@ -165,17 +165,12 @@ class Evidence(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inference:
-    """The cause of what no booking explains.
-
-    Attributes:
-        cost: What one contract had cost, if that is what was realised.
-    """
+    """The cause of what no booking explains."""
 
     cause: Cause
     stage: Stage = Stage.PROVISIONAL
     detail: str
     price: float | None = None
-    cost: float | None = None
     counter_conid: int | None = None
 
 
@@ -292,14 +287,19 @@ REACHES = (
 )
 
 
-def closures_of(facts: Facts, now: datetime, only: Container[str] | None = None) -> list[Closure]:
+def closures_of(facts: Facts, only: Container[str] | None = None) -> list[Closure]:
     """Return the causes of closes among the changes, as far as the facts show them.
 
     Args:
         only: Ids of the changes to judge, all by default; the others are facts.
     """
     cases = _cases_of(facts)
-    bookings, taken_back = bookings_of(facts.movements)
+    cancelled = _cancelled_of(facts.movements)
+    # A booking and its cancellation explain nothing as long as others do: what was booked again in
+    # their place is another booking.
+    is_cancelled = grouped(lambda moved: moved.movement_id in cancelled, facts.movements)
+    bookings = bookings_of(is_cancelled[False])
+    taken_back = bookings_of(is_cancelled[True])
     for key, cases_of_holding in cases.items():
         _claim_bookings(cases_of_holding, bookings[key])
         _mark_strays(cases_of_holding, bookings[key])
@@ -320,9 +320,9 @@ def closures_of(facts: Facts, now: datetime, only: Container[str] | None = None)
 
         case = by_id[change.change_id]
         inference = _inferred(case)
-        if _is_stated(change, periods_of[change.account], facts.is_trading_day):
+        if _is_stated(change, periods_of[change.account], facts.trading_days):
             inference = _NOT_NAMED
-        closures += _closures_of_case(case, inference, now)
+        closures += _closures_of_case(case, inference)
     return closures
 
 
@@ -358,31 +358,22 @@ def last_trade(change: PositionChange, details: ContractDetails | None) -> datet
 
 # ---- what the broker names: movements, as bookings
 
-_Bookings = defaultdict[Key, list["BookedMovement"]]
+
+def bookings_of(movements: Iterable[Movement]) -> defaultdict[Key, list[BookedMovement]]:
+    """Return what explains changes, by holding and in order of time."""
+    bookings = [
+        BookedMovement(movement, reason, movement.quantity)
+        for movement in movements
+        if movement.quantity and (reason := _stated_cause(movement)) is not None
+    ]
+    bookings.sort(key=attrgetter("at"))
+    return grouped(attrgetter("movement.key"), bookings)
 
 
-def bookings_of(movements: Iterable[Movement]) -> tuple[_Bookings, _Bookings]:
-    """Return what explains changes, by holding and in order of time; and what was taken back.
-
-    A booking and its cancellation explain nothing as long as others do: what was booked again in
-    their place is another booking.
-    """
-    standing: _Bookings = defaultdict(list)
-    taken_back: _Bookings = defaultdict(list)
-    for key, moved in grouped(attrgetter("key"), movements).items():
-        cancelled = cancelled_ids(moved)
-        for movement in moved:
-            reason = _stated_cause(movement)
-            if movement.quantity and reason is not None:
-                booking = BookedMovement(movement, reason, movement.quantity)
-                if movement.movement_id in cancelled:
-                    taken_back[key].append(booking)
-                else:
-                    standing[key].append(booking)
-
-    for bookings in (*standing.values(), *taken_back.values()):
-        bookings.sort(key=attrgetter("at"))
-    return standing, taken_back
+def _cancelled_of(movements: Iterable[Movement]) -> set[str]:
+    """Return the ids of cancellations, and of what they cancel, of all holdings."""
+    by_holding = grouped(attrgetter("key"), movements)
+    return set().union(*map(cancelled_ids, by_holding.values()))
 
 
 def cancelled_ids(moved: Sequence[Movement]) -> set[str]:
@@ -403,7 +394,7 @@ def cancelled_ids(moved: Sequence[Movement]) -> set[str]:
 
 
 # What each kind says of what it ended.
-_OF_KIND = {
+CAUSE_OF = {
     MovementKind.ASSIGNMENT: Cause.ASSIGNED,
     MovementKind.EXERCISE: Cause.EXERCISED,
     MovementKind.EXPIRATION: Cause.EXPIRED_WORTHLESS,
@@ -417,7 +408,7 @@ def _stated_cause(movement: Movement) -> _Reason | None:
 
     A code that has no rule does not make a trade anything else; the reason names it.
     """
-    cause = _OF_KIND.get(movement.kind, Cause.TRADED)
+    cause = CAUSE_OF.get(movement.kind, Cause.TRADED)
     match movement.section:
         case Section.TRADES:
             return _cause_of_trade(movement, cause)
@@ -579,15 +570,16 @@ def _explain_delivery(event: Sequence[Case], bookings: Sequence[BookedMovement])
         bookings: Those of the underlying. If a trade of it explains no change, what an option
             delivered may have come, and have been traded away, while nobody looked.
     """
-    options = [case for case in event if case.change.is_option]
-    if len(event) != 2 or len(options) != 1 or not all(case.is_whole for case in event):
+    kinds = [case.change.is_option for case in event]
+    if sorted(kinds) != [False, True] or not all(case.is_whole for case in event):
         return
 
-    [option] = options
-    [delivery] = [case for case in event if case is not option]
+    option = event[kinds.index(True)]
+    delivery = event[kinds.index(False)]
     earliest = event[0].change.seen_at - A_DAY
-    unclaimed_trades = [booking for booking in bookings if booking.is_trade and booking.unclaimed]
-    has_stray = any(trade.at >= earliest for trade in unclaimed_trades)
+    has_stray = any(
+        booking.is_trade and booking.unclaimed and booking.at >= earliest for booking in bookings
+    )
     if has_stray or option.change.units != delivery.unexplained:
         return
 
@@ -661,7 +653,6 @@ def _explain_nothing_came(
                 detail="not clearly in or out of the money at its end; by the positions and all "
                 f"executions until {until:%Y-%m-%d %H:%M} UTC nothing came of the underlying",
                 price=0.0,
-                cost=option.change.average_cost,
             )
 
 
@@ -707,13 +698,13 @@ def _inferred(case: Case) -> Inference:
     is_known_option = case.change.is_option and case.under_key is not None
     if is_known_option and case.is_over and case.is_whole:
         if case.is_in is False:
-            return replace(_WORTHLESS, cost=case.change.average_cost)
+            return _WORTHLESS
         if case.is_in and case.settles_in_cash:
             return _SETTLED_IN_CASH
     return _NOTHING_FITS
 
 
-def _closures_of_case(case: Case, inference: Inference, now: datetime) -> list[Closure]:
+def _closures_of_case(case: Case, inference: Inference) -> list[Closure]:
     """Return the causes of one close, whose quantities add up to what was closed.
 
     Args:
@@ -734,7 +725,7 @@ def _closures_of_case(case: Case, inference: Inference, now: datetime) -> list[C
 
     if open_quantity:
         closures.append(_inferred_closure(change, inference, open_quantity))
-    return [replace(closure, judged_at=now) for closure in closures]
+    return closures
 
 
 def _closure(change: PositionChange, quantity: float, **said: Any) -> Closure:
@@ -777,7 +768,11 @@ def _stated_closure(
 
 
 def _inferred_closure(change: PositionChange, inference: Inference, quantity: float) -> Closure:
-    """Return the cause of a part of a close that no booking explains."""
+    """Return the cause of a part of a close that no booking explains.
+
+    What a worthless option had cost is what was realised.
+    """
+    cost = change.average_cost if inference.cause is Cause.EXPIRED_WORTHLESS else None
     return _closure(
         change,
         quantity,
@@ -785,7 +780,7 @@ def _inferred_closure(change: PositionChange, inference: Inference, quantity: fl
         cause=inference.cause,
         stage=inference.stage,
         detail=inference.detail,
-        realized_pnl=times(inference.cost, -copysign(quantity, change.closed)),
+        realized_pnl=times(cost, -copysign(quantity, change.closed)),
         counter_conid=inference.counter_conid,
     )
 
@@ -810,7 +805,7 @@ def _once(texts: Iterable[str | None]) -> Iterable[str]:
 def _is_stated(
     change: PositionChange,
     periods: Sequence[StatementEvent],
-    is_trading_day: Callable[[date], bool],
+    trading_days: Callable[[date, date], Sequence[date]],
 ) -> bool:
     """Return whether statements cover every trading day in which the position may have closed.
 
@@ -820,17 +815,12 @@ def _is_stated(
     if change.since is None or not periods:
         return False
 
-    day = exchange_date(change.since)
-    last_day = exchange_date(change.seen_at + EVENING)
-    is_stated = False
-    while day <= last_day:
-        if is_trading_day(day):
-            until = min(change.seen_at, datetime.combine(day, LAST_TRADES, NEW_YORK))
-            if not any(_covers(period, day, until) for period in periods):
-                return False
-            is_stated = True
-        day += A_DAY
-    return is_stated
+    days = trading_days(exchange_date(change.since), exchange_date(change.seen_at + EVENING))
+    ends = [min(change.seen_at, datetime.combine(day, LAST_TRADES, NEW_YORK)) for day in days]
+    return bool(days) and all(
+        any(_covers(period, day, until) for period in periods)
+        for day, until in zip(days, ends, strict=True)
+    )
 
 
 def _covers(period: StatementEvent, day: date, until: datetime) -> bool:

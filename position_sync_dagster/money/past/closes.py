@@ -143,10 +143,10 @@ class Statement:
         days: The days whose positions it states. Without the section of positions, an account
             without positions is not known to be flat.
         accounts: The accounts that it names and that are served.
-        events: With that of the PERIOD, if it has the section of trades, and each can be read.
+        events: With those of its SECTIONS: it states everything of these for its days, and says
+            nothing of a section that is absent. With that of the PERIOD, if it has the section of
+            trades, and each can be read.
         movements: What its rows moved, as it states it.
-        sections: The sections that it has, by their elements: Trades, Transfers, … It states
-            everything of these for its days; it says nothing of a section that is absent.
         lacks_positions: Whether a position cannot be read: what it does not list may be held.
         left_out: The rows that cannot be read: for each, what is wrong and the remedy.
     """
@@ -162,7 +162,6 @@ class Statement:
     executions: tuple[Execution, ...] = ()
     events: tuple[StatementEvent, ...] = ()
     movements: tuple[Movement, ...] = ()
-    sections: frozenset[str] = frozenset()
     lacks_positions: bool = False
     left_out: tuple[tuple[str, str], ...] = ()
 

@@ -148,7 +148,7 @@ class CloseExplainer:
             return {}
 
         facts = self._facts(closes.filter(one_of("change_id", due)), asked)
-        return grouped(attrgetter("change_id"), closures_of(facts, now, due))
+        return grouped(attrgetter("change_id"), closures_of(facts, due))
 
     def _ask_person(
         self, closures: Iterable[Closure], closes: DataFrame, now: datetime
@@ -208,7 +208,7 @@ class CloseExplainer:
             contracts=contracts,
             asked=asked,
             price_before=lambda option, ended: prices_before(ended).get(option.under_conid),
-            is_trading_day=days.is_trading_day,
+            trading_days=days.trading_days,
         )
 
     def _prices_before(self, ended: datetime) -> dict[int | None, float]:

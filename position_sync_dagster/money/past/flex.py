@@ -8,21 +8,22 @@ and refuses one for a code that it does not know, such as GEA.
 
 import json
 import re
-from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import datetime
 from datetime import time as clock_time
 from enum import StrEnum
 from functools import partial
 from hashlib import sha256
 from io import BytesIO
 from itertools import chain
+from operator import attrgetter
 from typing import IO, Any, NamedTuple
 from xml.etree import ElementTree as Xml
 
 from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.execution import FLEX, Execution, Side
+from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.errors import StatementError, shown
 from position_sync_dagster.money.past import closes
 from position_sync_dagster.money.past.flex_fields import (
@@ -39,7 +40,13 @@ from position_sync_dagster.money.past.flex_fields import (
 )
 from position_sync_dagster.money.past.flex_movements import joined, movements_of
 from position_sync_dagster.money.past.flex_service import answer_of, refusal
-from position_sync_dagster.money.past.movements import FACE_OF_BILL, Movement, times
+from position_sync_dagster.money.past.movements import (
+    FACE_OF_BILL,
+    Movement,
+    Section,
+    named_sections,
+    times,
+)
 
 _POSITION = columns_of(
     closes.StatementPosition,
@@ -158,17 +165,11 @@ def event_of(fields: Fields) -> closes.StatementEvent:
     if not event_id:
         event_id = sha256(attributes.encode()).hexdigest()[:32]
 
-    return closes.StatementEvent(
-        **fields.row(_EVENT),
-        event_id=f"{fields.element}:{event_id}",
-        kind=_KINDS[fields.element],
-        day=local.date(),
-        time=at if has_time else None,
-        attributes=attributes,
-        source=FLEX,
-        statement=fields.file,
-        stated_at=fields.stated_at,
-    )
+    row = fields.row(_EVENT) | {
+        "event_id": f"{fields.element}:{event_id}", "day": local.date(),
+        "time": at if has_time else None, "attributes": attributes,
+    }  # fmt: skip
+    return _event_of_account(_KINDS[fields.element], fields, row)
 
 
 # What an EquitySummaryByReportDateInBase says of where it stands, and the sums of its parts.
@@ -184,12 +185,16 @@ _EQUITY = columns_of(
 
 
 class RowKind(StrEnum):
-    """What the rows of an element become; STATED: an event that moved nothing."""
+    """What the rows of an element become; STATED: events that moved nothing."""
 
     POSITIONS = "positions"
     EXECUTIONS = "executions"
     EVENTS = "events"
     STATED = "stated"
+
+
+# Those that moved holdings or cash.
+_MOVING = (RowKind.EXECUTIONS, RowKind.EVENTS)
 
 
 def equity_event(fields: Fields) -> closes.StatementEvent:
@@ -301,34 +306,38 @@ class _Element(NamedTuple):
 
     Attributes:
         becomes: What they become.
+        record_of: Returns what a row becomes; None: nothing.
         levels: The levels of detail that are read.
-        event_of: Returns the event that a row is, if it moved nothing.
     """
 
     becomes: RowKind
-    levels: Collection[str]
-    event_of: Callable[[Fields], closes.StatementEvent | None] = event_of
+    record_of: Callable[[Fields], Any]
+    levels: Collection[str] = ()
 
 
 # The elements that are read.
 _ELEMENTS = {
-    "OpenPosition": _Element(RowKind.POSITIONS, ["SUMMARY"]),
-    "Trade": _Element(RowKind.EXECUTIONS, ["EXECUTION", "EXECUTIONS"]),
+    "OpenPosition": _Element(RowKind.POSITIONS, position_of, ["SUMMARY"]),
+    "Trade": _Element(RowKind.EXECUTIONS, execution_of, ["EXECUTION", "EXECUTIONS"]),
     "EquitySummaryByReportDateInBase": _Element(
-        RowKind.STATED, ["SUMMARY", "DETAIL", "BASE_SUMMARY"], equity_event
+        RowKind.STATED, equity_event, ["SUMMARY", "DETAIL", "BASE_SUMMARY"]
     ),
     "CashReportCurrency": _Element(
         RowKind.STATED,
-        ["CURRENCY", "DETAIL", "SUMMARY"],
         partial(_event_in_currency, closes.EventKind.CASH_BALANCE, _BALANCE),
+        ["CURRENCY", "DETAIL", "SUMMARY"],
     ),
     "ConversionRate": _Element(
-        RowKind.STATED, [], partial(_event_in_currency, closes.EventKind.RATE, _RATE)
+        RowKind.STATED, partial(_event_in_currency, closes.EventKind.RATE, _RATE)
     ),
-    "Lot": _Element(RowKind.STATED, ["CLOSED_LOT", "CLOSED_LOTS"], closed_lot_event),
+    "Lot": _Element(RowKind.STATED, closed_lot_event, ["CLOSED_LOT", "CLOSED_LOTS"]),
     **dict.fromkeys(
         _KINDS,
-        _Element(RowKind.EVENTS, ["DETAIL", "DETAILS", "TRANSFER", "TRANSACTION", "TRANSACTIONS"]),
+        _Element(
+            RowKind.EVENTS,
+            event_of,
+            ["DETAIL", "DETAILS", "TRANSFER", "TRANSACTION", "TRANSACTIONS"],
+        ),
     ),
 }
 
@@ -381,9 +390,6 @@ def level_of(text: str) -> str:
     return re.sub(r"[\s_-]+", "_", text.strip()).upper()
 
 
-_PositionKey = tuple[str, date, int]
-
-
 class _StatementReader:
     """Reads the elements of one statement.
 
@@ -410,10 +416,7 @@ class _StatementReader:
         if serves(self._account):
             self._accounts.add(self._account)
 
-        self._positions: defaultdict[_PositionKey, list[closes.StatementPosition]]
-        self._positions = defaultdict(list)
-        self._executions: list[Execution] = []
-        self._events: list[closes.StatementEvent] = []
+        self._rows: dict[RowKind, list[Any]] = {kind: [] for kind in RowKind}
         self._movements: list[Movement] = []
         self._flaws: dict[RowKind, list[StatementError]] = {kind: [] for kind in RowKind}
 
@@ -468,13 +471,21 @@ class _StatementReader:
         if "OpenPositions" in self._sections and not self._flaws[RowKind.POSITIONS]:
             days.add(self._last)
 
+        events = [*self._rows[RowKind.EVENTS], *self._rows[RowKind.STATED]]
         # What such a statement does not name did not happen.
         has_flaws = self._flaws[RowKind.EXECUTIONS] or self._flaws[RowKind.EVENTS]
+        covered = named_sections(self._sections)
         if "Trades" in self._sections and not has_flaws and self._serves(self._account):
-            self._events.append(self._period())
+            covered.append(Section.TRADES)
+            events.append(self._coverage(closes.EventKind.PERIOD, self._account))
+        names = {"attributes": json.dumps(sorted(covered))}
+        events += [
+            self._coverage(closes.EventKind.SECTIONS, account, **names)
+            for account in self._accounts
+        ]
 
         period = {"stated_first": self._first, "stated_last": self._last}
-        together = joined(self._movements, self._events)
+        together = joined(self._movements, events)
         flaws = chain.from_iterable(self._flaws.values())
         return closes.Statement(
             file=self._fields.file,
@@ -485,10 +496,9 @@ class _StatementReader:
             days=frozenset(days),
             accounts=frozenset(self._accounts),
             positions=tuple(positions),
-            executions=tuple(self._executions),
-            events=tuple(self._events),
+            executions=tuple(self._rows[RowKind.EXECUTIONS]),
+            events=tuple(events),
             movements=tuple(replace(movement, **period) for movement in together),
-            sections=frozenset(self._sections),
             lacks_positions=bool(self._flaws[RowKind.POSITIONS]),
             left_out=tuple((error.what, error.remedy) for error in flaws),
         )
@@ -513,47 +523,38 @@ class _StatementReader:
             raise fields.error(f"has levelOfDetail={written}, which is not known", _LEVELS)
 
         self._accounts.add(fields.attributes["accountId"].strip())
-        if element.becomes is RowKind.POSITIONS:
-            position = position_of(fields)
-            self._positions[position.account, position.day, position.conid].append(position)
-        elif element.becomes is RowKind.EXECUTIONS:
-            execution = execution_of(fields)
-            self._executions.append(execution)
-            self._movements += movements_of(fields, execution)
-        elif event := element.event_of(fields):
-            self._events.append(event)
-            if element.becomes is RowKind.EVENTS:
-                self._movements += movements_of(fields, event)
+        record = element.record_of(fields)
+        if record is None:
+            return
+        self._rows[element.becomes].append(record)
+        if element.becomes in _MOVING:
+            self._movements += movements_of(fields, record)
 
     def _single_positions(self) -> list[closes.StatementPosition]:
         """Return the holdings of each day, without those that are there twice."""
-        for (account, day, conid), positions in self._positions.items():
+        listed = grouped(attrgetter("account", "day", "conid"), self._rows[RowKind.POSITIONS])
+        for (account, day, conid), positions in listed.items():
             if len(positions) > 1:
                 what = f"{self._fields.file}: {account} has conid {conid} twice on {day}."
                 self._flaws[RowKind.POSITIONS].append(flaw(what, _MODELS))
-        return [position for [position, *more] in self._positions.values() if not more]
+        return [position for [position, *more] in listed.values() if not more]
 
     def _check_that_sections_say_something(self) -> None:
         """Name the sections that have rows, of which none was read."""
-        read = {RowKind.POSITIONS: len(self._positions), RowKind.EXECUTIONS: len(self._executions)}
         for becomes, tags in _IN_DETAIL.items():
             present = tags & self._served_elements
-            if present and not read[becomes] and not self._flaws[becomes]:
+            if present and not self._rows[becomes] and not self._flaws[becomes]:
                 listed = ", ".join(sorted(present))
                 what = f"{self._fields.file}: {self._account} has no {becomes}, but {listed}."
                 self._flaws[becomes].append(flaw(what, _LEVELS))
 
-    def _period(self) -> closes.StatementEvent:
-        """Return the days whose trades the statement has; one that is made again has another."""
-        kind = closes.EventKind.PERIOD
-        event_id = f"{kind}:{self._account}:{self._first}:{self._last}"
+    def _coverage(self, kind: closes.EventKind, account: str, **more: str) -> closes.StatementEvent:
+        """Return what the statement covers of an account; one that is made again has another."""
+        event_id = f"{kind}:{account}:{self._first}:{self._last}"
         if self._made:
             event_id += f":{self._made.isoformat()}"
-        row = {
-            "event_id": event_id, "account": self._account, "day": self._last,
-            "first_day": self._first,
-        }  # fmt: skip
-        return _event_of_account(kind, self._fields, row)
+        row = {"event_id": event_id, "account": account, "day": self._last}
+        return _event_of_account(kind, self._fields, row | {"first_day": self._first} | more)
 
 
 def read_statements(

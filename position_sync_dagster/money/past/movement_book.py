@@ -41,7 +41,6 @@ from position_sync_dagster.money.past.movements import (
     StatedSection,
     StatementName,
     counting_movements,
-    named_sections,
     newest_of,
     signed_transfer,
 )
@@ -110,11 +109,7 @@ class MovementBook:
         judged: Collection[Closure],
         since: date | None,
     ) -> list[Movement]:
-        sections = self._sections()
-        for statement in statements:
-            for event in sections_of(statement):
-                sections += _sections_in(event)
-
+        sections = self._sections(statements)
         reported = self._reported(since)
         read_now = {
             (account, statement.first, statement.last, statement.generated_at)
@@ -169,10 +164,12 @@ class MovementBook:
             begin = beginning_of(since, UTC) - A_DAY
         return self.lake.executions.records(begin, col.source != FLEX)
 
-    def _sections(self) -> list[StatedSection]:
-        """Return the sections of all statements."""
-        is_sections = col.kind == EventKind.SECTIONS.value
-        events = self.lake.statement_events.records(None, is_sections)
+    def _sections(self, statements: Iterable[Statement]) -> list[StatedSection]:
+        """Return the sections of all statements, stored and new."""
+        kind = EventKind.SECTIONS
+        events = self.lake.statement_events.records(None, col.kind == kind.value)
+        stated = chain.from_iterable(statement.events for statement in statements)
+        events += [event for event in stated if event.kind is kind]
         return [*chain.from_iterable(map(_sections_in, events))]
 
     def _terms(self, conids: set[int]) -> Terms:
@@ -216,32 +213,6 @@ def _with_side(movement: Movement, closes: Iterable[tuple[Any, ...]]) -> Movemen
     if held is None:
         return replace(movement, quantity=None, value=None)
     return signed_transfer(movement, copysign(movement.quantity or 0.0, -held[-1]))
-
-
-def sections_of(statement: Statement) -> list[StatementEvent]:
-    """Return the rows of `statement_events` that say which sections a statement has."""
-    sections = named_sections(statement.sections)
-    # A statement of which a trade cannot be read does not state all trades of its days.
-    if any(event.kind is EventKind.PERIOD for event in statement.events):
-        sections.append(Section.TRADES)
-    kind = EventKind.SECTIONS
-    made = ""
-    if statement.generated_at is not None:
-        made = statement.generated_at.isoformat()
-    return [
-        StatementEvent(
-            event_id=f"{kind}:{account}:{statement.first}:{statement.last}:{made}",
-            kind=kind,
-            account=account,
-            day=statement.last,
-            first_day=statement.first,
-            attributes=json.dumps(sorted(sections)),
-            source=FLEX,
-            statement=statement.file,
-            stated_at=statement.generated_at,
-        )
-        for account in statement.accounts
-    ]
 
 
 def _sections_in(event: StatementEvent) -> list[StatedSection]:

@@ -18,10 +18,11 @@ from position_sync_dagster.domain.instrument import (
 )
 from position_sync_dagster.lake.schema import records_of
 from position_sync_dagster.money.magnifiers import magnifier_of
-from position_sync_dagster.money.past.causes import EVENING
-from position_sync_dagster.money.past.closes import Cause, Closure
+from position_sync_dagster.money.past.causes import CAUSE_OF, EVENING
+from position_sync_dagster.money.past.closes import Closure
 from position_sync_dagster.money.past.movements import (
     DELIVERY_KINDS,
+    ENDS,
     Movement,
     MovementKind,
     MovementSource,
@@ -37,12 +38,8 @@ SINGLE_TYPES = frozenset({"STK", "CASH", "IND"})
 # Source: IB, "Flex Queries", bonds; TWS API, "Bonds".
 PERCENT_TYPES = frozenset({"BOND", "BILL"})
 
-_OF_CAUSE = {
-    Cause.ASSIGNED: MovementKind.ASSIGNMENT,
-    Cause.EXERCISED: MovementKind.EXERCISE,
-    Cause.EXPIRED_WORTHLESS: MovementKind.EXPIRATION,
-    Cause.CASH_SETTLED: MovementKind.CASH_SETTLEMENT,
-}
+# What a cause says of how an option ended.
+_OF_CAUSE = {CAUSE_OF[kind]: kind for kind in ENDS}
 
 # Returns the trading day to which a day belongs.
 SessionOf = Callable[[date], date]

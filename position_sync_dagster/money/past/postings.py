@@ -116,11 +116,7 @@ class Posting:
     @property
     def cash(self) -> float | None:
         """Return what it brought, without fees; None: not known."""
-        movement = self.movement
-        cash = movement.cash
-        if movement.kind is MovementKind.TRANSFER:
-            cash = times(movement.value, -1.0)
-        return times(cash, self.fraction)
+        return times(self.movement.cash, self.fraction)
 
     @property
     def is_carried(self) -> bool:
@@ -169,16 +165,14 @@ def name_of(movement: Movement) -> str:
 _NO_CASH = {
     MovementKind.UNEXPLAINED: "how {} ended is not known",
     MovementKind.CORPORATE_ACTION: "what the corporate action on {} paid is not known",
+    MovementKind.TRANSFER: "what was transferred with {} had no stated value",
 }
 
 
 def _why_no_money(movement: Movement) -> str | None:
     """Return why it is not known what a movement brought; None: it is known."""
     why = None
-    if movement.kind is MovementKind.TRANSFER:
-        if movement.value is None:
-            why = "what was transferred with {} had no stated value"
-    elif movement.cash is None:
+    if movement.cash is None:
         lacking = "price" if movement.multiplier else "multiplier"
         why = _NO_CASH.get(movement.kind, f"the {lacking} of {{}} is not known")
 

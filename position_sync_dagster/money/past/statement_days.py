@@ -3,6 +3,7 @@
 Rows of `daily_positions` that they state are joined with our own.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
@@ -13,7 +14,7 @@ import polars as pl
 from polars import DataFrame, col, lit
 
 from position_sync_dagster.domain.execution import FLEX
-from position_sync_dagster.domain.holding import KEY, Key, grouped
+from position_sync_dagster.domain.holding import KEY, Key
 from position_sync_dagster.domain.position_update import PriceKind, trading_mode_of
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import PositionSyncError
@@ -112,29 +113,20 @@ def _stated(
     Returns:
         The accounts all of whose holdings are stated, the statements that count, and the positions.
     """
-    stated: set[str] = set()
-    files: list[str] = []
-    listed: list[_Position] = []
-    incomplete: set[str] = set()
+    counting: dict[str, Statement] = {}
     for statement in statements:
-        if day not in statement.days:
-            continue
+        if day in statement.days:
+            of_day = {row.account for row in statement.positions if row.day == day}
+            counting = dict.fromkeys({statement.account, *of_day}, statement) | counting
 
-        positions = [position for position in statement.positions if position.day == day]
-        new_accounts = {statement.account, *(position.account for position in positions)} - stated
-        if not new_accounts:
-            continue
-
-        stated |= new_accounts
-        files.append(statement.file)
-        if statement.lacks_positions:
-            incomplete |= new_accounts
-        listed += [
-            (position, statement.file)
-            for position in positions
-            if position.account in new_accounts and position.sec_type in types
-        ]
-    return stated - incomplete, files, listed
+    complete = {account for account, newest in counting.items() if not newest.lacks_positions}
+    listed = [
+        (row, newest.file)
+        for account, newest in counting.items()
+        for row in newest.positions
+        if (row.account, row.day) == (account, day) and row.sec_type in types
+    ]
+    return complete, sorted({newest.file for newest in counting.values()}), listed
 
 
 def _traded(
@@ -142,21 +134,17 @@ def _traded(
 ) -> dict[Key, list[float]]:
     """Return by how much what happened between two times changed each holding, in order of time."""
     stated = chain.from_iterable(statement.movements for statement in statements)
-    timed = [
-        movement
-        for movement in counting_movements(stated, [])
-        if movement.at is not None and first < movement.at < last
-    ]
     seen_at_once = (Section.TRADES, Section.CORPORATE_ACTIONS)
     changing = [
-        movement for movement in timed if movement.section in seen_at_once and movement.quantity
+        movement
+        for movement in counting_movements(stated, [])
+        if movement.section in seen_at_once and movement.quantity
+        if movement.at is not None and first < movement.at < last
     ]
-    changing.sort(key=attrgetter("at", "quantity"))
-    by_holding = grouped(attrgetter("key"), changing)
-    return {
-        key: [movement.quantity or 0.0 for movement in movements]
-        for key, movements in by_holding.items()
-    }
+    traded: defaultdict[Key, list[float]] = defaultdict(list)
+    for movement in sorted(changing, key=attrgetter("at", "quantity")):
+        traded[movement.key].append(movement.quantity or 0.0)
+    return traded
 
 
 def stated_rows(
@@ -239,11 +227,11 @@ def _traded_later(pairs: DataFrame, traded: Mapping[Key, Sequence[float]]) -> Da
     """
     # What only one side lists, the other does not hold.
     quantities = col("position", "position_stated").fill_null(0.0)
-    holdings = []
-    for account, conid, mine, theirs in pairs.select(*KEY, quantities).iter_rows():
-        traded_until = accumulate(traded.get((account, conid), ()))
-        if rounded(theirs - mine) in map(rounded, traded_until):
-            holdings.append((account, conid))
+    holdings = [
+        key
+        for *key, mine, theirs in pairs.select(*KEY, quantities).iter_rows()
+        if rounded(theirs - mine) in map(rounded, accumulate(traded.get((*key,), ())))
+    ]
     return DataFrame(holdings, {name: pairs.schema[name] for name in KEY}, orient="row")
 
 

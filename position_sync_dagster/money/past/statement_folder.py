@@ -19,7 +19,7 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import Statement
 from position_sync_dagster.money.past.flex import every_account, read_statements
 from position_sync_dagster.money.past.flex_service import LARGEST_STATEMENT, FlexService
-from position_sync_dagster.money.past.movement_book import MovementBook, sections_of
+from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.yaml_file import first_bytes, open_regular, saved_state
 
@@ -96,17 +96,8 @@ class ServedAccounts:
         )
 
 
-@dataclass(slots=True)
-class _IndexedFile:
-    """A file as the folder's index has it.
-
-    Attributes:
-        state: Size and time of change of the file.
-        statements: Its statements, without their rows.
-    """
-
-    state: tuple[int, int]
-    statements: list[Statement]
+# A file as the folder's index has it: its size and time of change, and its statements without rows.
+_IndexedFile = tuple[tuple[int, int], list[Statement]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -192,17 +183,17 @@ class StatementFolder:
                 if not _is_statement_file(path):
                     continue
                 state = saved_state(path)[1:]
-                indexed = indexed_files.get(path.name)
-                if indexed is None or indexed.state != state:
+                indexed_state, stated = indexed_files.get(path.name, (None, []))
+                if indexed_state != state:
                     parsed = statements_in(path, self._serves)
-                    indexed = _IndexedFile(state, [file.without_rows() for file in parsed])
+                    stated = [statement.without_rows() for statement in parsed]
                     if with_rows is not None:
                         with_rows += parsed
 
-                self._files[path.name] = indexed
+                self._files[path.name] = (state, stated)
                 if self.accounts is not None:
-                    self.accounts.check(indexed.statements)
-                statements += indexed.statements
+                    self.accounts.check(stated)
+                statements += stated
             except errors.PositionSyncError as error:
                 unreadable.append(error)
 
@@ -485,12 +476,11 @@ def import_statements(lake: MoneyLake, settings: Settings, run_id: str | None = 
 
     executions = [execution for statement in statements for execution in statement.executions]
     events = [event for statement in statements for event in statement.events]
-    sections = [row for statement in statements for row in sections_of(statement)]
     MovementBook(lake, settings.calendar, run_id=run_id).update(statements)
     done = Imported(
         *read,
         executions=lake.executions.add(executions, run_id=run_id),
-        events=lake.statement_events.add([*events, *sections], run_id=run_id),
+        events=lake.statement_events.add(events, run_id=run_id),
     )
     folder.remember(served)
     return done

@@ -6,7 +6,7 @@ Net liquidation of the statement − that of the statement before = profit of ho
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -39,10 +39,12 @@ LARGEST_PART = 0.0001
 # What explains a change of net liquidation.
 EXPLAINS = ("profit", "income", "fees", "interest", "accruals", "rates", "owner")
 
-_INCOME = [MovementKind.DIVIDEND.value, MovementKind.WITHHOLDING.value]
-_FEES = [MovementKind.FEE.value, MovementKind.OTHER.value]
-_INTEREST = [MovementKind.INTEREST.value]
-_OWN = [kind.value for kind in OWNERS_CASH]
+# The cash in each of these.
+_CASH_OF = {
+    "income": (MovementKind.DIVIDEND, MovementKind.WITHHOLDING),
+    "fees": (MovementKind.FEE, MovementKind.OTHER),
+    "interest": (MovementKind.INTEREST,),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,15 +225,15 @@ def book_parts(first: StatedWorth, last: StatedWorth, moved: Moved) -> dict[str,
 
     change = last.total - first.total
     difference = None
-    parts = {**dict.fromkeys(EXPLAINS), "owner": owner}
+    parts: dict[str, Any] = {**dict.fromkeys(EXPLAINS), "owner": owner}
     if not unknown:
         rates = last.rates
         commissions = _in_base(moved.explained, "fees", rates)
         profit = _in_base(moved.explained, "profit", rates)
+        for name, kinds in _CASH_OF.items():
+            parts[name] = _in_base(cash.filter(col.kind.is_in(kinds)), "cash", rates)
+        parts["fees"] += commissions
         parts["profit"] = profit - commissions - _in_base(moved.explained, "cash", rates)
-        parts["income"] = _sum_of(cash, _INCOME, rates)
-        parts["fees"] = _sum_of(cash, _FEES, rates) + commissions
-        parts["interest"] = _sum_of(cash, _INTEREST, rates)
         parts["rates"] = _effect_of_rates(moved, first, last)
         # Where a statement names no parts, what they moved is in the difference.
         if first.accruals is not None and last.accruals is not None:
@@ -290,11 +292,6 @@ def _bought(symbol: str) -> str:
     return symbol.partition(".")[0]
 
 
-def _sum_of(cash: DataFrame, kinds: Sequence[str], rates: Mapping[str, float]) -> float:
-    of_kinds = cash.filter(col.kind.is_in(list(kinds)))
-    return _in_base(of_kinds, "cash", rates)
-
-
 def _in_base(rows: DataFrame, name: str, rates: Mapping[str, float]) -> float:
     """Return the sum of amounts that are all known, in the base currency."""
     total = 0.0
@@ -307,7 +304,7 @@ def _in_base(rows: DataFrame, name: str, rates: Mapping[str, float]) -> float:
 
 def _moved_by_owner(moved: Moved, rates: Mapping[str, float]) -> float | None:
     """Return what the owner brought, in cash and in kind, less what was taken; None: not known."""
-    by_owner = moved.movements.filter(col.kind.is_in(_OWN))
+    by_owner = moved.movements.filter(col.kind.is_in(OWNERS_CASH))
     transfers = moved.movements.filter(kind=MovementKind.TRANSFER.value)
     in_kind = with_values_in_kind(transfers, moved.held_before, moved.held)
     columns = ("currency", "value")

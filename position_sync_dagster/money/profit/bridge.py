@@ -67,8 +67,26 @@ class Today:
     age_s: float | None
 
 
+class Earnings(NamedTuple):
+    """What holdings earned today.
+
+    Attributes:
+        known: The sum of what is known.
+        unknown: The names of those of which it is not known.
+    """
+
+    known: float
+    unknown: Sequence[str]
+
+    @classmethod
+    def of(cls, holdings: Sequence[Earned]) -> "Earnings":
+        """Return what some holdings earned together."""
+        known = sum(holding.profit for holding in holdings if holding.profit is not None)
+        return cls(known, [holding.name for holding in holdings if holding.profit is None])
+
+
 def bridge(
-    account: AccountSummary, opened: Sequence[Earned], closed: Sequence[Earned], now: datetime
+    account: AccountSummary, opened: Earnings, closed: Sequence[Earned], now: datetime
 ) -> Today:
     """Return the profit of the day of an account in its parts.
 
@@ -81,19 +99,19 @@ def bridge(
     # Rows of earlier releases have no sum of their moment: that of now is the nearest.
     open_sum, open_unknown, at = account.open_pnl, account.open_unknown, account.timestamp
     if open_sum is None or open_unknown is None:
-        open_sum, open_unknown, at = _sum(opened), len(_unknown(opened)), now
+        open_sum, open_unknown, at = opened.known, len(opened.unknown), now
 
     closed_by_then = [leg for leg in closed if leg.closed_at is None or leg.closed_at <= at]
+    gone = Earnings.of(closed_by_then)
     open_part = cents(open_sum)
-    closed_part = cents(_sum(closed_by_then))
+    closed_part = cents(gone.known)
     today = unexplained = None
     if account.daily_pnl is not None:
         today = cents(account.daily_pnl)
         unexplained = cents(today - open_part - closed_part - CASH)
 
-    closed_unknown = _unknown(closed_by_then)
-    unknown = [f"{name} (open)" for name in _unknown(opened)]
-    unknown += [f"{name} (closed)" for name in closed_unknown]
+    unknown = [f"{name} (open)" for name in opened.unknown]
+    unknown += [f"{name} (closed)" for name in gone.unknown]
     return Today(
         account=today,
         open=open_part,
@@ -101,7 +119,7 @@ def bridge(
         cash=CASH,
         unexplained=unexplained,
         open_unknown=open_unknown,
-        closed_unknown=len(closed_unknown),
+        closed_unknown=len(gone.unknown),
         reasons=_reasons(open_unknown, len(closed_by_then), unknown),
         at=at,
         age_s=seconds_since(account.pnl_received_at, now),
@@ -118,11 +136,3 @@ def _reasons(open_unknown: int, closed: int, unknown: Sequence[str]) -> dict[str
         "cash": "the broker's profit of the day leaves commissions and income out",
         "unexplained": named if unknown else besides,
     }
-
-
-def _sum(legs: Sequence[Earned]) -> float:
-    return sum(leg.profit for leg in legs if leg.profit is not None)
-
-
-def _unknown(legs: Sequence[Earned]) -> list[str]:
-    return [leg.name for leg in legs if leg.profit is None]

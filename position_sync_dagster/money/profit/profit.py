@@ -35,7 +35,7 @@ from position_sync_dagster.money.profit.moved_between import (
     TradingDay,
     movements_between,
 )
-from position_sync_dagster.money.risk.coverage import carries, sum_if_known
+from position_sync_dagster.money.sums import carries, sum_if_known
 from position_sync_dagster.money.tables import PROFIT_EXPLAINED
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import time_zone_of

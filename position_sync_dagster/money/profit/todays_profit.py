@@ -33,8 +33,8 @@ from position_sync_dagster.money.profit.profit import (
 )
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.reports.figures import Figures
-from position_sync_dagster.money.risk.coverage import sum_if_carried, sum_if_known
 from position_sync_dagster.money.risk.priced_legs import contract_of
+from position_sync_dagster.money.sums import sum_if_carried, sum_if_known
 from position_sync_dagster.money.tables import ProfitParts
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import (

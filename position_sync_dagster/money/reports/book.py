@@ -4,7 +4,7 @@ The sums are by strategy, account, underlying and expiry, each in one currency. 
 the base currency of an account add several, by the broker's rates.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property, lru_cache
@@ -18,7 +18,7 @@ from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import SKEW, elapsed
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import KEY
-from position_sync_dagster.domain.instrument import ContractDetails, leg_name
+from position_sync_dagster.domain.instrument import ContractDetails, digits
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.lake import lake as tables
@@ -35,13 +35,13 @@ from position_sync_dagster.money.campaigns.strategy_money import (
     LatestCampaign,
     LiveMoney,
     StrategyMoney,
-    open_profit,
+    open_profits,
 )
 from position_sync_dagster.money.cents import cents
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.reports import exposure
-from position_sync_dagster.money.reports.exposure import Split
+from position_sync_dagster.money.reports.exposure import Claims, Split
 from position_sync_dagster.money.reports.known_names import KnownNames
 from position_sync_dagster.money.reports.money_sums import (
     BaseTotal,
@@ -226,11 +226,22 @@ class Book:
 
     def _by_strategy(self, where: Expr, *names: str) -> list[StrategySum]:
         """Return the sums of strategies, or of UNATTRIBUTED, with the realised profit."""
-        rows = exposure.summed_legs(self.split.filter(where), ("strategy_id", *names))
+        rows = exposure.summed_legs(self._in_a_currency.filter(where), ("strategy_id", *names))
         return [
             self._with_profit(strategy, strategy.name)
             for strategy in self._records(StrategySum, rows)
         ]
+
+    @property
+    def _in_a_currency(self) -> Split:
+        """The holdings; a leg that was never held counts in the currency of its strategy.
+
+        Where the strategy has none, or several, it has no currency.
+        """
+        first = col.currency.min().over("strategy_id")
+        is_only = first == col.currency.max().over("strategy_id")
+        currency = col.currency.fill_null(when(is_only).then(first))
+        return replace(self.split, legs=self.split.legs.with_columns(currency))
 
     def _records(self, kind: type[AnySum], sums: DataFrame) -> list[AnySum]:
         """Return a record of each row of sums."""
@@ -259,6 +270,11 @@ class Book:
             for record in records
         ]
 
+    @cached_property
+    def _open_profits(self) -> Mapping[tuple[str, str | None], float | None]:
+        """What is open of each strategy in each currency would earn; None: not known."""
+        return open_profits(self.closes.lots, self.split.parts, self.priced)
+
     def _with_profit(self, sums: AnySum, name: str | None) -> AnySum:
         """Return sums with the realised profit of a strategy, of UNATTRIBUTED, or of all."""
         is_strategy = name is not None and name != UNATTRIBUTED
@@ -270,8 +286,7 @@ class Book:
             money = self.closes.money.get((name, sums.currency), StrategyMoney())
             realized["cost_per_share"] = money.cost_per_share
             if "realized_since" in realized:
-                holdings = self.split.parts.filter(strategy_id=name, currency=sums.currency)
-                open_now = open_profit(money.earned.lots, holdings, self.priced)
+                open_now = self._open_profits.get((name, sums.currency), 0.0)
                 since = realized["realized_since"]
                 realized["campaign"] = _campaign(money.earned, open_now, since)
                 if isinstance(sums, StrategySum):
@@ -315,8 +330,8 @@ def _so_far(latest: LatestCampaign | None, open_now: float | None) -> dict[str, 
     }
 
 
-# The closes, and the contracts of legs and of all that are quoted in cents, by conid.
-ClosesAndContracts = tuple[Closes, Mapping[int, ContractDetails]]
+# What closed, and what the active legs claim.
+ClosesAndClaims = tuple[Closes, Claims]
 
 
 def versions_of(*tables: Any) -> tuple[int, ...]:
@@ -325,17 +340,18 @@ def versions_of(*tables: Any) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=2)
-def _closes_and_contracts(lake: MoneyLake, _read_from: tuple[int, ...]) -> ClosesAndContracts:
+def _closes_and_claims(lake: MoneyLake, _read_from: tuple[int, ...]) -> ClosesAndClaims:
     """Return what changes seldom: it is read again when what it is read from has changed.
 
     Seconds after a change of a holding that closed, its cause is in `closures`.
     """
-    return read_closes(lake), _contracts_of(lake, lake.registry.sync.get_all_active())
+    return read_closes(lake), _claims_of(lake, lake.registry.sync.get_all_active())
 
 
-def _contracts_of(lake: MoneyLake, legs: Iterable[ActiveContract]) -> dict[int, ContractDetails]:
-    """Return the contracts of legs, and of all that are quoted in cents."""
-    return lake.contracts.quoted_in_cents() | lake.contracts.get({leg.conid for leg in legs})
+def _claims_of(lake: MoneyLake, legs: Sequence[ActiveContract]) -> Claims:
+    """Return legs with their contracts, and with all that are quoted in cents."""
+    contracts = lake.contracts.get({leg.conid for leg in legs})
+    return Claims(legs, lake.contracts.quoted_in_cents() | contracts)
 
 
 def read_book(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
@@ -359,11 +375,11 @@ def read_book(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
         is_live = col.gateway_id.is_in([*live_since])
         streamed = frozenset(by_stream.filter(is_live)["conid"])
 
-    legs = lake.registry.sync.get_all_active()
+    unresolved = lake.registry.sync.get_unresolved()
     versions = versions_of(lake.closures, lake.registry, lake.contracts, lake.movements)
     holdings = reported.filter(col.position != 0).select(KEY)
     read_from = (*versions, int(holdings.hash_rows().sum()))
-    book = _book(now, legs, priced, _closes_and_contracts(lake, read_from), settings)
+    book = _book(now, priced, _closes_and_claims(lake, read_from), settings)
     is_followed = col.sec_type.is_in(settings.sec_types)
     served = [account for login in settings.logins for account in login.accounts or ()]
     return replace(
@@ -373,7 +389,7 @@ def read_book(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
         streamed=streamed,
         accounts=tuple(accounts),
         logins=tuple(login.gateway_id for login in settings.logins),
-        unresolved=frozenset({leg.strategy_id for leg in lake.registry.unresolved}),
+        unresolved=frozenset({leg.strategy_id for leg in unresolved}),
         served=frozenset(served),
     )
 
@@ -424,25 +440,21 @@ def written_by(source: Source, priced: DataFrame, settings: Settings, now: datet
 
 
 def _book(
-    now: datetime,
-    legs: Sequence[ActiveContract],
-    priced: DataFrame,
-    closes_and_contracts: ClosesAndContracts,
-    settings: Settings,
+    now: datetime, priced: DataFrame, closes_and_claims: ClosesAndClaims, settings: Settings
 ) -> Book:
-    closes, details = closes_and_contracts
+    closes, claims = closes_and_claims
     try:
         betas = read_scenarios(folder_of(settings.strategies_file)).betas
     except ScenariosFileError:  # `what-if` names the mistake
         betas = {}
-    split = exposure.split(legs, priced, details, closes.end_of, betas, closes.owned)
+    split = exposure.split(claims, priced, closes.end_of, betas, closes.owned)
     return Book(
         now=now,
         priced=priced,
-        legs=tuple(legs),
+        legs=tuple(claims.legs),
         split=split,
         closes=closes,
-        contracts=details,
+        contracts=claims.contracts,
     )
 
 
@@ -464,8 +476,8 @@ def book_at(lake: MoneyLake, settings: Settings, past: Past, now: datetime) -> B
     rows = rows_at(lake, settings, past, now)
     legs = legs_at(lake, past.at)
     priced = confirmations.with_priced(rows, NO_HOLDINGS, past.at)
-    closes_and_contracts = (read_closes(lake, past), _contracts_of(lake, legs))
-    book = _book(past.at, legs, priced, closes_and_contracts, settings)
+    closes_and_claims = (read_closes(lake, past), _claims_of(lake, legs))
+    book = _book(past.at, priced, closes_and_claims, settings)
     return replace(book, accounts=tuple(lake.account_values.summaries_at(past.at)))
 
 
@@ -491,12 +503,8 @@ def position_rows(rows: DataFrame, book: Book) -> DataFrame:
     `moneyness` is a part of the strike, above 0 in the money; `extrinsic` is of one unit. Of a
     queued holding the value of a moment is not `kept`: see `confirmations.newest_values`.
     """
-    terms = rows.select("symbol", "right", "strike", "expiry")
-    names = [leg_name(*row) for row in terms.iter_rows()]
-    owners = _owners(book.split.parts)
-
-    rows = rows.with_columns(pl.Series("name", names, String))
-    rows = rows.join(owners, on=KEY, how="left", maintain_order="left")
+    rows = rows.with_columns(name=_names_of(rows))
+    rows = rows.join(_owners(book.split.parts), on=KEY, how="left", maintain_order="left")
     # A holding in no strategy has no row among those of strategies.
     rows = rows.with_columns(col("strategies", "shares").fill_null([]))
     rows = rows.with_columns(
@@ -528,6 +536,16 @@ def position_rows(rows: DataFrame, book: Book) -> DataFrame:
     )
     return rows.with_columns(
         age_s=_age_s(col.confirmed_at, book.now), greeks_age_s=_age_s(col.greeks_at, book.now)
+    )
+
+
+def _names_of(rows: DataFrame) -> Expr:
+    """Return the names of the contracts of rows, as `leg_name` makes them."""
+    strikes = {strike: digits(strike) for strike in rows["strike"].drop_nulls().unique()}
+    strike = col.strike.replace_strict(strikes, default=None, return_dtype=String)
+    strike += col.right.fill_null("").str.slice(0, 1)
+    return pl.concat_str(
+        "symbol", strike, col.expiry.dt.to_string("%d%b%y"), separator=" ", ignore_nulls=True
     )
 
 

@@ -5,14 +5,14 @@ UNATTRIBUTED. All sums are sums of these parts, so that the strategies and the r
 holdings.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from operator import itemgetter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import polars as pl
 import polars.selectors as cs
-from polars import DataFrame, Expr, Int64, String, col, lit, when
+from polars import DataFrame, Expr, Float64, Int64, String, coalesce, col, lit, when
 
 from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.holding import KEY
@@ -21,14 +21,49 @@ from position_sync_dagster.domain.leg import NEGLIGIBLE_QUANTITY, UNATTRIBUTED, 
 from position_sync_dagster.domain.position_update import GreeksSource
 from position_sync_dagster.money.magnifiers import magnifier_in
 from position_sync_dagster.money.past.closes import counted_ends
-from position_sync_dagster.money.past.owned_parts import PART_COLUMNS, owned_at
-from position_sync_dagster.money.risk.coverage import sum_if_carried
+from position_sync_dagster.money.past.owned_parts import OWNED, PART_COLUMNS, owned_at
+from position_sync_dagster.money.sums import sum_if_carried
 from position_sync_dagster.money.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.sync.confirmations import FEEDS, PRICED
 
 # Classes of assets with separate sums: a future's value is notional, an option's a premium. The
 # class of other holdings is OTHER, and that of a leg without a holding UNKNOWN.
 _CLASSES = {"OPT": "OPTION", "FOP": "OPTION", "STK": "STOCK", "FUT": "FUTURE"}
+
+
+@dataclass(frozen=True)
+class Claims:
+    """The active legs beside the contracts of their conids.
+
+    Attributes:
+        legs: The legs; those that ended claim nothing.
+        contracts: The known contract details, by conid: of legs, and of all contracts that are
+            quoted in cents. Without them, the price magnifier of a contract is derived from its
+            value.
+    """
+
+    legs: Sequence[ActiveContract]
+    contracts: Mapping[int, ContractDetails] = field(default_factory=dict)
+
+    @cached_property
+    def rows(self) -> DataFrame:
+        """What each active leg claims, with its number, and its `mismatch` if it has one."""
+        rows = []
+        for number, leg in enumerate(self.legs):
+            if leg.removed_at is not None:
+                continue
+
+            mismatch = contract_mismatch(leg, self.contracts.get(leg.conid))
+            named = mismatch and f"{contract_name(leg)}: {mismatch}"
+            place = (f"{leg.strategy_id}", leg.account, leg.conid, leg.currency)
+            rows.append((number, *place, leg.quantity, named))
+        return DataFrame(rows, _CLAIM, orient="row")
+
+    @cached_property
+    def matching(self) -> list[ActiveContract]:
+        """The legs that match their contract, or whose contract is not known yet."""
+        numbers = self.rows.filter(col.mismatch.is_null())["leg"]
+        return [self.legs[number] for number in numbers]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +88,8 @@ class Split:
 
 
 def split(
-    legs: Iterable[ActiveContract],
+    claims: Claims,
     latest: DataFrame,
-    details: Mapping[int, ContractDetails] | None = None,
     end_of: Callable[[ActiveContract], str | None] = lambda _leg: None,
     betas: Mapping[str, float] | None = None,
     owned: DataFrame | None = None,
@@ -65,47 +99,29 @@ def split(
     A leg whose description does not match the contract of its conid has no part.
 
     Args:
-        legs: The active legs.
+        claims: The active legs.
         latest: The newest row of each holding, with the columns of `with_priced`.
-        details: The known contract details, by conid: of legs, and of all contracts that are quoted
-            in cents. Without them, the price magnifier of a contract is derived from its value.
         end_of: How a leg that is not held was closed (`Closes.end_of`); None where it is missing.
         betas: By how much each underlying moves when the index moves by 1.
         owned: The parts of movements (`part_rows`); without them, all is as legs claim it.
     """
-    active = [leg for leg in legs if leg.removed_at is None]
-    contracts = details or {}
-    wrong: dict[int, str] = {}
-    matching: dict[int, ActiveContract] = {}
-    for number, leg in enumerate(active):
-        mismatch = contract_mismatch(leg, contracts.get(leg.conid))
-        if mismatch:
-            wrong[number] = mismatch
-        else:
-            matching[number] = leg
-
     if owned is None:
         owned = DataFrame(schema=PART_COLUMNS)
-    shares = owned_at(latest.filter(col.position != 0), owned, matching.values())
-    parts = _parts(latest, _with_legs(shares, matching), contracts)
+    shares = owned_at(latest.filter(col.position != 0), owned, claims.matching)
+    parts = _parts(latest, _with_legs(shares, claims.rows), claims.contracts)
     beta = col.symbol.replace_strict(betas or {}, default=None, return_dtype=pl.Float64)
     parts = parts.with_columns(beta_delta=col.dollar_delta * beta)
 
-    conids = {leg.conid for leg in active}
-    rows = _legs(active, wrong, latest.filter(col.conid.is_in(conids)), parts)
+    conids = claims.rows["conid"].unique().to_list()
+    rows = _legs(claims, latest.filter(col.conid.is_in(conids)), parts)
     absent = rows.filter(~col.is_held)["leg"]
-    ends = {number: end_of(active[number]) for number in absent.unique()}
+    ends = {number: end_of(claims.legs[number]) for number in absent.unique()}
 
     rows = pl.concat([rows, _legless_rows(parts.filter(col.leg < 0), conids)])
     closed = col.leg.replace_strict(ends, default=None, return_dtype=String)
     return Split(parts, rows.with_columns(closed=closed))
 
 
-_HELD = (*KEY, "position")
-# The leg of a strategy in a contract, in one account or in any.
-_NUMBER = {
-    "account": String, "conid": Int64, "strategy_id": String, "leg": Int64,
-}  # fmt: skip
 _MONEY = ("unrealized_pnl", "daily_pnl")
 _GREEKS = ("delta", "gamma", "vega", "theta")
 # The sums of parts. `gamma_1pct` is the change of dollar delta when the underlying moves by 1 %;
@@ -121,10 +137,9 @@ SUMMED_COLUMNS = (
 )
 
 
-def _with_legs(shares: DataFrame, legs: Mapping[int, ActiveContract]) -> DataFrame:
+def _with_legs(shares: DataFrame, claims: DataFrame) -> DataFrame:
     """Return what is owned with the number of the leg; negative where the owner has none there."""
-    rows = [(leg.account, leg.conid, str(leg.strategy_id), leg_n) for leg_n, leg in legs.items()]
-    numbers = DataFrame(rows, _NUMBER, orient="row")
+    numbers = claims.filter(col.mismatch.is_null()).select(*OWNED, "leg")
     contract = ["conid", "strategy_id"]
     of_account = numbers.drop_nulls("account").unique(["account", *contract], keep="first")
     shares = shares.join(of_account, on=["account", *contract], how="left")
@@ -134,7 +149,7 @@ def _with_legs(shares: DataFrame, legs: Mapping[int, ActiveContract]) -> DataFra
     shares = shares.join(of_any, on=contract, how="left", suffix="_any")
 
     without = -1 - pl.int_range(pl.len())
-    return shares.with_columns(leg=pl.coalesce("leg", "leg_any", without)).drop("leg_any")
+    return shares.with_columns(leg=coalesce("leg", "leg_any", without)).drop("leg_any")
 
 
 def _parts(
@@ -197,6 +212,11 @@ def _with_amounts(parts: DataFrame) -> DataFrame:
     )
 
 
+# A leg that a strategy claims.
+_CLAIM = {
+    "leg": Int64, "strategy_id": String, "account": String, "conid": Int64, "currency": String,
+    "quantity": Float64, "mismatch": String,
+}  # fmt: skip
 _LEG_COLUMNS: dict[str, Any] = {
     "leg": Int64,
     **dict.fromkeys(("strategy_id", "account", "currency", "asset_class"), String),
@@ -205,51 +225,46 @@ _LEG_COLUMNS: dict[str, Any] = {
 }
 
 
-def _legs(
-    legs: Sequence[ActiveContract],
-    wrong: Mapping[int, str],
-    newest: DataFrame,
-    parts: DataFrame,
-) -> DataFrame:
+def _legs(claims: Claims, newest: DataFrame, parts: DataFrame) -> DataFrame:
     """Return the rows of legs: where each has a part, and what is wrong with it."""
-    quantities_of_leg = parts.select("leg", "account", col.share * col.position).rows_by_key("leg")
-    newest = newest.select(*_HELD, "currency", "sec_type")
-    rows_of_conid = newest.rows_by_key("conid", named=True)
-    rows: list[tuple[Any, ...]] = []
-    for number, leg in enumerate(legs):
-        rows_of_leg = [
-            row for row in rows_of_conid[leg.conid] if leg.account in (None, row["account"])
-        ]
-        holdings = [row for row in rows_of_leg if row["position"]]
-        place, currency, asset_class = leg.account, leg.currency, "UNKNOWN"
-        if rows_of_leg:
-            place, currency, sec_type = _PLACE_OF((holdings or rows_of_leg)[0])
-            asset_class = _CLASSES.get(sec_type, "OTHER")
+    quantities = parts.filter(col.leg >= 0)
+    quantities = quantities.select("leg", of_part="account", has=col.share * col.position)
+    rows = claims.rows.join(_places(claims.rows, newest), on="leg", how="left")
+    rows = rows.join(quantities, on="leg", how="left", maintain_order="left_right")
 
-        quantities = dict(quantities_of_leg.get(number, ()))
-        is_held = bool(quantities)
-        mismatch = difference = None
-        if number in wrong:
-            is_held = bool(holdings)
-            mismatch = f"{contract_name(leg)}: {wrong[number]}"
-        elif holdings:
-            difference = _unmet_claim(leg, sum(quantities.values()))
+    is_seen = col.place.is_not_null()
+    asset_class = col.sec_type.replace_strict(_CLASSES, default="OTHER")
+    rows = rows.with_columns(
+        account=coalesce("of_part", "place", "account"),
+        currency=when(is_seen).then("currency_right").otherwise("currency"),
+        asset_class=when(is_seen).then(asset_class).otherwise(lit("UNKNOWN")),
+        is_held=when(col.mismatch.is_null())
+        .then(col.has.is_not_null())
+        .otherwise(is_seen & col.is_open),
+    )
 
-        of_leg = (currency, asset_class, is_held, mismatch, difference)
-        rows += [(number, leg.strategy_id, account, *of_leg) for account in quantities or [place]]
-    return DataFrame(rows, schema=_LEG_COLUMNS, orient="row")
-
-
-_PLACE_OF = itemgetter("account", "currency", "sec_type")
+    whole = col.has.sum().over("leg")
+    is_unmet = (whole - col.quantity).abs() > NEGLIGIBLE_QUANTITY * col.quantity.abs()
+    unmet = rows.filter(col.mismatch.is_null(), col.is_open, is_unmet)
+    differences = {
+        number: f"{contract_name(claims.legs[number])}: claims {digits(claimed)}, has {digits(has)}"
+        for number, claimed, has in unmet.select("leg", "quantity", whole).iter_rows()
+    }
+    difference = col.leg.replace_strict(differences, default=None, return_dtype=String)
+    return rows.with_columns(difference=difference).select(*_LEG_COLUMNS)
 
 
-def _unmet_claim(leg: ActiveContract, quantity: float) -> str | None:
-    """Return that a leg has another quantity than it claims; None: it has it, or claims none."""
-    if leg.quantity is None:
-        return None
-    if abs(leg.quantity - quantity) <= NEGLIGIBLE_QUANTITY * abs(leg.quantity):
-        return None
-    return f"{contract_name(leg)}: claims {digits(leg.quantity)}, has {digits(quantity)}"
+def _places(claims: DataFrame, newest: DataFrame) -> DataFrame:
+    """Return for each leg the first row of its contract that it is about: open ones come first."""
+    rows = newest.select(
+        "conid", "currency", "sec_type", place="account", is_open=col.position != 0
+    )
+    places = claims.select("leg", "conid", "account").join(
+        rows, on="conid", maintain_order="left_right"
+    )
+    places = places.filter(col.account.is_null() | (col.account == col.place))
+    places = places.sort("leg", ~col.is_open, maintain_order=True)
+    return places.unique("leg", keep="first").drop("conid", "account")
 
 
 def _legless_rows(parts: DataFrame, conids: Collection[int]) -> DataFrame:

@@ -29,7 +29,7 @@ from position_sync_dagster.money.as_of import Past
 from position_sync_dagster.money.cents import MONEY, cents, in_cents
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.movements import known_sum
-from position_sync_dagster.money.profit.bridge import Earned, bridge
+from position_sync_dagster.money.profit.bridge import Earned, Earnings, bridge
 from position_sync_dagster.money.reports.book import (
     BOOK_COLUMNS,
     Book,
@@ -180,7 +180,7 @@ class Figures:
 
     def _account(self, account: AccountSummary) -> dict[str, Any]:
         reported = {name: getattr(account, name) for name in _REPORTED}
-        opened = _earned(self.positions, account)
+        opened = _opened(self.positions, account)
 
         # The parts are those of the book at this moment: no two sums of one look differ. The row
         # of the account has what they were beside the broker's number.
@@ -277,13 +277,24 @@ _FIGURES: dict[str, Callable[[Figures], Any]] = {
 }
 
 
+def _opened(rows: DataFrame, account: AccountSummary) -> Earnings:
+    """Return what the open holdings of an account earned today, in its base currency."""
+    rows = _in_base(rows, account)
+    unknown = rows.filter(col.profit.is_null())["name"]
+    return Earnings(float(rows["profit"].sum()), unknown.to_list())
+
+
 def _earned(rows: DataFrame, account: AccountSummary) -> list[Earned]:
     """Return what each holding of an account earned today, in its base currency."""
-    rate = col.currency.replace_strict(account.rates, default=None, return_dtype=Float64)
-    rows = rows.filter(account=account.account).with_columns(profit=col.today * rate)
     # Only what is gone has the time of that.
-    rows = rows.select("name", "profit", cs.by_name("gone_at", require_all=False))
-    return [Earned(*row) for row in rows.iter_rows()]
+    columns = ("name", "profit", cs.by_name("gone_at", require_all=False))
+    return [Earned(*row) for row in _in_base(rows, account).select(columns).iter_rows()]
+
+
+def _in_base(rows: DataFrame, account: AccountSummary) -> DataFrame:
+    """Return the holdings of an account with their `profit` of the day in its base currency."""
+    rate = col.currency.replace_strict(account.rates, default=None, return_dtype=Float64)
+    return rows.filter(account=account.account).with_columns(profit=col.today * rate)
 
 
 def amounts_in_cents(rows: DataFrame) -> DataFrame:

@@ -20,7 +20,7 @@ from pydantic import (
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import seconds_since
 from position_sync_dagster.domain.holding import grouped
-from position_sync_dagster.money.base_currency import in_base, rate_of
+from position_sync_dagster.money.sums import in_base, rate_of
 
 # The name of sums that are of no strategy and of no underlying.
 TOTAL = "total"
@@ -188,7 +188,7 @@ class MoneySum(Amounts):
         values = {**row, **cls._legs_of(row), "name": name, "lines": lines}
         values["oldest_age_s"] = seconds_since(row["priced_at"], now)
         values["oldest_greeks_s"] = seconds_since(row["greeks_at"], now)
-        values |= counts_behind(row, {name: column_of(name) for name in AMOUNTS})
+        values |= counts_behind(row, _COLUMNS_OF_AMOUNTS)
         return cls.model_validate(values)
 
     @classmethod
@@ -333,6 +333,9 @@ def column_of(name: str) -> str:
     if isinstance(alias, str):
         return alias
     return name
+
+
+_COLUMNS_OF_AMOUNTS = {name: column_of(name) for name in AMOUNTS}
 
 
 def json_name(name: str) -> str:

@@ -288,8 +288,8 @@ def _closed_legs(book: Book, held: set[int]) -> str | None:
     """Return what happened to the active legs that are not held and closed for a known reason."""
     ends = {}
     for leg in book.legs:
-        end = book.closes.end_of(leg)
-        if leg.conid not in held and end is not None:
+        end = None if leg.conid in held else book.closes.end_of(leg)
+        if end is not None:
             ends[leg.conid] = end
     return counted_ends(ends.values())
 
@@ -357,17 +357,23 @@ def status_not_kept(settings: Settings, at: datetime) -> Status:
     )  # fmt: skip
 
 
+# Nearly all values are of one of these kinds.
+_PLAIN = frozenset((str, int, bool, type(None)))
+
+
 def plain(value: Any) -> Any:
     """Return a value for JSON: times in ISO 8601, sums of money in cents.
 
     Numbers that are not finite are null. A record of pydantic has the names that its fields have in
     the JSON of figures.
     """
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Enum):
         return value.value
-    if isinstance(value, str | int) or value is None:
+    if isinstance(value, str | int):
         return value
     if isinstance(value, datetime | date):
         return value.isoformat()

@@ -132,6 +132,14 @@ def curve_keys(legs: PricedLegs) -> list[CurveKey]:
     return legs.parts.select(CURVE_KEY).unique().sort(CURVE_KEY).rows()
 
 
+def first_drawn(legs: PricedLegs) -> CurveKey | None:
+    """Return the first key whose curve can be drawn, since all of its legs can be priced."""
+    is_known = pl.col("spot", "unrealized_pnl").is_not_null()
+    is_drawn = pl.all_horizontal(pl.col("reason").is_null(), is_known).all()
+    keys = legs.parts.group_by(CURVE_KEY).agg(is_drawn.alias("is_drawn")).filter("is_drawn")
+    return next(keys.select(CURVE_KEY).sort(CURVE_KEY).iter_rows(), None)
+
+
 def curves_of(
     legs: PricedLegs,
     shift: Point,

@@ -25,7 +25,7 @@ from position_sync_dagster.domain.leg import NEGLIGIBLE_QUANTITY, UNATTRIBUTED, 
 from position_sync_dagster.money.past.movements import times
 from position_sync_dagster.money.reports import exposure
 from position_sync_dagster.money.reports.book import Book
-from position_sync_dagster.money.reports.exposure import Split
+from position_sync_dagster.money.reports.exposure import Claims, Split
 from position_sync_dagster.money.risk.priced_legs import (
     SETTLED_COLUMNS,
     NewRow,
@@ -181,7 +181,8 @@ class HypotheticalBook:
             lot: given.details[held] for lot, held in self._held_as.items() if held in given.details
         }
         rows = DataFrame(self._lots, self.book.priced.schema, orient="row")
-        opened = exposure.split(self._claims, rows, details, betas=given.betas)
+        claims = Claims(self._claims, details)
+        opened = exposure.split(claims, rows, betas=given.betas)
 
         unclaimed = parts["leg"].clip(upper_bound=0).min() or 0
         claimed = col.leg + len(self.book.legs)

@@ -15,10 +15,10 @@ import polars as pl
 from polars import DataFrame, col
 
 from position_sync_dagster.money.risk import model
-from position_sync_dagster.money.risk.coverage import sum_if_carried
 from position_sync_dagster.money.risk.priced_legs import SIZE, PricedLeg, PricedLegs, Row
 from position_sync_dagster.money.risk.scenario_file import Point
 from position_sync_dagster.money.risk.terms import as_options
+from position_sync_dagster.money.sums import sum_if_carried
 
 
 class Breakdown(StrEnum):

@@ -21,13 +21,13 @@ from position_sync_dagster.domain.holding import HoldingGreeks, grouped
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
 from position_sync_dagster.domain.quote import StatedDividends
 from position_sync_dagster.money.risk import model
-from position_sync_dagster.money.risk.expected_dividend import DividendSource, ExpectedDividend
 from position_sync_dagster.money.risk.model import (
     DAYS_PER_YEAR,
     Exercise,
     NoVolatility,
     VanillaOptions,
 )
+from position_sync_dagster.money.tables import DividendSource, ExpectedDividend
 
 # Indices that nobody can hold: their options follow the future of their month.
 WITHOUT_CARRY = frozenset({"VIX", "VIX1D", "VXN", "RVX", "OVX", "GVZ", "V2TX", "VNKY"})

@@ -14,7 +14,6 @@ from position_sync_dagster.domain.clock import seconds_since
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import few
-from position_sync_dagster.money.base_currency import in_base, rate_of
 from position_sync_dagster.money.reports.book import Book, is_current
 from position_sync_dagster.money.reports.columns import readable
 from position_sync_dagster.money.reports.exposure import Split, figure_of
@@ -28,6 +27,7 @@ from position_sync_dagster.money.strategies.limits import (
     Reading,
     judge,
 )
+from position_sync_dagster.money.sums import in_base, rate_of
 from position_sync_dagster.sync.confirmations import PRICED
 
 

@@ -17,7 +17,7 @@ from position_sync_dagster.domain.queue_request import Reason
 from position_sync_dagster.domain.retry import rest_s
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.sync.stream.ownership import OwnerContext
+from position_sync_dagster.sync.stream.ownership import Ownership, end_tasks
 from position_sync_dagster.sync.stream.publisher import Publisher
 from position_sync_dagster.sync.stream.routes import Routes
 
@@ -53,7 +53,7 @@ class FollowedHoldings:
     holdings with the largest values: they are queued when their value moved.
     """
 
-    context: OwnerContext
+    ownership: Ownership
     publisher: Publisher
 
     def __post_init__(self) -> None:
@@ -73,7 +73,7 @@ class FollowedHoldings:
             may_queue: False while a download runs, which may queue every holding anyway. Until
                 the first one has ended, no monitored holding is followed: their values are unknown.
         """
-        now = self.context.monotonic()
+        now = self.ownership.monotonic()
         self._choose(connection, routes, now, values_known=may_queue)
         connection.pnl.step()
 
@@ -97,10 +97,9 @@ class FollowedHoldings:
         if connection.pnl.fresh.take() or greeks_moved:
             await self.publisher.publish(connection.feed)
 
-        ended = self.context.monotonic()
-        many = len(self._legs) + len(self._monitored) > MANY
-        shortest_s = PUBLISH_MANY_S if many else PUBLISH_S
-        pause_s = max(shortest_s, self.context.settings.flush_interval_s)
+        ended = self.ownership.monotonic()
+        shortest_s = PUBLISH_MANY_S if len(self._legs) + len(self._monitored) > MANY else PUBLISH_S
+        pause_s = max(shortest_s, self.ownership.settings.flush_interval_s)
         self._publish_at = max(now + pause_s, ended + rest_s(ended - now))
 
     def _choose(
@@ -122,8 +121,9 @@ class FollowedHoldings:
         streamed = sorted(keys[LegState.STREAMED])[:STREAMED_PNL_SUBSCRIPTIONS]
         if values_known:
             values = connection.feed.book.values(keys[LegState.MONITORED])
-            most = self.context.settings.pnl_subscriptions
-            self._monitored = largest(values, connection.pnl.keys, most)
+            self._monitored = largest(
+                values, connection.pnl.keys, self.ownership.settings.pnl_subscriptions
+            )
         else:
             self._monitored = [
                 key for key in self._monitored if states.get(key) is LegState.MONITORED
@@ -148,7 +148,7 @@ class AccountRefresh:
     queued.
     """
 
-    context: OwnerContext
+    ownership: Ownership
     publisher: Publisher
 
     def __post_init__(self) -> None:
@@ -168,8 +168,8 @@ class AccountRefresh:
 
     def start(self, feed: AccountFeed, reason: Reason = Reason.SNAPSHOT) -> None:
         """Start to download every account whose values are older than half an interval."""
-        interval_s = self.context.settings.refresh_interval_s
-        self._next_at = self.context.monotonic() + interval_s
+        interval_s = self.ownership.settings.refresh_interval_s
+        self._next_at = self.ownership.monotonic() + interval_s
         self._begin(reason, feed.ensure(timedelta(seconds=interval_s / 2)))
 
     async def step(self, feed: AccountFeed, routes: LegStates) -> None:
@@ -204,14 +204,13 @@ class AccountRefresh:
 
     async def end(self) -> None:
         """Cancel the running download, and wait until it has ended."""
-        self.interrupt()
-        download, self._download = self._download, None
-        if download is not None:
-            await asyncio.gather(download, return_exceptions=True)
+        if self._download is not None:
+            await end_tasks(self._download)
+            self._download = None
 
     def _begin_due(self, feed: AccountFeed) -> None:
         """Begin what is due: all accounts, else the list of positions, else single accounts."""
-        if self.context.monotonic() >= self._next_at:
+        if self.ownership.monotonic() >= self._next_at:
             self.start(feed, Reason.REFRESH)
         elif feed.positions_due:
             self._begin(Reason.CHANGED, feed.snapshot())

@@ -27,7 +27,7 @@ from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.contracts import ContractsTable
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
-from position_sync_dagster.sync.stream.ownership import OwnerContext
+from position_sync_dagster.sync.stream.ownership import Ownership
 
 logger = logging.getLogger(__name__)
 
@@ -134,8 +134,7 @@ class ContractCache:
         """Return a contract as a trader writes it; its conid where nothing else is known of it."""
         details = self._known.get(conid)
         if details is not None:
-            expiry = details.expiry
-            return leg_name(details.symbol, details.right, details.strike, expiry)
+            return leg_name(details.symbol, details.right, details.strike, details.expiry)
         named = [contract_name(leg) for leg in self._legs if leg.conid == conid]
         return next(filter(None, named), f"conid {conid}")
 
@@ -331,7 +330,7 @@ class LegResolver:
         contracts: Stores the details of the contracts that were found.
     """
 
-    context: OwnerContext
+    ownership: Ownership
     registry: StrategyRegistry
     contracts: ContractCache
 
@@ -345,7 +344,7 @@ class LegResolver:
         Raises:
             LakeError: As `resolve`.
         """
-        now_s = self.context.monotonic()
+        now_s = self.ownership.monotonic()
         legs = {_membership(leg): leg for leg in self.registry.unresolved}
         self._attempts = {key: self._attempts.get(key, (0, now_s)) for key in legs}
         due = [legs[key] for key, (_tries, at_s) in self._attempts.items() if at_s <= now_s]
@@ -376,7 +375,7 @@ class LegResolver:
                 findings.append((leg, answer))
 
         if findings:
-            self.context.lease.check()
+            self.ownership.check()
             self.contracts.take(details)
             await offload(self.registry.sync.settle, findings)
         for leg, finding in findings:
@@ -388,7 +387,7 @@ class LegResolver:
         key = _membership(leg)
         before, _at_s = self._attempts.get(key, (0, 0.0))
         tries = before + 1 if is_answered else min(before + 1, UNANSWERED)
-        self._attempts[key] = (tries, self.context.monotonic() + LOOK_UP.delay_s(tries))
+        self._attempts[key] = (tries, self.ownership.monotonic() + LOOK_UP.delay_s(tries))
 
 
 def not_streamed(leg: UnresolvedLeg, problem: str) -> str:

@@ -31,7 +31,6 @@ from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.sync.stream.ownership import (
     BackgroundWork,
-    OwnerContext,
     Ownership,
     StreamCounts,
 )
@@ -202,7 +201,7 @@ class AccountRecorder:
     After a commit that failed, the same changes are due again.
     """
 
-    context: OwnerContext
+    ownership: Ownership
     table: AccountValuesTable
 
     def __post_init__(self) -> None:
@@ -215,15 +214,15 @@ class AccountRecorder:
         Raises:
             LakeError: The table cannot be used.
         """
-        began = self.context.monotonic()
+        began = self.ownership.monotonic()
         if began < self._next_at:
             return
 
-        provenance = asdict(self.context.lease.provenance)
+        provenance = asdict(self.ownership.provenance)
         changed = {}
         for values in connection.summaries.current():
             profits = connection.feed.book.daily_profits(
-                values.account, self.context.settings.sec_types
+                values.account, self.ownership.settings.sec_types
             )
             summary = values.with_open_profit(profits)
             before = self._written.get(summary.account)
@@ -232,7 +231,7 @@ class AccountRecorder:
 
         if changed:
             await offload(self.table.append, list(changed.values()))
-            ended = self.context.monotonic()
+            ended = self.ownership.monotonic()
             self._next_at = ended + max(ACCOUNT_EVERY_S, rest_s(ended - began))
             self._written |= changed
 
@@ -258,7 +257,7 @@ class Flusher:
         account_values: Gets the values of the accounts; with None, they are not subscribed.
     """
 
-    context: OwnerContext
+    ownership: Ownership
     pricer: StreamPricer
     submitted: Submissions
     account_values: AccountValuesTable | None = None
@@ -271,8 +270,8 @@ class Flusher:
         self._rows: list[PositionUpdate] = []
         self._urgent = False
         table = self.account_values
-        self._accounts = None if table is None else AccountRecorder(self.context, table)
-        self._beside = BackgroundWork(self.context.monotonic)
+        self._accounts = None if table is None else AccountRecorder(self.ownership, table)
+        self._beside = BackgroundWork(self.ownership.monotonic)
 
     def add_handler(self, handler: PositionUpdateHandler, *, immediate: bool = False) -> None:
         """Add a handler, or change when one gets its rows: with each tick, or with each flush."""
@@ -302,12 +301,12 @@ class Flusher:
         """
         self._live_connection = live_connection
         while True:
-            await asyncio.sleep(self.context.settings.flush_interval_s)
+            await asyncio.sleep(self.ownership.settings.flush_interval_s)
             connection = live_connection()
             for delivery in self._deliveries:
                 if delivery.refused is not None:
                     raise delivery.refused
-            if connection is not None and not self.context.lease.suspended:
+            if connection is not None and not self.ownership.suspended:
                 self._flush(connection)
 
     async def close(self) -> None:
@@ -323,7 +322,7 @@ class Flusher:
         connection = self._live_connection()
         if connection is None or not any(delivery.immediate for delivery in self._deliveries):
             return
-        if not self.context.lease.suspended:
+        if not self.ownership.suspended:
             self._take(self.pricer.value_ticked(connection, self._ticks.take()))
 
     def _take(self, valued: ValuedRows) -> None:
@@ -355,7 +354,8 @@ class Flusher:
 
     def _flush(self, connection: GatewayConnection) -> None:
         """Value what is due, and deliver it with the rows of ticks since the last flush."""
-        self.context.lease.check()
+        if self.ownership.lost.is_set():  # one that ran out just now may be renewed
+            self.ownership.check()
         valued = self.pricer.flush(connection, self._ticks.take(), connection.pnl.valued.take())
         self._take(valued)
         self._deliver_rows()

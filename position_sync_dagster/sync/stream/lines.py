@@ -26,7 +26,7 @@ from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.market_data import MarketDataRequests, Refusal
 from position_sync_dagster.sync.stream import contracts
 from position_sync_dagster.sync.stream.contracts import ContractCache
-from position_sync_dagster.sync.stream.ownership import OwnerContext
+from position_sync_dagster.sync.stream.ownership import Ownership
 
 logger = logging.getLogger(__name__)
 
@@ -67,11 +67,11 @@ class StreamLines:
             details are in memory: no leg waits while details are fetched.
     """
 
-    context: OwnerContext
+    ownership: Ownership
     contracts: ContractCache
 
     def __post_init__(self) -> None:
-        settings = self.context.settings
+        settings = self.ownership.settings
         self._wanted_as_of: tuple[object, ...] | None = None
         self.underlyings: Mapping[int, int] = {}
         self._requests: MarketDataRequests | None = None
@@ -121,7 +121,7 @@ class StreamLines:
 
     def update(self, connection: GatewayConnection) -> None:
         """Advance the time, and record which holdings and legs need a line now."""
-        now_s = self.context.monotonic()
+        now_s = self.ownership.monotonic()
         # Denied without a code of the gateway: those whose contract had no details.
         waiting = self.login.denied_with(None, now_s)
         self.contracts.want(waiting, first=True)
@@ -142,20 +142,19 @@ class StreamLines:
             for conid, options in self.underlyings.items()
         }
         of_legs = demands(
-            book.of_conid, self.contracts.matching, sec_types=self.context.settings.sec_types
+            book.of_conid, self.contracts.matching, sec_types=self.ownership.settings.sec_types
         )
         self.login.wanted = wanted | {demand.conid: demand for demand in of_legs}
         self._wanted_as_of = as_of
 
     def chosen(self, connection: GatewayConnection) -> frozenset[int]:
         """Return the conids that should hold a line, as known before the requests."""
-        return self.login.chosen(connection.lines.in_use, self.context.monotonic())
+        return self.login.chosen(connection.lines.in_use, self.ownership.monotonic())
 
     def are_due(self, connection: GatewayConnection) -> bool:
         """Return whether the lines must change, because a hold, a denial or a wait ended."""
-        if self.chosen(connection) != self.held:
-            return True
-        return bool(self.login.due_for_live(self.context.monotonic()))
+        due_for_live = self.login.due_for_live(self.ownership.monotonic())
+        return bool(due_for_live) or self.chosen(connection) != self.held
 
     # What the gateway is asked for.
 
@@ -179,7 +178,7 @@ class StreamLines:
 
         requests = connection.lines
         chosen = self.chosen(connection)  # a line may have been refused in the meantime
-        now_s = self.context.monotonic()
+        now_s = self.ownership.monotonic()
         for conid in self.held - chosen:
             self._cancel(requests, conid)
 
@@ -197,7 +196,7 @@ class StreamLines:
 
     def renew(self, connection: GatewayConnection) -> None:
         """Cancel lines that seem dead, and request them again with new ids."""
-        for conid in self.login.take_due_for_renewal(self.context.monotonic()):
+        for conid in self.login.take_due_for_renewal(self.ownership.monotonic()):
             connection.lines.switch(
                 conid, market_data_type=DATA_TYPES[self.login.line(conid).delayed]
             )
@@ -211,23 +210,22 @@ class StreamLines:
 
     def doubt(self, conid: int, reason: str) -> None:
         """Request a line again that may be dead, or only quiet."""
-        doubted = self.login.line(conid).doubted(self.context.monotonic(), reason)
-        self.login.put(conid, doubted)
+        self.login.put(conid, self.login.line(conid).doubted(self.ownership.monotonic(), reason))
 
     def interrupted(self, cause: str) -> None:
         """Record that a farm broke or connectivity was lost: earlier quotes no longer count."""
         reason = f"the line has not ticked since {cause}"
-        self.login.interrupted(self.context.clock(), self.context.monotonic(), reason)
+        self.login.interrupted(self.ownership.clock(), self.ownership.monotonic(), reason)
 
     def restored(self) -> None:
         """Record that data are expected again: each line must tick soon."""
-        now_s = self.context.monotonic()
+        now_s = self.ownership.monotonic()
         self.login.restored(now_s)
         self.login.lift(GatewayCode.CUT_BY_FARM, now_s)
 
     def definitions_restored(self) -> None:
         """Request lines again of what the gateway did not know: it knows contracts again."""
-        self.login.lift(GatewayCode.NO_CONTRACT, self.context.monotonic())
+        self.login.lift(GatewayCode.NO_CONTRACT, self.ownership.monotonic())
 
     def refused(self, refusal: Refusal) -> None:
         """Record a refusal: the line limit is lower, or a conid has no market data."""
@@ -236,14 +234,14 @@ class StreamLines:
         if not line.held or self._requests is None:
             return
 
-        now_s = self.context.monotonic()
+        now_s = self.ownership.monotonic()
         text = f"{refusal.code} {refusal.text}"
         self.login.put(conid, line.ended(now_s, f"the gateway ended the line: {text}"))
         if refusal.code == GatewayCode.TOO_MANY_LINES:
             self.login.limit = self.login.limit.refused(self._requests.in_use, now_s)
             return
 
-        may_be_delayed = self.context.settings.delayed_fallback and refusal.code in NOT_PERMITTED
+        may_be_delayed = self.ownership.settings.delayed_fallback and refusal.code in NOT_PERMITTED
         was_delayed = refusal.market_data_type in DELAYED_TYPES
         is_leg = not self.login.is_underlying(conid)
         denial = Denial(
@@ -256,7 +254,7 @@ class StreamLines:
 
     def _deny(self, conid: int, denial: Denial) -> None:
         """Record a refusal of live data; a warning for the first one of a row."""
-        denial = self.login.deny(conid, denial, self.context.monotonic())
+        denial = self.login.deny(conid, denial, self.ownership.monotonic())
         level = logging.WARNING if denial.times == 1 else logging.INFO
         has = "streams delayed data" if denial.may_be_delayed else "has no market data"
         logger.log(level, "%s %s: %s", self.contracts.name(conid), has, denial.reason)
@@ -265,7 +263,7 @@ class StreamLines:
 
     def problems(self) -> list[str]:
         """Return the problems of legs and lines: of each kind a sentence, then a few names."""
-        denials = self.login.denials(self.context.monotonic())
+        denials = self.login.denials(self.ownership.monotonic())
         # First those without any data; then by conid, so that the text stays the same.
         refused = sorted(
             denials.keys() & self.login.wanted,
@@ -302,8 +300,8 @@ class StreamLines:
 
     def _moment(self, at_s: float) -> str:
         """Return a time of the monotonic clock as text, with its day if that is another one."""
-        now = self.context.clock()
-        at = now + timedelta(seconds=at_s - self.context.monotonic())
+        now = self.ownership.clock()
+        at = now + timedelta(seconds=at_s - self.ownership.monotonic())
         if at.date() == now.date():
             return f"{at:%H:%M} UTC"
         return f"{at:%Y-%m-%d %H:%M} UTC"

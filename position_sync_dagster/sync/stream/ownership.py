@@ -1,4 +1,4 @@
-"""The lease on a login, whose account feed one process at a time owns, and what an owner shares."""
+"""The lease on a login, whose account feed one process at a time owns; work of its owner."""
 
 import asyncio
 import logging
@@ -46,15 +46,36 @@ Work = Coroutine[Any, Any, None]
 LOGIN_POLL_S = 0.5
 
 
+@dataclass(slots=True, kw_only=True)
+class StreamCounts:
+    """What a stream did so far.
+
+    Attributes:
+        rows: Rows written to `position_updates`.
+        commits: The number of commits of these rows.
+        enqueued: Requests put into `position_queue`.
+        reconnects: Number of times the connection was made again.
+    """
+
+    rows: int = 0
+    commits: int = 0
+    enqueued: int = 0
+    reconnects: int = 0
+
+
 @dataclass(eq=False, repr=False)
 class Ownership:
     """The lease on a login, held during an `async with` block and renewed in the background.
 
+    All objects of an owner share it: each checks it before it writes. Its loss ends every pause.
+
     Args:
         wait_s: Maximum wait for the present owner to end, in seconds.
         stop: An event that ends this wait early.
+        monotonic: The clock of every interval of the owner, in seconds.
 
     Attributes:
+        counts: What the owner did so far.
         session: The lease as it was last renewed.
         status: Returns what `GatewaySessions.renew` writes with each heartbeat.
         provenance: The columns that show which owner wrote a row.
@@ -78,6 +99,7 @@ class Ownership:
     stop: asyncio.Event | None = None
     clock: Clock = utc_now
     monotonic: Callable[[], float] = time.monotonic
+    counts: StreamCounts = field(default_factory=StreamCounts)
 
     # Who owns each login in this process: two may use lakes that do not know each other.
     _owners: ClassVar[WeakValueDictionary[str, "Ownership"]] = WeakValueDictionary()
@@ -195,9 +217,7 @@ class Ownership:
     async def end(self, detail: str | None = None) -> None:
         """End the lease; the session keeps why, if it did not end as it should."""
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await end_tasks(self._task)
         if self._owners.get(self.settings.gateway_id) is self:
             del self._owners[self.settings.gateway_id]
         if not self.lost.is_set():
@@ -251,39 +271,6 @@ class Ownership:
         self._renewed_s = began_s
         self._outage.fault = None
         self.store_fault = None
-
-
-@dataclass(slots=True, kw_only=True)
-class StreamCounts:
-    """What a stream did so far.
-
-    Attributes:
-        rows: Rows written to `position_updates`.
-        commits: The number of commits of these rows.
-        enqueued: Requests put into `position_queue`.
-        reconnects: Number of times the connection was made again.
-    """
-
-    rows: int = 0
-    commits: int = 0
-    enqueued: int = 0
-    reconnects: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnerContext:
-    """What all objects of an owner share.
-
-    Attributes:
-        lease: The lease, checked before each write; its loss ends every pause.
-        monotonic: The clock of every interval, in seconds.
-    """
-
-    settings: Settings
-    lease: Ownership
-    counts: StreamCounts = field(default_factory=StreamCounts)
-    clock: Clock = utc_now
-    monotonic: Callable[[], float] = time.monotonic
 
 
 async def end_tasks(*tasks: asyncio.Future[Any]) -> None:

@@ -11,7 +11,7 @@ from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import PendingChanges
 from position_sync_dagster.sync.stream.contracts import ContractCache
 from position_sync_dagster.sync.stream.lines import StreamLines
-from position_sync_dagster.sync.stream.ownership import OwnerContext
+from position_sync_dagster.sync.stream.ownership import Ownership
 
 # Returns the open connection; None while its data do not count.
 LiveConnection = Callable[[], GatewayConnection | None]
@@ -95,4 +95,4 @@ class ComputedGreeks(Protocol):
 
 
 # Makes what computes greeks: it gets the contracts, the lines, and where greeks are published.
-MakesGreeks = Callable[[OwnerContext, ContractCache, StreamLines, PublishedGreeks], ComputedGreeks]
+MakesGreeks = Callable[[Ownership, ContractCache, StreamLines, PublishedGreeks], ComputedGreeks]

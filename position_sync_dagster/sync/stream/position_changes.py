@@ -13,7 +13,7 @@ from position_sync_dagster.gateway.connection import DayExecutions, GatewayConne
 from position_sync_dagster.lake.records import RecordsTable
 from position_sync_dagster.lake.schema import content_id
 from position_sync_dagster.lake.storage.threads import offload
-from position_sync_dagster.sync.stream.ownership import OwnerContext
+from position_sync_dagster.sync.stream.ownership import Ownership
 from position_sync_dagster.sync.stream.parts import ChangeFollower
 
 # Seconds after a change, or after the start, at which the gateway is asked for the executions
@@ -40,7 +40,7 @@ class ChangeWatcher:
         followers: Are called in this order, such as for causes, and then for rolls.
     """
 
-    context: OwnerContext
+    ownership: Ownership
     changes: RecordsTable[PositionChange]
     followers: Sequence[ChangeFollower] = ()
 
@@ -53,9 +53,9 @@ class ChangeWatcher:
         Raises:
             LakeError: The table cannot be written, or it has them and did not confirm it.
         """
-        self.context.lease.check()
+        self.ownership.check()
         self._due = sorted({*self._due, *self._looks()})
-        lease = self.context.lease
+        lease = self.ownership
         await offload(self.changes.add, changes, lease.provenance.run_id, lease.check)
 
     async def unpublished(self, published: Holdings) -> Holdings:
@@ -68,18 +68,18 @@ class ChangeWatcher:
             LakeError: The table cannot be read.
         """
         times = [holding.confirmed_at or holding.received_at for holding in published.values()]
-        now = self.context.clock()
+        now = self.ownership.clock()
         # By a clock that was set back since, `max` may lie ahead and leave changes out.
         since = min(now, max(times)) - CLOSED_PUBLISHED if times else None
         changes = await offload(self.changes.records, since)
-        gateway_id = self.context.settings.gateway_id
+        gateway_id = self.ownership.settings.gateway_id
         return after_changes(
             published, [change for change in changes if change.gateway_id == gateway_id]
         )
 
     def _looks(self) -> list[float]:
         """Return when to look for executions after a change, or a start, at this moment."""
-        now_s = self.context.monotonic()
+        now_s = self.ownership.monotonic()
         return [now_s + delay for delay in EXECUTION_LOOKS_S]
 
     async def look_if_due(self, connection: GatewayConnection) -> None:
@@ -88,7 +88,7 @@ class ChangeWatcher:
         Raises:
             LakeError: A table cannot be used; the look is due again.
         """
-        now_s = self.context.monotonic()
+        now_s = self.ownership.monotonic()
         if not self.followers or not self._due or self._due[0] > now_s:
             return
         answer = await connection.executions()
@@ -104,7 +104,7 @@ class ChangeWatcher:
         Raises:
             LakeError: A table cannot be used.
         """
-        self.context.lease.check()
+        self.ownership.check()
         asked: Asked = {}
         if answer is not None:
             asked = dict.fromkeys(accounts, (answer.begin, answer.end))

@@ -18,7 +18,7 @@ from position_sync_dagster.domain.valuation import Moment
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.sync.stream.contracts import ContractCache
-from position_sync_dagster.sync.stream.ownership import OwnerContext
+from position_sync_dagster.sync.stream.ownership import Ownership
 from position_sync_dagster.sync.stream.parts import PublishedGreeks
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class StreamPricer:
         greeks: Computed greeks, for the legs for which the gateway sends none.
     """
 
-    context: OwnerContext
+    ownership: Ownership
     lines: LoginLines
     contracts: ContractCache
     greeks: PublishedGreeks = field(default_factory=PublishedGreeks)
@@ -141,8 +141,8 @@ class StreamPricer:
         states: Iterable[StreamedHolding],
     ) -> ValuedRows:
         """Value those that are due, once their lines have the ticks; set aside those that fail."""
-        now = self.context.clock()
-        now_s = self.context.monotonic()
+        now = self.ownership.clock()
+        now_s = self.ownership.monotonic()
         quotes = {}
         for conid in ticked:
             with suppress(Exception):  # its holdings read it again, and are set aside by name
@@ -158,7 +158,7 @@ class StreamPricer:
             at = Moment(
                 now=now,
                 now_s=now_s,
-                by=self.context.lease.provenance,
+                by=self.ownership.provenance,
                 hours=self.contracts.hours(conid),
                 price_magnifier=self.contracts.magnifier(conid),
             )

@@ -32,7 +32,7 @@ from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.storage.threads import offload
-from position_sync_dagster.sync.stream.ownership import OwnerContext
+from position_sync_dagster.sync.stream.ownership import Ownership
 from position_sync_dagster.sync.stream.parts import PublishedGreeks
 from position_sync_dagster.sync.stream.position_changes import (
     CLOSED_PUBLISHED,
@@ -131,7 +131,7 @@ class Publisher:
         watcher: Stores the changes of quantities before they are published, if there is one.
     """
 
-    context: OwnerContext
+    ownership: Ownership
     queue: PositionQueue
     broker_positions: BrokerPositionsTable | None
     submitted: Submissions
@@ -157,7 +157,7 @@ class Publisher:
         """
         if self.broker_positions is None:
             return []
-        rows = await offload(self.broker_positions.read, self.context.settings.gateway_id)
+        rows = await offload(self.broker_positions.read, self.ownership.settings.gateway_id)
         stored = {holding.key: holding for holding in rows}
         await self.submitted.restore(list(self._of_login(stored).values()))
 
@@ -169,7 +169,7 @@ class Publisher:
 
     def _of_login(self, holdings: Holdings) -> Holdings:
         """Return the holdings of the accounts that the gateways file names, if it names any."""
-        accounts = self.context.settings.accounts
+        accounts = self.ownership.settings.accounts
         if accounts is None:
             return holdings
         return {key: holding for key, holding in holdings.items() if key[0] in accounts}
@@ -188,7 +188,7 @@ class Publisher:
         Requests are made of the published holdings, not of the feed: a drain takes the values from
         the table. Later changes are due in the next step.
         """
-        self.context.lease.check()
+        self.ownership.check()
         changes = self._changes.take()
         of_greeks = self.greeks.changes.take()
         with_greeks = chain.from_iterable(map(feed.book.keys_of, of_greeks))
@@ -204,10 +204,14 @@ class Publisher:
         self._all_due = False
 
     async def _publish(self, feed: AccountFeed, keys: Collection[Key] | None) -> bool:
-        """Publish what changed of some holdings; None: all of them, in place of all rows.
+        """Publish holdings: the quantities that changed are stored first, then the rows written.
+
+        Args:
+            feed: The account feed.
+            keys: Of which holdings what changed is written; None: all rows are replaced.
 
         Returns:
-            False if all of them must be published.
+            False if all rows must be replaced instead; nothing was written then.
         """
         is_whole = keys is None
         published = self._published
@@ -259,7 +263,7 @@ class Publisher:
         before = self.submitted.last(key)
         if before is None or before.value_source is not ValueOrigin.PNL_SINGLE:
             return True
-        settings = self.context.settings
+        settings = self.ownership.settings
         return has_moved(
             before,
             holding,
@@ -290,10 +294,10 @@ class Publisher:
         write: Callable[..., int | None] = table.replace if whole else table.update
         version = await offload(
             write,
-            self.context.settings.gateway_id,
+            self.ownership.settings.gateway_id,
             rows,
-            session=self.context.lease.session,
-            captured_at=self.context.clock(),
+            session=self.ownership.session,
+            captured_at=self.ownership.clock(),
             accounts=accounts,
         )
         return whole or version is not None
@@ -352,17 +356,18 @@ class Publisher:
         requests = [_request(holding, routes.get(key), reason) for key, holding in holdings.items()]
         await self.queue.insert_many(requests)
         self.submitted.record(holdings.values())
-        self.context.counts.enqueued += len(holdings)
+        self.ownership.counts.enqueued += len(holdings)
         return len(holdings)
 
     def _recent(self, holdings: Iterable[BrokerPosition]) -> list[BrokerPosition]:
         """Leave out the holdings that closed long ago, and have their zero row."""
-        since = self.context.clock() - CLOSED_PUBLISHED
-        unwritten = self.submitted.unwritten
+        since = self.ownership.clock() - CLOSED_PUBLISHED
         return [
             holding
             for holding in holdings
-            if holding.position or holding.position_time >= since or holding.key in unwritten
+            if holding.position
+            or holding.position_time >= since
+            or holding.key in self.submitted.unwritten
         ]
 
 

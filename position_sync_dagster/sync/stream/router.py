@@ -30,7 +30,7 @@ from position_sync_dagster.sync.stream.contracts import (
     not_streamed,
 )
 from position_sync_dagster.sync.stream.lines import StreamLines
-from position_sync_dagster.sync.stream.ownership import BackgroundWork, OwnerContext, Ownership
+from position_sync_dagster.sync.stream.ownership import BackgroundWork, Ownership
 from position_sync_dagster.sync.stream.parts import (
     ChangeFollower,
     MakesGreeks,
@@ -89,22 +89,22 @@ class Router:
         account_refresh: The downloads of the accounts.
     """
 
-    context: OwnerContext
+    ownership: Ownership
     registry: StrategyRegistry
     queue: PositionQueue
     tables: StreamTables
 
     def __post_init__(self) -> None:
-        context = self.context
+        ownership = self.ownership
         tables = self.tables
         greeks = PublishedGreeks()
         self.submitted = Submissions(tables.updates)
         self._watcher: ChangeWatcher | None = None
         if tables.position_changes is not None:
             followers = list(filter(None, (tables.closes, tables.rolls)))
-            self._watcher = ChangeWatcher(context, tables.position_changes, followers)
+            self._watcher = ChangeWatcher(ownership, tables.position_changes, followers)
         self._publisher = Publisher(
-            context,
+            ownership,
             self.queue,
             tables.broker_positions,
             self.submitted,
@@ -112,16 +112,16 @@ class Router:
             watcher=self._watcher,
         )
 
-        self.contracts = ContractCache(tables.contracts, clock=context.clock)
-        self.lines = StreamLines(context, self.contracts)
-        self.pricer = StreamPricer(context, self.lines.login, self.contracts, greeks)
+        self.contracts = ContractCache(tables.contracts, clock=ownership.clock)
+        self.lines = StreamLines(ownership, self.contracts)
+        self.pricer = StreamPricer(ownership, self.lines.login, self.contracts, greeks)
         self.greeks = None
         if tables.greeks is not None:
-            self.greeks = tables.greeks(context, self.contracts, self.lines, greeks)
-        self.account_refresh = AccountRefresh(context, self._publisher)
-        self._resolver = LegResolver(context, self.registry, self.contracts)
-        self._followed = FollowedHoldings(context, self._publisher)
-        self._beside = BackgroundWork(context.monotonic)
+            self.greeks = tables.greeks(ownership, self.contracts, self.lines, greeks)
+        self.account_refresh = AccountRefresh(ownership, self._publisher)
+        self._resolver = LegResolver(ownership, self.registry, self.contracts)
+        self._followed = FollowedHoldings(ownership, self._publisher)
+        self._beside = BackgroundWork(ownership.monotonic)
 
         self.routes = Routes()
         self._changes: PendingChanges[Key] = PendingChanges()
@@ -151,7 +151,7 @@ class Router:
         await self.account_refresh.end()
         self.routes.clear()
         self.pricer.reset()
-        self.lines.login.reopened(self.context.monotonic())
+        self.lines.login.reopened(self.ownership.monotonic())
 
     async def attach(self, connection: GatewayConnection, before: GatewayConnection | None) -> None:
         """Follow a new connection, from the holdings known before it.
@@ -273,12 +273,12 @@ class Router:
         except LakeError as error:
             text = f"the legs known so far stay active: {error}"
             if self._registry_outage.report(error.what, text=text):
-                self.context.lease.renew_now()
+                self.ownership.renew_now()
             return
 
         if self._registry_outage.fault is not None:
             self._registry_outage.fault = None
-            self.context.lease.renew_now()
+            self.ownership.renew_now()
 
     def _as_of(self, book: HoldingsBook) -> tuple[object, ...]:
         """Return what changes when a holding opens or closes, or a leg or a line changes."""
@@ -295,11 +295,9 @@ class Router:
         self.contracts.want([*held, *(leg.conid for leg in self.registry.legs)])
 
         routed = route(
-            holdings, self.contracts.matching, lines, sec_types=self.context.settings.sec_types
+            holdings, self.contracts.matching, lines, sec_types=self.ownership.settings.sec_types
         )
-        changed = self.routes.update(routed)
-        self.routes.log(changed)
-        for key, before in changed.items():
+        for key, before in self.routes.update(routed).items():
             self.pricer.reroute(key, before, routed[key])
 
         # Holdings that cannot be queued now stay due: the next step routes again.

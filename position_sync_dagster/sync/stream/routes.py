@@ -1,7 +1,6 @@
 """The route of each holding on the present connection."""
 
 import logging
-from collections.abc import Mapping
 
 from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.leg import QUEUED, LegState, LegStates
@@ -33,7 +32,11 @@ class Routes:
         self.unqueued: set[Key] = set()
 
     def update(self, states: LegStates) -> dict[Key, LegState | None]:
-        """Set the routes of these holdings; return the routes before of those that changed."""
+        """Set the routes of these holdings, and log what changed.
+
+        Returns:
+            The routes before of those that changed; a new holding had None.
+        """
         changed = {
             key: self.states.get(key)
             for key, state in states.items()
@@ -50,16 +53,10 @@ class Routes:
             if lost_its_line or became_active:
                 self.unqueued.add(key)
         self.unqueued = {key for key in self.unqueued if self.states.get(key) in QUEUED}
-        return changed
 
-    def log(self, changed: Mapping[Key, LegState | None]) -> None:
-        """Log routes that changed.
-
-        Args:
-            changed: The routes before; holdings without one are new.
-        """
         moved = [(key, before) for key, before in changed.items() if before]
         for (account, conid), before in moved[:MAX_LINES_LOGGED]:
-            logger.info("%s of %s: %s → %s", conid, account, before, self.states[account, conid])
+            logger.info("%s of %s: %s → %s", conid, account, before, states[account, conid])
         if len(moved) > MAX_LINES_LOGGED:
             logger.info("and %d more routes changed", len(moved) - MAX_LINES_LOGGED)
+        return changed

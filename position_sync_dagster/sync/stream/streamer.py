@@ -8,7 +8,6 @@ import asyncio
 import inspect
 import logging
 import math
-import time
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from position_sync_dagster.domain.gateway_session import (
     Owner,
     SessionState,
     UnusableHoldings,
-    set_aside_of,
 )
 from position_sync_dagster.domain.leg import LegStates
 from position_sync_dagster.domain.position_update import (
@@ -51,7 +49,6 @@ from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.stream.delivery import Flusher, UpdatesWriter
 from position_sync_dagster.sync.stream.ownership import (
-    OwnerContext,
     Ownership,
     StreamCounts,
     end_tasks,
@@ -101,7 +98,7 @@ class BrokerLink:
         outage: Why the stream is BLIND.
     """
 
-    context: OwnerContext
+    ownership: Ownership
     manager: IBConnectionManager
     router: Router
     flusher: Flusher
@@ -110,7 +107,7 @@ class BrokerLink:
         self.state = SessionState.STARTING
         self.live_since: datetime | None = None
         self.outage = OutageLog(logger)
-        self._connection_ended = f"The connection to {self.context.settings.gateway_id} ended."
+        self._connection_ended = f"The connection to {self.ownership.settings.gateway_id} ended."
         self._attached: GatewayConnection | None = None
         self._opened: GatewayConnection | None = None
         self._moved: str | None = None  # the order to use another port, until the next log-in
@@ -151,7 +148,7 @@ class BrokerLink:
         """
         self._opened = None
         connection = await self.manager.get_connection()
-        await self.context.lease.claim_mode(connection.trading_mode)
+        await self.ownership.claim_mode(connection.trading_mode)
 
         await self.router.reset()
         if connection is not self._attached:
@@ -191,7 +188,7 @@ class BrokerLink:
 
         self._attempts += 1
         try:
-            await run_until(self.open(), stop, self.context.lease.lost)
+            await run_until(self.open(), stop, self.ownership.lost)
             self._attempts = 1  # if this connection ends, the next attempt waits a moment too
 
         except BrokerUnavailableError as error:
@@ -199,7 +196,7 @@ class BrokerLink:
             self.go_blind(error.what)
             if self._attached is not None:
                 self.end_doubtful_loss(self._attached)
-            await self.pause(self.context.settings.flush_interval_s, stop)
+            await self.pause(self.ownership.settings.flush_interval_s, stop)
 
         except (LeaseLostError, TradingModeError, NewerTableError):
             raise
@@ -220,7 +217,7 @@ class BrokerLink:
     async def pause(self, seconds: float, *until: asyncio.Event) -> None:
         """Wait; return early at one of the events, or when the socket or the lease is lost."""
         lost = [] if self.connection is None else [self.connection.lost]
-        await wait_for_first([*until, self.context.lease.lost, *lost], timeout_s=seconds)
+        await wait_for_first([*until, self.ownership.lost, *lost], timeout_s=seconds)
 
     def go_blind(self, reason: str) -> None:
         """Set the state BLIND, with the reason; earlier quotes no longer count."""
@@ -230,15 +227,15 @@ class BrokerLink:
             reason, text=f"the stream is BLIND: {reason}", level=logging.WARNING
         )
         if self.state is not SessionState.BLIND:
-            self._blind_at = self.context.monotonic()
+            self._blind_at = self.ownership.monotonic()
         self.state = SessionState.BLIND
-        self.context.lease.renew_now()
+        self.ownership.renew_now()
         if new:
             self.router.lines.interrupted("connectivity was lost")
 
     def end_doubtful_loss(self, connection: GatewayConnection) -> None:
         """End the connection if data arrive although the gateway lost IB, or the loss is long."""
-        now = self.context.monotonic()
+        now = self.ownership.monotonic()
         if connection.lines.heard_at >= self._blind_at + DATA_DESPITE_LOSS_S:
             connection.drop("the gateway reported that it lost IB, and its data still arrive")
         elif now >= self._blind_at + LONG_LOSS_S:
@@ -263,7 +260,7 @@ class BrokerLink:
         self.flusher.watch(connection)
         connection.on_message.append(self._on_message)
         connection.ib.disconnectedEvent += self._on_lost
-        self.context.counts.reconnects += before is not None
+        self.ownership.counts.reconnects += before is not None
         self._attached = connection
         self._moved = None
 
@@ -272,7 +269,7 @@ class BrokerLink:
         self.state = SessionState.LIVE
         self.live_since = since
         self.outage.fault = None
-        self.context.lease.renew_now()
+        self.ownership.renew_now()
 
     def _on_lost(self) -> None:
         """Make the stream BLIND at once, also while a step waits for a table."""
@@ -300,7 +297,7 @@ class BrokerLink:
     def _restored(self) -> None:
         """Go on after a loss of IB that kept the data: ticks that came without IB are old."""
         self.router.lines.interrupted("connectivity was lost")
-        self._restored_at = self.context.clock()
+        self._restored_at = self.ownership.clock()
         if self._opened is not None:
             self._become_live(since=self._restored_at)
 
@@ -315,7 +312,7 @@ class BrokerLink:
             self.router.lines.restored()
         elif code == GatewayCode.SECURITY_DEFINITION_FARM_OK:
             self.router.definitions_restored()
-        self.context.lease.renew_now()
+        self.ownership.renew_now()
 
 
 async def wait_for_first(
@@ -395,15 +392,13 @@ class IBPositionStreamer:
         if self._tables.ownership is None and self.settings.underlying_lines is None:
             # A program of its own has lines for legs alone, unless the setting asks for others.
             self.settings = self.settings.model_copy(update={"underlying_lines": 0})
-        self._lease = self._tables.ownership or self._own_lease(clock)
-        self._context = OwnerContext(
-            settings=self.settings, lease=self._lease, clock=clock, monotonic=self._monotonic
-        )
-        self.counts = self._context.counts
+        self._ownership = self._tables.ownership or self._own_lease(clock)
+        self._ownership.status = self.status
+        self.counts = self._ownership.counts
 
-        self._router = Router(self._context, self.registry, self.queue, self._tables)
+        self._router = Router(self._ownership, self.registry, self.queue, self._tables)
         self._flusher = Flusher(
-            self._context,
+            self._ownership,
             self._router.pricer,
             self._router.submitted,
             self._tables.account_values,
@@ -412,7 +407,7 @@ class IBPositionStreamer:
         shared = IBConnectionManager(
             manager.settings if manager else self.settings, listeners=self._tables.listeners
         )
-        self._link = BrokerLink(self._context, shared, self._router, self._flusher)
+        self._link = BrokerLink(self._ownership, shared, self._router, self._flusher)
 
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
@@ -422,17 +417,7 @@ class IBPositionStreamer:
     def _own_lease(self, clock: Clock) -> Ownership:
         """Return a lease of the streamer's own, which it holds from its start to its end."""
         sessions = Lake(folder_of(self.queue.table), clock=clock).open_sessions()
-        lease = Ownership(
-            sessions, self.settings, owner=Owner.LIBRARY, clock=clock,
-            monotonic=self._monotonic,
-        )  # fmt: skip
-        lease.status = self.status
-        return lease
-
-    @staticmethod
-    def _monotonic() -> float:
-        """Return the monotonic time for intervals, in seconds; tests replace it."""
-        return time.monotonic()
+        return Ownership(sessions, self.settings, owner=Owner.LIBRARY, clock=clock)
 
     @property
     def state(self) -> SessionState:
@@ -457,11 +442,7 @@ class IBPositionStreamer:
         connection = self._link.live_connection()
         if connection is None:
             return UnusableHoldings()
-        feed = connection.feed
-        return UnusableHoldings(
-            unknown_accounts=feed.unknown_accounts,
-            set_aside=set_aside_of({**self._router.pricer.set_aside, **feed.odd_rows}),
-        )
+        return connection.feed.unusable_holdings(self._router.pricer.set_aside)
 
     @property
     def lines_in_use(self) -> int:
@@ -582,17 +563,17 @@ class IBPositionStreamer:
         Raises:
             LoginOwnedError: One of them has one.
         """
-        sessions = self._lease.sessions
+        sessions = self._ownership.sessions
         folders = {folder_of(self.registry.table), absolute_path(self.settings.lake)}
         for folder in folders - {folder_of(sessions.table)}:
             others = Lake(folder).sessions
             if await offload(others.table.exists):
                 owner = await offload(others.current, self.settings.gateway_id)
-                if owner is not None and owner.is_alive(self._context.clock()):
+                if owner is not None and owner.is_alive(self._ownership.clock()):
                     raise login_owned(owner)
 
         await offload(sessions.table.initialize)
-        await self._lease.begin()
+        await self._ownership.begin()
 
     async def _run(self) -> None:
         """Make step after step, and flush beside them, until the stop or an error that ends it."""
@@ -600,15 +581,16 @@ class IBPositionStreamer:
         tasks = [asyncio.create_task(self._flusher.run(live))]
         if self._router.greeks is not None:
             tasks.append(asyncio.create_task(self._router.greeks.run(live)))
-        clock = ClockWatch(self._context.clock)
+        clock = ClockWatch(self._ownership.clock)
         try:
             while not self._stop.is_set():
                 clock.check()
-                if self._context.lease.suspended:
+                if self._ownership.suspended:
                     await self._link.stand_by(self._stop)
                     continue
 
-                self._context.lease.check()
+                if self._ownership.lost.is_set():  # one that ran out just now may be renewed
+                    self._ownership.check()
                 for task in tasks:
                     if task.done():
                         task.result()
@@ -629,7 +611,7 @@ class IBPositionStreamer:
         if self.state is SessionState.BLIND:
             self._link.end_doubtful_loss(connection)
         else:
-            lost = self._context.lease.lost
+            lost = self._ownership.lost
             await run_until(self._step(connection), self._stop, lost, grace_s=STEP_END_S)
         await self._pause()
 
@@ -652,7 +634,7 @@ class IBPositionStreamer:
         interval_s = self.settings.flush_interval_s
         fill = self._router.urgent
         # After an early step the next one comes an interval later, however many fills there are.
-        is_pausing = self._monotonic() - self._early_step_at < interval_s
+        is_pausing = self._ownership.monotonic() - self._early_step_at < interval_s
         if is_pausing or self.state is not SessionState.LIVE:
             await self._link.pause(interval_s, self._stop)
             return
@@ -660,7 +642,7 @@ class IBPositionStreamer:
         await self._link.pause(interval_s, self._stop, fill)
         if fill.is_set():
             await self._link.pause(FILLS_S, self._stop)
-            self._early_step_at = self._monotonic()
+            self._early_step_at = self._ownership.monotonic()
 
     async def _close(self) -> None:
         """End the routes, then the deliveries, and the connection last."""
@@ -673,7 +655,7 @@ class IBPositionStreamer:
         """End the connection, and the lease if it is the streamer's own."""
         await self._link.close()
         if self._tables.ownership is None:
-            await self._lease.end()
+            await self._ownership.end()
 
 
 def folder_of(table: Table) -> str:
@@ -735,7 +717,6 @@ async def stream(
             tables = complete(tables, lake, settings, own)
         streamer = IBPositionStreamer(lake.registry, lake.queue, settings=settings, tables=tables)
         streamer.register_handler(UpdatesWriter(lake.updates, own, streamer.counts))
-        own.status = streamer.status
         rotation = asyncio.get_running_loop().call_later(ROTATE_AFTER_S, stop.set)
         try:
             async with AsyncExitStack() as beside:

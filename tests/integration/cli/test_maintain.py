@@ -131,8 +131,10 @@ RESTORING = Path(__file__).parents[3] / "docs/do/restore.md"
 
 def test_the_printed_backup_is_made_again_and_again_proved_and_restored_for_any_folder(tmp_path):
     (tmp_path / ".venv").symlink_to(sys.prefix)
-    (tmp_path / "dagster_home").mkdir()
-    (tmp_path / "strategies.yaml").write_text("strategies: []")
+    written = {"dagster_home/dagster.yaml", "data/flex/2026.xml", ".env", "strategies.yaml"}
+    for name in written:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("# of the backup")
     lake = MoneyLake(tmp_path / "data/paper", fsync=False)
     lake.initialize_sync()
     lake.queue.sync.insert(1, "SPY")
@@ -140,21 +142,40 @@ def test_the_printed_backup_is_made_again_and_again_proved_and_restored_for_any_
         re.sub(r"lake=data/lake\b", "lake=data/paper", block)
         for block in re.findall(r"^ *```sh\n(.*?)^ *```", RESTORING.read_text(), re.M | re.S)[:2]
     )
+    restoring = re.sub(r"backup=backup/\S+", "backup=backup/week-1", restoring)
 
-    def done(script: str) -> str:
-        ended = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    def done(script: str, folder: Path = tmp_path) -> str:
+        ended = subprocess.run(["sh", "-c", script], cwd=folder, capture_output=True, text=True)
         assert ended.returncode == 0, ended.stderr + ended.stdout
         return ended.stdout
 
-    assert re.search(r"good .*backup/.*/lake.* data files were read", done(backing_up))
+    assert re.search(r"good .*backup/.*/data/paper.* data files were read", done(backing_up))
     (backup,) = tmp_path.glob("backup/*")
-    assert {path.name for path in backup.iterdir()} == {"lake", "dagster_home", "strategies.yaml"}
+    assert backup.stat().st_mode & 0o077 == 0
     backup.rename(tmp_path / "backup/week-1")
     done(backing_up)
     assert len(list(tmp_path.glob("backup/*"))) == 2
 
+    def texts_and_requests(folder: Path) -> tuple[set[str], int]:
+        texts = {(folder / name).read_text() for name in written}
+        return texts, MoneyLake(folder / "data/paper").queue.sync.counts()[QueueStatus.PENDING]
+
+    # Twice on this machine, within whatever time, and on one that has nothing yet.
     lake.queue.sync.insert(2, "SPY")
-    done(re.sub(r"backup=backup/\S+", "backup=backup/week-1", restoring))
-    restored = MoneyLake(tmp_path / "data/paper").queue
-    assert restored.sync.counts()[QueueStatus.PENDING] == 1
-    assert (tmp_path / "data/paper.before").is_dir()
+    (tmp_path / ".env").write_text("# of now")
+    done(restoring)
+    assert texts_and_requests(tmp_path) == ({"# of the backup"}, 1)
+    (aside,) = tmp_path.glob("aside/*")
+    assert (aside / ".env").read_text() == "# of now"
+    assert texts_and_requests(aside)[1] == 2
+    aside.rename(tmp_path / "aside/first")
+    done(restoring)
+    assert len(list(tmp_path.glob("aside/*"))) == 2
+
+    new = tmp_path / "new machine"
+    new.mkdir()
+    (new / ".venv").symlink_to(sys.prefix)
+    shutil.copytree(tmp_path / "backup", new / "backup")
+    done(restoring, new)
+    assert texts_and_requests(new) == ({"# of the backup"}, 1)
+    assert not list(new.glob("aside/*/*"))

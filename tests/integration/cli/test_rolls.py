@@ -7,7 +7,7 @@ from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from tests.support.command_line import json_of, run
 from tests.support.holdings import make_row
-from tests.unit.money.past.test_causes import ACCOUNT, CALL, OTHER, change, fill
+from tests.unit.money.past.test_causes import ACCOUNT, CALL, CHARGED, OTHER, change, fill
 
 NOW = datetime.now(UTC)
 AT = NOW - timedelta(minutes=5)
@@ -28,7 +28,7 @@ def rolled(lake) -> None:
     at = datetime.now(UTC) + timedelta(seconds=1)
     explainer = CloseExplainer(lake)
     lake.position_changes.add([change(CALL, -2, 0, at), change(OTHER, 0, -2, at)])
-    explainer.explain([fill(CALL, 2, at, realized_pnl=112.0), fill(OTHER, -2, at)])
+    explainer.explain([fill(CALL, 2, at, realized_pnl=-77.3, **CHARGED), fill(OTHER, -2, at)])
 
 
 def test_what_closed_is_listed_and_a_leg_that_is_gone_is_not_missing(lake) -> None:
@@ -44,7 +44,7 @@ def test_what_closed_is_listed_and_a_leg_that_is_gone_is_not_missing(lake) -> No
     since = listed["since"]
     assert one["quantity"] == (-2.0)
     assert one["price"] == 1.5
-    assert one["realized_pnl"] == 112.0
+    assert one["realized_pnl"] == -77.3
     assert since
     assert json_of("positions", "--closed", "--limit", "1")["closes"] == [one]
 
@@ -53,9 +53,10 @@ def test_what_closed_is_listed_and_a_leg_that_is_gone_is_not_missing(lake) -> No
     day = f"{datetime.now(UTC).astimezone(NEW_YORK):%Y-%m-%d}"
     assert ic["legs_held"] == 0
     assert ic["closed"] == f"one traded on {day}"
-    assert ic["realized_pnl"] is None
+    assert ic["realized_pnl"] == -51.53, "two thirds of 2 × 112 − 300 − 1.30, as it claims it"
+    assert part["realized_pnl"] == -25.77
     assert ic["closes"] == 1
-    assert ic["closes_without_profit"] == 1
+    assert ic["closes_without_profit"] == 0
     assert f"(0 of 1 active legs held, one traded on {day}" in run("status")
     assert {entry["state"] for entry in json_of("strategies", "list")} == {"CLOSED"}
 
@@ -69,4 +70,4 @@ def test_the_history_of_a_holding_says_why_it_closed(lake) -> None:
     lake.updates.sync.append([row(-2.0, AT), row(0.0, NOW)])
     printed = run("history", f"{ACCOUNT}:{CALL}")
     assert printed.splitlines()[-1].split()[2:5] == ["-2", "TRADED", "PROVISIONAL"]
-    assert printed.endswith("112  USD\n")
+    assert printed.endswith("-77.30  USD\n")

@@ -11,8 +11,8 @@ import pytest
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.errors import PositionSyncError
-from position_sync_dagster.money.risk.expected_dividend import DividendSource, ExpectedDividend
 from position_sync_dagster.money.risk.recorded_risk import read_risk, risk_rows
+from position_sync_dagster.money.tables import DividendSource, ExpectedDividend
 from position_sync_dagster.settings import load_settings
 from tests.support import command_line
 from tests.support.legs import leg

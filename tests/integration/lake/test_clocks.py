@@ -13,7 +13,7 @@ from position_sync_dagster.lake.schema import LATEST_POSITIONS, POSITION_UPDATES
 from position_sync_dagster.lake.storage.commits import write
 from position_sync_dagster.lake.storage.merges import maintain
 from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.sync.stream.ownership import OwnerContext, Ownership
+from position_sync_dagster.sync.stream.ownership import Ownership
 from position_sync_dagster.sync.stream.position_changes import ChangeWatcher, changes_between
 from tests.support.clock import HandClock
 from tests.support.derived_rows import put_rows
@@ -179,8 +179,7 @@ def test_a_holding_that_a_clock_ahead_published_is_replaced_by_the_next_one(lake
 
 async def test_a_change_that_was_not_published_is_known_beside_a_time_of_a_clock_ahead(lake, clock):
     settings = make_settings()
-    lease = Ownership(lake.sessions, settings, owner=Owner.STREAM)
-    context = OwnerContext(settings=settings, lease=lease, clock=clock)
+    lease = Ownership(lake.sessions, settings, owner=Owner.STREAM, clock=clock)
     login = {"gateway_id": settings.gateway_id}
     other = make_holding(2, clock.now + YEAR, **login)
     before, after = (make_holding(1, clock.now, position=held, **login) for held in (1.0, 0.0))
@@ -188,6 +187,6 @@ async def test_a_change_that_was_not_published_is_known_beside_a_time_of_a_clock
     changes = changes_between(published, {after.key: after}, {})
     lake.position_changes.add(changes)
 
-    watcher = ChangeWatcher(context, lake.position_changes)
+    watcher = ChangeWatcher(lease, lake.position_changes)
     unpublished = await watcher.unpublished(published)
     assert [holding.position for holding in unpublished.values()] == [0.0]

@@ -312,7 +312,7 @@ def test_the_readme_shows_lines_that_run_too(capsys):
     latest_positions.derive(lake, Settings(_env_file=None, lake=".demo/lake"), None)
     (block,) = shown("README.md", ".demo/lake/latest_positions")
     exec(block, {})  # noqa: S102
-    assert capsys.readouterr().out == "[('STREAM', 1, 150.0)]\n"
+    assert capsys.readouterr().out == "[('STREAM', 'USD', 1, 150.0)]\n"
 
 
 def test_the_page_reads_a_day_of_the_ledger_and_none_of_its_other_files(monkeypatch, tmp_path):

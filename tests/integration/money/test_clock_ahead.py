@@ -13,8 +13,8 @@ from position_sync_dagster.money.campaigns.closes_of_strategies import read_clos
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.figures import read_figures
 from position_sync_dagster.money.reports.status import read_status
-from position_sync_dagster.money.risk.expected_dividend import DividendSource, ExpectedDividend
 from position_sync_dagster.money.stream_parts import with_money
+from position_sync_dagster.money.tables import DividendSource, ExpectedDividend
 from position_sync_dagster.sync.drain import drain
 from position_sync_dagster.sync.stream.position_changes import changes_between
 from tests.support.booked_legs import PUT, leg

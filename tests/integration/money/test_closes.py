@@ -27,7 +27,7 @@ from position_sync_dagster.sync.stream.publisher import Publisher, Submissions
 from tests.support.booked_legs import CALL, CENTS, PUT, STOCK, WORTHLESS, A, B, leg
 from tests.support.short_owner import refresh
 from tests.support.streams import eventually, settings_for, simulate
-from tests.support.unowned import unowned_context
+from tests.support.unowned import unowned
 from tests.unit.sync.stream.test_publisher import HELD, NOW, Feed
 
 INDEX_PUT = 921000006
@@ -337,7 +337,7 @@ async def test_a_quantity_that_moves_again_after_a_failed_write_is_recorded_from
     lake, monkeypatch, failing
 ) -> None:
     """The changes are stored although their table failed; the positions come after them."""
-    context = unowned_context(settings=Settings(), clock=lambda: NOW)
+    context = unowned(settings=Settings(), clock=lambda: NOW)
     held = replace(HELD, gateway_id=context.settings.gateway_id)
     feed = Feed(held)
     watcher = ChangeWatcher(context, lake.position_changes, [CloseExplainer(lake)])

@@ -59,7 +59,7 @@ def test_what_is_judged_when_it_is_due_is_what_a_judgement_of_everything_says(
     counted: Counted = {}
 
     def compare(facts: Facts) -> None:
-        for change_id, new in by_change(closures_of(facts, moment[-1])).items():
+        for change_id, new in by_change(closures_of(facts)).items():
             if knows_more(new, counted.get(change_id, ())):
                 counted[change_id] = new
         assert told(by_change(lake.closures.current())) == told(counted)

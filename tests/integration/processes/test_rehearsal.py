@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from dataclasses import replace
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from ib_gateway_simulator.replay.server import Replay
 from position_sync_dagster.errors import LoginOwnedError
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.processes.rehearsal import run
+from position_sync_dagster.processes.rehearsal.values import _hangs_on
 from tests.support.empty_lakes import put_tables
 from tests.support.recorded_session import SMALL
 from tests.support.sessions import own
@@ -265,3 +267,10 @@ async def test_a_login_that_is_streamed_is_left_alone(tmp_path):
     own(lake, settings.gateway_id)
     with pytest.raises(LoginOwnedError):
         await run.listen(settings, lines=3, lake=None, stop=asyncio.Event())
+
+
+def test_the_days_to_an_expiry_are_those_of_new_york():
+    evening_of_the_ninth = datetime(2026, 3, 10, 1, tzinfo=UTC)
+    row = {"strike": 100.0, "underlying_price": 100.0, "timestamp": evening_of_the_ninth}
+    assert _hangs_on(row | {"expiry": date(2026, 3, 17)}) == "at the money, up to 45 days"
+    assert _hangs_on(row | {"expiry": date(2026, 3, 16)}) == "at the money, up to a week"

@@ -34,7 +34,7 @@ from position_sync_dagster.money.risk.terms import NotPriced
 from position_sync_dagster.money.tables import BOOKS, PROFIT_EXPLAINED
 from position_sync_dagster.web import api, served_figures
 from position_sync_dagster.web.api import ROUTES, openapi
-from position_sync_dagster.web.served_figures import PAGE_COLUMNS, PageFigures
+from position_sync_dagster.web.served_figures import PageFigures
 from tests.support import command_line
 from tests.support.derived_rows import put_rows
 from tests.support.holdings import make_holding
@@ -74,10 +74,6 @@ def activate(lake, *legs):
     lake.registry.sync.add_many(list(legs))
 
 
-def named(rows: dict[str, list[object]]) -> list[dict[str, object]]:
-    return [dict(zip(PAGE_COLUMNS, values, strict=True)) for values in rows.values()]
-
-
 # Little of a sum, so that it has a star.
 VALUELESS = {"market_value": None, "position": -0.1, "note": "none"}
 
@@ -86,7 +82,7 @@ def test_each_leg_is_a_part_of_its_strategies_and_what_is_unknown_is_counted(lak
     activate(lake, leg(1, "a", quantity=-1.0), leg(2, MARKUP))
     write(lake, row(1), row(2, delta=-0.5), row(3, **VALUELESS))
     rows, figures = PageFigures(settings).read(utc_now())
-    parts = named(rows)
+    parts = rows.to_dicts()
     assert {(part["strategy"], part["conid"]) for part in parts} == {
         ("a", 1), ("UNATTRIBUTED", 1), (MARKUP, 2), ("UNATTRIBUTED", 3),
     }  # fmt: skip
@@ -104,7 +100,7 @@ def test_each_leg_is_a_part_of_its_strategies_and_what_is_unknown_is_counted(lak
     [expiry] = figures["expiries"]
     assert expiry["days"] == 0
     assert expiry["legs_held"] == 3
-    assert json.loads(json.dumps([rows, figures], allow_nan=False))
+    assert json.loads(json.dumps([parts, figures], allow_nan=False))
 
 
 def test_betas_of_the_file_weigh_deltas_and_a_mistake_in_it_stops_no_page(lake, settings, tmp_path):
@@ -202,7 +198,7 @@ def test_nothing_is_current_without_a_gateway_and_ages_begin_with_the_price(lake
     at = datetime.now(UTC) - timedelta(minutes=3)
     write(lake, row(1, timestamp=at, value_time=at))
     rows, figures = PageFigures(settings).read(utc_now())
-    [part] = named(rows)
+    [part] = rows.to_dicts()
     assert part["current"] is False
     assert part["priced_at"] == int(at.timestamp() * 1000)
     assert figures["gateway"]["state"] is None

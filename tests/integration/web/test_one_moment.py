@@ -12,7 +12,7 @@ from position_sync_dagster.domain.position_update import PositionUpdate, Source,
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.web import api
-from position_sync_dagster.web.served_figures import PAGE_COLUMNS, PageFigures, parts_of
+from position_sync_dagster.web.served_figures import PageFigures, parts_of
 from tests.integration.web.test_figures import account_of, row
 from tests.support.extent import examples
 from tests.support.holdings import make_holding
@@ -146,14 +146,13 @@ VALUES = ("market_value", "market_price", "unrealized_pnl", "daily_pnl", "delta"
 
 def test_each_value_of_a_past_moment_is_that_which_was_shown_or_is_marked(source, market):
     at = market.move(10.0)
-    shown = parts_of(source.figures(at))
+    shown = parts_of(source.figures(at)).rows_by_key("key", named=True, unique=True)
     market.move(50.0, after_s=60.0)
 
     rows, figures = source.played_back(at, market.now).read(market.now)
     kept = {}
-    for key, cells in rows.items():
-        part = dict(zip(PAGE_COLUMNS, cells, strict=True))
-        before = dict(zip(PAGE_COLUMNS, shown[key], strict=True))
+    for part in rows.iter_rows(named=True):
+        before = shown[part["key"]]
         kept[part["conid"]] = part["kept"]
         differing = [name for name in VALUES if part[name] != before[name]]
         assert part["kept"] != bool(differing), (part["conid"], differing)

@@ -11,7 +11,7 @@ from position_sync_dagster.cli.mcp import told
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.web.served_figures import PAGE_COLUMNS, PageFigures
+from position_sync_dagster.web.served_figures import PageFigures
 from tests.integration.web.test_figures import account_of, row
 from tests.support import command_line
 from tests.support.legs import leg
@@ -58,7 +58,7 @@ async def test_each_sum_bridge_and_margin_is_one_number_on_every_surface(client,
         assert account["cushion"] == 0.4, surface
 
     exposure = await asyncio.to_thread(command_line.json_of, "exposure")
-    rows = [dict(zip(PAGE_COLUMNS, part, strict=True)) for part in parts.values()]
+    rows = parts.to_dicts()
     of_page = {sums["strategy"]: sums for sums in page["strategies"]}
     assert of_page["UNATTRIBUTED"]["known"]["theta"] == 19
     assert of_page["condor"]["known"] == {}

@@ -12,7 +12,9 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import polars as pl
 import pytest
+from polars import DataFrame
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -29,7 +31,7 @@ from position_sync_dagster.money.profit.todays_profit import TodaysProfit
 from position_sync_dagster.money.reports.figures import Figures
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.web.money_page import FeedPace
-from position_sync_dagster.web.served_figures import PAGE_COLUMNS, PageFigures
+from position_sync_dagster.web.served_figures import PageFigures
 from tests.integration.web.test_figures import account_of
 from tests.integration.web.test_figures import row as figures_row
 from tests.integration.web.test_results import put_campaign, put_campaigns_with_days
@@ -334,15 +336,13 @@ class TickingFigures(PageFigures):
 
     reads = 0
 
-    def read(self, now: datetime) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    def read(self, now: datetime) -> tuple[DataFrame, dict[str, Any]]:
         if not self.reads:
             self.parts, self.others = super().read(now)
         self.reads += 1
 
-        place = PAGE_COLUMNS.index("market_value")
-        for key, values in self.parts.items():
-            self.parts[key] = [*values[:place], float(self.reads), *values[place + 1 :]]
-        return dict(self.parts), self.others | {"at": now.isoformat()}
+        parts = self.parts.with_columns(market_value=pl.lit(float(self.reads)))
+        return parts, self.others | {"at": now.isoformat()}
 
 
 @pytest.mark.variation

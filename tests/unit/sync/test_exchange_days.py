@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from position_sync_dagster.defs.assets.past_days import exchange_partitions
+from position_sync_dagster.domain.exchange_time import beginning_of
 from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.sync.exchange_days import (
     NoTradingDayError,
@@ -16,6 +17,7 @@ from position_sync_dagster.sync.exchange_days import (
     exchange_days,
     require_known,
     session_before,
+    session_of,
     time_zone_of,
 )
 
@@ -135,3 +137,17 @@ def test_today_is_the_day_of_the_exchange_and_began_at_its_midnight(calendar, to
     now = datetime(2026, 3, 10, 2, 0, tzinfo=UTC)
     assert day_of(calendar, now) == today
     assert day_began(calendar, now) == began
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_day_belongs_to_its_session_or_to_the_next_one():
+    """Good Friday 2026, New Year's Eve, and a Golden Week, the longest of all."""
+    assert session_of("XNYS", date(2026, 4, 2)) == date(2026, 4, 2)
+    assert session_of("XNYS", date(2026, 4, 3)) == date(2026, 4, 6)
+    assert session_of("XNYS", date(2027, 1, 1)) == date(2027, 1, 4)
+    assert session_of("XSHG", date(2025, 10, 1)) == date(2025, 10, 9)
+
+
+def test_a_day_begins_at_the_midnight_of_its_zone():
+    assert beginning_of(date(2026, 3, 9)) == datetime(2026, 3, 9, 4, tzinfo=UTC)
+    assert beginning_of(date(2026, 3, 9), time_zone_of("XSHG")).hour == 16

@@ -15,7 +15,7 @@ from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.lake.schema import broker_rows
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.reports.changes import ChangeKind, DayChange
-from position_sync_dagster.money.reports.exposure import split
+from position_sync_dagster.money.reports.exposure import Claims, split
 from position_sync_dagster.money.reports.figures import Figures
 from position_sync_dagster.money.reports.status import Status
 from position_sync_dagster.terminal.board import board, current_text, describe
@@ -56,7 +56,7 @@ def overview(
         priced=priced_rows(rows),
         reported=broker_rows([holding(1), holding(2)] if holdings is None else holdings, None),
         legs=tuple(active),
-        split=split(active, priced_rows(rows)),
+        split=split(Claims(active), priced_rows(rows)),
         live_since={status.gateway_id: since} if status.session_state == "LIVE" else {},
         streamed=frozenset({1, 2}),
     )

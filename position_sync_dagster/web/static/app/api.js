@@ -59,7 +59,7 @@ async function askHeader() {
   try {
     takeFigures({ ...(await getJson("header")), trouble: null });
   } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    figures.trouble = error.message;
+    if (figures.at && !(error instanceof ApiError)) throw error; // they say themselves how old they are
+    figures.trouble = reasonOf(error);
   }
 }

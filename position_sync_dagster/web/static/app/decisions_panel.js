@@ -1,7 +1,7 @@
 // What needs a decision, what is urgent first: the reason, and the next step. Then what expires by itself.
 
 import { NARROW, byId, element, writeName } from "./elements.js";
-import { figures } from "./figures.js";
+import { figures, isPast } from "./figures.js";
 import { local, whole } from "./format.js";
 import { only } from "./holdings_panel.js";
 import { openedLines, fill } from "./table.js";
@@ -23,6 +23,10 @@ export function drawDecisions() {
   byId("calm").hidden = !calm.length;
   const calmLine = (decision) => ({ act: actOf(decision), cells: cellsOf(decision, decision.reason) });
   fill(byId("calm-table"), [], openedLines("calm", calm, MOST_CALM, calmLine, 3, drawDecisions));
+
+  const box = byId("decisions").querySelector(".body");
+  box.classList.add("roomy"); // a reason is whole where all of them have room
+  box.classList.toggle("roomy", box.scrollHeight <= box.clientHeight);
 }
 
 function drawNeeded(needed, most, none) {
@@ -38,6 +42,7 @@ function mostShown(needed) {
   const key = `${JSON.stringify(needed)} ${box.clientWidth} ${box.clientHeight}`;
   if (key === fitting.key) return fitting.count;
 
+  box.classList.remove("roomy");
   drawNeeded(needed, needed.length);
   const bottoms = [...byId("decisions-table").tBodies[0].rows].map((row) => row.getBoundingClientRect().bottom + box.scrollTop);
   const { bottom } = box.getBoundingClientRect();
@@ -69,9 +74,9 @@ function lineCell(text, style) {
   return { key: text, class: style, nodes: () => [line] };
 }
 
-// A strategy can be closed or rolled on the risk page, which shows the book before and after.
+// A strategy can be closed or rolled on the risk page, which shows the book before and after; not in the past.
 function stepOf({ strategy, step }) {
   const text = `${step[0].toUpperCase()}${step.slice(1)}`;
   const href = `/money/risk?${new URLSearchParams({ strategy })}`;
-  return { key: `${strategy} ${step}`, class: "step", nodes: () => [strategy ? element("a", text, { href, title: text }) : element("span", text, { title: text })] };
+  return { key: `${strategy} ${step} ${isPast()}`, class: "step", nodes: () => [strategy && !isPast() ? element("a", text, { href, title: text }) : element("span", text, { title: text })] };
 }

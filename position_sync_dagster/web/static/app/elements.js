@@ -29,7 +29,9 @@ const TAIL = 8;
 const SHORT = 12; // characters that have room everywhere
 export function writeName(node, text, tail = TAIL) {
   if (node.textContent === text) return;
-  const at = text.length > SHORT ? Math.max(0, text.length - tail) : 0;
+  const end = text.length > SHORT ? Math.max(0, text.length - tail) : 0;
+  const word = text.lastIndexOf(" ", end) + 1;
+  const at = word && end - word < TAIL ? word : end; // a number keeps its sign
   node.replaceChildren(...(at ? [element("span", text.slice(0, at), { class: "head" }), text.slice(at)] : [text]));
   set(node, "title", at ? text : "");
 }

@@ -35,6 +35,8 @@ export function duration(seconds) {
   return whole < 172800 ? `${Math.floor(whole / 3600)} h` : `${Math.floor(whole / 86400)} d`;
 }
 
+const MOMENT = new Intl.DateTimeFormat("en-GB", { weekday: "short", day: "2-digit", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short" });
+export const moment = (at) => MOMENT.format(at);
 export const clock = (at) => new Date(at).toLocaleTimeString("en-GB");
 
 // A text of the server as a person reads it here: its times, which are in UTC, by his clock, and a minus

@@ -2,9 +2,9 @@
 
 import { since } from "./clock.js";
 import { withCommands } from "./commands.js";
-import { byId, element, facts, show } from "./elements.js";
+import { byId, element, facts, show, write } from "./elements.js";
 import { areLost, figures, isPast, older } from "./figures.js";
-import { DASH, cents, clock, duration, isUnknown, local, percent, sign, whole } from "./format.js";
+import { DASH, cents, clock, duration, isUnknown, local, moment, percent, sign, whole } from "./format.js";
 import { drawTrend } from "./plot.js";
 import { moneyInCents, sumOf } from "./table.js";
 
@@ -33,6 +33,7 @@ export function drawHeader(notices = []) {
   drawTrends();
   facts(byId("accounts"), figures.accounts.flatMap(accountFacts));
   facts(byId("state"), stateFacts());
+  write(byId("clock"), moment(figures.time));
   document.title = tabTitle();
   return true;
 }
@@ -40,7 +41,7 @@ export function drawHeader(notices = []) {
 // That nothing is wrong is said too: an empty line says nothing.
 function drawNotice(texts) {
   const isCalm = !texts.length && byId("alert").hidden && byId("hints").hidden;
-  const calm = isPast() ? "A past moment: what the tables had then. Logins, limits and lines of then are not kept." : "Nothing is broken: all logins are connected, and no limit is broken.";
+  const calm = isPast() ? `PAST, ${moment(figures.time)}: what the tables had then. Logins, limits and lines of then are not kept.` : "Nothing is broken: all logins are connected, and no limit is broken.";
   byId("notice").classList.toggle("calm", isCalm);
   say(byId("notice"), isCalm ? [calm] : texts);
 }
@@ -128,14 +129,15 @@ function bridgeOf({ open, closed, cash, unexplained }) {
 const movedHint = ({ moved, moved_since: at }) => (moved ? `; ${cents(moved)} of what is not explained is what moved since ${clock(at)}` : "");
 
 function stateNumbers(blind) {
-  if (isPast()) return ["current legs", "gateway"].map((label) => [label, "not kept", "large", "", ""]);
+  if (isPast()) return ["current legs", "gateway"].map((label) => [label, DASH, "large state", "", "not kept"]);
   const states = figures.gateways.map((login) => login.state ?? "none");
   const times = figures.gateways.map((login) => `for ${duration(since(login.since))}`);
+  const lines = figures.lines ? [`${figures.lines.split(" (")[0]} lines`] : [];
   const names = figures.gateways.map((login) => login.gateway_id).join(", ");
   const isStale = figures.current !== figures.held;
   return [
     ["current legs", `${figures.current} of ${figures.held}`, `large state ${isStale ? "down" : ""}`, "", `oldest price ${duration(older(figures.oldest_age_s))}`],
-    ["gateway", [...new Set(states)].join(", "), `large state ${blind.length ? "down" : "up"}`, names, [...new Set(times)].join(", ")],
+    ["gateway", [...new Set(states)].join(", "), `large state ${blind.length ? "down" : "up"}`, names, [...new Set(times), ...lines].join(", ")],
   ];
 }
 
@@ -147,7 +149,7 @@ function leanNumbers() {
     const greeks = theta[0] === vega[0] ? `theta and vega ${theta[0]}` : `theta ${theta[0]}, vega ${vega[0]}`;
     const isKnown = !isUnknown(sums.dollar_delta); // else all says for how many, in one line
     const note = isKnown ? greeks : `${delta[0]}; ${greeks.replace("known for ", "")}`;
-    return [`$ delta ${sums.currency ?? ""}`, isKnown ? delta[0] : DASH, "large", delta[2], note];
+    return [`$ delta ${sums.currency ?? ""}`, isKnown ? delta[0] : DASH, "large lean", [delta[2], "theta a day, vega a point of volatility"].filter(Boolean).join("; "), note];
   });
 }
 

@@ -54,8 +54,8 @@ function largestLoss({ strategy, currency }) {
   const sums = PARTS.map((name) => [name, rows.reduce((sum, row) => sum + row[name], 0)]);
   const [largest] = sums.filter(([, sum]) => sum < -ROUNDING).sort(([, a], [, b]) => a - b);
   if (!largest) return "";
-  const profit = rows.reduce((sum, row) => sum + row.profit, 0);
-  return `${largest[0]} ${money(largest[1])[0]}${profit < 0 ? ` of ${money(profit)[0]}` : ""}`;
+  const others = rows.reduce((sum, row) => sum + row.profit, 0) - largest[1];
+  return `${largest[0]} ${money(largest[1])[0]}, other ${others > 0 ? "+" : ""}${money(others)[0]}`;
 }
 
 // --- Why -----------------------------------------------------------------------------------------

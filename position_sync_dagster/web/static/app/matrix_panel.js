@@ -8,9 +8,10 @@ export const SPOTS = [-20, -10, -5, -2, 0, 2, 5, 10, 20];
 export const VOLS = [10, 5, 0, -5, -10];
 const STRONGEST = 25; // percent of the colour in the cell with the largest amount
 
-export function drawMatrix(rows) {
+// `name` is of what is chosen, if not of all.
+export function drawMatrix(rows, name) {
   const groups = Map.groupBy(rows, (row) => `${row.account} ${row.currency}`);
-  fit(byId("matrices"), groups.size, "div").forEach((box, n) => drawGroup(box, ...[...groups][n]));
+  fit(byId("matrices"), groups.size, "div").forEach((box, n) => drawGroup(box, [name, [...groups.keys()][n]].filter(Boolean).join(" · "), [...groups.values()][n]));
   write(byId("matrix-none"), groups.size ? "" : "Nothing is held of it.");
 }
 

@@ -32,6 +32,12 @@ export class Panel {
     return performance.now() - this.#drawnAt >= milliseconds;
   }
 
+  // What nobody can see is asked for again when it comes back.
+  isSeen() {
+    const places = this.boxes.map((box) => box.getBoundingClientRect());
+    return places.some(({ top, bottom, height }) => height && bottom > 0 && top < innerHeight);
+  }
+
   // Read the answer to a question and draw it. Whoever asks the same again waits for the same answer;
   // `read` gets a `getJson` that ends when something else is asked for.
   show(question, read, draw) {

@@ -12,7 +12,7 @@ const LATER_DAYS = 21;
 const charts = new Charts();
 let newest = null; // the answer before the trades, with the day and volatility that it is of
 let drawGreeks = () => {};
-let shown = "first"; // the key of the curve that is drawn; only this one is asked for
+let shown = "first"; // the key of the curve that is drawn; only this one is asked for, at first one that can be drawn
 let step = () => {};
 
 export const shownCurve = () => shown;
@@ -37,7 +37,9 @@ export function drawPayoff(before, after, asked) {
   showCommand(byId("payoff-command"), "what-if", scope && `--${scope} ${quoted(name)}`, days && `--days ${days}`, vol && `--vol ${vol}`);
 
   const { curves, keys } = before.curves.length ? before : (after ?? before);
-  let place = keys.indexOf(curves.map(keyOf)[0]);
+  const [drawn] = curves.map(keyOf);
+  if (curves.length === 1 && curves[0].chosen) shown = drawn; // while others become known it stays
+  let place = keys.indexOf(drawn);
   step = (by) => {
     place = (place + by + keys.length) % keys.length;
     shown = keys[place];
@@ -141,10 +143,11 @@ function factsOf(curve) {
   ];
 }
 
-// Days of the calendar; a week and three weeks before the end are marked.
+// Days of the calendar of the exchange, as in the book; a week and three weeks before the end are marked.
 function expiryFact({ next_expiry: at }) {
   if (!at) return ["next expiry", "none"];
-  const days = Math.max(0, Math.ceil((Date.parse(at) - Date.now()) / DAY_MS));
+  const today = new Date().toLocaleDateString("sv-SE", { timeZone: "America/New_York" });
+  const days = Math.max(0, (Date.parse(dayOf(at)) - Date.parse(today)) / DAY_MS);
   return ["next expiry", `${dayOf(at)}, ${days} d`, days <= SOON_DAYS ? "down" : days <= LATER_DAYS ? "soon" : ""];
 }
 

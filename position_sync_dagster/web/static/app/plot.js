@@ -1,5 +1,6 @@
 // Lines over time as a picture: [{ name, look, points: [[milliseconds, value or null]] }].
 
+import { element } from "./elements.js";
 import { clock, upTo, whole } from "./format.js";
 
 const GAP_MS = 300000; // no line over a longer time without a value
@@ -23,8 +24,8 @@ export function drawTrend(box, points, name) {
   if (!picture) {
     picture = shape("svg", { class: "trend", role: "img", viewBox: "0 0 100 24", preserveAspectRatio: "none", "aria-label": name });
     const text = box.querySelector("dd");
-    if (text) text.after(picture);
-    else box.append(picture);
+    if (text) text.after(element("dd", undefined, { class: "trend" }));
+    (text?.nextSibling ?? box).append(picture);
   }
   const span = spanOf(known, false);
   picture.replaceChildren(path({ points, look: "", name }, span, ...scalesOf(span, 0, 100, 2, 20)));

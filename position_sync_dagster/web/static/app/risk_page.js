@@ -19,7 +19,7 @@ import { drawTrades, listStrategies, openTrades, tradesQuestion } from "./trades
 
 const EVERY_MS = 10000; // the server prices a book anew at most every 5 s
 const SHARE = 16; // of a large book an answer takes long: it is asked for so much more seldom
-const RECORDED_MS = 60000;
+const RECORDED_MS = 60000; // and the names of what can be chosen
 const CLOSED_DAY_MS = 600000;
 const OLD_S = 60;
 const SETTLE_MS = 120; // a slider is moved in steps: the curve follows each, the others the last one
@@ -37,18 +37,28 @@ let pricedAt = null;
 
 // --- What is asked, and drawn ------------------------------------------------------------------------
 
-function ask() {
+// All that depends on the choice; of `isDue` what it names.
+function ask(isDue = () => true) {
   const asked = { ...choice };
-  const question = hasTrades(asked) ? tradesQuestion(asked) : null;
+  const asks = [[market, askMarket], [payoffs, askCurves], [matrix, askMatrix], [trades, askTrades], [assignments, askAssignments]];
   return Promise.all([
-    askMarket(asked),
-    askCurves(asked),
-    askMatrix(asked),
-    trades.show(question, (get) => question && get("what-if", question).catch(withoutTrades), (answer) => drawTrades(answer, question)),
-    assignments.show(chosen(asked), (get) => get("expiry", { days: SOON_DAYS }), (answer) => drawAssignments(answer, SOON_DAYS, isOf(asked))),
+    ...asks.map(([panel, askOne]) => isDue(panel) && askOne(asked)),
     recorded.isOlderThan(RECORDED_MS) && recorded.show({}, (get) => get("scenarios"), drawScenarios),
     closedDay.isOlderThan(CLOSED_DAY_MS) && closedDay.show({}, (get) => get("closed-day"), drawClosedDay),
   ]);
+}
+
+// Only what somebody can see is asked for again, and what has no answer; the page says how old its curves are.
+const askAgain = () => ask((panel) => panel === payoffs || panel.isSeen() || panel.isOlderThan(Infinity));
+const askReturned = () => ask((panel) => panel.isSeen() && panel.isOlderThan(EVERY_MS));
+
+function askTrades(asked) {
+  const question = hasTrades(asked) ? tradesQuestion(asked) : null;
+  return trades.show(question, (get) => question && get("what-if", question).catch(withoutTrades), (answer) => drawTrades(answer, question));
+}
+
+function askAssignments(asked) {
+  return assignments.show(chosen(asked), (get) => get("expiry", { days: SOON_DAYS }), (answer) => drawAssignments(answer, SOON_DAYS, isOf(asked)));
 }
 
 function askCurves(asked) {
@@ -105,7 +115,7 @@ function drawCurves(before, after, asked) {
 function askMatrix({ days, vol, ...asked }) {
   const vols = VOLS.map((points) => vol + points);
   const question = { ...chosen(asked), spot: SPOTS.join(","), vol: vols.join(","), days, level: "account" };
-  const draw = (answer) => drawMatrix(answer.rows.map((row) => ({ ...row, vol: row.vol - vol })));
+  const draw = (answer) => drawMatrix(answer.rows.map((row) => ({ ...row, vol: row.vol - vol })), asked.name);
   return matrix.show(question, (get) => get("what-if", question), draw);
 }
 
@@ -146,11 +156,12 @@ function drawAges() {
 // --- The beginning -----------------------------------------------------------------------------------
 
 let waiting = null;
+let scrolled = null;
 onChoice(({ days, vol }) => {
   showFields();
   if (days !== undefined || vol !== undefined) followSlider();
   clearTimeout(waiting);
-  waiting = setTimeout(ask, SETTLE_MS);
+  waiting = setTimeout(() => ask(), SETTLE_MS);
 });
 
 openSearch();
@@ -164,4 +175,9 @@ setInterval(() => {
 }, 1000);
 followHeader();
 openChoice();
-follow(() => Promise.all([ask(), listNames()]), EVERY_MS, SHARE);
+follow(askAgain, EVERY_MS, SHARE);
+follow(listNames, RECORDED_MS);
+addEventListener("scroll", () => {
+  clearTimeout(scrolled);
+  scrolled = setTimeout(askReturned, SETTLE_MS);
+});

@@ -3,7 +3,7 @@
 import { set } from "./elements.js";
 
 export function keepScrollable() {
-  for (const body of document.querySelectorAll(".panel > .body")) {
+  for (const body of document.querySelectorAll(".panel :is(.body, .wide-table)")) {
     const isLarger = body.scrollWidth > body.clientWidth || body.scrollHeight > body.clientHeight;
     set(body, "tabindex", isLarger ? "0" : "");
   }

@@ -19,7 +19,17 @@ from tests.support.facts import store_statement
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
 from tests.unit.money.past import test_causes as cases
-from tests.unit.money.past.test_causes import ACCOUNT, ASKED, CALL, END, OTHER, booked, change, fill
+from tests.unit.money.past.test_causes import (
+    ACCOUNT,
+    ASKED,
+    CALL,
+    CHARGED,
+    END,
+    OTHER,
+    booked,
+    change,
+    fill,
+)
 
 AT = datetime.now(UTC) - timedelta(minutes=10)
 
@@ -55,14 +65,15 @@ def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(world, 
     )
     at = datetime.now(UTC) + timedelta(minutes=10)
     lake.position_changes.add([change(CALL, 2, 0, at), change(OTHER, 1, 0, AT)])
-    lake.executions.add([fill(CALL, -2, at, realized_pnl=40.0)])
+    lake.executions.add([fill(CALL, -2, at, realized_pnl=74.7, **CHARGED)])
     result = world.materialize(closures)
     assert result.success
     causes = {closure.name: closure.cause for closure in lake.closures.current()}
     assert causes == {"SPY 575C 20Mar26": "TRADED", "SPY 580C 20Mar26": "UNEXPLAINED"}
 
     closes = read_closes(lake)
-    assert closes.realized("ic", None, "USD")["realized_pnl"] == 40.0
+    of_strategy = closes.realized("ic", None, "USD")["realized_pnl"]
+    assert of_strategy == pytest.approx(300 - 1.3 - 2 * 112), "as the broker states it"
     assert closes.realized("UNATTRIBUTED", None, "USD")["realized_pnl"] is None
     (check,) = result.get_asset_check_evaluations()
     assert not check.passed
@@ -105,10 +116,10 @@ def test_a_bill_that_matured_asks_nobody(world, lake, sec_type):
 @pytest.mark.parametrize(
     ("quantities", "elsewhere", "profit"),
     [
-        ([-10.0], 0.0, 12.0),
-        ([-10.0], -5.0, None),  # 6.7 of the account, which the profit cannot be divided by
-        ([-15.0], -5.0, 12.0),
-        ([-4.0, -11.0], -5.0, 12.0),
+        ([-10.0], 0.0, -381.3),
+        ([-10.0], -5.0, -254.2),  # 6.7 of the account
+        ([-15.0], -5.0, -381.3),
+        ([-4.0, -11.0], -5.0, -381.3),
     ],
 )
 def test_a_quantity_in_any_account_is_claimed_of_all_of_them(lake, quantities, elsewhere, profit):
@@ -120,8 +131,8 @@ def test_a_quantity_in_any_account_is_claimed_of_all_of_them(lake, quantities, e
     lake.broker_positions.replace("g", [published])
     explainer = CloseExplainer(lake)
     lake.position_changes.add([change(CALL, -10, 0, datetime.now(UTC))])
-    explainer.explain([fill(CALL, 10, datetime.now(UTC), realized_pnl=12.0)])
-    assert read_closes(lake).realized("ic", None, "USD")["realized_pnl"] == profit
+    explainer.explain([fill(CALL, 10, datetime.now(UTC), realized_pnl=-381.3, **CHARGED)])
+    assert read_closes(lake).realized("ic", None, "USD")["realized_pnl"] == pytest.approx(profit)
 
 
 def test_a_judgement_of_another_process_that_knew_less_and_ended_later_does_not_last(lake):

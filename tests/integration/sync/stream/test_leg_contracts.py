@@ -14,7 +14,7 @@ from position_sync_dagster.sync.stream import contracts, lines
 from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
 from tests.support.booked_legs import CALL, PUT, A, leg, terms_of
 from tests.support.streams import eventually, settings_for, simulate
-from tests.support.unowned import unowned_context
+from tests.support.unowned import unowned
 
 
 async def test_a_leg_with_another_strike_than_its_contract_is_not_streamed(stream_legs, lake):
@@ -156,7 +156,7 @@ async def test_a_leg_that_no_contract_fits_says_so(stream_legs, lake):
 async def test_without_an_answer_nothing_is_said_of_a_leg(lake):
     await lake.registry.add_active(strategy_id="s", **terms_of(CALL))
     async with connected(gateway_timeout_s=0.5) as (sim, connection, _asked):
-        context = unowned_context(settings=Settings())
+        context = unowned(settings=Settings())
         resolver = LegResolver(context, lake.registry, ContractCache(lake.contracts))
         sim.pause()
         await resolver.resolve(connection, lake.registry.unresolved)
@@ -190,7 +190,7 @@ async def test_a_described_leg_that_has_expired_is_told_and_not_looked_up(lake) 
     )
     times = iter(range(0, 10**9, 86_400))
     async with connected() as (_sim, connection, asked):
-        context = unowned_context(settings=Settings(), monotonic=lambda: float(next(times)))
+        context = unowned(settings=Settings(), monotonic=lambda: float(next(times)))
         resolver = LegResolver(context, lake.registry, ContractCache(None))
         for _day in range(3):
             await resolver.resolve_due(connection)

@@ -17,7 +17,7 @@ from position_sync_dagster.sync.stream.contracts import ContractCache
 from position_sync_dagster.sync.stream.lines import StreamLines
 from tests.support.booked_legs import CALL, CENTS, PUT, STOCK, WORTHLESS, book_of_chain, terms_of
 from tests.support.streams import Service, eventually, requests, settings_for, simulate
-from tests.support.unowned import unowned_context
+from tests.support.unowned import unowned
 
 FUTURE = 920000002
 FUTURE_OPTION = 921000005
@@ -37,7 +37,7 @@ class ManagedLines:
         self.legs = []
         self.contracts = ContractCache(None)
         clock = lambda: BEGAN + timedelta(seconds=self.now - 1000.0)  # noqa: E731
-        context = unowned_context(settings=settings, monotonic=lambda: self.now, clock=clock)
+        context = unowned(settings=settings, monotonic=lambda: self.now, clock=clock)
         self.manager = StreamLines(context, self.contracts)
         self.manager.attach(connection.lines)
         self.requests = Counter()

@@ -2,11 +2,11 @@
 
 from dataclasses import asdict, replace
 from datetime import date, timedelta
+from math import copysign
 
-import polars as pl
 import pytest
 
-from position_sync_dagster.lake.schema import frame_of, leg_rows
+from position_sync_dagster.lake.schema import frame_of
 from position_sync_dagster.money.campaigns.closes_of_strategies import (
     NO_CLOSES,
     UNATTRIBUTED,
@@ -30,7 +30,7 @@ from position_sync_dagster.terminal.output import fitted_table
 from tests.support.legs import ADDED_AT, leg
 from tests.support.money_rows import NOW, book_of, row, shown
 from tests.unit.money.campaigns.test_closed_campaigns import CALL as COVERED
-from tests.unit.money.campaigns.test_closed_campaigns import SHARES, A, moved
+from tests.unit.money.campaigns.test_closed_campaigns import PUT, SHARES, A, booked, moved
 from tests.unit.money.past.test_causes import CALL, CASES, OTHER
 
 ACCOUNT = "DU1"
@@ -47,17 +47,19 @@ LEGS = (leg(CALL, "condor"), leg(OTHER, "condor", added_at=LATER), leg(OTHER, "o
 
 
 def closes(*current: Closure, legs=LEGS, before: float | None = None, **ends) -> Closes:
-    """Return closes with the movements that state them; `before` was held of each contract."""
+    """Return closes with the movements that state them; `before` was held of each contract.
+
+    What that had cost is given; else it follows from the profit that the broker states.
+    """
     by_conid = {int(conid[1:]): {ACCOUNT: end} for conid, end in ends.items()}
     movements = [*map(stated, current)]
     openings = {}
     if before is not None:
-        openings = {movement.key: Opening(quantity=before) for movement in movements}
+        openings = {movement.key: Opening(quantity=before, cost=26.33) for movement in movements}
     return Closes(
         rows=frame_of(CLOSURES, map(asdict, current)),
         since=ADDED_AT + timedelta(days=1),
         ends=by_conid,
-        legs=leg_rows(legs),
         parts=attributed(movements, legs, openings),
     )
 
@@ -72,6 +74,9 @@ def stated(close: Closure) -> Movement:
         source=MovementSource.API,
         at=close.closed_at,
         quantity=-close.quantity,
+        cash=copysign(250.0, close.quantity),
+        fee=-1.3,
+        fee_currency="USD",
         execution_id=next(iter(close.evidence or ()), None),
         open_close="C",
     )
@@ -126,27 +131,26 @@ def test_a_strategy_of_which_a_leg_expired_says_so_and_does_not_miss_it() -> Non
 
 def realized(closes: Closes, name: str | None, account: str | None = None) -> tuple[object, ...]:
     row = closes.realized(name, account, "USD") or {}
-    return row["realized_pnl"], row["closes"], row["closes_without_profit"]
+    profit = row["realized_pnl"]
+    return profit and round(profit, 9), row["closes"], row["closes_without_profit"]
 
 
-def test_realised_profit_is_summed_by_strategy_and_unknown_if_that_of_one_close_is() -> None:
+def test_realised_profit_is_summed_by_strategy_each_with_its_part_of_what_several_had() -> None:
+    """Two strategies had half of what brought 50 each."""
     elsewhere = replace(SOLD, conid=9, realized_pnl=7.0)
     shared = replace(SOLD, conid=OTHER, closed_at=LATER, realized_pnl=50.0)
     closed = closes(EXPIRED, replace(SOLD, realized_pnl=12.0), elsewhere, shared, _1=end(EXPIRED))
-    assert realized(closed, "condor") == (None, 3, 1)
+    assert realized(closed, "condor") == (-112.0 + 12.0 + 25.0, 3, 0)
+    assert realized(closed, "other") == (25.0, 1, 0)
     of_condor = closed.realized("condor", None, "USD") or {}
-    assert of_condor["realized_since"] == ADDED_AT + timedelta(days=1)
-
-    later = leg(CALL, "later", added_at=SOLD.closed_at + timedelta(days=1))
-    with_later = replace(closed, legs=pl.concat([closed.legs, leg_rows([later])]))
-    assert realized(with_later, "condor") == realized(closed, "condor")
-    assert with_later.realized("later", None, "USD")["closes"] == 0
+    assert of_condor["realized_since"] == min(part.at for part in closed.parts)
+    assert closed.realized("later", None, "USD")["closes"] == 0
 
     alone = replace(closed, rows=closed.rows.head(3))
-    assert realized(alone, "condor") == (-112.0 + 12.0, 2, 0)
     assert realized(alone, UNATTRIBUTED, ACCOUNT) == (7.0, 1, 0)
     assert realized(closed, None) == (-112.0 + 12.0 + 7.0 + 50.0, 4, 0)
-    assert replace(closed, since=None).realized("condor", None, "USD") is None
+    assert replace(closed, since=None).realized("later", None, "USD") is None
+    assert replace(closed, since=None).realized(None, None, "USD") is None
     assert closed.chosen("other", "spy", None) == ([(shared, ["condor", "other"])], 1)
     assert closed.chosen("condor", None, 0) == ([], 3)
     listed, count = closed.chosen(None, None, 2)
@@ -161,18 +165,18 @@ def test_realised_profit_is_summed_by_strategy_and_unknown_if_that_of_one_close_
         (-10.0, [None], 12.0, None),
         (-10.0, [-10.0], 12.0, None),
         (-10.0, [-12.0], 12.0, None),
-        (-10.0, [-3.0], "unknown", "unknown"),
+        (-10.0, [-3.0], 3.6, "unknown"),
         (-10.0, [10.0], None, 12.0),
         (-20.0, [None], 12.0, None),
         (-20.0, [-20.0], 12.0, None),
         (-20.0, [-10.0], None, "unknown"),  # what it leaves is claimed
-        (-10.0, [-5.0, -5.0], "unknown", None),
+        (-10.0, [-5.0, -5.0], 6.0, None),
         (-20.0, [-10.0, -10.0], "unknown", None),
         (-20.0, [-5.0, -5.0], None, "unknown"),
-        (None, [-3.0], "unknown", "unknown"),
+        (None, [-3.0], 3.6, "unknown"),
     ],
 )
-def test_a_strategy_with_a_part_of_what_was_held_has_an_unknown_part_of_its_profit(
+def test_a_strategy_has_its_part_of_the_profit_where_it_is_known_whose_the_close_was(
     before, quantities, of_condor, of_rest
 ) -> None:
     names = ("condor", "other")
@@ -181,13 +185,16 @@ def test_a_strategy_with_a_part_of_what_was_held_has_an_unknown_part_of_its_prof
         for name, quantity in zip(names, quantities, strict=False)
     ]
     of_legs = closes(replace(SOLD, realized_pnl=12.0, quantity=-10.0), legs=legs, before=before)
-    profits = {"unknown": (None, 1, 1), None: (0, 0, 0), 12.0: (12.0, 1, 0)}
+    expected = {"unknown": (None, 1, 1), None: (0, 0, 0)}
     for name, profit in ((UNATTRIBUTED, of_rest), ("condor", of_condor)):
-        assert realized(of_legs, name) == profits[profit]
+        assert realized(of_legs, name) == expected.get(profit, (profit, 1, 0))
 
 
 def test_shares_that_an_assignment_took_before_its_statement_closed_for_their_strategy() -> None:
-    """Their movement follows from the close of the option, and has the change of that."""
+    """Their movement follows from the close of the option, and has the change of that.
+
+    5,000 for the shares and 200 for the call, less 4,500 and four fees of 1.
+    """
     inferred = {
         "source": MovementSource.INFERRED, "change_id": "of the call",
         "kind": MovementKind.ASSIGNMENT,
@@ -203,10 +210,9 @@ def test_shares_that_an_assignment_took_before_its_statement_closed_for_their_st
     closed = Closes(
         rows=frame_of(CLOSURES, map(asdict, [of_call, of_shares])),
         since=ADDED_AT,
-        legs=leg_rows(legs),
         parts=attributed([*opened, ended, taken], legs),
     )
-    assert realized(closed, "covered") == (None, 2, 2)
+    assert realized(closed, "covered") == (5000 + 200 - 4500 - 4, 2, 0)
     assert realized(closed, UNATTRIBUTED) == (0, 0, 0)
 
 
@@ -215,6 +221,40 @@ def test_a_close_finds_its_owner_by_each_row_of_its_evidence() -> None:
     names = ["0001,of a statement", "0002"]
     close = replace(SOLD, evidence=names, executions=",".join(names), realized_pnl=12.0)
     assert realized(closes(close), "condor") == (12.0, 1, 0)
+
+
+# What happens, and what the broker states of it: average cost and profit are net of commissions,
+# and what was got for an option that delivers is in the profit of what it delivers.
+KINDS = {
+    "sold": ([moved(PUT, 1.0, 2.0, 2), moved(PUT, -1.0, 3.0, 3)], [299.0 - 201.0]),
+    "bought back": ([moved(PUT, -1.0, 2.0, 2), moved(PUT, 1.0, 1.0, 3)], [199.0 - 101.0]),
+    "a part, at average cost": (
+        [moved(PUT, 1.0, 2.0, 2), moved(PUT, 1.0, 4.0, 3), moved(PUT, -1.0, 5.0, 4)],
+        [499.0 - (201.0 + 401.0) / 2],
+    ),
+    "through zero": ([moved(PUT, 1.0, 2.0, 2), moved(PUT, -2.0, 3.0, 3)], [599.0 / 2 - 201.0]),
+    "expired": (
+        [moved(PUT, -1.0, 1.5, 2), booked(PUT, 1.0, 0.0, 20, MovementKind.EXPIRATION)], [149.0],
+    ),
+    "settled in cash": (
+        [moved(PUT, 1.0, 2.0, 2), booked(PUT, -1.0, 3.5, 20, MovementKind.CASH_SETTLEMENT)],
+        [350.0 - 201.0],
+    ),
+    "assigned, and the shares sold": (
+        [moved(PUT, -1.0, 2.0, 2), booked(PUT, 1.0, 0.0, 20, MovementKind.ASSIGNMENT),
+         booked(SHARES, 100.0, 50.0, 20, MovementKind.ASSIGNMENT), moved(SHARES, -100.0, 51.0, 23)],
+        [0.0, 5099.0 - (5000.0 - 199.0)],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("movements", "stated_profits"), KINDS.values(), ids=KINDS)
+def test_what_a_strategy_realised_is_what_the_broker_states_of_its_closes(
+    movements, stated_profits
+) -> None:
+    legs = [leg(conid, "s", since=date(2026, 1, 1)) for conid in (PUT, SHARES)]
+    closed = Closes(parts=attributed(movements, legs, {}))
+    assert realized(closed, "s")[0] == sum(stated_profits)
 
 
 def test_a_strategy_that_is_called_total_has_its_own_profit() -> None:

@@ -8,7 +8,6 @@ import pytest
 
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.position_update import PositionUpdate
-from position_sync_dagster.lake.schema import leg_rows
 from position_sync_dagster.money.campaigns.campaigns import closed_campaigns, money_of
 from position_sync_dagster.money.campaigns.closes_of_strategies import Closes
 from position_sync_dagster.money.past.attribution import attributed
@@ -67,7 +66,7 @@ def so_far(
         openings = {(A, PUT): Opening(quantity=before, cost=cost)}
 
     parts = attributed(movements, legs, openings)
-    closes = Closes(since=NOW, legs=leg_rows(legs), parts=parts, **more)
+    closes = Closes(since=NOW, parts=parts, **more)
     gone = {leg.conid for leg in legs} - {holding.conid for holding in held}
     rows = [*held, *(row(conid, account=A, position=0.0) for conid in gone)]
     [sums] = [sums for sums in book_of(rows, legs, closes=closes).strategies if sums.currency]
@@ -86,8 +85,7 @@ def test_a_roll_keeps_the_profit_of_the_leg_that_is_gone():
 def test_the_sums_of_a_strategy_have_what_its_campaign_has():
     """Shares of an assignment that are no leg, and a leg that was removed while it was held."""
     parts = attributed([*ASSIGNED, SOLD_OTHER], OF_PUTS, {})
-    removed = [replace(leg, removed_at=NOW) for leg in OF_PUTS]
-    closes = Closes(since=NOW, legs=leg_rows(removed), parts=parts)
+    closes = Closes(since=NOW, parts=parts)
     book = book_of([shares(100, 49.0), option(OTHER, -1.0, -120.0)], [], closes=closes)
     [sums] = book.strategies
     assert sums.value == 4900 - 120

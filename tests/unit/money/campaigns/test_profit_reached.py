@@ -9,7 +9,6 @@ import pytest
 
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.position_update import PositionUpdate
-from position_sync_dagster.lake.schema import leg_rows
 from position_sync_dagster.money.campaigns.campaigns import (
     as_opened,
     closed_campaigns,
@@ -59,7 +58,7 @@ def reached(
 ) -> StrategySum:
     """Return the sums of the only strategy."""
     parts = attributed(movements, legs, openings.get("openings", {}))
-    closes = Closes(since=NOW, legs=leg_rows(legs), parts=parts)
+    closes = Closes(since=NOW, parts=parts)
     gone = {leg.conid for leg in legs} - {holding.conid for holding in held}
     rows = [*held, *(row(conid, account=A, position=0.0) for conid in gone)]
     [sums] = [sums for sums in book_of(rows, legs, closes=closes).strategies if sums.currency]

@@ -181,7 +181,7 @@ class Watcher:
             known = [execution for execution in executions(self.days) if execution.time <= now]
 
         facts = facts_of(changes=self.changes, executions=known, contracts=CONTRACTS, asked=asked)
-        return closures_of(facts, now)
+        return closures_of(facts)
 
 
 def executions(days: Days) -> list[Execution]:
@@ -312,7 +312,7 @@ def test_a_cause_is_true_or_unexplained_wherever_the_messages_are_cut(block: int
             facts = facts_of(
                 changes=watcher.changes, executions=rows, events=events, contracts=CONTRACTS
             )
-            stated = closures_of(facts, watcher.now)
+            stated = closures_of(facts)
             check(watcher, stated, timedelta())
             assert {judged_close.stage for judged_close in stated} <= {closes.Stage.STATED}, seed
     assert known > total / 4, (known, total)

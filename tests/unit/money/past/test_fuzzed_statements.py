@@ -8,7 +8,7 @@ import pytest
 
 from position_sync_dagster.money.past.closes import EventKind, Statement
 from position_sync_dagster.money.past.flex import read_statements
-from tests.support.flex_files import element, period, position, statement, trade
+from tests.support.flex_files import element, period, position, sections, statement, trade
 
 STATEMENTS = int(os.environ.get("FUZZ_MESSAGES") or 2_000) // 10
 BLOCKS = 4
@@ -120,7 +120,7 @@ def check(written: Written, statement: Statement) -> None:
     assert covered is None or len(names) == len(written.executed), "covered, and a trade is missing"
 
     fees = {event.event_id: event for event in statement.events if event.kind is EventKind.CASH}
-    assert len(fees) == len(statement.events) - bool(covered)
+    assert len(fees) == len(statement.events) - bool(covered) - len(sections(statement))
     for name, amount in fees.items():
         assert amount.amount in (written.fees[name.rpartition(":")[2]], None)  # type: ignore[attr-defined]
     for what, remedy in statement.left_out:

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from position_sync_dagster.domain.account_values import AccountSummary
-from position_sync_dagster.money.profit.bridge import Earned, bridge
+from position_sync_dagster.money.profit.bridge import Earned, Earnings, bridge
 
 NOON = datetime(2026, 3, 9, 16, 0, tzinfo=UTC)
 STEP = timedelta(seconds=1)
@@ -99,7 +99,7 @@ def test_the_parts_of_today_are_the_broker_s_number_after_any_history(histories:
         opened = [Earned(n, c / 100 if known else None) for n, (c, known) in history.opened.items()]
         closed = [Earned(n, c / 100 if known else None, at) for n, c, known, at in history.gone]
         assert history.row is not None
-        today = bridge(history.row, opened, closed, history.now)
+        today = bridge(history.row, Earnings.of(opened), closed, history.now)
 
         parts = (today.open, today.closed, today.cash, today.unexplained)
         assert None not in parts, seed
@@ -117,7 +117,7 @@ ACCOUNT = AccountSummary(
 def test_what_is_not_known_is_not_explained_by_name() -> None:
     opened = [Earned("SPY 650C", 30.004), Earned("SPY 640P", None)]
     closed = [Earned("QQQ 500C", None, NOON), Earned("QQQ 490C", 5.0, NOON)]
-    today = bridge(ACCOUNT, opened, closed, NOON)
+    today = bridge(ACCOUNT, Earnings.of(opened), closed, NOON)
     assert today.open == 30.0
     assert today.closed == 5.0
     assert today.cash == 0.0
@@ -130,12 +130,12 @@ def test_what_is_not_known_is_not_explained_by_name() -> None:
 def test_a_holding_that_closed_after_the_account_s_number_is_open_in_it() -> None:
     row = ACCOUNT.with_open_profit([("USD", 50.0)])
     later = Earned("SPY 650C", 70.0, NOON + STEP)
-    assert bridge(row, [], [later], NOON + 2 * STEP).closed == 0.0
+    assert bridge(row, Earnings.of([]), [later], NOON + 2 * STEP).closed == 0.0
 
 
 def test_prices_that_jumped_after_the_account_s_number_are_in_no_part_of_it() -> None:
     row = ACCOUNT.with_open_profit([("USD", 48.0)])
-    today = bridge(row, [Earned("SPY 650C", -10_983.0)], [], NOON + STEP)
+    today = bridge(row, Earnings.of([Earned("SPY 650C", -10_983.0)]), [], NOON + STEP)
     assert today.open == 48.0
     assert today.unexplained == 2.0
     assert today.age_s == 1.0
@@ -143,7 +143,7 @@ def test_prices_that_jumped_after_the_account_s_number_are_in_no_part_of_it() ->
 
 def test_without_the_account_s_number_nothing_is_said_to_be_unexplained() -> None:
     unknown = AccountSummary(account="U1", timestamp=NOON)
-    today = bridge(unknown, [Earned("SPY 650C", None)], [], NOON)
+    today = bridge(unknown, Earnings.of([Earned("SPY 650C", None)]), [], NOON)
     assert today.account is None
     assert today.unexplained is None
     assert today.age_s is None

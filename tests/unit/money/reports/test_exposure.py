@@ -45,7 +45,8 @@ def exposures(
     every: bool = False,
 ) -> list[SimpleNamespace]:
     """Return the exposure of strategies, or of `every` part, with each column as an attribute."""
-    read_rows = exposure.exposures(exposure.split(legs, money_rows.priced_rows(rows), details))
+    claims = exposure.Claims(legs, details or {})
+    read_rows = exposure.exposures(exposure.split(claims, money_rows.priced_rows(rows)))
     rows = read_rows.iter_rows(named=True)
     return [SimpleNamespace(**row) for row in rows if every or row["strategy_id"] != UNATTRIBUTED]
 
@@ -223,7 +224,7 @@ def test_gamma_is_the_change_of_dollar_delta_when_the_underlying_moves_by_one_pe
 
 
 ACCOUNTS = ("DUSIM1", "DUSIM2", "DUSIM3")
-# What is not known may leave a sum without a number; see `money/risk/coverage.py`.
+# What is not known may leave a sum without a number; see `money/sums.py`.
 numbers = st.integers(-50, 50).map(float)
 
 
@@ -304,7 +305,8 @@ def test_what_a_strategy_traded_is_its_own_until_it_closes_also_without_a_leg() 
     owned = pl.DataFrame(parts, PART_COLUMNS, orient="row")
     stock = {"sec_type": "STK", "right": None, "multiplier": 1.0, "delta": None}
     rows = [row(shares, 400.0, market_value=20_000.0, **stock)]
-    split = exposure.split([leg(put, "wheel")], money_rows.priced_rows(rows), owned=owned)
+    claims = exposure.Claims([leg(put, "wheel")])
+    split = exposure.split(claims, money_rows.priced_rows(rows), owned=owned)
 
     read_rows = exposure.exposures(split).filter(asset_class="STOCK")
     assert dict(read_rows.select("strategy_id", "market_value").iter_rows()) == {
@@ -312,5 +314,5 @@ def test_what_a_strategy_traded_is_its_own_until_it_closes_also_without_a_leg() 
         "wheel": 5_000.0,
     }
     moved = [row(shares, 300.0, market_value=15_000.0, **stock)]
-    later = exposure.split([leg(put, "wheel")], money_rows.priced_rows(moved), owned=owned)
+    later = exposure.split(claims, money_rows.priced_rows(moved), owned=owned)
     assert set(later.parts["strategy_id"]) == {UNATTRIBUTED}, "its movement is not known yet"

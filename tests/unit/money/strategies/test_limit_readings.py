@@ -12,7 +12,7 @@ from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.position_update import PositionUpdate
-from position_sync_dagster.lake.schema import broker_rows, leg_rows, update_rows
+from position_sync_dagster.lake.schema import broker_rows, update_rows
 from position_sync_dagster.money.campaigns.closes_of_strategies import Closes
 from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.movements import (
@@ -22,7 +22,7 @@ from position_sync_dagster.money.past.movements import (
     Section,
 )
 from position_sync_dagster.money.reports.book import Book
-from position_sync_dagster.money.reports.exposure import split
+from position_sync_dagster.money.reports.exposure import Claims, split
 from position_sync_dagster.money.strategies.limit_readings import evaluate
 from position_sync_dagster.money.strategies.limits import (
     OF_ACCOUNTS,
@@ -76,7 +76,7 @@ def book(
     priced = frame.with_columns(column.alias(CONFIRMED), column.alias(PRICED))
     plain = Book(
         now=NOW, priced=priced, legs=tuple(legs),
-        split=split(legs, priced, end_of=lambda entry: (ends or {}).get(entry.conid)),
+        split=split(Claims(legs), priced, end_of=lambda entry: (ends or {}).get(entry.conid)),
         live_since={LOGIN: NOW - timedelta(minutes=6)}, logins=(LOGIN,),
     )  # fmt: skip
     return replace(plain, **values)  # type: ignore[arg-type]
@@ -257,7 +257,7 @@ def of_put(worth: float | None, measure: str = "reached", **limit: Any) -> Answe
     )  # fmt: skip
     legs = [leg(2, strategy_id="a", right=PUT, since=day)]
     rows = [row(2, -1.0, right=PUT, market_value=worth)]
-    closes = Closes(since=at, legs=leg_rows(legs), parts=attributed([sold], legs, {}))
+    closes = Closes(since=at, parts=attributed([sold], legs, {}))
     return outcome(measure, book(legs, rows, closes=closes), **limit)
 
 

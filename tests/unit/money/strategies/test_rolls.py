@@ -23,7 +23,7 @@ def told(
 ) -> tuple[list[Roll], list[str]]:
     facts = facts_of(changes=changes, executions=executions)
     movements = [reported_movement(execution, TERMS_OF_ALL) for execution in executions]
-    rolls = rolls_of(closures_of(facts, NOON), changes, movements)
+    rolls = rolls_of(closures_of(facts), changes, movements)
     clear = [roll for roll in rolls if roll.is_clear]
     return clear, [str(roll) for roll in rolls if not roll.is_clear]
 
@@ -129,7 +129,7 @@ def test_an_order_that_is_filled_in_parts_is_one_roll() -> None:
 def test_a_trade_of_which_only_the_day_is_known_makes_no_roll() -> None:
     facts = facts_of(changes=ROLLED, executions=EXECUTED)
     movements = [replace(reported_movement(fill, TERMS_OF_ALL), at=None) for fill in EXECUTED]
-    assert rolls_of(closures_of(facts, NOON), ROLLED, movements) == []
+    assert rolls_of(closures_of(facts), ROLLED, movements) == []
 
 
 def test_a_roll_is_seen_beside_another_close_of_its_contract_at_the_same_time() -> None:

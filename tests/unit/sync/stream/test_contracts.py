@@ -18,7 +18,7 @@ from position_sync_dagster.sync.stream.contracts import (
 from tests.support.clock import HandClock
 from tests.support.contracts import contract_details
 from tests.support.legs import leg
-from tests.support.unowned import unowned_context
+from tests.support.unowned import unowned
 
 
 class Gateway:
@@ -284,7 +284,7 @@ class Searched:
 async def requests_of_an_hour(answer):
     gateway = Searched(answer)
     now_s = 0.0
-    context = unowned_context(settings=Settings(), monotonic=lambda: now_s)
+    context = unowned(settings=Settings(), monotonic=lambda: now_s)
     registry = SimpleNamespace(unresolved=(LEG,), sync=SimpleNamespace(settle=Mock()))
     resolver = LegResolver(context, registry, ContractCache(None))
     for minute in range(60):

@@ -1,16 +1,21 @@
 """Delivery to handlers: the newest value is never lost, and no handler harms another."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.domain.retry import Backoff
-from position_sync_dagster.errors import CommitContentionError
+from position_sync_dagster.errors import CommitContentionError, StalledError
+from position_sync_dagster.gateway.holdings import PendingChanges
 from position_sync_dagster.sync.stream import delivery as module
-from position_sync_dagster.sync.stream.delivery import HandlerDelivery
+from position_sync_dagster.sync.stream.delivery import Flusher, HandlerDelivery
+from position_sync_dagster.sync.stream.publisher import Submissions
+from tests.support.settings import make_settings
 from tests.support.streams import eventually
+from tests.support.unowned import unowned
 
 
 def delivery_to(handler):
@@ -229,3 +234,22 @@ async def test_a_handler_of_single_updates_gets_them_without_a_rest(monkeypatch)
         await turns()
     assert [price for _conid, price in listener.received] == [1.0, 2.0, 3.0]
     await delivery.close(timeout_s=5)
+
+
+async def test_a_lease_that_runs_out_within_a_flush_does_not_end_the_stream(monkeypatch):
+    """The look before the flush found it valid; it may be renewed."""
+    ownership = unowned(make_settings(flush_interval_s=0.01))
+    flushed = asyncio.Event()
+    pricer = SimpleNamespace(flush=lambda *_changes: flushed.set() or [])
+    connection = SimpleNamespace(pnl=SimpleNamespace(valued=PendingChanges()))
+
+    def ran_out():
+        raise StalledError("The lease ended.", remedy="It is renewed.")
+
+    monkeypatch.setattr(ownership, "check", ran_out)
+    flusher = Flusher(ownership, pricer, Submissions())
+    running = asyncio.create_task(flusher.run(lambda: connection))
+    waiting = asyncio.create_task(flushed.wait())
+    await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    assert not running.done()
+    running.cancel()

@@ -17,7 +17,7 @@ from position_sync_dagster.domain.streamed_holding import StreamedHolding
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.pricing import StreamPricer
 from tests.support.holdings import make_holding
-from tests.support.unowned import unowned_context
+from tests.support.unowned import unowned
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 SETTINGS = Settings(_env_file=None)
@@ -40,7 +40,7 @@ class PricerWithLines:
             min_hold_s=5.0,
         )  # fmt: skip
         self.pricer = StreamPricer(
-            unowned_context(
+            unowned(
                 settings=SETTINGS, clock=lambda: self.now, monotonic=lambda: self.second
             ),
             self.lines, SimpleNamespace(magnifier=lambda _conid: 1, hours=lambda _conid: None),

@@ -22,7 +22,7 @@ from position_sync_dagster.sync.stream.position_changes import (
 )
 from position_sync_dagster.sync.stream.publisher import Publisher, Submissions
 from tests.support.holdings import make_book, make_holding
-from tests.support.unowned import unowned_context
+from tests.support.unowned import unowned
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 KEY = ("A", 1)
@@ -84,7 +84,7 @@ def publishing(*holdings):
     feed = Feed(*holdings)
     positions = Positions()
     queue = PositionQueue("queue", fsync=False)
-    context = unowned_context(settings=Settings(), clock=lambda: NOW)
+    context = unowned(settings=Settings(), clock=lambda: NOW)
     publisher = Publisher(context, queue, positions, Submissions())
     publisher.attach(feed)
     return publisher, feed, positions, queue
@@ -313,7 +313,7 @@ async def requests_of_a_start(*, answer=None, later_s=()):
     gateway = Gateway()
     now_s = 50.0
     gateway.answer = answer
-    context = unowned_context(settings=Settings(), monotonic=lambda: now_s)
+    context = unowned(settings=Settings(), monotonic=lambda: now_s)
     watcher = ChangeWatcher(context, SimpleNamespace(), [FOLLOWER])
     for delay_s in (0.0, 1.0, *LOOKS_S[1:], *later_s):
         now_s = 50.0 + delay_s
@@ -327,7 +327,7 @@ async def test_a_close_is_looked_at_although_its_table_did_not_confirm_it():
 
     gateway = Gateway()
     table = SimpleNamespace(add=fail)
-    context = unowned_context(settings=Settings(), monotonic=lambda: 50.0)
+    context = unowned(settings=Settings(), monotonic=lambda: 50.0)
     watcher = ChangeWatcher(context, table, [FOLLOWER])
     with pytest.raises(LakeNotWritableError):
         await watcher.record(changes_between({KEY: HELD}, {KEY: CLOSED}, {}))

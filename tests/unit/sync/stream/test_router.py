@@ -19,7 +19,7 @@ from position_sync_dagster.sync.stream.broker_values import (
 from position_sync_dagster.sync.stream.parts import PublishedGreeks
 from position_sync_dagster.sync.stream.routes import MAX_LINES_LOGGED, Routes
 from tests.support.settings import make_settings
-from tests.support.unowned import unowned_context
+from tests.support.unowned import unowned
 
 KEY = ("DU1", 7)
 MAX_STREAMED = broker_values.STREAMED_PNL_SUBSCRIPTIONS
@@ -62,7 +62,7 @@ class Day:
         self.routes = routes or Routes()
         self.gateway = Gateway(values)
         settings = make_settings(pnl_subscriptions=pnl_subscriptions, **settings)
-        context = unowned_context(settings=settings, monotonic=lambda: float(self.second))
+        context = unowned(settings=settings, monotonic=lambda: float(self.second))
         self.legs = FollowedHoldings(context, self)
 
     async def enqueue_moved(self, _routes):
@@ -299,7 +299,7 @@ def test_changes_are_logged_up_to_a_number(caplog):
     routes = Routes()
     keys = [("A", conid) for conid in range(MAX_LINES_LOGGED + 2)]
     for state in (MONITORED, STREAMED, STREAMED):
-        routes.log(routes.update(dict.fromkeys(keys, state)))
+        routes.update(dict.fromkeys(keys, state))
     lines = [r.getMessage() for r in caplog.records]
     assert len(lines) == MAX_LINES_LOGGED + 1
     assert lines[0] == "0 of A: MONITORED → STREAMED"
@@ -347,7 +347,7 @@ class Refreshing:
         self.enqueued = []
         self.published = 0
         settings = Settings(refresh_interval_s=INTERVAL_S)
-        context = unowned_context(settings=settings, monotonic=lambda: self.now)
+        context = unowned(settings=settings, monotonic=lambda: self.now)
         self.refresh = AccountRefresh(context, self)
 
     async def publish(self, _feed):

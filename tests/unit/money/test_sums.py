@@ -5,12 +5,12 @@ from datetime import date
 import pytest
 
 from position_sync_dagster.domain.account_values import AccountSummary
-from position_sync_dagster.money.base_currency import in_base
 from position_sync_dagster.money.campaigns.results import Grouping
 from position_sync_dagster.money.campaigns.results_in_base import DayRates, results_in_base
 from position_sync_dagster.money.defs.strategies import plots_of
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.reports.money_tables import base_line, money_lines
+from position_sync_dagster.money.sums import in_base
 from tests.support.money_rows import NOW, book_of, row
 from tests.unit.money.campaigns.test_results import campaign
 
