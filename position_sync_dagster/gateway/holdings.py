@@ -150,8 +150,9 @@ class Confirmations:
         if of_row is not None:
             confirmed_at = max(confirmed_at or of_row, of_row)
         elif holding.market_value is not None:
-            confirmed_at = None
+            confirmed_at = None  # its value is of an earlier connection
 
+        # Else each confirmation of an account would publish all its rows again.
         if not newer and confirmed_at is not None and (before or NEVER) < confirmed_at:
             confirmed_at = before
         if (completeness, confirmed_at) == (holding.completeness, before):
@@ -225,7 +226,7 @@ class Profit:
         """Return the daily profit, if it came with the value that counts: the two move together."""
         value = row.market_value
         band = 0.0
-        if self.counts(row):
+        if self.counts(row):  # it moves on, until the next daily profit comes
             value = self.sent.value
             band = valuation.VALUE_BAND
         if value is None or _differ(value, self.value_at_daily, band):

@@ -145,7 +145,7 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
 
     def _postpone(self, subscription: Kind) -> None:
         """Make it due after the delay of its attempts."""
-        subscription.attempts = max(subscription.attempts, 1)
+        subscription.attempts = max(subscription.attempts, 1)  # without any it would be due now
         subscription.due_at = time.monotonic() + self._backoff.delay_s(
             subscription.attempts, self._random
         )
@@ -249,7 +249,7 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
         for key in self._book.missed.take() & self._all.keys():
             self._expect(self._all[key])
         self._end_unwanted()
-        if ib_async_internals.unsent_messages(self._ib):
+        if ib_async_internals.unsent_messages(self._ib):  # they are more urgent
             return
         for key in self._wanted:
             if key not in self._all:

@@ -478,6 +478,7 @@ def two_whole_holders(legs: Iterable[Leg]) -> tuple[ActiveContract, ActiveContra
         if isinstance(leg, UnresolvedLeg) or leg.quantity is not None:
             continue
 
+        # The accounts of the other holders that this leg is in too; None: any account.
         holders = of_conid[leg.conid]
         accounts = list(holders) if leg.account is None else [leg.account, None]
         for account in accounts:

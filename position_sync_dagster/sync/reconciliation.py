@@ -292,7 +292,7 @@ class ReconciliationService:
 
     def _accounts_just_live(self, holdings: DataFrame, at: datetime) -> set[str]:
         """Return the accounts whose owner has not been LIVE for CONFIRMED_WITHIN; blocks."""
-        if self._values is not None:
+        if self._values is not None:  # not of the tables: a connection has its own values
             return set()
         names = [login.gateway_id for login in self._settings.logins]
         just_live = [

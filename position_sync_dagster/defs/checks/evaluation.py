@@ -350,7 +350,7 @@ class CheckDriver(Generic[L]):
 
             at, has_passed = self._last.get(key, NOT_EVALUATED)
             is_due = now >= self._next_turn(key, at, has_passed=has_passed)
-            if not is_due and key != WATCH:
+            if not is_due and key != WATCH:  # that one is looked at in each tick
                 continue
 
             result = self._checks[key].evaluate(lake, settings)
