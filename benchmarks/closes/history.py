@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
-from position_sync_dagster.domain.execution import FLEX, FROM_GATEWAY, Side
+from position_sync_dagster.domain.execution import FROM_GATEWAY, Side
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.lake.storage.commits import write
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.money.past.closes import Cause, EventKind, Stage
+from position_sync_dagster.money.past.closes import FLEX, Cause, EventKind, Stage
 
 ACCOUNT = "DU1"
 SYMBOLS = 50

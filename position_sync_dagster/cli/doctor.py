@@ -13,6 +13,7 @@ from position_sync_dagster.errors import LakeError
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.statement_folder import forget_files
 from position_sync_dagster.processes.preflight import Level, check_lake, run_preflight
+from position_sync_dagster.processes.repair import set_torn_aside
 from position_sync_dagster.terminal import output
 
 
@@ -48,7 +49,7 @@ def doctor(
         exit_code = 0
         for table in MoneyLake.of(settings).all_tables:
             try:
-                torn = table.remove_torn()
+                torn = set_torn_aside(table)
                 set_aside += [{"table": table.spec.name, **asdict(entry)} for entry in torn]
             except LakeError as error:  # it keeps no other table from being repaired
                 exit_code = print_error(error)

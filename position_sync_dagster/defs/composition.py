@@ -34,7 +34,8 @@ from position_sync_dagster.defs.resources import (
 from position_sync_dagster.defs.tick import TickPart
 from position_sync_dagster.errors import LakeError, PositionSyncError
 from position_sync_dagster.lake.lake import L, Lake
-from position_sync_dagster.lake.storage.table import Table, together
+from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.threads import together
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.stream.streamer import Complete
 

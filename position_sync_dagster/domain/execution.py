@@ -10,9 +10,6 @@ from position_sync_dagster.domain.instrument import Right
 # From when and until when the gateway named all executions of an account.
 Asked = Mapping[str, tuple[datetime, datetime]]
 
-# The source of rows from a Flex statement.
-FLEX = "FLEX"
-
 # The source of executions that a gateway reported on their day.
 FROM_GATEWAY = "GATEWAY"
 

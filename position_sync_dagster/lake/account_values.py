@@ -1,7 +1,7 @@
 """The table `account_values`: what each account was worth, one row per change."""
 
-from collections.abc import Collection, Iterable
-from datetime import date, datetime, timedelta
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 
 import polars as pl
 from deltalake import DeltaTable
@@ -100,21 +100,6 @@ class AccountValuesTable:
             lambda files: _newest(rows_between(self.table, files, moment - VALUES_BACK, moment))
         )
         return records_of(AccountSummary, rows)
-
-    def rates_on(self, days: Collection[date]) -> DataFrame:
-        """Return the last rates that the broker sent of each account on days (UTC).
-
-        The columns are account, date, currency (the base one) and exchange_rates.
-        """
-
-        def read(files: DataFrame) -> DataFrame:
-            rows = self.table.scan_files(files.filter(col("partition.date").is_in(days)))
-            has_rates = col.currency.is_not_null() & col.exchange_rates.is_not_null()
-            rows = rows.filter(has_rates, col.date.is_in(days))
-            newest = col("currency", "exchange_rates").sort_by("timestamp").last()
-            return rows.group_by("account", "date").agg(newest).collect()
-
-        return self.table.read(read)
 
     def between(self, first: datetime, last: datetime) -> DataFrame:
         """Return all rows with `first` <= timestamp <= `last`, in order of time."""

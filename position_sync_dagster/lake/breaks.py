@@ -224,8 +224,7 @@ class ReconciliationBreaks:
 
         def step(snapshot: Snapshot) -> Change[Break]:
             is_named = col.break_id.str.starts_with(break_id)
-            is_chosen = is_named & col.state.is_in(states)
-            chosen = snapshot.live.filter(is_chosen)
+            chosen = snapshot.live.filter(is_named, col.state.is_in(states))
             if chosen.height != 1 or not break_id:
                 count = chosen.height or "No"
                 raise UnknownRequestError(
@@ -234,9 +233,8 @@ class ReconciliationBreaks:
                 )
 
             after = chosen.with_columns(**changes)
-            unchanged = snapshot.live.filter(~is_chosen)
             [decided] = records_of(Break, after)
-            return Change(decided, after, kept=unchanged)
+            return Change(decided, after)
 
         return self._lifecycle.change(step, {"action": action})
 

@@ -108,6 +108,7 @@ class Lake:
         self.path = str(path).rstrip("/")
         self._clock = clock
         self._options = options
+        self._opened: dict[str, Table] = {}
         path_of = self.table_path
         table = self.open_table
         self.derived_tables = tuple(map(table, self.derived_specs))
@@ -123,6 +124,9 @@ class Lake:
         self.broker_positions = BrokerPositionsTable(table(BROKER_POSITIONS))
         self.contracts = ContractsTable(table(CONTRACTS))
         self.sessions = self.open_sessions()
+        for part in (self.registry, self.queue, self.updates, self.sessions):
+            self._opened[part.table.spec.name] = part.table
+
         self.breaks = ReconciliationBreaks(table(RECONCILIATION_BREAKS), clock)
 
         self.position_changes = records.changes_table(table(POSITION_CHANGES))
@@ -157,23 +161,12 @@ class Lake:
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        """Return every table, apart from the derived ones."""
-        parts = (
-            self.registry,
-            self.queue,
-            self.updates,
-            self.broker_positions,
-            self.contracts,
-            self.sessions,
-            self.breaks,
-            self.position_changes,
-            self.account_values,
-        )
-        return tuple(part.table for part in parts)
+        """Return every table of `specs`: all but the derived ones."""
+        return tuple(map(self.open_table, self.specs))
 
     def derived_table(self, spec: TableSpec) -> Table:
         """Return one of `derived_tables`."""
-        return next(table for table in self.derived_tables if table.spec is spec)
+        return self.open_table(spec)
 
     @property
     def all_tables(self) -> tuple[Table, ...]:
@@ -181,8 +174,10 @@ class Lake:
         return (*self.tables, *self.derived_tables)
 
     def open_table(self, spec: TableSpec) -> Table:
-        """Return a table that a part above the core declares, in the folder of this lake."""
-        return Table(self.table_path(spec.name), spec, **self._options)
+        """Return a table in the folder of this lake, the same object each time."""
+        if spec.name not in self._opened:
+            self._opened[spec.name] = Table(self.table_path(spec.name), spec, **self._options)
+        return self._opened[spec.name]
 
     def table_path(self, name: str) -> str:
         """Return the path of a table."""

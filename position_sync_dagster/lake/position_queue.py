@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -448,8 +448,7 @@ class SyncQueue:
         A worker checks this before it writes: without its lease it must not write.
         """
         ids = ids_of(request_ids)
-        live = self.store.snapshot().live
-        rows = live.filter(transitions.has_id(live, ids))
+        rows = self.store.snapshot().live.filter(col.request_id.is_in(ids))
         tokens = self._tokens_of(ids, lease_token)
         with suppress(LeaseLostError, RequestStateError):
             return not transitions.check_leases(rows, ids, tokens, Action.HOLD, self.clock())
@@ -541,8 +540,7 @@ class SyncQueue:
         now = self.clock()
 
         def checked(snapshot: Snapshot) -> Change[None]:
-            named = transitions.has_id(snapshot.live, ids)
-            rows = snapshot.live.filter(named)
+            rows = snapshot.live.filter(col.request_id.is_in(ids))
             tokens = self._tokens_of(ids, lease_token)
             missing = transitions.check_leases(rows, ids, tokens, action=action, now=now)
             for request_id in missing:
@@ -554,7 +552,7 @@ class SyncQueue:
                 status = statuses[finished_id]
                 raise wrong_state(finished_id, status, "the step needs a live request")
 
-            return replace(step(rows, now), kept=snapshot.live.filter(~named))
+            return step(rows, now)
 
         self.store.change(checked, commit_info)
         for request_id in ids:

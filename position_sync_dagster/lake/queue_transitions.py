@@ -1,11 +1,10 @@
 """The transitions of requests: inserted, claimed, ended, released, rescued and retried; pure.
 
-Each returns a `Change`; those that get the caller's requests alone leave out the live rows that are
-kept. A caller may act on requests whose lease it holds, and on requests that it only read while
-nobody else holds their lease.
+Each returns a `Change`. A caller may act on requests whose lease it holds, and on requests that it
+only read while nobody else holds their lease.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import Enum, auto
 
@@ -77,11 +76,6 @@ def is_of_others(accounts: Collection[str]) -> Expr:
     if not accounts:
         return lit(value=True)
     return ~col.account.is_in(sorted(accounts)).fill_null(value=False)
-
-
-def has_id(rows: DataFrame, ids: Iterable[str]) -> Series:
-    """Return which rows have one of the ids."""
-    return rows.get_column("request_id").is_in(list(ids))
 
 
 def as_pending(rows: DataFrame, now: datetime) -> DataFrame:
@@ -175,10 +169,7 @@ def claim(
         lease_token=lit(token),
         lease_expires_at=moment(now + timedelta(seconds=lease_s)),
     )
-    if granted.is_empty():
-        return Change(granted)
-    is_granted = has_id(live, granted.get_column("request_id"))
-    return Change(granted, granted, kept=live.filter(~is_granted))
+    return Change(granted, None if granted.is_empty() else granted)
 
 
 def succeed(
@@ -318,12 +309,9 @@ def insert(
         return Change(result)
 
     added = new_request_rows(fresh_ids, list(fresh.values()), now)
-    if not (raised or changed_again):
-        return Change(result, added, kept=live)
-
-    touched = has_id(live, raised.keys() | changed_again)
-    rows = _with_news(live.filter(touched), raised, changed_again, now)
-    return Change(result, concat([rows, added]), kept=live.filter(~touched))
+    touched = live.filter(col.request_id.is_in(raised.keys() | changed_again))
+    rows = _with_news(touched, raised, changed_again, now)
+    return Change(result, concat([rows, added]))
 
 
 def _with_news(
@@ -332,7 +320,7 @@ def _with_news(
     """Return live requests with their raised priorities, and the time at which they changed."""
     raised_to = [raised.get(request_id) for request_id in rows.get_column("request_id")]
     priority = pl.coalesce(Series(raised_to, dtype=Int64), "priority")
-    is_changed = has_id(rows, changed_again)
+    is_changed = col.request_id.is_in(changed_again)
     changed_at = when(is_changed).then(moment(now)).otherwise("changed_at")
     return rows.with_columns(priority=priority, changed_at=changed_at)
 
@@ -424,9 +412,7 @@ def rescue(snapshot: Snapshot, *, now: datetime) -> Change[list[str]]:
     Returns:
         Their ids.
     """
-    live = snapshot.live
-    has_expired = live.select(lease_has_expired(now)).to_series()
-    rows = live.filter(has_expired)
+    rows = snapshot.live.filter(lease_has_expired(now))
     ids = rows.get_column("request_id").sort().to_list()
     if not ids:
         return Change(ids)
@@ -436,7 +422,7 @@ def rescue(snapshot: Snapshot, *, now: datetime) -> Change[list[str]]:
         ended_at=col.lease_expires_at,
         error=lit(None, String),
     )
-    return Change(ids, as_pending(ended, now), kept=live.filter(~has_expired))
+    return Change(ids, as_pending(ended, now))
 
 
 def retry(
@@ -473,4 +459,4 @@ def retry(
     pending = as_pending(ended, now)
     pending = pending.with_columns(*LIVE_COLUMNS, attempts=lit(0, Int64))
     parts = in_parts(FAILED, siblings.get_column("part").unique())
-    return Change(result, pending, siblings.filter(~is_retried), parts, kept=live)
+    return Change(result, pending, siblings.filter(~is_retried), parts)

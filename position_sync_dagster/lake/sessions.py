@@ -239,8 +239,7 @@ class GatewaySessions:
         """
 
         def step(snapshot: Snapshot) -> Change[T]:
-            is_own = snapshot.live.select(col.gateway_id == gateway_id).to_series()
-            sessions = records_of(GatewaySession, snapshot.live.filter(is_own))
+            sessions = records_of(GatewaySession, snapshot.live.filter(gateway_id=gateway_id))
             stored = next(iter(sessions), None)
             now = self._clock()
             after = decide(stored, now)
@@ -251,7 +250,7 @@ class GatewaySessions:
             if stored is not None and stored.session_id != after.session_id:
                 past.append(stored.as_followed(now))
             moved = session_rows(past).with_columns(bucket=pl.lit(PAST))
-            return Change(after, session_rows([after]), moved, kept=snapshot.live.filter(~is_own))
+            return Change(after, session_rows([after]), moved)
 
         return self._lifecycle.change(step, commit_info, part_named(gateway_id))
 

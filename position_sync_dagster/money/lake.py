@@ -174,19 +174,6 @@ class MoneyLake(HeardLake):
         """Open a strategies file, with its rules and limits; see `Lake.strategies_file`."""
         return saved_file(path)
 
-    @property
-    def tables(self) -> tuple[Table, ...]:
-        """Return every table, apart from the derived ones."""
-        parts = (
-            self.executions,
-            self.statement_events,
-            self.closures,
-            self.movements,
-            self.dividends,
-            self.risk_scenarios,
-        )
-        return (*super().tables, *(part.table for part in parts))
-
 
 def derived_rows(
     table: Table,

@@ -36,6 +36,7 @@ from position_sync_dagster.money.reports import signs_of_life
 from position_sync_dagster.money.reports.alerts import not_understood
 from position_sync_dagster.money.strategies.strategies_file import load_strategies
 from position_sync_dagster.processes.home import holder_of
+from position_sync_dagster.processes.repair import examine_files
 from position_sync_dagster.processes.unknown_settings import warnings_of
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import require_known
@@ -398,7 +399,7 @@ def check_lake(lake: MoneyLake, *, files: bool = False) -> list[Finding]:
     text = f"{len(tables)} at {lake.path}, the log of each can be read or is not there yet"
     if files and not any(examined):
         present = [table for table in tables if table.exists()]
-        examined = [damage for table in present for damage in table.examine_files()]
+        examined = [damage for table in present for damage in examine_files(table)]
         text += f"; {len(examined):,} data files were read"
 
     damage = [bad("tables", error.what, error.remedy) for error in examined if error is not None]

@@ -24,6 +24,7 @@ from position_sync_dagster.lake.storage.durability import ENTRY, LOG, entry_name
 from position_sync_dagster.lake.storage.opening import Upkeep
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.processes.repair import set_torn_aside
 from tests.support.drains import drain_for_ever, drain_later, price_at
 from tests.support.forked_workers import ForkedWorker
 from tests.support.waiting import eventually
@@ -76,7 +77,7 @@ def maintain(lake: MoneyLake, random: Random, records: Path) -> None:
 def doctor(lake: MoneyLake, random: Random, records: Path) -> None:
     """Set what is torn aside, as `position-sync doctor --repair` does."""
     for table in lake.all_tables:
-        table.remove_torn()
+        set_torn_aside(table)
 
 
 READERS = 4

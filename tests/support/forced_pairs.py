@@ -98,7 +98,7 @@ Flow = Callable[[Scene], object]
 @cache
 def _assets() -> Mapping[str, Any]:
     settings = Settings(daily_start=f"{THURSDAY}")
-    partitions = past_days.exchange_partitions(*past_days.known_days(settings, STATED))
+    partitions = past_days.exchange_partitions(*past_days.exchange_since(settings, STATED))
     made = (explained_days.explained_asset(partitions), explained_days.books_asset(partitions))
     return {asset.key.to_user_string(): asset for asset in made}
 

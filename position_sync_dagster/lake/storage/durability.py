@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from position_sync_dagster.errors import BrokenTableError, LakeNotWritableError
 
 LOG = "_delta_log"
 LAST_CHECKPOINT = "_last_checkpoint"
-# The start of the names of what `remove_torn` set aside in the folder of the table.
+# The start of the names of what a repair set aside in the folder of the table.
 SET_ASIDE = "_torn-"
 # The name of the lock file; it may be in the folder before the table is.
 WRITER_LOCK = ".turn.lock"
@@ -192,32 +192,6 @@ def refuse_torn(table: Path) -> None:
         remedy="Run `position-sync doctor --repair`: it sets this commit aside, which was not "
         "acknowledged if POSITION_SYNC_FSYNC is on. Otherwise restore a backup.",
     )
-
-
-def remove_torn(table: Path) -> list[TornFile]:
-    """Set aside the torn last entries of a table; return them.
-
-    Where no other entry is left, nobody was told that the table was made: its data files are set
-    aside as well, so that it can be created. What is set aside stays in the folder of the table,
-    under names that begin with `SET_ASIDE`.
-    """
-    entries = torn_entries(table)
-    if not entries:
-        return []
-
-    log = table / LOG
-    aside = [log / entry_name(torn.version) for torn in entries]
-    if entries[-1].version == 0:
-        aside += [table / name for name in names_besides_log(table)]
-
-    for path in aside:
-        target = table / f"{SET_ASIDE}{path.name}"
-        while target.exists():
-            target = target.with_name(f"{target.name}-")
-        with suppress(FileNotFoundError):  # an entry whose name never came to the disk
-            os.replace(path, target)
-    sync_paths([log, table])
-    return entries
 
 
 def names_besides_log(table: Path) -> list[str]:

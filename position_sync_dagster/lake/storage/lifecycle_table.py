@@ -49,17 +49,16 @@ class Change(Generic[T]):
 
     Attributes:
         result: The value for the caller.
-        live: Live rows that are new or have changed; None changes nothing.
+        live: Live rows that are new or have changed; None changes nothing. Those of other keys stay
+            as they are; a table without a key gets all its live rows.
         finished: Rows that are no longer live, with their new `bucket`; None if there are none.
         reopened: The predicate of finished rows to replace, which are in `live` or `finished`.
-        kept: The live rows of the snapshot that stay as they are; None if none does.
     """
 
     result: T
     live: DataFrame | None = None
     finished: DataFrame | None = None
     reopened: str | None = None
-    kept: DataFrame | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,14 +205,13 @@ class LifecycleTable:
         if change.live is None:
             return change.result
 
-        live = change.live
-        if change.kept is not None:
-            live = concat([change.kept, live], rechunk=True)
+        kept = self._unchanged(before.readable, change)
+        live = concat([kept, change.live], rechunk=True)
         transactions = []
         if is_whole:
             transactions = [Transaction(CHANGE_TRANSACTION, version + 1)]
 
-        only_adds = change.kept is before.readable and change.finished is None
+        only_adds = kept.height == before.readable.height and change.finished is None
         if only_adds and change.live.height >= max(before.readable.height, 1):
             # It costs a quarter less than an overwrite. The new rows must at least double the live
             # ones, so that these stay in few files.
@@ -237,6 +235,17 @@ class LifecycleTable:
             # a later version: then all are read again.
             self._newest = ((generation, version + 1), _LiveRows(live, before.incomplete))
         return change.result
+
+    def _unchanged(self, rows: DataFrame, change: Change[T]) -> DataFrame:
+        """Return the live rows that a change leaves as they are."""
+        if not self.table.spec.key:
+            return rows.clear()
+
+        [key] = self.table.spec.key
+        for changed in (change.live, change.finished):
+            if changed is not None:
+                rows = rows.filter(~col(key).is_in(changed.get_column(key).implode()))
+        return rows
 
 
 def _counts(handle: DeltaTable, now: datetime) -> DataFrame:

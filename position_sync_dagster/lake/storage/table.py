@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from threading import RLock
 from typing import Any, TypedDict
@@ -35,20 +34,15 @@ from position_sync_dagster.lake.storage.data_files import EVERY, data_files
 from position_sync_dagster.lake.storage.durability import (
     LOG,
     SyncedCommits,
-    TornFile,
     checkpoint_name,
-    remove_torn,
 )
 from position_sync_dagster.lake.storage.merges import compact_after_commit
 from position_sync_dagster.lake.storage.object_store import (
-    FileSystem,
     absolute_path,
-    delta_options,
     is_remote,
     polars_options,
 )
 from position_sync_dagster.lake.storage.opening import UPKEEP, TableHandle, Upkeep, Use, WriterLock
-from position_sync_dagster.lake.storage.threads import together
 
 logger = logging.getLogger(__name__)
 
@@ -146,18 +140,6 @@ class Table:
             return error
         return None
 
-    def remove_torn(self) -> list[TornFile]:
-        """Set aside what keeps a local table from being opened; see `durability.remove_torn`.
-
-        Raises:
-            LakeError: A file cannot be moved.
-        """
-        if self.is_remote:
-            return []
-
-        remove = partial(remove_torn, Path(self.path))
-        return retried(remove, path=self.path, contention_s=self._contention_s)
-
     def snapshot(self, step: Callable[[DeltaTable], T]) -> T:
         """Read from the newest version; `step` may run more than once."""
         return self._run(step, change=False)
@@ -254,28 +236,6 @@ class Table:
         """
         names = columns or list(self.spec.columns)
         return self.scan_files(files).select(names).collect()
-
-    def examine_files(self) -> list[LakeError | None]:
-        """Read each data file that the log names; return why it is not whole, or None if it is.
-
-        Raises:
-            LakeError: The log cannot be read.
-        """
-        return together(self._damage_of, self.read(lambda files: files).iter_slices(1))
-
-    def _damage_of(self, file: DataFrame) -> LakeError | None:
-        """Return why a data file is not whole; None if it is."""
-        path = unquote(file.item(0, "path"))
-        files = FileSystem(self.path, delta_options(self.options))
-        try:
-            if files.open_input_file(path).size() != file.item(0, "size_bytes"):
-                raise OSError("the log says another size")
-            # Each column is read for it, and none is kept.
-            self.scan_stored(file).select(pl.all().null_count()).collect()
-        except STORAGE_ERRORS as error:
-            return to_lake_error(error, f"{self.path}/{path}")
-
-        return None
 
     def fence(self, gateway_id: str, token: int) -> None:
         """Refuse, from now on, owners of the gateway with a smaller fencing token.

@@ -7,7 +7,7 @@ from datetime import date
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from polars import col
+from polars import DataFrame, col
 
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
@@ -75,7 +75,7 @@ def read_day_rates(lake: MoneyLake, campaigns: Sequence[ClosedCampaign]) -> DayR
         return DayRates(bases, {})
 
     of_day: dict[tuple[str, date], dict[str, float]] = {}
-    for account, day, base, sent in lake.account_values.rates_on(days).iter_rows():
+    for account, day, base, sent in _rates_on(lake, days).iter_rows():
         if base == bases.setdefault(account, base):
             of_day[account, day] = json.loads(sent)
 
@@ -86,3 +86,15 @@ def read_day_rates(lake: MoneyLake, campaigns: Sequence[ClosedCampaign]) -> DayR
         if base == bases.setdefault(account, base):
             of_day.setdefault((account, day), {})[currency] = rate
     return DayRates(bases, of_day)
+
+
+def _rates_on(lake: MoneyLake, days: Sequence[date]) -> DataFrame:
+    """Return the last rates that the broker sent of each account on days (UTC).
+
+    The columns are account, date, currency (the base one) and exchange_rates.
+    """
+    has_rates = col.currency.is_not_null() & col.exchange_rates.is_not_null()
+    of_days = col("partition.date").is_in(days)
+    rows = lake.account_values.table.rows(has_rates & col.date.is_in(days), of_days)
+    newest = col("currency", "exchange_rates").sort_by("timestamp").last()
+    return rows.group_by("account", "date").agg(newest)

@@ -20,6 +20,10 @@ SLACK = timedelta(minutes=2)
 TRADES = frozenset({MovementKind.TRADE, MovementKind.CONVERSION})
 
 
+# The source of rows from a Flex statement.
+FLEX = "FLEX"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatementPosition:
     """One holding at the end of a day, as the broker states it.

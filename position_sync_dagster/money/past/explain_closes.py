@@ -12,7 +12,7 @@ from polars import DataFrame, Expr, coalesce, col
 
 from position_sync_dagster.domain.clock import A_DAY, NEVER, Clock, elapsed, utc_now
 from position_sync_dagster.domain.exchange_time import NEW_YORK
-from position_sync_dagster.domain.execution import FLEX, Asked, Execution
+from position_sync_dagster.domain.execution import Asked, Execution
 from position_sync_dagster.domain.holding import KEY, grouped
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
@@ -24,6 +24,7 @@ from position_sync_dagster.money.past.causes import (
     closures_of,
 )
 from position_sync_dagster.money.past.closes import (
+    FLEX,
     SLACK,
     Cause,
     Closure,

@@ -22,10 +22,11 @@ from typing import IO, Any, NamedTuple
 from xml.etree import ElementTree as Xml
 
 from position_sync_dagster.domain import instrument
-from position_sync_dagster.domain.execution import FLEX, Execution, Side
+from position_sync_dagster.domain.execution import Execution, Side
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.errors import StatementError, shown
 from position_sync_dagster.money.past import closes
+from position_sync_dagster.money.past.closes import FLEX
 from position_sync_dagster.money.past.flex_fields import (
     DAY,
     NUMBER,

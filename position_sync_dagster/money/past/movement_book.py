@@ -15,13 +15,14 @@ from polars import col
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.exchange_time import beginning_of
-from position_sync_dagster.domain.execution import FLEX, Execution
+from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.holding import KEY, grouped
 from position_sync_dagster.lake.derived import Replaced
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.magnifiers import VALUED, magnifiers_of
 from position_sync_dagster.money.past.closes import (
+    FLEX,
     Closure,
     EventKind,
     Statement,

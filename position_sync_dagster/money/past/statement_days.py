@@ -13,14 +13,13 @@ from operator import attrgetter
 import polars as pl
 from polars import DataFrame, col, lit
 
-from position_sync_dagster.domain.execution import FLEX
 from position_sync_dagster.domain.holding import KEY, Key
 from position_sync_dagster.domain.position_update import PriceKind, trading_mode_of
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, fields_of, frame_of
 from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.money.past.closes import Statement, StatementPosition
+from position_sync_dagster.money.past.closes import FLEX, Statement, StatementPosition
 from position_sync_dagster.money.past.movements import Section, counting_movements, rounded
 from position_sync_dagster.money.past.statement_folder import (
     ServedAccounts,

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import polars as pl
 from polars import DataFrame, coalesce, col, concat, when
 
-from position_sync_dagster.domain.execution import FLEX
 from position_sync_dagster.domain.holding import KEY
+from position_sync_dagster.money.past.closes import FLEX
 from position_sync_dagster.money.past.movements import ENDS, INCOME, OWNERS_CASH, MovementKind
 from position_sync_dagster.settings import Settings
 

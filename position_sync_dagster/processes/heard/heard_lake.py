@@ -8,7 +8,6 @@ from typing import Unpack
 from position_sync_dagster.lake.lake import Lake, LakeOptions
 from position_sync_dagster.lake.records import RecordsTable
 from position_sync_dagster.lake.schema import TableSpec, columns_of
-from position_sync_dagster.lake.storage.table import Table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +57,3 @@ class HeardLake(Lake):
     def __init__(self, path: str | Path = "data/lake", **options: Unpack[LakeOptions]) -> None:
         super().__init__(path, **options)
         self.heard_messages = RecordsTable(self.open_table(HEARD_MESSAGES), HeardCount)
-
-    @property
-    def tables(self) -> tuple[Table, ...]:
-        """Return every table, apart from the derived ones."""
-        return (*super().tables, self.heard_messages.table)

@@ -16,6 +16,7 @@ from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage import commits, durability, table
 from position_sync_dagster.lake.storage.merges import maintain
 from position_sync_dagster.lake.storage.opening import Upkeep
+from position_sync_dagster.processes.repair import remove_torn
 from position_sync_dagster.settings import Settings
 from tests.support import queues
 from tests.support.extent import EVERYTHING
@@ -168,7 +169,7 @@ def test_a_torn_last_commit_is_refused_and_set_aside_and_the_others_stay(before,
         broken = copy / file.relative_to(path)
         broken.write_bytes(broken.read_bytes()[:length])
         assert_refused(copy)
-        [removed] = durability.remove_torn(copy)
+        [removed] = remove_torn(copy)
         assert removed.version == 3
         assert queues.rows(queues.queue_at(copy)) == old
         assert durability.torn_entries(copy) == []
@@ -181,7 +182,7 @@ def test_several_torn_last_commits_are_set_aside_together(before, tmp_path):
         step(queues.queue_at(path))
     for version in (3, 4, 5):
         queues.entry(path, version).write_bytes(b"{")
-    assert [removed.version for removed in durability.remove_torn(path)] == [5, 4, 3]
+    assert [removed.version for removed in remove_torn(path)] == [5, 4, 3]
     assert queues.rows(queues.queue_at(path)) == old
 
 
@@ -189,7 +190,7 @@ def test_the_torn_creation_of_a_table_is_set_aside_and_it_is_created_again(tmp_p
     queues.queue_at(tmp_path / "q").sync.initialize()
     queues.newest_entry(tmp_path / "q").write_bytes(b"")
     assert_refused(tmp_path / "q")
-    durability.remove_torn(tmp_path / "q")
+    remove_torn(tmp_path / "q")
     assert queues.queue_at(tmp_path / "q").table.count() == 0
 
 
@@ -211,7 +212,7 @@ def test_a_table_that_was_torn_at_its_birth_is_set_aside_with_its_files_and_made
         lose_first(path)
         queues.entry(path, 1).write_bytes(second)
         assert_refused(path)
-        assert [torn.version for torn in durability.remove_torn(path)] == [1, 0]
+        assert [torn.version for torn in remove_torn(path)] == [1, 0]
         assert not queues.queue_at(path).table.exists()
 
     queue = queues.filled_queue(path, 1)
@@ -236,7 +237,7 @@ def test_a_file_that_is_missing_names_itself(before):
     file.unlink()
     with pytest.raises(BrokenTableError, match=file.name):
         queues.queue_at(path).table.rows()
-    assert durability.remove_torn(path) == []
+    assert remove_torn(path) == []
 
 
 @pytest.mark.parametrize("step", queues.STEPS, ids=lambda step: step.__name__)

@@ -17,6 +17,7 @@ from position_sync_dagster.lake import followed_rows, position_updates
 from position_sync_dagster.lake.followed_rows import NOW, START, AddedRows, Follower
 from position_sync_dagster.lake.storage.merges import maintain
 from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.processes.repair import set_torn_aside
 from tests.support.queues import newest_entry
 
 
@@ -127,7 +128,7 @@ def test_a_token_of_another_ledger_or_of_the_future_is_refused(ledger):
     token = ledger.follow(NOW).read().token
     place = followed_rows.Place.of(token)
     with pytest.raises(TokenError, match="of another ledger"):
-        ledger.follow(place._replace(ledger="elsewhere").token).read()
+        ledger.follow(place._replace(ledger_id="elsewhere").token).read()
     with pytest.raises(TokenError, match="of version 99"):
         ledger.follow(place._replace(version=99).token).read()
 
@@ -135,7 +136,7 @@ def test_a_token_of_another_ledger_or_of_the_future_is_refused(ledger):
 def torn_last_commit(table: Table) -> None:
     torn = newest_entry(Path(table.path))
     torn.write_bytes(torn.read_bytes()[:40])
-    assert [path.file for path in table.remove_torn()] == [f"_delta_log/{torn.name}"]
+    assert [path.file for path in set_torn_aside(table)] == [f"_delta_log/{torn.name}"]
 
 
 def restored(table: Table) -> None:

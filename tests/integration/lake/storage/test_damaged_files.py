@@ -12,6 +12,7 @@ from position_sync_dagster.domain.queue_request import QueueRequest
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.data_files import data_files
 from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.processes.repair import examine_files
 from tests.support.damaged_parquet import at_which_polars_panics
 from tests.support.object_store import delete_stored, put_stored, stored_under
 
@@ -68,13 +69,13 @@ DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
 @pytest.mark.in_store
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_an_older_file_that_was_damaged_is_named_and_its_rows_are_an_error(lake, ledger, damage):
-    assert ledger.examine_files() == [None, None, None]
+    assert examine_files(ledger) == [None, None, None]
     path = oldest_file(ledger)
     put(path, damage(files_below(ledger.path)[path]))
 
     opened = Lake(lake.path, use="look").updates.table
     assert opened.damage() is None, "its log is whole"
-    [named] = filter(None, opened.examine_files())
+    [named] = filter(None, examine_files(opened))
     assert path in named.what
     assert named.remedy
     with pytest.raises(errors.BrokenTableError, match="doctor --files"):
@@ -89,7 +90,7 @@ def test_a_whole_file_of_other_rows_in_place_of_an_older_one_is_named(lake, ledg
     )
     path = oldest_file(ledger)
     put(path, larger)
-    [named] = filter(None, ledger.examine_files())
+    [named] = filter(None, examine_files(ledger))
     assert path in named.what
     assert "another size" in named.what
 
@@ -122,4 +123,4 @@ def test_a_table_that_was_never_made_is_whole(home):
     assert not lake.queue.table.exists()
     assert lake.queue.table.damage() is None
     lake.queue.sync.insert(1, "SPY")
-    assert lake.queue.table.examine_files() == [None]
+    assert examine_files(lake.queue.table) == [None]

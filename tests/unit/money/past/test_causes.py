@@ -6,12 +6,12 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
-from position_sync_dagster.domain.execution import FLEX, FROM_GATEWAY, Execution, Side
+from position_sync_dagster.domain.execution import FROM_GATEWAY, Execution, Side
 from position_sync_dagster.domain.instrument import ContractDetails, Right
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.money.past import closes
 from position_sync_dagster.money.past.causes import closures_of
-from position_sync_dagster.money.past.closes import Cause, EventKind
+from position_sync_dagster.money.past.closes import FLEX, Cause, EventKind
 from tests.support.facts import facts_of
 
 ACCOUNT = "DU1"

@@ -7,12 +7,12 @@ from random import Random
 
 import pytest
 
-from position_sync_dagster.domain.execution import FLEX, Execution
+from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.gateway.connection import day_begin
 from position_sync_dagster.money.past import closes
 from position_sync_dagster.money.past.causes import ONE_EVENT, SLACK, closures_of
-from position_sync_dagster.money.past.closes import Cause, Closure, EventKind
+from position_sync_dagster.money.past.closes import FLEX, Cause, Closure, EventKind
 from tests.support.extent import EVERYTHING
 from tests.support.facts import facts_of
 from tests.unit.money.past import test_causes as cases

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from position_sync_dagster.domain.execution import FLEX, FROM_GATEWAY
+from position_sync_dagster.domain.execution import FROM_GATEWAY
+from position_sync_dagster.money.past.closes import FLEX
 from position_sync_dagster.money.past.explain_closes import due_closes
 
 NOW = datetime(2026, 3, 20, 20, tzinfo=UTC)
