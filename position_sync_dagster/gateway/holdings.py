@@ -322,7 +322,7 @@ class HoldingsBook:
 
         Args:
             account: The account.
-            sec_types: The types of holdings that are followed.
+            sec_types: The security types that are valued.
         """
         daily = {key: profit.daily(self._holdings[key]) for key, profit in self.profits.items()}
         return [

@@ -352,6 +352,7 @@ def _is_compared(brk: Break, held: Collection[Key], coverage: Coverage) -> bool:
     """
     if brk.type in _OF_OTHER_COMPARISONS:
         return False
+    # A mismatch is one of a leg and its contract, whatever is held.
     if brk.type is DiscrepancyType.LEG_MISMATCH or (brk.account, brk.conid) in held:
         return True
     return coverage.covers(brk.account or None)

@@ -305,8 +305,8 @@ class Publisher:
     async def enqueue_all(self, routes: LegStates, reason: Reason = Reason.SNAPSHOT) -> int:
         """Queue every holding that is not streamed, and every close without a zero row.
 
-        A holding of a security type that is not followed has no row, and its close needs none. If
-        the type was followed before, the close is queued: the ledger must not keep it open.
+        A holding of a security type that is not valued has no row, and its close needs none. If
+        the type was valued before, the close is queued: the ledger must not keep it open.
 
         Returns:
             The number of requests.
