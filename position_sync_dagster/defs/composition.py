@@ -142,7 +142,7 @@ class Composition(Generic[L]):
     def instance_of(self, context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
         """Return the instance of a tick, opened at the first tick."""
         ref = context.instance_ref
-        if ref is None:
+        if ref is None:  # a context with an instance of its own, as tests make it
             return context.instance
 
         return self._instance(dg.serialize_value(ref))

@@ -451,6 +451,7 @@ def _is_lost(
         return False
     if session is None or session.run_id != run.run_id:
         return not is_recent(run.since, START_GRACE, now)
+    # Its own session, whose lease ran out or was given up long ago.
     return session.state in ALIVE or not is_recent(session.heartbeat_at, END_GRACE, now)
 
 

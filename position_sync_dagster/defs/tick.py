@@ -209,11 +209,12 @@ class Work(Generic[L]):
 
         results = dict(self.driver.results(self.lake, self.settings))
         self._results += results.items()
-        whole = results.get(table_checks.tables_can_be_read.check_key)
-        if whole is None:
-            return
-        damage = "" if whole.passed else whole.description or ""
+        of_tables = results.get(table_checks.tables_can_be_read.check_key)
+        if of_tables is None:
+            return  # it was not due in this tick
+        damage = "" if of_tables.passed else of_tables.description or ""
         if damage != self.cursor.damage:
+            # Nothing was done at any time: the next tick reports all.
             self.cursor = replace(self.cursor, damage=damage, at={})
 
     def is_due(self, part: str, every: timedelta) -> bool:
@@ -344,6 +345,7 @@ class Work(Generic[L]):
         What the ticks before looked at is not read again until it is reported.
         """
         reported = self.cursor.ledger_version or 0
+        # By the cursor alone; only where rows are due, Dagster's events say what was reported.
         if not is_due:
             through = max(reported, self.cursor.streamed_through)
             newest = self.lake.updates.sync.count_after(through)
@@ -393,7 +395,7 @@ class Work(Generic[L]):
         return self.derived[name].derive(self.lake, self.settings, None)
 
     def _sources_of(self, name: str) -> Sources | None:
-        """Return what an asset is made of that runs of Dagster make; None of what they do not."""
+        """Return what an asset is made of, if runs of Dagster make it too; else None."""
         table = self.derived.get(name)
         if table is not None:
             versions = dict.fromkeys(table.deps, FOLLOWED)

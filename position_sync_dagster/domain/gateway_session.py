@@ -206,7 +206,7 @@ class GatewaySession:
         if self.is_alive(now):
             return now
 
-        return min(now, self.heartbeat_at)
+        return min(now, self.heartbeat_at)  # it was LIVE when its lease was renewed last
 
     def as_followed(self, now: datetime) -> "GatewaySession":
         """Return the session as stored when its successor starts: LOST if it has not ended."""

@@ -290,6 +290,7 @@ class Line:
         dispute = self.dispute
         if dispute is not None and holding != dispute.holding:
             return self
+        # Any other line has neither.
         return replace(self, dispute=None, renewals=0) if self.held or self.refused else self
 
     def _suspect(self, reason: str, **changes: Any) -> "Line":

@@ -314,7 +314,7 @@ class StreamedHolding:
         self, asked: Disagreement, holding: BrokerPosition, quote: Quote, *, is_contradicted: bool
     ) -> Comparison:
         """Choose one of two sources that stay apart, after a new request was answered."""
-        if asked.by_line is None:
+        if asked.by_line is None:  # the answer has just come
             if not is_contradicted:
                 return AS_USUAL
             asked = replace(asked, by_line=has_two_sides(quote))

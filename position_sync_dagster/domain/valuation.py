@@ -149,7 +149,7 @@ def _sides(quote: Quote) -> tuple[float, float] | None:
 def _contradicts(mark: float, quote: Quote, sides: tuple[float, float] | None) -> bool:
     """Return whether a quote shows that a mark is not the present one."""
     tick = quote.min_tick or 0.0
-    if mark == 0:
+    if mark == 0:  # no data, unless nobody bids and it is offered for next to nothing
         is_cheap = quote.ask is not None and quote.ask <= WIDEST_TICKS * tick
         if quote.bid is not None or not is_cheap:
             return True

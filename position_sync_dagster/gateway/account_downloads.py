@@ -410,7 +410,7 @@ class AccountDownloads:
         """Read the end of a download: that of the subscribed account, or a late one."""
         subscription = self._subscription
         subscribed = "" if subscription is None else subscription.account
-        named = fields[2] if len(fields) > 2 else ""
+        named = fields[2] if len(fields) > 2 else ""  # behind type and version, if at all
         account = named or self._late(subscribed) or subscribed
 
         if account in self.accounts:

@@ -111,7 +111,7 @@ class Confirmations:
     ) -> None:
         self.completeness = dict.fromkeys(accounts, Completeness.UNKNOWN)
         self._connectivity = connectivity
-        self.is_doubted: Callable[[str], bool] = lambda _account: False
+        self.is_doubted: Callable[[str], bool] = lambda _account: False  # until the feed sets it
         self._clock = clock
         self.accounts: dict[str, datetime] = {}
         self.holdings: dict[Key, datetime] = {}
@@ -150,8 +150,9 @@ class Confirmations:
         if of_row is not None:
             confirmed_at = max(confirmed_at or of_row, of_row)
         elif holding.market_value is not None:
-            confirmed_at = None
+            confirmed_at = None  # its value is of an earlier connection
 
+        # Else each confirmation of an account would publish all its rows again.
         if not newer and confirmed_at is not None and (before or NEVER) < confirmed_at:
             confirmed_at = before
         if (completeness, confirmed_at) == (holding.completeness, before):
@@ -225,7 +226,7 @@ class Profit:
         """Return the daily profit, if it came with the value that counts: the two move together."""
         value = row.market_value
         band = 0.0
-        if self.counts(row):
+        if self.counts(row):  # it moves on, until the next daily profit comes
             value = self.sent.value
             band = valuation.VALUE_BAND
         if value is None or _differ(value, self.value_at_daily, band):
@@ -321,7 +322,7 @@ class HoldingsBook:
 
         Args:
             account: The account.
-            sec_types: The types of holdings that are followed.
+            sec_types: The security types that are valued.
         """
         daily = {key: profit.daily(self._holdings[key]) for key, profit in self.profits.items()}
         return [
@@ -375,7 +376,8 @@ class HoldingsBook:
             for (account, _conid), profit in self.profits.items()
             if profit.is_followed(now) and not profit.stands_still
         ]
-        return dict(sorted(times, reverse=True))  # the earliest of an account is its last
+        # The last time of an account stays: in this order it is the earliest one.
+        return dict(sorted(times, reverse=True))
 
     def keys_of(self, conid: int) -> list[Key]:
         """Return the keys of the holdings of a conid; a login has few accounts."""

@@ -53,8 +53,8 @@ class MarketDataRequests:
     def __init__(self, ib: IB, *, settings: Settings) -> None:
         self._ib = ib
         self._market_data_type = settings.market_data_type
-        self._requested_type = 0
-        self._knows_dividends = True
+        self._requested_type = 0  # the kind of data that the gateway was last told to send
+        self._knows_dividends = True  # until it refuses them
         self._requests: dict[int, _Request] = {}
         self.ticked: Watchers[int] = Watchers()
         self.heard_at = -math.inf

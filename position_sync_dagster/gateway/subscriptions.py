@@ -145,7 +145,7 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
 
     def _postpone(self, subscription: Kind) -> None:
         """Make it due after the delay of its attempts."""
-        subscription.attempts = max(subscription.attempts, 1)
+        subscription.attempts = max(subscription.attempts, 1)  # without any it would be due now
         subscription.due_at = time.monotonic() + self._backoff.delay_s(
             subscription.attempts, self._random
         )
@@ -249,7 +249,7 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
         for key in self._book.missed.take() & self._all.keys():
             self._expect(self._all[key])
         self._end_unwanted()
-        if ib_async_internals.unsent_messages(self._ib):
+        if ib_async_internals.unsent_messages(self._ib):  # they are more urgent
             return
         for key in self._wanted:
             if key not in self._all:
@@ -408,6 +408,7 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
 
     def _on_value(self, value: AccountValue) -> None:
         """Keep an account value that counts; a rate that cannot be read is unknown again."""
+        # A model is a part of an account, made by an advisor.
         account = self._all.get(value.account)
         if account is None or value.modelCode or self._connectivity.lost is not None:
             return
@@ -432,7 +433,7 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
             account.pnl = tuple(map(translate.known, sent))
             account.pnl_at = utc_now()
             account.is_answered = True
-        return True
+        return True  # an old one, too, shows that the subscription lives
 
     def _ended(self, account: _Account) -> None:
         """Forget the profits; a refusal is an answer, and no other is waited for."""

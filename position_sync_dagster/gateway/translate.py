@@ -344,7 +344,7 @@ def quote_of(ticker: Ticker, arrivals: Arrivals) -> Quote:
         mark_time=arrivals.mark,
         last_time=last_time,
         market_data_type=kind,
-        halted=halted in (1, 2),
+        halted=halted in (1, 2),  # by the exchange, or because of the volatility
         implied_vol=_unless(-1, greeks.impliedVol),
         delta=_unless(-2, greeks.delta),
         gamma=_unless(-2, greeks.gamma),

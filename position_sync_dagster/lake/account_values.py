@@ -77,7 +77,8 @@ class AccountValuesTable:
 
     def _newest_since(self, earlier: DataFrame, files: DataFrame) -> DataFrame:
         """Return the newest rows; of what is known already only the rest is read."""
-        # The greatest date is not used: one row of a clock that ran ahead would hide the others.
+        # From the day of the file that was added last. With the greatest day, one row of a clock
+        # that ran ahead would hide the others.
         if files.is_empty():
             return earlier.clear()
 

@@ -113,6 +113,7 @@ def is_fragmented(files: DataFrame, added: int) -> bool:
         files: The data files of one gateway.
         added: The number of rows of the present commit.
     """
+    # The largest file is that of the last fold; the others are changes since.
     rows = files.get_column("num_records")
     largest = int(str(rows.max() or 0))
     changes = int(rows.sum()) - largest + added
@@ -124,6 +125,7 @@ class BrokerPositionsTable:
 
     def __init__(self, table: Table) -> None:
         self.table = table
+        # The table and the session in which `replace` was called last, by gateway: see `_base`.
         self._replaced: dict[str, tuple[int, int | None]] = {}
         # The rows of each gateway that were read last, and the files that have them.
         self._cached: dict[str, tuple[frozenset[str], DataFrame]] = {}
@@ -163,6 +165,7 @@ class BrokerPositionsTable:
                 _commit_info(session),
                 predicate=_rows_of(gateway_id),
             )
+            # `update` adds to these rows while table and session are the same.
             self._replaced[gateway_id] = self._base(handle, session)
             return handle.version()
 

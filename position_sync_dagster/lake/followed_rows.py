@@ -252,6 +252,7 @@ class Follower:
         place = self._place
         if place is None:
             rows, through = self._latest.read_through()
+            # NOW and START begin without these rows: behind them, or before the first one.
             if self._since is not None:
                 rows = rows.clear()
             if self._since == START:

@@ -139,6 +139,7 @@ class LatestRows:
         self._table = table
         self._known = known
         self._mutex = Lock()
+        # The generation of the table, and the greatest `ledger_version`, of what was read.
         self._generation = 0
         self._through = 0
         self._rows = table.spec.empty

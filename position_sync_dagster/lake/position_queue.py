@@ -221,7 +221,7 @@ class SyncQueue:
         checked = list(requests)
         for request in checked:
             fields = schema.fields_of(request)
-            del fields["account"]
+            del fields["account"]  # any text, or None
             check(request, **fields)
         if not checked:
             return []
@@ -269,6 +269,7 @@ class SyncQueue:
         requests = concat([live, self.store.finished(chosen)])
 
         named = requests.filter(col.request_id.str.starts_with(prefix))
+        # One that ended between the two readings is in both.
         distinct = named.unique("request_id", keep="first", maintain_order=True)
         return schema.records_of(QueuedPosition, distinct)
 

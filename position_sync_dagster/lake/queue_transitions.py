@@ -377,7 +377,7 @@ def check_leases(
         status, token, expires_at = leases[request_id]
         is_leased = status == PROCESSING and expires_at > now
 
-        if request_id in tokens:  # the caller claimed it
+        if request_id in tokens:  # the caller claimed it; else it only read it
             if not is_leased or token != tokens[request_id]:
                 raise lease_lost(request_id)
         elif is_leased or (status == PROCESSING and action is Action.HOLD):

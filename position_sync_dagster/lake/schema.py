@@ -100,6 +100,7 @@ def descriptions_of(record: type) -> dict[str, str]:
     texts = {}
     for base in reversed(record.__mro__):
         _summary, _heading, attributes = _docstring_of(base).partition("\nAttributes:\n")
+        # Each entry begins after four blanks; its other lines have more.
         entries = re.split(r"\n {4}(?! )", f"\n{attributes}")
         for entry in entries[1:]:
             name, _colon, text = entry.partition(":")
@@ -701,6 +702,7 @@ def broker_rows(positions: Iterable[BrokerPosition], session: GatewaySession | N
 
 def broker_positions_of(frame: DataFrame) -> list[BrokerPosition]:
     """Return the broker positions in a frame."""
+    # A row has all computed greeks or none.
     greeks = [
         None if values.delta is None else values for values in records_of(HoldingGreeks, frame)
     ]

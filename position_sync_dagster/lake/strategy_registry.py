@@ -72,8 +72,8 @@ class SyncRegistry:
         self.clock = clock
         self.version = -1
         self.legs, self.unresolved = in_order(())
-        self._accounts: dict[int, set[str | None]] = {}
-        self._rows: DataFrame | None = None
+        self._accounts: dict[int, set[str | None]] = {}  # by conid; None: a leg of any account
+        self._rows: DataFrame | None = None  # of `version`
 
     def initialize(self) -> None:
         """Create the table, or check and migrate it, and read the active legs."""
@@ -478,6 +478,7 @@ def two_whole_holders(legs: Iterable[Leg]) -> tuple[ActiveContract, ActiveContra
         if isinstance(leg, UnresolvedLeg) or leg.quantity is not None:
             continue
 
+        # The accounts of the other holders that this leg is in too; None: any account.
         holders = of_conid[leg.conid]
         accounts = list(holders) if leg.account is None else [leg.account, None]
         for account in accounts:

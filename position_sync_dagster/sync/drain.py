@@ -577,7 +577,7 @@ class QueueWorker:
         for _ in range(MAX_PLANS - 1):
             with suppress(NewerRowError):
                 return await self._append_planned(batch, batch_id)
-        return await self._append_planned(batch, batch_id)
+        return await self._append_planned(batch, batch_id)  # the last attempt raises why not
 
     async def _append_planned(
         self, batch: Sequence[QueuedPosition], batch_id: str

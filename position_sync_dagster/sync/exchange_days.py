@@ -248,20 +248,20 @@ def _holidays_of(year: int) -> set[date]:
     Monday.
     """
     fixed = [date(year, 1, 1), date(year, 7, 4), date(year, 12, 25)]
-    if year >= 2022:
+    if year >= 2022:  # Juneteenth
         fixed.append(date(year, 6, 19))
     moves = {SATURDAY: -1, SUNDAY: 1}
     moved = [day + timedelta(days=moves.get(day.isoweekday(), 0)) for day in fixed]
 
     holidays = {day for day in moved if day.year == year}
-    if year >= 1998:
+    if year >= 1998:  # Martin Luther King Day
         holidays.add(_nth(3, MONDAY, year, 1))
     holidays |= {
-        _nth(3, MONDAY, year, 2),
-        easter(year) - timedelta(days=2),
-        _nth(1, MONDAY, year, 6) - timedelta(weeks=1),
-        _nth(1, MONDAY, year, 9),
-        _nth(4, THURSDAY, year, 11),
+        _nth(3, MONDAY, year, 2),  # Washington's birthday
+        easter(year) - timedelta(days=2),  # Good Friday
+        _nth(1, MONDAY, year, 6) - timedelta(weeks=1),  # Memorial Day: the last Monday of May
+        _nth(1, MONDAY, year, 9),  # Labor Day
+        _nth(4, THURSDAY, year, 11),  # Thanksgiving
     }
     return holidays.union(_special(SPECIAL_HOLIDAYS, year))
 

@@ -121,7 +121,7 @@ class ClosingService:
     def flat_days(self, days: Iterable[date]) -> set[date]:
         """Return those of the days that have no rows because nothing was held, as the source says.
 
-        It is none of them while something cannot be read that may say more of one.
+        It returns none while something cannot be read: that may say that something was held.
         """
         try:
             filled = self.collect(self.stated.days().intersection(days)).filled

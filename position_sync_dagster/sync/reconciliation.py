@@ -292,7 +292,7 @@ class ReconciliationService:
 
     def _accounts_just_live(self, holdings: DataFrame, at: datetime) -> set[str]:
         """Return the accounts whose owner has not been LIVE for CONFIRMED_WITHIN; blocks."""
-        if self._values is not None:
+        if self._values is not None:  # not of the tables: a connection has its own values
             return set()
         names = [login.gateway_id for login in self._settings.logins]
         just_live = [
@@ -330,7 +330,7 @@ class ReconciliationService:
         if self._values is None:
             return await self._published.rows()
         view = await self._values.view()
-        return broker_rows(view.holdings.values(), None), view
+        return broker_rows(view.holdings.values(), None), view  # a view is a Coverage too
 
 
 def _may_be_confirmed(difference: Break | Discrepancy, just_live: Collection[str]) -> bool:
@@ -352,6 +352,7 @@ def _is_compared(brk: Break, held: Collection[Key], coverage: Coverage) -> bool:
     """
     if brk.type in _OF_OTHER_COMPARISONS:
         return False
+    # A mismatch is one of a leg and its contract, whatever is held.
     if brk.type is DiscrepancyType.LEG_MISMATCH or (brk.account, brk.conid) in held:
         return True
     return coverage.covers(brk.account or None)

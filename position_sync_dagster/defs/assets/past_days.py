@@ -171,7 +171,7 @@ def fill(
     def make() -> ClosedDays:
         service = open_service()
         closed_days = service.collect(days)
-        # A day that has rows is not filled again: they come last.
+        # Before the rows: a day that has some is not filled again, and would lose its differences.
         service.record_differences(closed_days.filled, run_id=run_id)
         return closed_days
 

@@ -350,7 +350,7 @@ class CheckDriver(Generic[L]):
 
             at, has_passed = self._last.get(key, NOT_EVALUATED)
             is_due = now >= self._next_turn(key, at, has_passed=has_passed)
-            if not is_due and key != WATCH:
+            if not is_due and key != WATCH:  # that one is looked at in each tick
                 continue
 
             result = self._checks[key].evaluate(lake, settings)
@@ -372,6 +372,7 @@ def _failing_check(key: Key, result: dg.AssetCheckResult) -> FailingCheck:
     asset = key.asset_key.to_user_string()
     return FailingCheck(
         name=f"{asset}: {key.name}",
+        # Where a check cannot be evaluated, a table cannot be read.
         is_of_values=is_unevaluated or key.name in VALUE_CHECKS,
         text=result.description or "",
         is_unknown=is_unknown and not is_unevaluated,

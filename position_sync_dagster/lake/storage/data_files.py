@@ -67,6 +67,7 @@ def may_have_one_of(column: str, values: pl.Series) -> Expr:
     greatest = col(f"max.{column}")
     if values.dtype == pl.Datetime:
         greatest += _CUT
+    # One lies between the bounds if more values come before the greatest than before the smallest.
     ordered = lit(values.sort())
     behind = ordered.search_sorted(greatest, side="right")
     overlaps = behind > ordered.search_sorted(col(f"min.{column}"))

@@ -262,7 +262,7 @@ class SyncedCommits:
     def sync_checkpoint(self, version: int) -> None:
         """Sync the checkpoint of a version; entries before it may be deleted only afterwards."""
         if self._on:
-            with self._confirming():
+            with self._confirming():  # "" is the folder of the log
                 sync_paths(
                     self._log / name for name in (checkpoint_name(version), LAST_CHECKPOINT, "")
                 )

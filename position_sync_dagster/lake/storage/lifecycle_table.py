@@ -130,6 +130,7 @@ class LifecycleTable:
                 newest = rows.top_k(limit, by="updated_at")
                 if count >= files.height:
                     return newest
+                # No row of the files that are left changed later than this.
                 oldest = lit(last_of(files[last][count]))
                 if newest.filter(col.updated_at >= oldest).height == limit:
                     return newest

@@ -438,6 +438,7 @@ class TableHandle:
                 f"{self.spec.version}.",
                 remedy="Install the release that wrote it, or a later one.",
             )
+        # By the names of types, as `TableSpec.columns` has them.
         stored = {f.name: str(getattr(f.type, "type", f.type)) for f in handle.schema().fields}
         wanted = self.spec.columns
         missing = [column for column in wanted if column not in stored]

@@ -133,6 +133,7 @@ class Table:
     def damage(self) -> LakeError | None:
         """Return why the log of the table cannot be read; None if it can, or never was there."""
         try:
+            # A table that this process has opened has to be there.
             if self._handle.was_opened or self.exists():
                 self.version()
         except LakeError as error:

@@ -380,11 +380,11 @@ def read_book(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
     holdings = reported.filter(col.position != 0).select(KEY)
     read_from = (*versions, int(holdings.hash_rows().sum()))
     book = _book(now, priced, _closes_and_claims(lake, read_from), settings)
-    is_followed = col.sec_type.is_in(settings.sec_types)
+    has_wanted_type = col.sec_type.is_in(settings.sec_types)
     served = [account for login in settings.logins for account in login.accounts or ()]
     return replace(
         book,
-        reported=reported.filter(is_followed),
+        reported=reported.filter(has_wanted_type),
         live_since=live_since,
         streamed=streamed,
         accounts=tuple(accounts),

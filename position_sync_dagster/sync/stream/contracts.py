@@ -221,12 +221,12 @@ class ContractCache:
             if self._unstored.get(conid) is details:
                 del self._unstored[conid]
 
-    def take(self, found: DetailsByConid) -> None:
+    def take(self, given: DetailsByConid) -> None:
         """Keep details of the gateway; they are stored in place of older ones."""
-        self._asked |= found.keys()
+        self._asked |= given.keys()
         if self.table is not None:
-            self._unstored |= found
-        self._keep(found)
+            self._unstored |= given
+        self._keep(given)
 
     def _compare(self) -> None:
         """Compare the legs with their contracts, and log new mismatches."""

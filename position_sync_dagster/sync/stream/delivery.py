@@ -137,7 +137,7 @@ class HandlerDelivery:
             try:
                 is_delivered = await self._deliver(list(batch.values()))
             finally:
-                if not is_delivered:
+                if not is_delivered:  # what came meanwhile counts instead
                     self._pending = batch | self._pending
 
             if self.refused is not None:

@@ -94,6 +94,7 @@ class ChangeWatcher:
         answer = await connection.executions()
         await self.tell_followers(connection.accounts, answer)
         self._due = [at for at in self._due if at > now_s]
+        # Only the last look has to be answered: it names all executions of the day.
         if answer is None and not self._due:
             self._due = [now_s + REPEATED_AFTER_S]
 

@@ -202,7 +202,7 @@ class StreamPricer:
         step = state.step(self.greeks.added_to(holding), quote, line, at)
         if step.agrees is not None:
             self.lines.put(conid, line.compared(key, agrees=step.agrees))
-        if not (state.streamed or state.due):
+        if not (state.streamed or state.due):  # that was its last row: the queue has it now
             del self._holdings[key]
         return None if step.row is None else (step.row, holding)
 

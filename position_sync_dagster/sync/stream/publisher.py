@@ -143,9 +143,9 @@ class Publisher:
         self._published: Holdings = {}
         # Whether changes may have been stored after the last publication.
         self._may_be_ahead = False
-        self._all_due = True
+        self._all_due = True  # the next publication replaces all rows
         self._changes: PendingChanges[Key] = PendingChanges()
-        self._accounts: _Accounts = {}
+        self._accounts: _Accounts = {}  # as they were published last
 
     async def restore(self) -> list[BrokerPosition]:
         """Continue where the last owner of the login ended.
@@ -305,8 +305,8 @@ class Publisher:
     async def enqueue_all(self, routes: LegStates, reason: Reason = Reason.SNAPSHOT) -> int:
         """Queue every holding that is not streamed, and every close without a zero row.
 
-        A holding of a security type that is not followed has no row, and its close needs none. If
-        the type was followed before, the close is queued: the ledger must not keep it open.
+        A holding of a security type that is not valued has no row, and its close needs none. If
+        the type was valued before, the close is queued: the ledger must not keep it open.
 
         Returns:
             The number of requests.
