@@ -270,7 +270,7 @@ def test_the_exposure_of_a_strategy_and_its_total(lake):
     lines = run("exposure").splitlines()
     names = [line.split()[0] for line in lines[1:] if line]
     rest = ["UNATTRIBUTED", "UNATTRIBUTED", "total", "total", "total"]
-    assert names[:8] == ["calm", "iron", "iron", *rest]
+    assert names[:7] == ["calm", "iron", *rest]
     assert json_of("status")["totals"][2]["value"] == 600.0
     totals = json_of("exposure")["totals"]
     assert [(total["account"], total["legs_held"]) for total in totals] == [

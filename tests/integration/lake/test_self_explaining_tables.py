@@ -89,6 +89,7 @@ TWO: Mapping[str, list[object]] = {
     "timestamp": [datetime(2026, 3, day, tzinfo=UTC) for day in (2, 3)],
     "date": [date(2026, 3, 2)] * 2,
     "boolean": [False, True],
+    "array": [["1.1", "1.2"], []],
 }
 
 
