@@ -493,7 +493,7 @@ def position_rows(rows: DataFrame, book: Book) -> DataFrame:
     `moneyness` is a part of the strike, above 0 in the money; `extrinsic` is of one unit. Of a
     queued holding the value of a moment is not `kept`: see `confirmations.newest_values`.
     """
-    rows = rows.with_columns(name=_names_of(rows))
+    rows = rows.with_columns(name=names_of(rows))
     rows = rows.join(_owners(book.split.parts), on=KEY, how="left", maintain_order="left")
     # A holding in no strategy has no row among those of strategies.
     rows = rows.with_columns(col("strategies", "shares").fill_null([]))
@@ -529,7 +529,7 @@ def position_rows(rows: DataFrame, book: Book) -> DataFrame:
     )
 
 
-def _names_of(rows: DataFrame) -> Expr:
+def names_of(rows: DataFrame) -> Expr:
     """Return the names of the contracts of rows, as `leg_name` makes them."""
     strikes = {strike: digits(strike) for strike in rows["strike"].drop_nulls().unique()}
     strike = col.strike.replace_strict(strikes, default=None, return_dtype=String)
