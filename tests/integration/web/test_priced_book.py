@@ -9,7 +9,9 @@ import pytest
 
 from position_sync_dagster.lake.contracts import ContractsTable
 from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.past.owned_parts import PostingBook
 from position_sync_dagster.money.reports import book, exposure
+from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.money.risk import priced_legs
 from position_sync_dagster.money.risk.recorded_risk import read_risk
 from position_sync_dagster.web.book_answers import CurveQuery, read_curve
@@ -103,6 +105,17 @@ def test_legs_are_compared_with_their_contracts_again_only_after_one_of_them_cha
     lake.contracts.put([replace(details, strike=1.0, seen_at=seen_at)])
     assert matching(after_s=20) == 39
     assert len(compared) == 40
+
+
+def test_a_status_is_that_of_the_whole_book_and_makes_no_postings(settings, calls):
+    lake = MoneyLake.of(settings)
+    now = datetime.now(UTC)
+    made = calls(PostingBook, "postings")
+    status = read_status(lake, settings, now)
+    assert made == []
+    assert status.legs_held == 40
+    assert status == read_status(lake, settings, now, book=book.read_book(lake, settings, now))
+    assert len(made) == 1
 
 
 def test_what_is_open_of_all_strategies_is_computed_at_once(settings, calls):
