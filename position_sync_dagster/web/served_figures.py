@@ -270,17 +270,20 @@ class PageFigures:
         return self._risk.at(self._time_of(now))
 
     def risk_of(self, choice: Choice, now: datetime) -> tuple[Book, PricedLegs]:
-        """Return the book of `risk`, or one that is newer, with the chosen legs alone; blocks.
+        """Return the book of `risk` with the chosen legs alone; blocks.
+
+        Of a large book that is not priced at present, only these are priced: it may be newer.
 
         Raises:
             LakeError: A table cannot be used.
             ScenariosFileError: The file of scenarios has a mistake.
         """
-        shared = self._risk.newest(self._time_of(now))
-        if shared is None:
-            return self._priced(self.figures(now).book, choice)
+        if choice != EVERY_PART and self._risk.newest(self._time_of(now)) is None:
+            figures = self.figures(now)
+            if not is_small(figures):
+                return self._priced(figures.book, choice)
 
-        book, legs = shared
+        book, legs = self.risk(now)
         return book, legs.chosen(choice)
 
     def risk_of_look(self, now: datetime) -> tuple[Book, PricedLegs]:

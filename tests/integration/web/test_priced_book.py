@@ -14,6 +14,7 @@ from position_sync_dagster.money.reports import book, exposure
 from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.money.risk import priced_legs
 from position_sync_dagster.money.risk.recorded_risk import read_risk
+from position_sync_dagster.web import served_figures
 from position_sync_dagster.web.book_answers import CurveQuery, read_curve
 from position_sync_dagster.web.served_figures import PageFigures
 from tests.support.large_lake import FIRST_CONID, make_lake
@@ -69,8 +70,9 @@ def calls(monkeypatch):
 
 
 def test_the_curve_of_a_strategy_prices_its_legs_alone_and_is_that_of_the_whole_book(
-    settings, calls
+    settings, calls, monkeypatch
 ):
+    monkeypatch.setattr(served_figures, "SMALL_BOOK", 39)
     now = datetime.now(UTC)
     query = CurveQuery(strategy="SYM000-0")
     whole = PageFigures(settings)
