@@ -49,15 +49,15 @@ def status(
 
     def show() -> None:
         now = utc_now()
-        book = read_book(lake, settings, now)
-        status_now = read_status(lake, settings, now, book=book)
         if json:
-            status_data = status_now.to_dict()
+            book = read_book(lake, settings, now)
+            status_data = read_status(lake, settings, now, book=book).to_dict()
             for name in ("totals", "in_base"):
                 status_data[name] = [total.model_dump() for total in book.sums[name]]
             output.print_json(status_data)
         else:
-            output.show(None, board.labelled(board.describe(status_now)), json=False)
+            described = board.describe(read_status(lake, settings, now))
+            output.show(None, board.labelled(described), json=False)
 
     options.watched(show, watch=watch, json=json)
 

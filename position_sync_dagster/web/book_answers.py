@@ -220,11 +220,11 @@ def read_curve(source: PageFigures, query: CurveQuery, now: datetime) -> dict[st
     notes: Sequence[str] = ()
     if changes:
         compared = source.compared(changes, now)
-        book, legs, notes = compared.after, compared.after_legs, compared.notes
+        book, notes = compared.after, compared.notes
+        chosen = compared.after_legs.chosen(query.choice)
     else:
-        book, legs = source.risk(now)
+        book, chosen = source.risk_of(query.choice, now)
 
-    chosen = legs.chosen(query.choice)
     keys = {"|".join(key): key for key in curve_keys(chosen)}
     wanted = [*keys.values()]
     if query.only is not None:

@@ -44,7 +44,7 @@ from position_sync_dagster.terminal.text import PROGRAM_NAME, program_as_typed
 from position_sync_dagster.web.api import Question, answer, openapi, query_of, refusal
 from position_sync_dagster.web.api_answers import FeedQuery
 from position_sync_dagster.web.metrics import MetricsPage
-from position_sync_dagster.web.served_figures import PAGE_COLUMNS, PageFigures
+from position_sync_dagster.web.served_figures import PageFigures
 from position_sync_dagster.web.turns import BusyError, Turns
 
 logger = logging.getLogger(__name__)
@@ -198,7 +198,7 @@ def next_state(
         return State(sequence, rows, figures, changed=None)
 
     changed_rows = rows.join(
-        before.rows, on=PAGE_COLUMNS, how="anti", nulls_equal=True, maintain_order="left"
+        before.rows, on=rows.columns, how="anti", nulls_equal=True, maintain_order="left"
     )
     gone = before.rows.join(rows, on="key", how="anti", maintain_order="left")["key"].to_list()
     changed_figures = {
@@ -310,7 +310,7 @@ class Feed:
             if not isinstance(error, PositionSyncError):
                 logger.exception("The money page could not be read.")
                 trouble = f"The tables cannot be read: {type(error).__name__}, {error}."
-            rows = before.rows if before else DataFrame(schema=PAGE_COLUMNS)
+            rows = before.rows if before else DataFrame()
             figures = dict(before.figures) if before else {}
 
         state = next_state(before, sequence, rows, figures | {"trouble": trouble})

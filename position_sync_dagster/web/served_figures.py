@@ -24,7 +24,7 @@ from position_sync_dagster.money.reports.figures import Figures, read_figures, r
 from position_sync_dagster.money.reports.money_tables import not_in_sums
 from position_sync_dagster.money.reports.status import plain
 from position_sync_dagster.money.risk.deliveries import expiry_report
-from position_sync_dagster.money.risk.priced_legs import PricedLegs
+from position_sync_dagster.money.risk.priced_legs import EVERY_PART, Choice, PricedLegs
 from position_sync_dagster.money.risk.recorded_risk import price_legs
 from position_sync_dagster.money.risk.scenario_file import (
     STANDARD,
@@ -109,10 +109,19 @@ class Shared(Generic[Value]):
     def at(self, now: datetime) -> Value:
         """Return the value of a moment, or the one that is shared; blocks."""
         with self._lock:
-            if self._newest is None or not timedelta() <= now - self._newest[0] < self._lasts:
+            value = self.newest(now)
+            if value is None:
                 self._newest = None  # an error is not shared
-                self._newest = (now, self._read(now))
-            return self._newest[1]
+                value = self._read(now)
+                self._newest = (now, value)
+            return value
+
+    def newest(self, now: datetime) -> Value | None:
+        """Return the value that is shared at a moment; None: none is."""
+        newest = self._newest
+        if newest is None or not timedelta() <= now - newest[0] < self._lasts:
+            return None
+        return newest[1]
 
 
 class PageFigures:
@@ -268,6 +277,23 @@ class PageFigures:
         """
         return self._risk.at(self._time_of(now))
 
+    def risk_of(self, choice: Choice, now: datetime) -> tuple[Book, PricedLegs]:
+        """Return the book of `risk` with the chosen legs alone; blocks.
+
+        Of a large book that is not priced at present, only these are priced: it may be newer.
+
+        Raises:
+            LakeError: A table cannot be used.
+            ScenariosFileError: The file of scenarios has a mistake.
+        """
+        if choice != EVERY_PART and self._risk.newest(self._time_of(now)) is None:
+            figures = self.figures(now)
+            if not is_small(figures):
+                return self._priced(figures.book, choice)
+
+        book, legs = self.risk(now)
+        return book, legs.chosen(choice)
+
     def risk_of_look(self, now: datetime) -> tuple[Book, PricedLegs]:
         """Return the book of `figures`, unless it is large, with its legs as in `risk`; blocks.
 
@@ -281,9 +307,9 @@ class PageFigures:
     def _price(self, now: datetime) -> tuple[Book, PricedLegs]:
         return self._priced(self.figures(now).book)
 
-    def _priced(self, book: Book) -> tuple[Book, PricedLegs]:
+    def _priced(self, book: Book, choice: Choice = EVERY_PART) -> tuple[Book, PricedLegs]:
         scenarios = read_scenarios(folder_of(self.settings.strategies_file))
-        return book, price_legs(self.lake, self.settings, book, scenarios)
+        return book, price_legs(self.lake, self.settings, book, scenarios, choice)
 
     def compared(self, changes: Changes, now: datetime) -> WhatIf:
         """Return the book of `risk` before and after trades; blocks.

@@ -194,15 +194,8 @@ def read_closes(lake: MoneyLake, past: Past | None = None) -> Closes:
     Raises:
         LakeError: A table cannot be used.
     """
-    names = ["change_id", *KEY, "after", "seen_at"]
-    changes = lake.position_changes.rows(None, None, names)
-    # One that a clock ahead dated came before those that have been written since.
-    changes = changes.sort(~schema.is_ahead("seen_at", utc_now()), "seen_at")
-    until = None
-    if past is not None:
-        until = past.at
-        changes = changes.filter(col.seen_at <= schema.moment(until))
-
+    until = None if past is None else past.at
+    changes = _changes(lake, until)
     legs = lake.registry.sync.history()
     book = PostingBook(lake, until)
     since: Any = changes["seen_at"].min() or _first_session(lake, past)
@@ -217,6 +210,27 @@ def read_closes(lake: MoneyLake, past: Past | None = None) -> Closes:
         details=lake.contracts.get({conid for campaign in last for conid in campaign.conids}),
         remembered=_remembered(lake) if past is None else {},
     )
+
+
+def read_ends(lake: MoneyLake) -> Closes:
+    """Read how holdings ended, without what their closes earned; blocks.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    closures = lake.closures.current_rows()
+    return Closes(ends=_ends(_changes(lake), closures, lake.registry.sync.history()))
+
+
+def _changes(lake: MoneyLake, until: datetime | None = None) -> DataFrame:
+    """Return the changes of quantities, the oldest first; of a past moment those until then."""
+    names = ["change_id", *KEY, "after", "seen_at"]
+    changes = lake.position_changes.rows(None, None, names)
+    # One that a clock ahead dated came before those that have been written since.
+    changes = changes.sort(~schema.is_ahead("seen_at", utc_now()), "seen_at")
+    if until is None:
+        return changes
+    return changes.filter(col.seen_at <= schema.moment(until))
 
 
 @lru_cache(maxsize=2)

@@ -228,7 +228,8 @@ def owned_at(
     quantities = quantities.with_columns(by=col.position - col.whole.fill_null(0.0))
     differs = col.by.abs() >= QUANTITY_ROUNDING
 
-    legs_of = grouped(attrgetter("conid"), legs)
+    differing = set(quantities.filter(differs)["conid"])
+    legs_of = grouped(attrgetter("conid"), (leg for leg in legs if leg.conid in differing))
     is_of_nobody = col.whole.is_null() & ~col.conid.is_in([*legs_of])
     nobody = pl.lit(UNATTRIBUTED).alias("strategy_id")
     of_nobody = quantities.filter(is_of_nobody, differs).with_columns(nobody)

@@ -30,6 +30,7 @@ from position_sync_dagster.money.campaigns.closes_of_strategies import (
     NO_CLOSES,
     Closes,
     read_closes,
+    read_ends,
 )
 from position_sync_dagster.money.campaigns.strategy_money import (
     LatestCampaign,
@@ -41,7 +42,7 @@ from position_sync_dagster.money.cents import cents
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.reports import exposure
-from position_sync_dagster.money.reports.exposure import Claims, Split
+from position_sync_dagster.money.reports.exposure import NO_PARTS, Claims, Split
 from position_sync_dagster.money.reports.known_names import KnownNames
 from position_sync_dagster.money.reports.money_sums import (
     BaseTotal,
@@ -95,8 +96,8 @@ class Book:
 
     now: datetime
     priced: DataFrame
-    legs: tuple[ActiveContract, ...]
-    split: Split
+    legs: tuple[ActiveContract, ...] = ()
+    split: Split = NO_PARTS
     reported: DataFrame = field(default_factory=lambda: NO_HOLDINGS)
     live_since: Mapping[str, datetime] = field(default_factory=dict)
     streamed: frozenset[int] | None = None
@@ -360,6 +361,32 @@ def read_book(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
     Raises:
         LakeError: A table cannot be used.
     """
+    book = _read_holdings(lake, settings, now)
+    versions = versions_of(lake.closures, lake.registry, lake.contracts, lake.movements)
+    holdings = book.reported.filter(col.position != 0).select(KEY)
+    read_from = (*versions, int(holdings.hash_rows().sum()))
+    return _followed(_divided(book, _closes_and_claims(lake, read_from), settings), settings)
+
+
+def read_undivided(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
+    """Read the holdings and the legs, without parts of holdings, profits and contracts; blocks.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    book = _read_holdings(lake, settings, now)
+    legs = lake.registry.sync.get_all_active()
+    return _followed(replace(book, legs=tuple(legs), closes=read_ends(lake)), settings)
+
+
+def _followed(book: Book, settings: Settings) -> Book:
+    """Return a book of whose reported holdings those of other types are left out."""
+    has_wanted_type = col.sec_type.is_in(settings.sec_types)
+    return replace(book, reported=book.reported.filter(has_wanted_type))
+
+
+def _read_holdings(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
+    """Read the holdings, all that are reported, without any leg; blocks."""
     rows = tables.rows_of_logins(lake.updates.sync.latest(), settings)
     accounts = lake.account_values.latest_summaries()
     now = moment_of_look(rows, accounts, now)
@@ -376,15 +403,11 @@ def read_book(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
         streamed = frozenset(by_stream.filter(is_live)["conid"])
 
     unresolved = lake.registry.sync.get_unresolved()
-    versions = versions_of(lake.closures, lake.registry, lake.contracts, lake.movements)
-    holdings = reported.filter(col.position != 0).select(KEY)
-    read_from = (*versions, int(holdings.hash_rows().sum()))
-    book = _book(now, priced, _closes_and_claims(lake, read_from), settings)
-    has_wanted_type = col.sec_type.is_in(settings.sec_types)
     served = [account for login in settings.logins for account in login.accounts or ()]
-    return replace(
-        book,
-        reported=reported.filter(has_wanted_type),
+    return Book(
+        now=now,
+        priced=priced,
+        reported=reported,
         live_since=live_since,
         streamed=streamed,
         accounts=tuple(accounts),
@@ -439,20 +462,17 @@ def written_by(source: Source, priced: DataFrame, settings: Settings, now: datet
     return priced.filter(col.position != 0, col.source == source, is_recent)
 
 
-def _book(
-    now: datetime, priced: DataFrame, closes_and_claims: ClosesAndClaims, settings: Settings
-) -> Book:
+def _divided(book: Book, closes_and_claims: ClosesAndClaims, settings: Settings) -> Book:
+    """Return a book with the parts that strategies have of its holdings."""
     closes, claims = closes_and_claims
     try:
         betas = read_scenarios(folder_of(settings.strategies_file)).betas
     except ScenariosFileError:  # `what-if` names the mistake
         betas = {}
-    split = exposure.split(claims, priced, closes.end_of, betas, closes.owned)
-    return Book(
-        now=now,
-        priced=priced,
+    return replace(
+        book,
         legs=tuple(claims.legs),
-        split=split,
+        split=exposure.split(claims, book.priced, closes.end_of, betas, closes.owned),
         closes=closes,
         contracts=claims.contracts,
     )
@@ -477,8 +497,9 @@ def book_at(lake: MoneyLake, settings: Settings, past: Past, now: datetime) -> B
     legs = legs_at(lake, past.at)
     priced = confirmations.with_priced(rows, NO_HOLDINGS, past.at)
     closes_and_claims = (read_closes(lake, past), _claims_of(lake, legs))
-    book = _book(past.at, priced, closes_and_claims, settings)
-    return replace(book, accounts=tuple(lake.account_values.summaries_at(past.at)))
+    accounts = tuple(lake.account_values.summaries_at(past.at))
+    book = Book(now=past.at, priced=priced, accounts=accounts)
+    return _divided(book, closes_and_claims, settings)
 
 
 BOOK_GREEKS = ("delta", "gamma", "vega", "theta", "implied_vol", "underlying_price")
@@ -503,7 +524,7 @@ def position_rows(rows: DataFrame, book: Book) -> DataFrame:
     `moneyness` is a part of the strike, above 0 in the money; `extrinsic` is of one unit. Of a
     queued holding the value of a moment is not `kept`: see `confirmations.newest_values`.
     """
-    rows = rows.with_columns(name=_names_of(rows))
+    rows = rows.with_columns(name=names_of(rows))
     rows = rows.join(_owners(book.split.parts), on=KEY, how="left", maintain_order="left")
     # A holding in no strategy has no row among those of strategies.
     rows = rows.with_columns(col("strategies", "shares").fill_null([]))
@@ -539,7 +560,7 @@ def position_rows(rows: DataFrame, book: Book) -> DataFrame:
     )
 
 
-def _names_of(rows: DataFrame) -> Expr:
+def names_of(rows: DataFrame) -> Expr:
     """Return the names of the contracts of rows, as `leg_name` makes them."""
     strikes = {strike: digits(strike) for strike in rows["strike"].drop_nulls().unique()}
     strike = col.strike.replace_strict(strikes, default=None, return_dtype=String)

@@ -87,6 +87,9 @@ class Split:
         return Split(self.parts.filter(*where), self.legs.filter(*where))
 
 
+NO_PARTS = Split(DataFrame(), DataFrame())
+
+
 def split(
     claims: Claims,
     latest: DataFrame,

@@ -281,7 +281,7 @@ def _opened(rows: DataFrame, account: AccountSummary) -> Earnings:
     """Return what the open holdings of an account earned today, in its base currency."""
     rows = _in_base(rows, account)
     unknown = rows.filter(col.profit.is_null())["name"]
-    return Earnings(float(rows["profit"].sum()), unknown.to_list())
+    return Earnings(rows.select(col.profit.sum()).item(), unknown.to_list())
 
 
 def _earned(rows: DataFrame, account: AccountSummary) -> list[Earned]:

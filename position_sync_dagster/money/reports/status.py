@@ -30,7 +30,7 @@ from position_sync_dagster.money.cents import MONEY, in_cents
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import counted_ends
 from position_sync_dagster.money.reports import signs_of_life
-from position_sync_dagster.money.reports.book import Book, read_book, written_by
+from position_sync_dagster.money.reports.book import Book, read_undivided, written_by
 from position_sync_dagster.money.strategies.propose_strategies import first_step
 from position_sync_dagster.money.strategies.strategies_file import saved_file
 from position_sync_dagster.settings import Settings
@@ -196,7 +196,7 @@ def read_status(
         LakeError: A table cannot be used.
     """
     if book is None:
-        book = read_book(lake, settings, now)
+        book = read_undivided(lake, settings, now)
     mode = lake.sessions.mode()
     logins = [
         _login_status(lake.sessions.current(login.gateway_id), login, mode, now)

@@ -86,6 +86,8 @@ class Choice:
         return condition
 
 
+EVERY_PART = Choice()
+
 # Whose a part is, and of what.
 _NAMES_OF_A_PART = ("strategy_id", "account", "conid", "symbol", "currency")
 
@@ -184,11 +186,17 @@ class PricedLegs:
     settled: DataFrame = field(default_factory=lambda: DataFrame(schema=SETTLED_COLUMNS))
 
     @classmethod
-    def of(cls, parts: DataFrame, given: Assumptions) -> "PricedLegs":
-        """Return the parts of holdings (`Split.parts`) with what each is priced as."""
+    def of(cls, parts: DataFrame, given: Assumptions, choice: Choice = EVERY_PART) -> "PricedLegs":
+        """Return the parts of holdings (`Split.parts`) with what each is priced as.
+
+        Args:
+            parts: All parts: the price of an underlying may be known of any of them.
+            given: What they are priced with.
+            choice: Those that are returned.
+        """
         parts = parts.with_columns(magnifier=_magnifiers(parts), under=_underlying(given.details))
         parts = parts.with_columns(spot=_own_spot())
-        parts = parts.with_columns(spot=_spot_of_underlying())
+        parts = parts.with_columns(spot=_spot_of_underlying()).filter(choice.condition)
 
         names = []
         terms = []
@@ -279,12 +287,17 @@ def _magnifiers(parts: DataFrame) -> Series:
     Most are known from the contract or from its value. Without both, shares of most currencies and
     options on them are quoted in the major unit.
     """
-    rows = parts.select("magnifier", "sec_type", "currency").rows()
-    magnifiers = [
-        usual_magnifier(sec_type, currency) if magnifier is None else float(magnifier)
-        for magnifier, sec_type, currency in rows
-    ]
-    return Series(magnifiers, dtype=Float64)
+    kind = ["sec_type", "currency"]
+    kinds = parts.select(kind).unique()
+    usual = Series([usual_magnifier(*names) for names in kinds.iter_rows()], dtype=Float64)
+    rows = parts.select("magnifier", *kind).join(
+        kinds.with_columns(usual=usual),
+        on=kind,
+        how="left",
+        nulls_equal=True,
+        maintain_order="left",
+    )
+    return rows.select(coalesce(col.magnifier.cast(Float64), "usual")).to_series()
 
 
 def _own_spot() -> Expr:

@@ -10,7 +10,7 @@ from position_sync_dagster.domain.instrument import OPTION_TYPES, contract_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.book import Book, read_book
-from position_sync_dagster.money.risk.priced_legs import Assumptions, PricedLegs
+from position_sync_dagster.money.risk.priced_legs import EVERY_PART, Assumptions, Choice, PricedLegs
 from position_sync_dagster.money.risk.scenario_file import (
     OwnScenarios,
     folder_of,
@@ -36,9 +36,16 @@ def read_risk(
 
 
 def price_legs(
-    lake: MoneyLake, settings: Settings, book: Book, scenarios: OwnScenarios
+    lake: MoneyLake,
+    settings: Settings,
+    book: Book,
+    scenarios: OwnScenarios,
+    choice: Choice = EVERY_PART,
 ) -> PricedLegs:
     """Return the parts of the holdings of a book, ready for scenarios; blocks.
+
+    Args:
+        choice: The only parts that are priced.
 
     Raises:
         LakeError: A table cannot be used.
@@ -56,17 +63,19 @@ def price_legs(
         dividends={symbols[conid]: paid for conid, paid in dated_dividends(rows).items()},
         betas=scenarios.betas,
     )
-    return PricedLegs.of(book.split.parts, given)
+    return PricedLegs.of(book.split.parts, given, choice)
 
 
 def leg_notes(book: Book) -> dict[str, list[str]]:
     """Return what is wrong with the legs of each strategy: another quantity, or nothing held."""
     notes = defaultdict[str, list[str]](list)
-    in_strategies = book.split.legs.filter(col.strategy_id != UNATTRIBUTED)
+    is_absent = ~col.is_held & col.mismatch.is_null()
+    is_wrong = col.difference.is_not_null() | is_absent
+    in_strategies = book.split.legs.filter(col.strategy_id != UNATTRIBUTED, is_wrong)
     for row in in_strategies.iter_rows(named=True):
         if row["difference"] is not None:
             notes[row["strategy_id"]].append(row["difference"])
-        elif not row["is_held"] and row["mismatch"] is None:
+        else:
             leg = contract_name(book.legs[row["leg"]])
             end = row["closed"] or "not held"
             notes[row["strategy_id"]].append(f"{leg}: {end}")

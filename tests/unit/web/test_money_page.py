@@ -10,6 +10,7 @@ from unittest.mock import Mock
 
 import httpx
 import pytest
+from polars import DataFrame
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
@@ -31,14 +32,17 @@ class FewFigures:
         self.reads = 0
         self.error: Exception | None = None
 
-    def read(self, now: datetime) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    def read(self, now: datetime) -> tuple[DataFrame, dict[str, Any]]:
         self.reads += 1
         if self.error is not None:
             raise self.error
-        rows = {"still": ["still", LEG, 1.0], "moving": ["moving", "b", float(self.reads)]}
+        rows = [("still", LEG, 1.0), ("moving", "b", float(self.reads))]
         if self.reads == 1:
-            rows["closed"] = ["closed", "c", 3.0]
-        return rows, {"at": self.reads, "attention": []}
+            rows.append(("closed", "c", 3.0))
+        return DataFrame(rows, ("key", "name", "price"), orient="row"), {
+            "at": self.reads,
+            "attention": [],
+        }
 
     def figures(self, now: datetime) -> Any:
         raise LakeError("There are no tables.", remedy="Start the demo.")
@@ -137,14 +141,18 @@ def test_a_viewer_who_stops_reading_delays_nobody(client, figures):
 
 
 def test_a_state_has_what_a_viewer_of_the_state_before_does_not_know():
-    before = next_state(None, 7, {"a": ["a", 1], "b": ["b", 1], "c": ["c", 1]}, {"x": 1, "y": 1})
-    state = next_state(before, 8, {"a": ["a", 1], "b": ["b", 2]}, {"x": 1, "y": 2})
+    parts = DataFrame({"key": ["a", "b", "c"], "price": [1, None, 1], "symbol": [None] * 3})
+    moved = DataFrame({"key": ["a", "b"], "price": [1, 2], "symbol": [None] * 2})
+    before = next_state(None, 7, parts, {"x": 1, "y": 1})
+    state = next_state(before, 8, moved, {"x": 1, "y": 2})
     assert unpacked(state.changed) == {
-        "sequence": 8, "rows": [["b", 2]], "figures": {"y": 2}, "gone": ["c"],
+        "sequence": 8, "rows": [["b", 2, None]], "figures": {"y": 2}, "gone": ["c"],
     }  # fmt: skip
     assert unpacked(state.whole) == {
-        "sequence": 8, "rows": [["a", 1], ["b", 2]], "figures": {"x": 1, "y": 2}, "all": True,
+        "sequence": 8, "rows": [["a", 1, None], ["b", 2, None]], "figures": {"x": 1, "y": 2},
+        "all": True,
     }  # fmt: skip
+    assert next_state(next_state(None, 6, DataFrame(), {}), 7, parts, {}).changed is None
 
 
 def unpacked(content: bytes) -> Any:
