@@ -353,6 +353,27 @@ def test_only_the_curve_that_is_drawn_is_computed(page):
     assert of("only=gone") == [keys, ["QQQ"]]
 
 
+SEEN = """
+const {Panel} = await import('/money/app/panel.js');
+return [new Panel('assignments').isSeen(), new Panel('what-if').isSeen()];
+"""
+
+
+def test_only_what_can_be_seen_is_asked_for_again_and_the_matrix_says_what_it_is_of(page):
+    show(page, "?strategy=condor")
+    assert element(page, ".matrix caption").text.startswith("condor · U1 USD")
+    days = (EXPIRY - exchange_date(datetime.now(UTC))).days
+    assert f"{EXPIRY}, {days} d" in element(page, "#payoffs dl").text, "as the book counts them"
+
+    def seen() -> list[bool]:
+        answer: list[bool] = page.driver.execute_script(f"return (async () => {{{SEEN}}})()")
+        return answer
+
+    assert seen() == [False, True]
+    page.driver.execute_script("document.querySelector('#assignments').scrollIntoView()")
+    assert seen() == [True, False]
+
+
 def test_legs_are_listed_by_expiry_and_strike(page):
     show(page, "?strategy=condor")
     [legs] = [text for text in texts(page, "#payoffs dl div") if text.startswith("legs")]
