@@ -395,7 +395,7 @@ def test_what_a_loss_mostly_is_is_a_loss_also_where_the_moment_before_had_a_gain
     figures.profit = 3.0
     with serving_pages(figures) as port:
         window = opened(page.over(port))
-        wait_for("why", lambda: "theta −4" in texts(window, "#losses-table td"))
+        wait_for("why", lambda: "theta −4, other +7" in texts(window, "#losses-table td"))
 
 
 WIDER = """

@@ -178,7 +178,7 @@ def test_a_trade_that_is_thought_of_shows_the_book_before_and_after_and_a_wrong_
     assert element(page, "#trades-notes").text == ""
     assert not element(page, "#compared").is_displayed()
     assert not element(page, "#trades-command").is_displayed()
-    page.button("Without it")
+    page.button("Without the trades")
     wait_for("the curve before", lambda: after not in reading(page))
 
 
@@ -311,7 +311,7 @@ def test_a_trade_is_in_the_picture_of_the_account_before_and_after(page):
     after = "after the trades"
     wait_for("the account after", lambda: after in texts(page, "#markets .legend span"))
     assert f"{after} 200" in element(page, "#markets .reading").text.replace("0 ·", "0"), "it gives"
-    page.button("Without it")
+    page.button("Without the trades")
     wait_for("the account", lambda: after not in texts(page, "#markets .legend span"))
 
 
