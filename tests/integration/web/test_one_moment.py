@@ -158,7 +158,7 @@ def test_each_value_of_a_past_moment_is_that_which_was_shown_or_is_marked(source
         differing = [name for name in VALUES if part[name] != before[name]]
         assert part["kept"] != bool(differing), (part["conid"], differing)
     assert kept == {1: True, 2: True, 3: False}
-    assert figures["missing"][0].startswith("≈ 1 of 3 legs are queued")
+    assert figures["missing"][0].startswith("≈ marks 1 of 3 legs")
     assert "age_s" in figures["not_kept"]
 
 
