@@ -96,7 +96,7 @@ def pages(page: Page) -> None:
             wait_for(f"{name} is drawn", lambda: page.driver.execute_async_script(ready))  # noqa: B023
             wait_for("all is computed", lambda: "Not computed yet" not in page.text())
             wait_for("the header has numbers", lambda: page.driver.execute_script(NUMBERS))
-            wait_for("nothing is grey", lambda: not page.driver.execute_script(AGED))
+            wait_for("nothing is wrong", lambda: page.driver.execute_script(QUIET))
             save(page, f"{name}{suffix}.png")
 
     open_window(page, "", "/money")
@@ -177,7 +177,9 @@ const done = arguments[0];
 })().then(done, done);
 """
 NUMBERS = "return document.querySelectorAll('#numbers dd').length > 5"
-AGED = "return document.body.classList.contains('aged')"
+QUIET = """
+return !document.body.classList.contains('aged') && document.querySelector('#alert').hidden;
+"""
 # Moves the slider of the day back by a third of it, once there are curves.
 MOVE_SLIDER = """
 const slider = document.querySelector('#moment');

@@ -41,6 +41,7 @@ from tests.support.holdings import make_holding
 from tests.support.legs import leg
 from tests.support.sessions import own
 from tests.support.waiting import eventually
+from tests.unit.money.past.test_causes import change
 
 MARKUP = "<img src=x onerror=alert(1)>"
 
@@ -133,6 +134,28 @@ def slow_figures(reader: PageFigures, now: datetime | None = None) -> dict[str, 
         return await eventually(computed)
 
     return asyncio.run(wait())
+
+
+def test_what_needs_a_decision_is_computed_after_each_change_and_not_at_the_next_minute(
+    lake, settings, monkeypatch
+):
+    monkeypatch.setattr(served_figures, "SLOW_SHARE", 1e9)
+    write(lake, row(1))
+    reader = PageFigures(settings)
+    now = utc_now() + COMMIT_TAKES
+    slow_figures(reader, now)
+    lake.position_changes.add([change(1, -2.0, -1.0, seen_at=now, since=now)])
+    later = now + served_figures.BEGINNING / 2
+    assert slow_figures(reader, later)["scenarios"]["at"] == later.isoformat()
+
+
+def test_a_leg_that_was_never_held_counts_in_the_row_of_its_strategy(lake, settings):
+    activate(lake, leg(1, "condor"), leg(99, "condor"), leg(98, "armed"))
+    write(lake, row(1, currency="USD"))
+    rows = PageFigures(settings).read(utc_now() + COMMIT_TAKES)[1]["strategies"]
+    columns = ("strategy", "currency", "legs", "legs_held")
+    counts = [tuple(sums[name] for name in columns) for sums in rows]
+    assert counts == [("armed", None, 1, 0), ("condor", "USD", 2, 1)]
 
 
 def scenarios(reader: PageFigures) -> dict[str, object]:

@@ -385,7 +385,7 @@ def test_what_a_loss_mostly_is_stands_beside_the_profit_of_the_moment_that_it_ex
     figures = ExplainedFigures(Settings(lake=str(lake.path)))
     with serving_pages(figures) as port:
         window = opened(page.over(port))
-        wait_for("why", lambda: "theta −4 of −5" in texts(window, "#losses-table td"))
+        wait_for("why", lambda: "theta −4, other −1" in texts(window, "#losses-table td"))
         assert "−7" in texts(window, "#losses-table td")
         assert re.fullmatch(r"mostly, at \d\d:\d\d", texts(window, "#losses-table th")[-1])
 
@@ -395,7 +395,7 @@ def test_what_a_loss_mostly_is_is_a_loss_also_where_the_moment_before_had_a_gain
     figures.profit = 3.0
     with serving_pages(figures) as port:
         window = opened(page.over(port))
-        wait_for("why", lambda: "theta −4" in texts(window, "#losses-table td"))
+        wait_for("why", lambda: "theta −4, other +7" in texts(window, "#losses-table td"))
 
 
 WIDER = """
@@ -935,14 +935,17 @@ def test_a_small_price_keeps_its_decimals_and_parts_of_one_are_in_percent(page, 
     opened(page)
     wait_for("holdings", lambda: len(texts(page, "#book tbody button")) > 3)
     script = """
-      const {price, percent, cents} = await import('/money/app/format.js');
-      return [price(0.005), price(41.2), price(-0.00001), percent(0.2254), cents(-0.001)];
+      const {price, percent, cents, whole} = await import('/money/app/format.js');
+      return [
+        price(0.005), price(41.2), price(-0.00001), percent(0.2254), cents(-0.001), whole(-8.5)];
     """
     shown = page.driver.execute_async_script(
         f"const done = arguments[0]; (async () => {{{script}}})().then(done)"
     )
-    assert shown == ["0.005", "41.20", "0.00", "22.5 %", "0.00"]
-    script = script.replace("format.js", "table.js").replace("price, percent, cents", "money")
+    assert shown == ["0.005", "41.20", "0.00", "22.5 %", "0.00", "−8"], "−8 as in the texts"
+    script = script.replace("format.js", "table.js").replace(
+        "price, percent, cents, whole", "money"
+    )
     script = f"{script.partition('return')[0]} return [money(-0.1), money(-0.6)];"
     shown = page.driver.execute_async_script(
         f"const done = arguments[0]; (async () => {{{script}}})().then(done)"
@@ -961,6 +964,78 @@ def test_each_page_says_in_its_header_which_way_the_book_leans(page):
         assert "$ delta USD" in labels, path
         deltas.add(texts(page, "#numbers dd:nth-child(2)")[labels.index("$ delta USD")])
     assert len(deltas) == 1
+
+
+DELIVERED = "−100 MSFT and +44,000 USD"
+HEIGHT = "return document.querySelector(arguments[0]).getBoundingClientRect().height"
+
+
+def test_a_reason_is_whole_where_there_is_room_and_else_its_end_begins_with_a_whole_number(page):
+    long = f"−1 MSFT 440C is worth 0.20 above its exercise; {'and so on, ' * 9}{DELIVERED}"
+    script = DECIDED.replace("so it is", long)
+    for needed, is_cut in ((2, False), (30, True)):
+        opened(page)
+        page.driver.execute_script(
+            f"(async () => {{{script.replace('arguments', f'[{needed}, 0]')}}})()"
+        )
+        wait_for("them", lambda: texts(page, "#decisions-table td:first-child")[:1] == ["s0"])
+        hidden = page.driver.execute_script(HIDDEN_BESIDE, "#decisions-table .reason .head")
+        assert (hidden > 0) == is_cut
+        line = element(page, "#decisions-table .reason .line")
+        end = page.driver.execute_script("return arguments[0].lastChild.textContent", line)
+        assert end == DELIVERED
+
+
+def test_without_a_decision_the_list_takes_no_room_on_a_phone(page):
+    opened(page, size=PHONE)
+    script = DECIDED.replace("arguments", "[0, 0]")
+    page.driver.execute_script(f"(async () => {{{script}}})()")
+    wait_for("none", lambda: "Nothing: " in texts(page, "#decisions")[0])
+    assert page.driver.execute_script(HEIGHT, "#decisions") < 120
+
+
+LITTLE_IS_KNOWN = """
+const {figures} = await import('/money/app/figures.js');
+const totals = structuredClone(figures.totals);
+for (const sums of totals) for (const name of ['dollar_delta', 'theta', 'vega']) {
+  sums[name] = null;
+  sums.unknown[name] = 20;
+  sums.of[name] = 200;
+}
+const margins = {U1: [[figures.at, 1], ['2026-01-02T10:00:00Z', 2]]};
+setInterval(() => Object.assign(figures, {totals, margins}), 5);
+"""
+
+
+def test_greeks_that_are_not_known_do_not_move_the_page_and_axe_finds_nothing_in_the_header(page):
+    opened(page)
+    before = page.driver.execute_script(TOP_OF_MAIN)
+    page.driver.execute_script(f"(async () => {{{LITTLE_IS_KNOWN}}})()")
+    known = ["known for 180 of 200; theta and vega 180 of 200"]
+    wait_for("how many are known", lambda: texts(page, "#numbers .lean .note") == known)
+    assert texts(page, "#numbers .lean dd")[0] == "–"
+    wait_for("the margin of the day", lambda: texts(page, "#numbers dd.trend"))
+    assert page.driver.execute_script(TOP_OF_MAIN) == before
+    assert violations(page) == []
+
+
+def test_the_header_says_when_it_was_and_a_header_that_never_came_says_why(page):
+    opened(page)
+    assert re.fullmatch(r"\w{3} \d\d \w+, \d\d:\d\d:\d\d \S+", element(page, "#clock").text)
+    command = ("Page.addScriptToEvaluateOnNewDocument", {"source": WITHOUT_HEADER})
+    refused = page.driver.execute_cdp_cmd(*command)
+    try:
+        page.driver.get(page.address("/money/risk"))
+        wait_for("why", lambda: "does not answer" in element(page, "#notice").text)
+    finally:
+        page.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", refused)
+
+
+WITHOUT_HEADER = """
+const ask = window.fetch;
+window.fetch = (address, ...more) => address.includes('/header')
+  ? Promise.reject(new TypeError('gone')) : ask(address, ...more);
+"""
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])

@@ -178,7 +178,7 @@ def test_a_trade_that_is_thought_of_shows_the_book_before_and_after_and_a_wrong_
     assert element(page, "#trades-notes").text == ""
     assert not element(page, "#compared").is_displayed()
     assert not element(page, "#trades-command").is_displayed()
-    page.button("Without it")
+    page.button("Without the trades")
     wait_for("the curve before", lambda: after not in reading(page))
 
 
@@ -311,7 +311,7 @@ def test_a_trade_is_in_the_picture_of_the_account_before_and_after(page):
     after = "after the trades"
     wait_for("the account after", lambda: after in texts(page, "#markets .legend span"))
     assert f"{after} 200" in element(page, "#markets .reading").text.replace("0 ·", "0"), "it gives"
-    page.button("Without it")
+    page.button("Without the trades")
     wait_for("the account", lambda: after not in texts(page, "#markets .legend span"))
 
 
@@ -351,6 +351,27 @@ def test_only_the_curve_that_is_drawn_is_computed(page):
     assert of("") == [keys, ["QQQ", "SPY"]]
     assert of("only=U1|USD|SPY") == [keys, ["SPY"]]
     assert of("only=gone") == [keys, ["QQQ"]]
+
+
+SEEN = """
+const {Panel} = await import('/money/app/panel.js');
+return [new Panel('assignments').isSeen(), new Panel('what-if').isSeen()];
+"""
+
+
+def test_only_what_can_be_seen_is_asked_for_again_and_the_matrix_says_what_it_is_of(page):
+    show(page, "?strategy=condor")
+    assert element(page, ".matrix caption").text.startswith("condor · U1 USD")
+    days = (EXPIRY - exchange_date(datetime.now(UTC))).days
+    assert f"{EXPIRY}, {days} d" in element(page, "#payoffs dl").text, "as the book counts them"
+
+    def seen() -> list[bool]:
+        answer: list[bool] = page.driver.execute_script(f"return (async () => {{{SEEN}}})()")
+        return answer
+
+    assert seen() == [False, True]
+    page.driver.execute_script("document.querySelector('#assignments').scrollIntoView()")
+    assert seen() == [True, False]
 
 
 def test_legs_are_listed_by_expiry_and_strike(page):

@@ -7,7 +7,7 @@ export const isUnknown = (value) => value === null || value === undefined;
 
 // What writes a number with at least and at most so many decimals; to make one takes long.
 function decimals(least, most) {
-  const numbers = new Intl.NumberFormat("en-US", { minimumFractionDigits: least, maximumFractionDigits: most });
+  const numbers = new Intl.NumberFormat("en-US", { minimumFractionDigits: least, maximumFractionDigits: most, roundingMode: "halfEven" });
   return (value) => (isUnknown(value) ? DASH : signed(numbers.format(value)));
 }
 

@@ -264,7 +264,8 @@ function totalRows(sums, closed, isWhole) {
   const whole = { ...sums, today: isUnknown(sums.today) ? null : sums.today + gone.today, unknown: { ...sums.unknown, ...(unknown && { today: unknown }) } };
   const { today, market_value: value, unrealized } = sums;
   const open = { currency: sums.currency, today, market_value: value, unrealized, unknown: sums.unknown, known: sums.known, of: sums.of };
-  const hint = closed.map((leg) => `${leg.name}  ${cents(leg.today)}`).join("\n");
+  const ofAccount = isWhole ? ["realised: the account's own number, which the broker sends some seconds later"] : [];
+  const hint = [...closed.map((leg) => `${leg.name}  ${cents(leg.today)}`), ...ofAccount].join("\n");
   return [
     { kind: "total", sums: whole, name },
     { kind: "total", sums: open, name: name.replace(sums.total, "open") },

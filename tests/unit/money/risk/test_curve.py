@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from position_sync_dagster.domain.position_update import PositionUpdate
-from position_sync_dagster.money.risk.curve import NO_PROFIT, CurveRow, curves_of
+from position_sync_dagster.money.risk.curve import (
+    NO_PROFIT,
+    CurveRow,
+    curve_keys,
+    curves_of,
+    first_drawn,
+)
 from position_sync_dagster.money.risk.scenario_file import Point
 from position_sync_dagster.money.risk.scenarios import Breakdown, scenario_rows
 from position_sync_dagster.money.risk.terms import DatedDividend, NotPriced
@@ -102,6 +108,14 @@ def test_a_leg_that_cannot_be_priced_makes_the_curve_unknown_and_is_listed():
     assert curve.at_expiry is not None, "exercise needs no volatility"
     of_unknown = only([replace(spread()[0], unrealized_pnl=None)], Point())
     assert [left.reason for left in of_unknown.left_out] == [NO_PROFIT]
+
+
+def test_the_first_curve_that_can_be_drawn_is_of_legs_that_can_all_be_priced():
+    dark = leg(4, "CALL", 110.0, -1.0, 1.0, implied_vol=None, symbol="AAA")
+    legs = priced([*spread(), dark])
+    assert [under for _account, _currency, under in curve_keys(legs)] == ["AAA", "IWM"]
+    assert first_drawn(legs) == curve_keys(legs)[1]
+    assert first_drawn(priced([dark])) is None
 
 
 def test_the_curve_of_an_underlying_is_what_single_scenarios_say():
