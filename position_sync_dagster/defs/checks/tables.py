@@ -105,8 +105,7 @@ def live_session(lake: Lake, login: Settings) -> GatewaySession | None:
 
 def sees_gateway(lake: Lake, settings: Settings) -> bool:
     """Return whether a stream of any login sees its gateway now."""
-    sessions = lake.sessions.current_of([login.gateway_id for login in settings.logins])
-    return any(session.is_live(utc_now()) for session in sessions.values())
+    return any(live_session(lake, login) is not None for login in settings.logins)
 
 
 @table_check(ACTIVE_STRATEGIES.name, driven=True)
