@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Callable
 from datetime import date, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import dagster as dg
 
@@ -77,7 +76,7 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
     recorded again: rows may be written late, and stated positions of a day come in the night after
     it. A day without new data does not change.
     """
-    zone = ZoneInfo(days.timezone)
+    zone = days.zone
     at = days.settled_at
 
     @scheduled(CLOSE_JOB, f"{at.minute} {at.hour} * * {days.cron_days()}", days.timezone)
