@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import math
 import os
 import socket
 import time
@@ -10,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
+from math import inf
 from typing import Any, ClassVar, Self, TypeVarTuple
 from weakref import WeakValueDictionary
 
@@ -289,7 +289,7 @@ class BackgroundWork:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._again_at: dict[str, float] = defaultdict(lambda: -math.inf)
+        self._again_at: dict[str, float] = defaultdict(lambda: -inf)
         self._outages: dict[str, OutageLog] = defaultdict(lambda: OutageLog(logger))
 
     def begin(self, kind: str, work: Callable[[*Args], Work], *args: *Args) -> None:
