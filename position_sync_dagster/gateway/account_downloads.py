@@ -443,7 +443,7 @@ class AccountDownloads:
         return None
 
     def _on_account_value(self, value: AccountValue) -> None:
-        """Read whether the values of an account are valid; each value is a sign of life."""
+        """Read whether the values of an account are valid; any value shows that they still come."""
         account = value.account
         if account not in self.accounts:
             return

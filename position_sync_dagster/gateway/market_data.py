@@ -46,7 +46,7 @@ class MarketDataRequests:
         settings: The kind of market data to request.
 
     Attributes:
-        ticked: Who collects which conids tick.
+        ticked: Watchers of the conids that tick.
         on_refusal: Listeners, called when the gateway ends or refuses a line, which is free then.
         heard_at: When the newest tick of a line came, in monotonic seconds.
     """
