@@ -136,7 +136,7 @@ class MarketDataRequests:
         self._requests[request.contract.conId] = request
 
     def _on_ticks(self, tickers: set[Ticker]) -> None:
-        """Note what arrived; ticks of a request that ended do not count."""
+        """Record what arrived; ticks of a request that ended do not count."""
         ticked = []
         for ticker in tickers:
             request = self._requests.get(ticker.contract.conId) if ticker.contract else None
