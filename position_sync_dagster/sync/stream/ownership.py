@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from math import inf
 from typing import Any, ClassVar, Self, TypeVarTuple
 from weakref import WeakValueDictionary
@@ -99,12 +99,12 @@ class Ownership:
     stop: asyncio.Event | None = None
     clock: Clock = utc_now
     monotonic: Callable[[], float] = time.monotonic
-    counts: StreamCounts = field(default_factory=StreamCounts)
 
     # Who owns each login in this process: two may use lakes that do not know each other.
     _owners: ClassVar[WeakValueDictionary[str, "Ownership"]] = WeakValueDictionary()
 
     def __post_init__(self) -> None:
+        self.counts = StreamCounts()
         self.session: GatewaySession
         self.provenance: Provenance
         self._renewed_s = self.monotonic()
