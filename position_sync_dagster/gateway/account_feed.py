@@ -213,8 +213,8 @@ class AccountFeed:
             if self._listing is None:
                 self._list_wanted = False
                 self._listing = asyncio.ensure_future(login.ib.reqPositionsAsync())
-            # The list goes on if this wait is cancelled.
-            await asyncio.wait_for(asyncio.shield(self._listing), self._timeout_s)
+            async with asyncio.timeout(self._timeout_s):
+                await asyncio.shield(self._listing)  # if this wait is cancelled, it goes on
             self._listing = None
 
         except (ConnectionError, TimeoutError) as error:

@@ -260,8 +260,8 @@ class HoldingsBook:
         clock: The time of receipt.
 
     Attributes:
-        changes: Who collects which holdings change; a changed quantity is urgent.
-        all_changes: The same, with what changes by itself; without confirmations and PnLSingle.
+        changes: Watchers of the holdings that messages change; a changed quantity is urgent.
+        all_changes: Watchers of every change, but of confirmations and values of PnLSingle.
         snapshot_id: The id of the newest whole list of positions.
         confirmed: What the broker has confirmed, of accounts and of holdings.
         moves: How often a holding was added, opened, closed or turned from long to short.

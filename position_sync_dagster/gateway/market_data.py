@@ -16,6 +16,7 @@ from position_sync_dagster.gateway.codes import (
     ENDS_LINE,
     MARK_PRICE_GENERIC_TICK,
     GatewayCode,
+    MarketDataType,
 )
 from position_sync_dagster.gateway.holdings import Watchers
 from position_sync_dagster.settings import Settings
@@ -45,7 +46,7 @@ class MarketDataRequests:
         settings: The kind of market data to request.
 
     Attributes:
-        ticked: Who collects which conids tick.
+        ticked: Watchers of the conids that tick.
         on_refusal: Listeners, called when the gateway ends or refuses a line, which is free then.
         heard_at: When the newest tick of a line came, in monotonic seconds.
     """
@@ -67,16 +68,15 @@ class MarketDataRequests:
         """The number of lines that this connection holds."""
         return len(self._requests)
 
-    def subscribe(self, details: ContractDetails, *, market_data_type: int | None = None) -> None:
+    def subscribe(self, details: ContractDetails, *, delayed: bool = False) -> None:
         """Request a line for a contract, unless it has one.
 
         Args:
             details: The contract.
-            market_data_type: Instead of the setting's; 3 requests delayed data.
+            delayed: Whether delayed data are requested, instead of those of the settings.
         """
         if details.conid not in self._requests:
-            kind = market_data_type or self._market_data_type
-            self._send(_Request(translate.streamable(details), kind))
+            self._send(_Request(translate.streamable(details), self._type_of(delayed=delayed)))
 
     def cancel(self, conid: int) -> None:
         """Free a line, if the contract has one."""
@@ -84,18 +84,21 @@ class MarketDataRequests:
         if request is not None:
             self._retire(request, cancel=self._ib.isConnected())
 
-    def switch(self, conid: int, *, market_data_type: int | None = None) -> None:
-        """Request a held line again as another kind of data.
+    def switch(self, conid: int, *, delayed: bool = False) -> None:
+        """Request a held line again, with delayed data or those of the settings.
 
         Args:
             conid: Nothing happens when it has no line.
-            market_data_type: Instead of the setting's.
+            delayed: As in `subscribe`.
         """
         request = self._requests.get(conid)
         if request is not None:
             self._retire(request, cancel=True)
-            request.market_data_type = market_data_type or self._market_data_type
+            request.market_data_type = self._type_of(delayed=delayed)
             self._send(request)
+
+    def _type_of(self, *, delayed: bool) -> int:
+        return MarketDataType.DELAYED if delayed else self._market_data_type
 
     def resubscribe(self) -> None:
         """Request every line again with new ids: the gateway dropped them (code 1101).

@@ -119,13 +119,6 @@ def instrument_of(contract: Contract) -> Instrument:
     )
 
 
-# What the details of a contract have of its instrument.
-_OF_INSTRUMENT = (
-    *("conid", "symbol", "sec_type", "currency", "multiplier", "right", "strike"),
-    *("local_symbol", "trading_class"),
-)
-
-
 def details_of(details: IBContractDetails, *, seen_at: datetime) -> ContractDetails:
     """Read contract details; the contract in them has the exchange to request it on.
 
@@ -146,9 +139,12 @@ def details_of(details: IBContractDetails, *, seen_at: datetime) -> ContractDeta
     if zone_of(details.timeZoneId) is not None:
         trading_hours = details.tradingHours or None
 
-    terms: dict[str, Any] = {name: getattr(instrument, name) for name in _OF_INSTRUMENT}
+    terms = instrument.terms
+    del terms["expiry"]  # the days below have it
     return ContractDetails(
         **terms,
+        local_symbol=instrument.local_symbol,
+        trading_class=instrument.trading_class,
         exchange=contract.exchange,
         under_conid=under_conid,
         price_magnifier=details.priceMagnifier or 1,

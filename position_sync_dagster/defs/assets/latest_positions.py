@@ -7,7 +7,7 @@ import polars as pl
 from polars import DataFrame
 
 from position_sync_dagster.defs.assets import table_asset
-from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
+from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset, replaced_whole
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.position_update import Source
@@ -66,9 +66,7 @@ def latest_positions(lake: Lake, settings: Settings, run_id: str | None) -> Deri
     plotted = table_asset.plotted(plots.row(0, named=True))
     # A number that changes with any quantity, of which readers are told at once.
     quantities = held.select(*KEY, "position").hash_rows().sum()
-    return Derived(
-        metadata=counts | table_asset.replaced_whole(result) | plotted, mark=f"{quantities}"
-    )
+    return Derived(metadata=counts | replaced_whole(result) | plotted, mark=f"{quantities}")
 
 
 def listed(rows: DataFrame, legs: Collection[int], now: datetime) -> DataFrame:

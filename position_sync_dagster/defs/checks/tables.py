@@ -105,8 +105,7 @@ def live_session(lake: Lake, login: Settings) -> GatewaySession | None:
 
 def sees_gateway(lake: Lake, settings: Settings) -> bool:
     """Return whether a stream of any login sees its gateway now."""
-    sessions = lake.sessions.current_of([login.gateway_id for login in settings.logins])
-    return any(session.is_live(utc_now()) for session in sessions.values())
+    return any(live_session(lake, login) is not None for login in settings.logins)
 
 
 @table_check(ACTIVE_STRATEGIES.name, driven=True)
@@ -213,7 +212,7 @@ def tables_can_be_read(lake: Lake, _settings: Settings) -> dg.AssetCheckResult:
     current. Put back what was moved or deleted; `position-sync doctor` examines each table, and
     with --files each data file.
     """
-    errors = list(filter(None, (table.damage() for table in lake.all_tables)))
+    errors = [error for table in lake.all_tables if (error := table.damage()) is not None]
     named = " ".join(error.what for error in errors)
     return rows_result(
         DataFrame({"problem": list(map(str, errors))}),
@@ -449,6 +448,9 @@ def legs_have_values(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     )
 
 
+# The columns that name a holding with its quantity: values of one quantity are compared.
+QUANTITY = (*KEY, "position")
+
 # Maximum time between two compared values: further apart, the market may have moved.
 SAME_TIME = timedelta(seconds=5)
 
@@ -466,8 +468,8 @@ def values_match_the_broker(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     """
     band = valuation.VALUE_BAND
     streamed = newest_values(lake, login).filter(pl.col.source == Source.STREAM)
-    ours = streamed.select(*KEY, "position", "market_value", "timestamp", "price_kind")
-    joined = ours.join(held_at_the_broker(lake, login), on=[*KEY, "position"], suffix="_broker")
+    ours = streamed.select(*QUANTITY, "market_value", "timestamp", "price_kind")
+    joined = ours.join(held_at_the_broker(lake, login), on=QUANTITY, suffix="_broker")
     pairs = joined.drop_nulls(["market_value", "market_value_broker"])
     if pairs.is_empty():
         return unknown_result("no holding has both our own value and one of the broker.")
@@ -507,14 +509,14 @@ def _of_one_moment(lake: Lake, pairs: DataFrame) -> DataFrame:
     """
     times: Any = pairs["received_at"]
     span = (times.min() - SAME_TIME, times.max() + SAME_TIME)
-    columns = [*KEY, "position", "market_value"]
+    columns = [*QUANTITY, "market_value"]
     rows = lake.updates.sync.between(*span, pairs["conid"].to_list(), columns)
     of_broker = pairs.drop("market_value", "timestamp").sort("received_at")
     return of_broker.join_asof(
         rows,
         left_on="received_at",
         right_on="timestamp",
-        by=[*KEY, "position"],
+        by=QUANTITY,
         strategy="nearest",
         coalesce=False,
         check_sortedness=False,  # of groups it cannot, and warns

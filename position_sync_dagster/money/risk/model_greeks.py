@@ -252,7 +252,7 @@ class ModelGreeks:
         pace: How often it computes.
     """
 
-    ownership: Ownership
+    context: Ownership
     contracts: ContractCache
     lines: StreamLines
     published: PublishedGreeks
@@ -261,9 +261,9 @@ class ModelGreeks:
 
     def __post_init__(self) -> None:
         # None: as many as the allocation grants.
-        self._most_lines = self.ownership.settings.underlying_lines
-        self._clock = self.ownership.clock
-        self._monotonic = self.ownership.monotonic
+        self._most_lines = self.context.settings.underlying_lines
+        self._clock = self.context.clock
+        self._monotonic = self.context.monotonic
         self._look_at = float("-inf")
         self._choose_at = float("-inf")
 
@@ -434,7 +434,7 @@ class ModelGreeks:
 
         if self.dividends is not None and changed:
             rows = chain.from_iterable(changed.values())
-            await offload(self.dividends.add, rows, None, self.ownership.check)
+            await offload(self.dividends.add, rows, None, self.context.check)
         self._dividends |= changed
 
     def _shares_of_price(
@@ -458,7 +458,7 @@ class ModelGreeks:
 
         The row of a holding shows the terms first that change, as after a split.
         """
-        rates = dict(self.ownership.settings.interest_rates)
+        rates = dict(self.context.settings.interest_rates)
         dividends = dated_dividends(chain.from_iterable(self._dividends.values()))
         for conid in conids:
             details = self.contracts.known(conid)

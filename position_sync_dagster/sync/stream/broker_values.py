@@ -9,6 +9,7 @@ import math
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain
 
 from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.leg import LegState, LegStates
@@ -128,7 +129,7 @@ class FollowedHoldings:
             self._monitored = [
                 key for key in self._monitored if states.get(key) is LegState.MONITORED
             ]
-        connection.pnl.keep([*self._legs, *streamed, *self._monitored])
+        connection.pnl.keep(chain(self._legs, streamed, self._monitored))
 
     def release(self, connection: GatewayConnection) -> None:
         """End the subscriptions that only this stream needs."""

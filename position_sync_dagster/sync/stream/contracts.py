@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta
 from itertools import islice
 from typing import NamedTuple
 
-from position_sync_dagster.domain.clock import NEVER, Clock, elapsed, utc_now
+from position_sync_dagster.domain.clock import A_DAY, NEVER, Clock, elapsed, utc_now
 from position_sync_dagster.domain.contract_match import (
     contract_mismatch,
     matching_contracts,
@@ -156,7 +156,7 @@ class ContractCache:
 
     def available(self, conids: Iterable[int]) -> set[int]:
         """Return the conids whose details need not be fetched."""
-        return {conid for conid in conids if conid in self._known and conid not in self._doubted}
+        return (set(conids) & self._known.keys()) - self._doubted
 
     async def details(self, connection: GatewayConnection, conids: Iterable[int]) -> DetailsByConid:
         """Return the details of the conids; fetch unknown ones from the gateway.
@@ -305,7 +305,7 @@ class ContractCache:
 
 def has_expired(expiry: date | None, now: datetime) -> bool:
     """Return whether a contract has expired, in any time zone."""
-    return expiry is not None and expiry < (now - timedelta(days=1)).date()
+    return expiry is not None and expiry < (now - A_DAY).date()
 
 
 # Delays before a leg that fits no contract, or several, is looked up again: new contracts are

@@ -20,7 +20,6 @@ from position_sync_dagster.gateway.codes import (
     DELAYED_TYPES,
     NOT_PERMITTED,
     GatewayCode,
-    MarketDataType,
 )
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.market_data import MarketDataRequests, Refusal
@@ -49,9 +48,6 @@ OTHER_RETRY_WAIT = Backoff(first_s=1800.0, longest_s=14_400.0)
 
 # How long a limit that was learned from code 101 counts, before all lines are tried again.
 LIMIT_WAIT = Backoff(first_s=60.0, longest_s=900.0)
-
-# The kind of market data to request, by whether it is delayed; None: that of the settings.
-DATA_TYPES = {False: None, True: MarketDataType.DELAYED}
 
 # The number of legs and lines with a problem that the session's detail names.
 CONTRACTS_NAMED = 3
@@ -189,17 +185,17 @@ class StreamLines:
 
         denials = self.login.denials(now_s)
         for conid in self.login.in_order((chosen - self.held) & details.keys()):
-            is_delayed = conid in denials  # chosen in spite of its denial, which permits that
-            requests.subscribe(details[conid], market_data_type=DATA_TYPES[is_delayed])
+            is_delayed = (
+                conid in denials
+            )  # chosen in spite of its denial, which permits delayed data
+            requests.subscribe(details[conid], delayed=is_delayed)
             self.login.put(conid, self.login.line(conid).requested(now_s, delayed=is_delayed))
         return self.of_legs
 
     def renew(self, connection: GatewayConnection) -> None:
         """Cancel lines that seem dead, and request them again with new ids."""
         for conid in self.login.take_due_for_renewal(self.ownership.monotonic()):
-            connection.lines.switch(
-                conid, market_data_type=DATA_TYPES[self.login.line(conid).delayed]
-            )
+            connection.lines.switch(conid, delayed=self.login.line(conid).delayed)
 
     def _cancel(self, requests: MarketDataRequests, conid: int) -> None:
         """Cancel a line, and record that it is held no more."""

@@ -2,14 +2,14 @@
 
 import asyncio
 import logging
-import math
 import os
 import socket
 import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
+from math import inf
 from typing import Any, ClassVar, Self, TypeVarTuple
 from weakref import WeakValueDictionary
 
@@ -99,12 +99,12 @@ class Ownership:
     stop: asyncio.Event | None = None
     clock: Clock = utc_now
     monotonic: Callable[[], float] = time.monotonic
-    counts: StreamCounts = field(default_factory=StreamCounts)
 
     # Who owns each login in this process: two may use lakes that do not know each other.
     _owners: ClassVar[WeakValueDictionary[str, "Ownership"]] = WeakValueDictionary()
 
     def __post_init__(self) -> None:
+        self.counts = StreamCounts()
         self.session: GatewaySession
         self.provenance: Provenance
         self._renewed_s = self.monotonic()
@@ -289,7 +289,7 @@ class BackgroundWork:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._again_at: dict[str, float] = defaultdict(lambda: -math.inf)
+        self._again_at: dict[str, float] = defaultdict(lambda: -inf)
         self._outages: dict[str, OutageLog] = defaultdict(lambda: OutageLog(logger))
 
     def begin(self, kind: str, work: Callable[[*Args], Work], *args: *Args) -> None:

@@ -159,7 +159,7 @@ class Publisher:
             return []
         rows = await offload(self.broker_positions.read, self.ownership.settings.gateway_id)
         stored = {holding.key: holding for holding in rows}
-        await self.submitted.restore(list(self._of_login(stored).values()))
+        await self.submitted.restore(self._of_login(stored).values())
 
         published = {holding.key: holding for holding in self._recent(rows)}
         if self.watcher is not None:

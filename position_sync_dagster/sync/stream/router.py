@@ -262,22 +262,21 @@ class Router:
         While it cannot be read or written, the legs known so far stay active.
         """
         rules = self.tables.rules
+        book = feed.book
+        fault_before = self._registry_outage.fault
         try:
-            if rules is not None and rules.is_due(feed.book.moves, first=first):
-                book = feed.book
+            if rules is not None and rules.is_due(book.moves, first=first):
                 await offload(rules.follow, book.holdings, feed.accounts, book.moves)
             await self.registry.refresh()
+            self._registry_outage.fault = None
 
         except NewerTableError:
             raise
         except LakeError as error:
             text = f"the legs known so far stay active: {error}"
-            if self._registry_outage.report(error.what, text=text):
-                self.ownership.renew_now()
-            return
+            self._registry_outage.report(error.what, text=text)
 
-        if self._registry_outage.fault is not None:
-            self._registry_outage.fault = None
+        if self._registry_outage.fault != fault_before:
             self.ownership.renew_now()
 
     def _as_of(self, book: HoldingsBook) -> tuple[object, ...]:

@@ -161,7 +161,7 @@ async def test_an_advisory_code_frees_no_line_and_ticks_follow_it(
     sim.set_permission(CALL, code)
     heard = []
     connection.ib.errorEvent += lambda _request, code, *_more: heard.append(code)
-    connection.lines.subscribe(details[CALL], market_data_type=asked)
+    connection.lines.subscribe(details[CALL], delayed=asked == 3)
     await eventually(lambda: code in heard)
     await eventually(lambda: connection.lines.quote(CALL).bid is not None)
     assert connection.lines.quote(CALL).market_data_type == given
@@ -187,7 +187,7 @@ async def test_a_line_turns_from_delayed_to_live_data_without_a_second_one_or_ol
 ):
     sim, connection, details = line
     sim.set_permission(CALL, 354)
-    connection.lines.subscribe(details[CALL], market_data_type=3)
+    connection.lines.subscribe(details[CALL], delayed=True)
     await eventually(lambda: connection.lines.quote(CALL).bid is not None)
     assert connection.lines.quote(CALL).market_data_type == 3
     sim.set_permission(CALL, None)
