@@ -280,7 +280,7 @@ def test_the_exposure_of_a_strategy_and_its_total(lake):
     ]
     assert totals[2]["theta"] is None
     chosen = json_of("exposure", "--strategy", "iron")["strategies"]
-    assert {(row["name"], row["legs_held"]) for row in chosen} == {("iron", 1), ("iron", 0)}
+    assert [(row["name"], row["legs"], row["legs_held"]) for row in chosen] == [("iron", 2, 1)]
 
 
 def test_the_version_is_told_without_a_command():
