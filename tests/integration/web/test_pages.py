@@ -819,7 +819,7 @@ def test_each_campaign_has_a_picture_of_its_path_and_open_ones_what_shares_cost(
         window = page.over(port)
         resize(window, LAPTOP)
         window.driver.get(window.address("/money/results"))
-        wait_for("over", lambda: "−301" in texts(window, "#campaigns-table td"), told=window.text)
+        wait_for("over", lambda: "−300" in texts(window, "#campaigns-table td"), told=window.text)
         [path] = window.driver.execute_script(PATHS, "campaigns")
         assert path.count("L") == 5
         assert [float(step.split(" ")[1]) for step in path[1:].split("L")] == pytest.approx(
@@ -828,7 +828,7 @@ def test_each_campaign_has_a_picture_of_its_path_and_open_ones_what_shares_cost(
         wait_for("open", lambda: "43.51" in texts(window, "#open-table td"), told=window.text)
         [path] = window.driver.execute_script(PATHS, "open")
         assert path.count("L") == 5
-        assert "−301" in texts(window, "#groups-table td")
+        assert "−300" in texts(window, "#groups-table td")
 
         window.driver.get(window.address("/money"))
         wait_for("the cost", lambda: "43.51" in texts(window, "table.holdings td"))
