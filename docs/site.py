@@ -8,11 +8,13 @@ A link to what is not there stays a link: MkDocs warns of it, and a strict build
 MkDocs reads the Markdown that a repository shows; Sphinx would need another markup, or a parser.
 """
 
+import inspect
 import json
 import os
 import posixpath
 import re
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -161,14 +163,15 @@ def settings_page(example: str) -> str:
 
 
 def errors_page() -> str:
-    """Return each error with what it means, and the page that says what to do."""
+    """Return each error with what it means, what to do, and the page that says more."""
     parts = [
         "# Errors",
         "An error says what happened, to what, and what to do. A command ends with 1 then, or "
         "with 2 where you can correct what you gave it.",
     ]
     for error in sorted(errors_below(PositionSyncError), key=lambda each: each.__name__):
-        means = (error.__doc__ or "").partition("\n\n")[0]
+        paragraphs = inspect.getdoc(error).split("\n\n")
+        means = "\n\n".join(takewhile(lambda each: not each.startswith(">>>"), paragraphs))
         link = posixpath.relpath(error.page, "docs") if error.page else ""
         more = f" More: [{error.page}]({link})." if link else ""
         parts += [f"## {error.__name__}", means, f"Exit code {error.exit_code}.{more}"]

@@ -111,7 +111,10 @@ class GatewaysFileError(SettingsError):
 
 
 class ClockSetBackError(PositionSyncError):
-    """The clock of the machine was set back, and values in memory have no age any more."""
+    """The clock of the machine was set back, and values in memory have no age any more.
+
+    The stream begins anew by itself. If it happens again, see to the machine's time service (NTP).
+    """
 
 
 class GatewayError(PositionSyncError):
@@ -155,7 +158,10 @@ class TooManyAccountsError(GatewayError, ConnectionError):
 
 
 class UnreadableSourceError(PositionSyncError):
-    """A source of stated positions cannot be read: a past day may lack rows."""
+    """A source of stated positions cannot be read: a past day may lack rows.
+
+    Mend the source that the message names, and fill the day again.
+    """
 
 
 # Statements of the broker.
@@ -197,7 +203,10 @@ class StoreError(LakeError):
 
 
 class ForeignTableError(LakeError):
-    """The path holds something other than the table that this package keeps there."""
+    """The path holds something other than the table that this package keeps there.
+
+    Name another folder with POSITION_SYNC_LAKE, or move away what is there.
+    """
 
 
 class BrokenTableError(LakeError):
@@ -222,26 +231,41 @@ class TradingModeError(LakeError):
 
 
 class CommitContentionError(LakeError):
-    """Other writers committed first, again and again, until the time limit; nothing was changed."""
+    """Other writers committed first, again and again, until the time limit; nothing was changed.
+
+    Try again; if it repeats, look for a program that writes all the time.
+    """
 
 
 class NewerRowError(LakeError):
-    """The caller has not read a newer row of the ledger: its own row would be out of date."""
+    """The caller has not read a newer row of the ledger: its own row would be out of date.
+
+    Read the newest rows again and decide anew.
+    """
 
 
 class StalledError(LakeError):
-    """The process was suspended inside a commit, which may therefore not count."""
+    """The process was suspended inside a commit, which may therefore not count.
+
+    Read the table again before you go on.
+    """
 
 
 # Requests of the queue.
 
 
 class InvalidRequestError(LakeError, UserError, ValueError):
-    """A value given to a table call is out of range or cannot be stored."""
+    """A value given to a table call is out of range or cannot be stored.
+
+    The message says which values are allowed.
+    """
 
 
 class UnknownRequestError(LakeError, UserError):
-    """The queue has no request with this id."""
+    """The queue has no request with this id.
+
+    Take the id from `position-sync queue list`, or that of a break from `position-sync breaks`.
+    """
 
 
 class MomentError(LakeError, UserError):
@@ -251,14 +275,20 @@ class MomentError(LakeError, UserError):
 
 
 class RequestStateError(LakeError, UserError):
-    """The state of a request does not allow this step."""
+    """The state of a request does not allow this step.
+
+    Only a claimed request can be marked or released, and only a failed one be tried again.
+    """
 
 
 # The audit trail.
 
 
 class UnknownIdError(LakeError, UserError):
-    """No table has this id, or the holding has no row."""
+    """No table has this id, or the holding has no row.
+
+    Take the id from where it is listed: `positions --closed`, `history` or `results --list`.
+    """
 
 
 class TokenError(LakeError, UserError):
@@ -286,15 +316,24 @@ class LoginOwnedError(LakeError):
 
 
 class AmbiguousRemovalError(LakeError, UserError):
-    """Several strategies hold the leg, and the call does not name the one to end."""
+    """Several strategies hold the leg, and the call does not name the one to end.
+
+    Name the strategy, and the account if needed.
+    """
 
 
 class UnknownLegError(LakeError, UserError):
-    """No strategy holds the leg that is to be removed."""
+    """No strategy holds the leg that is to be removed.
+
+    Take conid, strategy and account from `position-sync strategies list`.
+    """
 
 
 class UnknownNameError(LakeError, UserError):
-    """There is no account, underlying or strategy of this name; the nearest ones are named."""
+    """There is no account, underlying or strategy of this name.
+
+    The message names the nearest ones.
+    """
 
 
 class UnknownStrategyError(UnknownNameError):

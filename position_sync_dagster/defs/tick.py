@@ -147,14 +147,15 @@ class Work(Generic[L]):
     now: datetime
     cursor: TickCursor
 
+    said: list[str] = field(init=False, default_factory=list)
+    problems: list[str] = field(init=False, default_factory=list)
+    all_due: bool = field(init=False, default=False)
+    rows_reported: bool | None = field(init=False, default=False)
+    all_derived: bool = field(init=False, default=False)
+    failing: list[dagster_files.FailingCheck] = field(init=False, default_factory=list)
+    took_s: dict[str, float] = field(init=False, default_factory=dict)
+
     def __post_init__(self) -> None:
-        self.said: list[str] = []
-        self.problems: list[str] = []
-        self.failing: list[dagster_files.FailingCheck] = []
-        self.took_s: dict[str, float] = {}
-        self.all_due = False
-        self.rows_reported: bool | None = False
-        self.all_derived = False
         # Why the object store of all tables cannot be used: no other request waits for it.
         self.outage: str | None = None
         self._events: list[Event] = []

@@ -83,8 +83,11 @@ class Lake:
         **options: `fsync`: whether a change is synced to the disk before the call returns.
 
     Attributes:
-        registry, queue, updates: The tables active_strategies, position_queue, position_updates.
-        specs, derived_specs: What the tables hold; those of `derived_tables` apart.
+        registry: The table active_strategies.
+        queue: The table position_queue.
+        updates: The table position_updates.
+        specs: What the tables hold.
+        derived_specs: What those of `derived_tables` hold.
         derived_tables: The tables that are computed from the others.
 
     The other tables have their names.

@@ -36,7 +36,10 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class ChildEndedError(PositionSyncError):
-    """A program that should run has ended."""
+    """A program that should run has ended.
+
+    See its log, which the message names.
+    """
 
 
 class ChildProcess:

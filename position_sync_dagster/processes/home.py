@@ -31,11 +31,17 @@ LEFTOVER_S = 20.0
 
 
 class HomeError(UserError):
-    """A folder cannot be made a home, or it is not a home."""
+    """A folder cannot be made a home, or it is not a home.
+
+    Name another folder with --home.
+    """
 
 
 class HomeInUseError(UserError):
-    """Another process uses the home."""
+    """Another process uses the home.
+
+    End it first, or choose another home.
+    """
 
 
 def home_environment(values: Mapping[str, str], dagster_home: Path) -> dict[str, str]:

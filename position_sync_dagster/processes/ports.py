@@ -17,11 +17,17 @@ _OPENER = build_opener(ProxyHandler({}))  # a proxy of the environment must not 
 
 
 class PortTakenError(UserError):
-    """Another program listens at a port that is needed."""
+    """Another program listens at a port that is needed.
+
+    End that program, or choose another port.
+    """
 
 
 class NoAnswerError(PositionSyncError):
-    """A program of ours does not answer at its port, or refuses."""
+    """A program of ours does not answer at its port, or refuses.
+
+    See the log of that program.
+    """
 
 
 def is_free(port: int) -> bool:

@@ -38,7 +38,10 @@ SPECIAL_HALF_DAYS = "1994-02-11 1996-07-05 1997-12-26 1999-12-31 2002-07-05 2003
 
 
 class NoTradingDayError(PositionSyncError):
-    """The requested day is no trading day."""
+    """The requested day is no trading day.
+
+    Choose another day.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,10 @@ RETRY_AFTER_S = 5
 
 
 class BusyError(PositionSyncError):
-    """Too many questions wait for an answer."""
+    """Too many questions wait for an answer.
+
+    Ask again in some seconds, or for less: one strategy or underlying.
+    """
 
     def __init__(self) -> None:
         super().__init__(

@@ -281,6 +281,13 @@ def test_errors_and_checks_name_a_page_that_is_there():
         assert not anchor or anchor in anchors_of(ROOT / name), page
 
 
+def test_an_error_without_a_page_says_what_to_do():
+    import_module(f"{PACKAGE.name}.definitions")
+    bare = [error for error in errors_below(PositionSyncError) if not error.page]
+    silent = {error.__name__ for error in bare if "\n\n" not in (error.__doc__ or "")}
+    assert {name for name in silent if name[0] != "_"} == {"LakeError", "UserError"}  # the bases
+
+
 def test_each_test_that_contributing_names_exists():
     named = set(re.findall(r"`(test_\w+)`", (ROOT / "CONTRIBUTING.md").read_text()))
     text = "".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))

@@ -50,7 +50,8 @@ class StreamTables:
     """The tables that a stream uses besides the registry and the queue, and what an extension adds.
 
     Attributes:
-        broker_positions, contracts: Keep the positions and the contract details of the broker.
+        broker_positions: Keeps the positions of the broker.
+        contracts: Keeps its contract details.
         account_values: Gets the net liquidation and profit of the accounts; with None, they are not
             subscribed.
         position_changes: Gets each change of a quantity, before that is published.
