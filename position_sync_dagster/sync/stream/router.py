@@ -124,8 +124,9 @@ class Router:
         self._beside = BackgroundWork(ownership.monotonic)
 
         self.routes = Routes()
+        # Holdings that changed since the last step; a changed quantity is urgent.
         self._changes: PendingChanges[Key] = PendingChanges()
-        self._routed_as_of: tuple[object, ...] = ()
+        self._routed_as_of: tuple[object, ...] = ()  # `_as_of` at the last routing
         self._registry_outage = OutageLog(logger)
 
     @property
