@@ -202,6 +202,7 @@ class MessageReader:
         self._failed = False  # whether that could not be read
         self._list_may_lack_a_position = False  # from then on, no list ends
         self._log = LimitedLog(logger, every_s=GARBAGE_LOG_S)
+        # ib_async's own function, to which `_read` passes what it leaves to it.
         self._interpret = ib_async_internals.intercept_messages(
             ib, read=self._read, unreadable=self._on_unreadable
         )
@@ -280,7 +281,7 @@ class GatewayConnection:
         self._timeout_s = login.timeout_s
         ib.errorEvent += self._on_error
         self._reader = MessageReader(ib, settings.gateway_id)
-        self._watchdog = asyncio.create_task(self._watch())
+        self._watchdog = asyncio.create_task(self._watch())  # drops a connection that is silent
 
     @property
     def is_connected(self) -> bool:

@@ -273,7 +273,7 @@ class Flusher:
         self._urgent = False
         table = self.account_values
         self._accounts = None if table is None else AccountRecorder(self.ownership, table)
-        self._beside = BackgroundWork(self.ownership.monotonic)
+        self._beside = BackgroundWork(self.ownership.monotonic)  # no flush waits for it
 
     def add_handler(self, handler: PositionUpdateHandler, *, immediate: bool = False) -> None:
         """Add a handler, or change when one gets its rows: with each tick, or with each flush."""
