@@ -87,11 +87,11 @@ class StreamThread:
         self, stream: Callable[..., Coroutine[Any, Any, StreamCounts]], clean_end_s: float
     ) -> None:
         self._clean_end_s = clean_end_s
-        self._asked = asyncio.Event()
+        self._asked = asyncio.Event()  # to end: the `stop` of the stream
         self._stream = partial(stream, stop=self._asked)
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._loop = self._runner.get_loop()
-        self._ended: Future[StreamCounts] = Future()
+        self._ended: Future[StreamCounts] = Future()  # gets its counts, or its error
         self._thread = threading.Thread(target=self._work, name="stream", daemon=True)
 
     @contextmanager
@@ -289,6 +289,9 @@ class JobRun:
 
 def recent_runs(instance: dg.DagsterInstance, *, login: str | None) -> Sequence[JobRun]:
     """Return the newest runs of the stream, at most `RUNS_SEEN`, newest first.
+
+    The newest one has `terminated_at` if it is over and a person ended it: then `supervise`
+    pauses. That costs a request for each run, and of older ones nobody asks.
 
     Args:
         instance: The Dagster instance.

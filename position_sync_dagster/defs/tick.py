@@ -158,6 +158,7 @@ class Work(Generic[L]):
     def __post_init__(self) -> None:
         # Why the object store of all tables cannot be used: no other request waits for it.
         self.outage: str | None = None
+        # What the tick has to report so far: events, and results of checks.
         self._events: list[Event] = []
         self._results: list[tuple[dg.AssetCheckKey, dg.AssetCheckResult]] = []
 
@@ -430,7 +431,7 @@ class Work(Generic[L]):
         if mark == before:
             return False
 
-        is_first = name == LATEST_POSITIONS.name  # all others come after it in this tick
+        is_first = name == LATEST_POSITIONS.name  # the other derived tables come after it
         if not (is_first or self.all_derived):
             at = {part: done for part, done in self.cursor.at.items() if part != "derived"}
             self.cursor = replace(self.cursor, at=at)

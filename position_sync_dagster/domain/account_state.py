@@ -38,13 +38,13 @@ class AccountState:
         is_contradicted: Something since then speaks against that list: the next one is a first one
             again.
         whole_since_s: When its download ended whole, if its values are current.
-        problem: Why they are not.
+        problem: Why its newest download or subscription failed; None: it did not.
         again_at_s: When it is overdue; infinite while it waits for nothing.
         failures: Requests in a row that brought no lasting values.
         requested_at: When its newest download began.
-        ended_at: When that ended, also if the gateway refused it.
+        ended_at: When its newest download ended, also if the gateway refused it.
         spoiled: Why what came since its request is not whole.
-        end_is_due: No end has come since its request.
+        end_is_due: No end has come since its request: a late one may still come.
 
     >>> account = AccountState()
     >>> account.take_list(0.0, is_emptied=True)

@@ -65,7 +65,7 @@ class ClockWatch:
     """Notices that a clock was set back while a process holds times in memory."""
 
     clock: Clock
-    newest: datetime = NEVER
+    newest: datetime = NEVER  # at the last check
 
     def check(self) -> None:
         """Compare the time with that of the last call.

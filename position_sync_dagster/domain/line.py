@@ -329,6 +329,7 @@ class Line:
         if not self.held:
             return self
         dispute = self.dispute
+        # Its first price since it was requested again is its answer to the broker's value.
         if dispute is not None and self.was_renewed:
             dispute = replace(dispute, answered=True)
         line = self if self.trusted else self._in(LineState.TRUSTED)
@@ -397,10 +398,10 @@ class Line:
         return replace(self, denial=replace(denial, times=times, since_s=since_s, until_s=until_s))
 
     def lifted(self, now_s: float) -> "Line":
-        """Return the line without its denial: what it waited for has arrived."""
+        """Return the line with its denial ended now: its cause is gone (see `LoginLines.lift`)."""
         if self.denial is None:
             return self
-        # Its count stays, for a refusal that comes soon after.
+        # The record stays: a refusal that comes soon after counts on from it.
         return replace(self, denial=replace(self.denial, until_s=min(self.denial.until_s, now_s)))
 
     def denied(self, now_s: float) -> Denial | None:

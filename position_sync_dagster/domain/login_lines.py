@@ -57,7 +57,7 @@ class LoginLines:
 
     def clear(self) -> None:
         """Forget every line: they ended with their connection. The limit stays."""
-        self._lines: dict[int, Line] = {}
+        self._lines: dict[int, Line] = {}  # also those that were cancelled or refused
         self.wanted: dict[int, Demand] = {}
 
     def line(self, conid: int) -> Line:
@@ -80,7 +80,7 @@ class LoginLines:
     def is_underlying(self, conid: int) -> bool:
         """Return whether a contract is wanted as an underlying alone."""
         demand = self.wanted.get(conid)
-        return demand is not None and demand.options > 0
+        return demand is not None and demand.options > 0  # which a leg has none of
 
     # Events.
 
@@ -185,7 +185,7 @@ class LoginLines:
         return denial if line.denial is None else line.denial
 
     def lift(self, code: int | None, now_s: float, only: Collection[int] | None = None) -> None:
-        """End the denials with a code: what they wait for has arrived.
+        """End the denials with a code, whose cause is gone: a farm is back, or details are here.
 
         Args:
             code: That of the gateway; None of contracts without details.

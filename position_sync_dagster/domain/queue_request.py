@@ -43,7 +43,7 @@ MONITORING_PRIORITY = 2
 # The error of a request whose holding the broker's complete list does not have.
 NOT_HELD = "No account of the login holds this conid."
 
-# The length of a lease, unless the settings or a caller choose another, in seconds.
+# The length of a lease, unless a caller chooses another, in seconds.
 LEASE_S = 45.0
 
 

@@ -29,7 +29,7 @@ from position_sync_dagster.domain.valuation import (
 ROW_INTERVAL_S = 60.0
 
 # A monitored holding without any change, or a streamed one that does not trade, has a row this
-# often: a thousand of them at `row_interval_s` would be most of the ledger.
+# often: a thousand of them at `ROW_INTERVAL_S` would be most of the ledger.
 MONITORED_ROW_INTERVAL_S = 3600.0
 
 
@@ -96,7 +96,7 @@ class Comparison:
     """What a comparison of a row with the broker's value decides.
 
     Attributes:
-        agrees: As in `Step`.
+        agrees: Whether the broker's value agrees with that of the line; None: it shows nothing.
         by_line: Whether the line may value the holding.
         note: Why the value is not the usual one.
     """
@@ -143,11 +143,11 @@ class StreamedHolding:
     has_ticked: bool = False
     check_at_s: float = math.inf
     _factor_agrees: bool | None = None  # None: no portfolio row has shown it yet
-    _difference: _Difference | None = None
-    _disagreement: Disagreement | None = None
+    _difference: _Difference | None = None  # None while the two values do not differ
+    _disagreement: Disagreement | None = None  # the values with which the line was requested again
     _valued_at_changes: int = -1  # `changes` of the line when the holding was last valued
     _written: Any = field(default=None, repr=False)  # `values_of` its last row
-    _written_at_s: float = -math.inf
+    _written_at_s: float = -math.inf  # when that row was made
 
     def ticked(self) -> None:
         """Record that its line ticked."""

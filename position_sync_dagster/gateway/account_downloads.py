@@ -102,7 +102,7 @@ class AccountSubscription:
         expects_late_end: The download before had not ended: its end may still come.
         began_s: When it was requested.
         heard_s: When its newest message came, or it was requested.
-        row_s: The same of its newest row.
+        row_s: When its newest row came, or it was requested.
         result: Gets why its download is not whole, or None; None once nobody waits for it.
         has_spoken: Whether a message of it came.
         undated_row: The newest row, until the time that follows it comes.
@@ -167,13 +167,15 @@ class AccountDownloads:
         self._on_change = on_change
         self._random = Random()  # noqa: S311 - jitter of a delay
 
-        self._silence_s = 2 * account_state.ACCOUNT_INTERVAL_S
+        self._silence_s = 2 * account_state.ACCOUNT_INTERVAL_S  # of an open subscription
+        # How long a download waits for its first message, and for each later one.
         self._timeout_s = login.timeout_s
         self._quiet_s = ACCOUNT_QUIET_S
-        self._has_one_account = len(login.accounts) == 1
+        self._has_one_account = len(login.accounts) == 1  # then its subscription stays open
 
-        self._subscription: AccountSubscription | None = None
-        self._own_stops = 0  # that the gateway has not confirmed by 2100 yet
+        self._subscription: AccountSubscription | None = None  # None: no account is subscribed
+        # Subscriptions that we ended and whose 2100 may still come: it is not that of the open one.
+        self._unanswered_stops = 0
 
         self._ib.accountValueEvent += self._on_account_value
         self._ib.errorEvent += self._on_error
@@ -334,15 +336,15 @@ class AccountDownloads:
         subscription = self._subscription
         self._subscription = None
         if subscription is not None and self._ib.isConnected():
-            self._own_stops += 1
+            self._unanswered_stops += 1
             with suppress(ConnectionError):
                 self._ib.client.reqAccountUpdates(False, subscription.account)
 
     def forget_subscription(self) -> None:
-        """Forget the subscription: the gateway dropped it."""
+        """Forget the subscription, and the stops that wait for 2100: the gateway sends none now."""
         subscription = self._subscription
         self._subscription = None
-        self._own_stops = 0
+        self._unanswered_stops = 0
         if subscription is not None:
             subscription.finish(STOPPED)
 
@@ -373,7 +375,8 @@ class AccountDownloads:
             return
         subscription.heard_s = time.monotonic()
         subscription.has_spoken = True
-        self._own_stops = 0
+        # The gateway has begun with this one: a 2100 from now on is its own.
+        self._unanswered_stops = 0
         if confirms and self.is_current:
             self._book.confirmed.confirm(account)
 
@@ -464,8 +467,8 @@ class AccountDownloads:
                 self.accounts[subscription.account].end_is_due = False
                 self._subscription = None
                 subscription.finish("another program is subscribed to another account (code 2101)")
-        elif code == GatewayCode.ACCOUNT_UNSUBSCRIBED and self._own_stops:
-            self._own_stops -= 1
+        elif code == GatewayCode.ACCOUNT_UNSUBSCRIBED and self._unanswered_stops:
+            self._unanswered_stops -= 1
         elif code == GatewayCode.ACCOUNT_UNSUBSCRIBED and subscription is not None:
             self._subscription = None
             if not subscription.finish(STOPPED):

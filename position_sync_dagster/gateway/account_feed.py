@@ -80,20 +80,24 @@ class AccountFeed:
             login.settings.gateway_id, login.accounts, login.connectivity, clock=utc_now
         )
         self.book.confirmed.is_doubted = self.states.is_doubted
-        self.values = AccountDownloads(login, self.states, self.book, on_change=self._rate)
+        self.values = AccountDownloads(
+            login, self.states, self.book, on_change=self._set_completeness
+        )
         self.snapshot_at: datetime | None = None
         self.odd_rows: dict[Key, str] = {}
         self._log = LimitedLog(logger, every_s=ODD_ROW_LOG_S)
 
         # The list of positions.
-        self._listing: asyncio.Future[Any] | None = None  # until `_list` has returned
-        self._list_wanted = False  # messages since the last one may be missing
-        self._listed_at_s = time.monotonic()
-        self._named: set[Key] = set()  # since the list was requested
+        self._listing: asyncio.Future[Any] | None = None  # the one that is under way
+        self._list_wanted = False  # messages since the last list may be missing
+        self._listed_at_s = time.monotonic()  # when the newest whole one came
+        self._named: set[Key] = set()  # the holdings of which a row came since it was requested
+
+        # Whether an account stopped being COMPLETE since `lapse` was called last, which returns it.
         self._was_demoted = False
 
-        self._requesting = asyncio.Lock()
-        self._ensuring = asyncio.Lock()
+        self._requesting = asyncio.Lock()  # one list or download at a time
+        self._ensuring = asyncio.Lock()  # who waits for it may find nothing missing any more
         read_messages(login.ib, MessageType.POSITION, self._read_position)
         read_messages(login.ib, MessageType.PORTFOLIO_VALUE, self._read_portfolio)
 
@@ -246,11 +250,12 @@ class AccountFeed:
             is_emptied = account in holding_accounts and not is_named
             self.states[account].take_list(now_s, is_emptied=is_emptied)
             if was_doubted and is_named:
-                self.values.request_again(account)  # its latest messages may have been ignored
+                # In doubt, no message confirmed it (`Confirmations.confirm`): a download does.
+                self.values.request_again(account)
 
         self.book.close_absent(self._named | odd_keys, except_in=self.states.doubted)
         for account in self.accounts:
-            self._rate(account)
+            self._set_completeness(account)
 
     async def download(self, accounts: Iterable[str] | None = None) -> None:
         """Download the portfolio values of the accounts, one after the other.
@@ -299,8 +304,11 @@ class AccountFeed:
         self._was_demoted = False
         return was_demoted
 
-    def _rate(self, account: str) -> None:
-        """Set the completeness of an account, and doubt its holdings that were set aside."""
+    def _set_completeness(self, account: str) -> None:
+        """Set the completeness of an account, and doubt its holdings that were set aside.
+
+        If it stops being COMPLETE, that is noted for `lapse`: readers are told at once.
+        """
         odd_keys = [key for key in self.odd_rows if key[0] == account]
         for key in odd_keys:
             self.book.doubt(key)
@@ -320,13 +328,13 @@ class AccountFeed:
             row = OddRow(row.key, "an account of another login" if account else "no account")
         if isinstance(row, HoldingRow):
             if self.odd_rows.pop(row.key, None) is not None:
-                self._rate(account)
+                self._set_completeness(account)
             return row
         self.odd_rows[row.key] = row.why
         text = f"a holding (conid {row.key[1]}) is set aside: the gateway sent {row.why}"
         self._log.report(repr(row.key), text)
         if account in self.accounts:
-            self._rate(account)
+            self._set_completeness(account)
         return None
 
     def _read_position(self, fields: list[str]) -> bool:
@@ -366,4 +374,4 @@ class AccountFeed:
             self.states[account].contradict()
         elif not self.book.open_in(account):
             self.states[account].end_doubt()
-            self._rate(account)
+            self._set_completeness(account)

@@ -198,10 +198,11 @@ class MessageReader:
     def __init__(self, ib: IB, gateway_id: str) -> None:
         self.understood = self.missed = 0
         self._gateway_id = gateway_id
-        self._type = ""
-        self._failed = False  # of the message that is read now
-        self._list_may_lack_a_position = False
+        self._type = ""  # of the message that is read now
+        self._failed = False  # whether that could not be read
+        self._list_may_lack_a_position = False  # from then on, no list ends
         self._log = LimitedLog(logger, every_s=GARBAGE_LOG_S)
+        # ib_async's own function, to which `_read` passes what it leaves to it.
         self._interpret = ib_async_internals.intercept_messages(
             ib, read=self._read, unreadable=self._on_unreadable
         )
@@ -280,7 +281,7 @@ class GatewayConnection:
         self._timeout_s = login.timeout_s
         ib.errorEvent += self._on_error
         self._reader = MessageReader(ib, settings.gateway_id)
-        self._watchdog = asyncio.create_task(self._watch())
+        self._watchdog = asyncio.create_task(self._watch())  # drops a connection that is silent
 
     @property
     def is_connected(self) -> bool:
@@ -563,6 +564,7 @@ class IBConnectionManager:
         await manager.close()
     """
 
+    # By event loop, then by the address and client id of the settings.
     _shared: ClassVar[
         WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, int, int], "_Shared"]]
     ] = WeakKeyDictionary()
@@ -630,6 +632,6 @@ class _Shared:
     """One connection, and the managers that hold it."""
 
     def __init__(self) -> None:
-        self.lock = asyncio.Lock()
+        self.lock = asyncio.Lock()  # one manager connects or closes at a time
         self.holders: WeakSet[IBConnectionManager] = WeakSet()
         self.connection: GatewayConnection | None = None

@@ -266,7 +266,7 @@ class HoldingsBook:
         confirmed: What the broker has confirmed, of accounts and of holdings.
         moves: How often a holding was added, opened, closed or turned from long to short.
         profits: What PnLSingle has sent of each holding.
-        missed: The holdings of which PnLSingle missed a move.
+        missed: The holdings of which PnLSingle missed a move: they are requested again.
         magnifier: Returns the price magnifier of a conid; None: unknown.
         unmanaged: Holdings, from earlier connections, of accounts that the login does not manage
             now. Its lists do not name them, so they are not in the book and stay unknown.

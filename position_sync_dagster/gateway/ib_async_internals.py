@@ -139,6 +139,8 @@ def intercept_messages(
     def report(_message: str) -> None:
         """Report the cause; the message holds values of the account and is not logged."""
         error = sys.exc_info()[1]
+        # Where a field cannot be read, ib_async's log line fails as well (its `args` is unbound):
+        # the error before it is the cause.
         unreadable((error and error.__context__) or error)
 
     # The decoder uses its logger for messages that it cannot read, and for nothing else.

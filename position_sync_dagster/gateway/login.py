@@ -181,7 +181,8 @@ class _LoginListener:
         self.connectivity = Connectivity()
         self._client_id = client_id
         self._client = ib.client
-        self._head = bytearray()
+        self._head = bytearray()  # the first bytes that came
+        # What `detach` disconnects.
         self._listeners = (
             (ib.errorEvent, self._on_error),
             (ib.client.apiStart, self._on_start),

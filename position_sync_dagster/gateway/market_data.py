@@ -56,7 +56,7 @@ class MarketDataRequests:
         self._market_data_type = settings.market_data_type
         self._requested_type = 0  # the kind of data that the gateway was last told to send
         self._knows_dividends = True  # until it refuses them
-        self._requests: dict[int, _Request] = {}
+        self._requests: dict[int, _Request] = {}  # by conid
         self.ticked: Watchers[int] = Watchers()
         self.heard_at = -math.inf
         self.on_refusal: list[Callable[[Refusal], None]] = []
@@ -89,7 +89,7 @@ class MarketDataRequests:
 
         Args:
             conid: Nothing happens when it has no line.
-            delayed: As in `subscribe`.
+            delayed: Whether delayed data are requested, instead of those of the settings.
         """
         request = self._requests.get(conid)
         if request is not None:
@@ -186,7 +186,14 @@ class MarketDataRequests:
 
 @dataclass(slots=True)
 class _Request:
-    """A request for market data as sent; the gateway knows the line by its id."""
+    """A request for market data as sent; the gateway knows the line by its id.
+
+    Attributes:
+        market_data_type: The `MarketDataType` that was requested.
+        with_dividends: Whether dividends were requested too.
+        ticker: Gets the ticks; each request has a new one.
+        arrivals: When the parts of the ticker arrived.
+    """
 
     contract: Contract
     market_data_type: int

@@ -59,10 +59,10 @@ class Subscription:
     heard_at: float = -inf
 
 
-Kind = TypeVar("Kind", bound=Subscription)
+Sub = TypeVar("Sub", bound=Subscription)
 
 
-class ProfitSubscriptions(ABC, Generic[Kind]):
+class ProfitSubscriptions(ABC, Generic[Sub]):
     """Subscriptions to profits that are requested until messages come, and again without them.
 
     One that is refused or silent, or whose values do not count, is requested again after a delay
@@ -85,12 +85,13 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
         self._ib = ib
         self._send = send
         self._withdraw = withdraw
-        # The values stand behind the type of a message and the id of its request.
-        self._end = 2 + NUMBER_OF_VALUES[kind]
+        # The fields of a whole message: the values stand behind its type and the id of its request.
+        self._length = 2 + NUMBER_OF_VALUES[kind]
         self._backoff = Backoff(first_s=line.LINE_SILENCE_S, longest_s=900.0, jitter=(0.8, 1.2))
         self._random = Random()  # noqa: S311 - jitter of a delay
-        self._all: dict[Any, Kind] = {}
-        self._by_request: dict[str, Kind] = {}
+        # `PnlSubscriptions` has them by holding, `AccountSummaries` by account.
+        self._all: dict[Any, Sub] = {}
+        self._by_request: dict[str, Sub] = {}  # those that the gateway has
         ib_async_internals.read_messages(ib, kind, self._read)
         ib.errorEvent += self._on_error
 
@@ -113,15 +114,15 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
         self._by_request.clear()
 
     @abstractmethod
-    def _take(self, subscription: Kind, sent: list[float]) -> bool:
+    def _take(self, subscription: Sub, sent: list[float]) -> bool:
         """Take the values of a message, and return whether they count."""
 
     @abstractmethod
-    def _ended(self, subscription: Kind) -> None:
+    def _ended(self, subscription: Sub) -> None:
         """Forget the values of a request that the gateway has ended."""
 
     def _request_due(self, names: Iterable[object], most: int) -> None:
-        """Request the first few of these that are due."""
+        """Request the first few that are due, of the subscriptions under these names in `_all`."""
         now = time.monotonic()
         for subscription in self._all.values():  # those that were answered, and are silent since
             if subscription.due_at == inf and subscription.heard_at <= now - PROFIT_SILENCE_S:
@@ -137,20 +138,20 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
             subscription.attempts += 1
             self._postpone(subscription)
 
-    def _expect(self, subscription: Kind) -> None:
+    def _expect(self, subscription: Sub) -> None:
         """Make it due after a delay at the latest, unless a message that counts comes before."""
         before = subscription.due_at
         self._postpone(subscription)
         subscription.due_at = min(before, subscription.due_at)
 
-    def _postpone(self, subscription: Kind) -> None:
+    def _postpone(self, subscription: Sub) -> None:
         """Make it due after the delay of its attempts."""
         subscription.attempts = max(subscription.attempts, 1)  # without any it would be due now
         subscription.due_at = time.monotonic() + self._backoff.delay_s(
             subscription.attempts, self._random
         )
 
-    def _cancel(self, subscription: Kind) -> None:
+    def _cancel(self, subscription: Sub) -> None:
         """Cancel its request, if the gateway has one."""
         if subscription.request is not None:
             self._withdraw(int(subscription.request))
@@ -162,11 +163,11 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
 
         A subscription that is due at `inf` has been answered, and expects nothing.
         """
-        subscription = self._by_request.get(fields[1]) if len(fields) >= self._end else None
+        subscription = self._by_request.get(fields[1]) if len(fields) >= self._length else None
         if subscription is None:
             return False
         try:
-            sent = [float(text or translate.UNSET) for text in fields[2 : self._end]]
+            sent = [float(text or translate.UNSET) for text in fields[2 : self._length]]
         except ValueError:
             return False
         if self._take(subscription, sent):
@@ -218,7 +219,7 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
             client.cancelPnLSingle,
         )
         self._book = book
-        self._wanted: list[Key] = []
+        self._wanted: list[Key] = []  # the argument of `keep`; `step` subscribes to them
         self.fresh: PendingChanges[Key] = PendingChanges()
         self.valued: PendingChanges[Key] = PendingChanges()
 
@@ -314,8 +315,10 @@ class _Account(Subscription):
 
     Attributes:
         values: Amount and currency, by tag.
+        values_at: When the newest of them was received.
         rates: The exchange rate of each currency, and when it was received.
         pnl: The daily, unrealized and realized profit.
+        pnl_at: When it was received; None: it is unknown.
         is_answered: Whether the request for the profit and loss was answered or refused.
         is_ready: Whether the values that come are valid.
     """
@@ -353,7 +356,7 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
     def _begin(self) -> None:
         """Start with accounts of which nothing has come; from now on the first answers count."""
         self._all = {account: _Account((account, 0)) for account in self._login.accounts}
-        self._since = time.monotonic()
+        self._since = time.monotonic()  # `current` waits for first answers from here on
 
     def subscribe(self) -> None:
         """Request the profit and loss of the next few accounts that are due; call it now and then.

@@ -252,6 +252,7 @@ class Arrivals:
     model: datetime | None = None
     delayed: bool = False
     kind: int | None = None
+    # What the ticker had at the last `note`: a part that differs has arrived.
     _sides: tuple[float | None, float | None] = (None, None)
     _mark: float = math.nan
     _greeks: OptionComputation | None = None

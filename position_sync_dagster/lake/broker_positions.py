@@ -148,7 +148,7 @@ class BrokerPositionsTable:
             positions: Its rows.
             session: The lease of the writer.
             captured_at: When the rows were taken from the account feed.
-            accounts: As in `update`.
+            accounts: Until when the broker has confirmed each account.
 
         Raises:
             LeaseLostError: An owner with a newer session has written already.

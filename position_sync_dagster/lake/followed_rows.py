@@ -240,6 +240,7 @@ class Follower:
         self._added = added
         self._latest = latest
         self._since = since
+        # The last row that was read; None: nothing was read yet.
         self._place = None if since in (None, START, NOW) else Place.of(since)
 
     def read(self) -> Added | None:

@@ -111,7 +111,7 @@ class Lake:
         self.path = str(path).rstrip("/")
         self._clock = clock
         self._options = options
-        self._opened: dict[str, Table] = {}
+        self._opened: dict[str, Table] = {}  # by name; see `open_table`
         path_of = self.table_path
         table = self.open_table
         self.derived_tables = tuple(map(table, self.derived_specs))
@@ -127,6 +127,7 @@ class Lake:
         self.broker_positions = BrokerPositionsTable(table(BROKER_POSITIONS))
         self.contracts = ContractsTable(table(CONTRACTS))
         self.sessions = self.open_sessions()
+        # These have opened their tables themselves: `open_table` returns the same ones.
         for part in (self.registry, self.queue, self.updates, self.sessions):
             self._opened[part.table.spec.name] = part.table
 

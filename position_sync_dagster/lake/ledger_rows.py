@@ -139,7 +139,7 @@ class LatestRows:
         self._table = table
         self._known = known
         self._mutex = Lock()
-        # The generation of the table, and the greatest `ledger_version`, of what was read.
+        # What was read: the generation of the table, the greatest `ledger_version`, and the rows.
         self._generation = 0
         self._through = 0
         self._rows = table.spec.empty

@@ -75,6 +75,7 @@ class RecordsTable(Generic[Record]):
         self.table = table
         self._kind = kind
         names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+        # The columns in which two records are equal that are one.
         self._same = [name for name in names if name not in apart]
 
     def add(
@@ -86,7 +87,7 @@ class RecordsTable(Generic[Record]):
         """Store the records that are not known yet, in one commit; return how many were new.
 
         Args:
-            guard: As in `add_unknown`.
+            guard: Called right before each attempt to commit; its error ends the attempts.
         """
         spec = self.table.spec
         rows = frame_of(spec, records)

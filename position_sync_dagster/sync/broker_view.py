@@ -30,7 +30,7 @@ from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings
 
 # A drain begins no further batch after this time: Dagster ends a tick after 60 s, and a lease
-# of requests lasts `lease_s`.
+# of requests lasts `LEASE_S`.
 DRAIN_TIME_LIMIT_S = 20.0
 
 

@@ -68,6 +68,8 @@ class BatchPlan:
 
     Attributes:
         answers: The row that answers each valued request: one of `rows`, or one of the ledger.
+        not_held: Requests whose holding no account has: they fail.
+        not_covered: Requests of whose holding the view says too little: they are released.
     """
 
     rows: list[PositionUpdate] = field(default_factory=list)
@@ -391,12 +393,12 @@ class QueueWorker:
         self._shared = IBConnectionManager(manager.settings if manager else settings)
         self._values = values or ConnectionValues(self._shared)
         self._clock = clock
-        self._by = by or Provenance()
+        self._by = by or Provenance()  # who writes the rows
 
-        self._owner = f"worker-{uuid4()}"
+        self._owner = f"worker-{uuid4()}"  # who claims the requests
         self.stats = WorkerStats()
-        self._task: asyncio.Task[None] | None = None
-        self._stop = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None  # `_run`, from `start` to `stop`
+        self._stop = asyncio.Event()  # set: no further batch begins
 
     def get_stats(self) -> WorkerStats:
         """Return the counts so far."""
@@ -592,9 +594,11 @@ class QueueWorker:
         # and makes the append fail.
         ledger = self._updates.sync
         conids = {request.conid for request in batch}
+        # A holding without any change has a row this often: no older row answers a request.
         interval = timedelta(seconds=streamed_holding.MONITORED_ROW_INTERVAL_S)
         newest = await offload(ledger.newest_of, conids, now - interval)
         view = await self._values.view(conids)
+        # A worker that was killed may have written the rows of these requests, and not marked them.
         earlier_ids = ids_of_earlier_claims(batch, view, newest.rows, now - interval)
         written = await offload(ledger.existing, earlier_ids) if earlier_ids else ()
 
@@ -604,7 +608,7 @@ class QueueWorker:
             newest.rows,
             now=now,
             provenance=self._by,
-            # The next request may come a refresh later: too late for the interval.
+            # A refresh early: the next request may come that much later, after the interval.
             repeat_after=interval - timedelta(seconds=self._settings.refresh_interval_s),
             written=written,
         )

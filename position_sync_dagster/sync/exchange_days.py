@@ -52,7 +52,7 @@ class ExchangeDays:
         calendar: Market identifier code (ISO 10383), for example "XNYS".
         closes_at: The usual close in local time; half days close earlier. Midnight ends a day.
         weekdays: From the first to the last on which it trades, as in cron: Sunday is 0.
-        holidays: Days of these on which it does not, ascending.
+        holidays: Days among the weekdays on which it does not trade, ascending.
     """
 
     calendar: str

@@ -25,7 +25,7 @@ class ClosedDay:
         rows: In the schema of `daily_positions`.
         stated: The number of rows that are stated.
         files: What of the source covers the day, by name.
-        left_out: What is wrong of the rows of these that cannot be read: the day is incomplete.
+        left_out: What is wrong of rows of the files that cannot be read: the day is incomplete.
     """
 
     closed_at: datetime

@@ -107,7 +107,7 @@ class PositionReconciler:
             latest: The newest row of each holding.
             legs: The legs of strategies.
             coverage: Which accounts the holdings cover.
-            details: As in `reconcile`.
+            details: The known contract details by conid; each leg is compared with them.
         """
         now = self._clock()
         legs = [leg for leg in legs if leg.removed_at is None]
@@ -166,10 +166,11 @@ class ReconciliationService:
         clock: Clock = utc_now,
     ) -> None:
         self.interval = interval
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None  # from `start` to `stop`
         self._settings = settings = settings or load_settings()
         self._lake = lake = lake or Lake.of(settings, clock=clock)
         self._values = values
+        # What the tables say of the holdings; it counts where `values` is not given.
         self._published = LakeValues(lake, settings, clock=clock)
         self._reconciler = PositionReconciler(
             stale_after=timedelta(seconds=confirmations.STALE_AFTER_S), clock=clock
@@ -399,7 +400,7 @@ def _differences(
     has_another_quantity = (held != ours) | held.is_nan()
     is_stale = ours.is_not_null() & (held != 0) & ~is_fresh.fill_null(value=False)
 
-    # The first of these that is so.
+    # Of the kinds below, the first that applies.
     surplus = when(is_absence_known).then(lit("SURPLUS"))
     kind_of_difference = (
         when(is_missing)

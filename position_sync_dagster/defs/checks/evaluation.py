@@ -309,7 +309,8 @@ class CheckDriver(Generic[L]):
 
     def __init__(self, checks: Iterable[TableCheck[L]]) -> None:
         self._checks = {check.check_key: check for check in checks}
-        # Their turns are spread over a minute: together they would take longer than a tick should.
+        # The place of each in the minute, in seconds: together they would take longer than a tick
+        # should.
         pause_s = ALL_EVERY_S / max(1, len(self.driven()))
         self._turns = {key: number * pause_s for number, key in enumerate(self.driven())}
         # When each check was last evaluated, and whether it passed.
@@ -319,7 +320,7 @@ class CheckDriver(Generic[L]):
         self._newest: dict[Key, tuple[dg.AssetCheckResult, float]] = {}
 
     def failing(self, results: Iterable[tuple[Key, dg.AssetCheckResult]]) -> list[FailingCheck]:
-        """Keep new results; return the checks that did not pass by the newest ones."""
+        """Keep new results; return the checks that did not pass by the newest of `COUNTS_S`."""
         now = time.monotonic()
         self._newest |= {key: (result, now) for key, result in results}
         return [

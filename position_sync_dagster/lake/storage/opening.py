@@ -160,7 +160,7 @@ class WriterLock:
         self._path = path
         self._wait_s = wait_s
         self._is_remote = is_remote(path)
-        self._skipped_until = 0.0
+        self._skipped_until = 0.0  # after a wait in vain, nobody waits before this time
 
     @contextmanager
     def fair(self) -> Iterator[None]:
@@ -234,7 +234,7 @@ class TableHandle:
 
     Attributes:
         is_remote: Whether the table lies in an object store.
-        generation: Grows by one each time that happens.
+        generation: Grows by one each time that `synced` forgets.
     """
 
     path: str
@@ -244,9 +244,11 @@ class TableHandle:
     upkeep: Upkeep
     synced: SyncedCommits
     generation: int = 0
-    _handle: DeltaTable | None = None
+    _handle: DeltaTable | None = None  # None: the next use opens the table
+    # When it was opened, in monotonic seconds, and its version then: see `_is_outdated`.
     _opened_at: float = 0.0
     _opened_version: int = -1
+    # The newest entry of the log that this process saw; None: it has not opened the table.
     _last_entry: _Entry | None = None
 
     def __post_init__(self) -> None:

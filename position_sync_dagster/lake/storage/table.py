@@ -108,8 +108,10 @@ class Table:
         self._synced = SyncedCommits(Path(self.path), on=is_synced)
         self._handle = TableHandle(self.path, spec, self.options, use, upkeep, self._synced)
         self._writer_lock = WriterLock(self.path, upkeep.lock_wait_s)
+        # How long an attempt is repeated while other writers are first.
         self._contention_s = REMOTE_CONTENTION_S if self.is_remote else CONTENTION_S
-        self._mutex = RLock()
+        self._mutex = RLock()  # one thread at a time uses the handle
+        # Whether a commit reached a multiple of `compact_every`; `transact` merges then.
         self._compaction_due = False
 
     def initialize(self) -> None:
@@ -348,7 +350,8 @@ class Table:
         """Record the version that a step committed, if it did, and whether a merge is due.
 
         Raises:
-            StalledError: The process stood still in it: its commit may be on top of a cut log.
+            StalledError: The process stood still in it for `SUSPECT_AFTER_S`: meanwhile others may
+                have cleaned the log, and its commit follow entries that are gone.
         """
         version = handle.version()
         if version == before:

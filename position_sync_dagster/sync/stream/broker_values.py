@@ -25,7 +25,8 @@ from position_sync_dagster.sync.stream.routes import Routes
 # Number of streamed holdings whose profit is subscribed, too.
 STREAMED_PNL_SUBSCRIPTIONS = 250
 
-# Shortest time between two publications of these profits, and of those of over 1,000 holdings.
+# Shortest time between two publications of values by PnLSingle, and of those of over 1,000
+# holdings.
 # It is at least the flush interval; slow commits make it longer.
 PUBLISH_S = 4.0
 
@@ -63,7 +64,9 @@ class FollowedHoldings:
         self._queue_at = -math.inf
         self._moved_at = -math.inf
         self._choose_at = -math.inf
+        # Version of the routes, and whether values were known, at the last choice.
         self._chosen_as_of: tuple[int, bool] | None = None
+        # What was chosen: the legs without a line, and the monitored holdings.
         self._legs: list[Key] = []
         self._monitored: list[Key] = []
 
@@ -153,9 +156,9 @@ class AccountRefresh:
     publisher: Publisher
 
     def __post_init__(self) -> None:
-        self._download: asyncio.Future[None] | None = None
-        self._reason = Reason.SNAPSHOT
-        self._next_at = 0.0
+        self._download: asyncio.Future[None] | None = None  # the one that runs, or has just ended
+        self._reason = Reason.SNAPSHOT  # why it was begun
+        self._next_at = 0.0  # when all accounts are due again
 
     @property
     def idle(self) -> bool:

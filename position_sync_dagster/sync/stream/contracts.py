@@ -86,15 +86,15 @@ class ContractCache:
     clock: Clock = utc_now
 
     def __post_init__(self) -> None:
-        self._known: DetailsByConid = {}
+        self._known: DetailsByConid = {}  # stored before, or given by the gateway
         self._not_given: dict[int, _NotGiven] = {}
-        self._wanted: dict[int, None] = {}  # in this order
-        self._unstored: DetailsByConid = {}
+        self._wanted: dict[int, None] = {}  # to be fetched in this order
+        self._unstored: DetailsByConid = {}  # given, and not in the table yet
         # Contracts that were asked for, or given unasked, since the start: no stored details count.
         self._asked: set[int] = set()
         # Contracts whose stored details contradict a leg, and were not fetched since the start.
         self._doubted: set[int] = set()
-        self._legs: tuple[ActiveContract, ...] = ()
+        self._legs: tuple[ActiveContract, ...] = ()  # the active ones, as `set_legs` got them
         self.mismatches: dict[tuple[str, str | None, int], str] = {}
         self.matching: tuple[ActiveContract, ...] = ()
         self.version = 0
@@ -312,7 +312,8 @@ def has_expired(expiry: date | None, now: datetime) -> bool:
 # listed every day.
 LOOK_UP = Backoff(first_s=60.0, longest_s=3600.0)
 
-# Without an answer, a leg waits no longer than after this many: the gateway may be back soon.
+# Without an answer, a leg waits no longer than after so many attempts: the gateway may be back
+# soon.
 UNANSWERED = 3
 
 # Maximum number of legs looked up at once; the gateway answers contract details one by one.
@@ -383,7 +384,10 @@ class LegResolver:
                 logger.warning("%s", not_streamed(leg, finding))
 
     def _count_attempt(self, leg: UnresolvedLeg, *, is_answered: bool) -> None:
-        """Set when a leg is looked up again."""
+        """Set when a leg is looked up again: later each time.
+
+        Without an answer the wait stays short (`UNANSWERED`): nothing was said of the leg.
+        """
         key = _membership(leg)
         before, _at_s = self._attempts.get(key, (0, 0.0))
         tries = before + 1 if is_answered else min(before + 1, UNANSWERED)

@@ -84,13 +84,14 @@ class HandlerDelivery:
     def __post_init__(self) -> None:
         self.failures = 0
         self.refused: LakeError | None = None
+        # Its method for whole flushes; None: it gets each update by itself.
         self._batched = getattr(self.handler, "on_position_updates", None)
         self._outage = OutageLog(logger)
-        self._pending: dict[Key, PositionUpdate] = {}
+        self._pending: dict[Key, PositionUpdate] = {}  # not delivered yet, in order
         self._is_closing = False  # without pauses from now on
         self._is_closed = False  # what is still pending is given up
-        self._urgent = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._urgent = asyncio.Event()  # ends the pause after a slow flush
+        self._task: asyncio.Task[None] | None = None  # `_run`, while anything is pending
 
     def put(self, updates: Iterable[PositionUpdate], *, urgent: bool = False) -> None:
         """Add updates; a newer one of a position replaces an undelivered older one.
@@ -205,8 +206,8 @@ class AccountRecorder:
     table: AccountValuesTable
 
     def __post_init__(self) -> None:
-        self._written: dict[str, AccountSummary] = {}
-        self._next_at = float("-inf")
+        self._written: dict[str, AccountSummary] = {}  # the newest of each account
+        self._next_at = float("-inf")  # no commit comes earlier
 
     async def record(self, connection: GatewayConnection) -> None:
         """Write the changes since the last commit, if that is due.
@@ -263,15 +264,16 @@ class Flusher:
     account_values: AccountValuesTable | None = None
 
     def __post_init__(self) -> None:
-        self._ticks: PendingChanges[int] = PendingChanges()
-        self._live_connection: LiveConnection = lambda: None
-        self._deliveries: list[HandlerDelivery] = []
-        # Rows of ticks that the next flush delivers to the other handlers.
+        self._ticks: PendingChanges[int] = PendingChanges()  # conids that ticked and are not valued
+        self._live_connection: LiveConnection = lambda: None  # that of `run`; none before and after
+        self._deliveries: list[HandlerDelivery] = []  # one for each handler
+        # Rows since the last flush, for the handlers that are not immediate.
         self._rows: list[PositionUpdate] = []
+        # Whether a quantity changed in them: then no handler pauses before they are delivered.
         self._urgent = False
         table = self.account_values
         self._accounts = None if table is None else AccountRecorder(self.ownership, table)
-        self._beside = BackgroundWork(self.ownership.monotonic)
+        self._beside = BackgroundWork(self.ownership.monotonic)  # no flush waits for it
 
     def add_handler(self, handler: PositionUpdateHandler, *, immediate: bool = False) -> None:
         """Add a handler, or change when one gets its rows: with each tick, or with each flush."""

@@ -68,9 +68,10 @@ class StreamLines:
 
     def __post_init__(self) -> None:
         settings = self.ownership.settings
+        # What the demand was computed of; computed again when it is another one.
         self._wanted_as_of: tuple[object, ...] | None = None
         self.underlyings: Mapping[int, int] = {}
-        self._requests: MarketDataRequests | None = None
+        self._requests: MarketDataRequests | None = None  # those of the attached connection
         limit = LineLimit(
             configured=settings.max_lines, reserve=settings.reserved_lines, wait=LIMIT_WAIT
         )

@@ -107,10 +107,10 @@ class Ownership:
         self.counts = StreamCounts()
         self.session: GatewaySession
         self.provenance: Provenance
-        self._renewed_s = self.monotonic()
-        self._task: asyncio.Task[None] | None = None
+        self._renewed_s = self.monotonic()  # when the newest renewal began
+        self._task: asyncio.Task[None] | None = None  # renews the lease
         self.status: Callable[[], dict[str, Any]] = lambda: {"state": SessionState.STARTING}
-        self._renewal_requested = asyncio.Event()
+        self._renewal_requested = asyncio.Event()  # set by `renew_now`
         self._outage = OutageLog(logger)
         self.store_fault: LakeError | None = None
         self._loss: LeaseLostError | None = None  # it says who has the login now
@@ -288,6 +288,7 @@ class BackgroundWork:
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
+        # By kind of work: its newest task, when it may begin after an error, and its outage.
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._again_at: dict[str, float] = defaultdict(lambda: -inf)
         self._outages: dict[str, OutageLog] = defaultdict(lambda: OutageLog(logger))

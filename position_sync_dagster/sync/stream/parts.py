@@ -52,7 +52,7 @@ class PublishedGreeks:
     """
 
     def __init__(self) -> None:
-        self._greeks: dict[int, HoldingGreeks] = {}
+        self._greeks: dict[int, HoldingGreeks] = {}  # of the options that have any
         self.changes: PendingChanges[int] = PendingChanges()
 
     def __len__(self) -> int:

@@ -45,7 +45,7 @@ class ChangeWatcher:
     followers: Sequence[ChangeFollower] = ()
 
     def __post_init__(self) -> None:
-        self._due = self._looks()
+        self._due = self._looks()  # when to look for executions, soonest first
 
     async def record(self, changes: list[PositionChange]) -> None:
         """Store changes; looks for their executions are due from now on.

@@ -59,8 +59,9 @@ class StreamPricer:
     greeks: PublishedGreeks = field(default_factory=PublishedGreeks)
 
     def __post_init__(self) -> None:
+        # The streamed holdings, and those with a last row that is due.
         self._holdings: dict[Key, StreamedHolding] = {}
-        self._failures: dict[Key, Failure] = {}
+        self._failures: dict[Key, Failure] = {}  # of the holdings that are set aside
 
     @property
     def set_aside(self) -> dict[Key, str]:

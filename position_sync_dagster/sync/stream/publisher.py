@@ -58,7 +58,8 @@ class Submissions:
 
     def __init__(self, updates: PositionUpdatesTable | None = None) -> None:
         self._updates = updates
-        # None: a holding that closed before the start, and has no zero row.
+        # Each holding as it was at its newest row or request; None: it closed before the start,
+        # and has no zero row.
         self._submitted: dict[Key, BrokerPosition | None] = {}
         self.open_at_start: frozenset[Key] = frozenset()
         self.unwritten: frozenset[Key] = frozenset()
@@ -140,12 +141,13 @@ class Publisher:
     watcher: ChangeWatcher | None = None
 
     def __post_init__(self) -> None:
-        self._published: Holdings = {}
-        # Whether changes may have been stored after the last publication.
-        self._may_be_ahead = False
+        self._published: Holdings = {}  # as they were published last
+        # Whether changes may be stored that no publication has; `_record_changes` begins at them.
+        self._may_have_unpublished = False
         self._all_due = True  # the next publication replaces all rows
+        # What changed in the feed since the last publication.
         self._changes: PendingChanges[Key] = PendingChanges()
-        self._accounts: _Accounts = {}  # as they were published last
+        self._accounts: _Accounts = {}  # their confirmations, as they were published last
 
     async def restore(self) -> list[BrokerPosition]:
         """Continue where the last owner of the login ended.
@@ -161,7 +163,7 @@ class Publisher:
         stored = {holding.key: holding for holding in rows}
         await self.submitted.restore(self._of_login(stored).values())
 
-        published = {holding.key: holding for holding in self._recent(rows)}
+        published = {holding.key: holding for holding in self._not_long_closed(rows)}
         if self.watcher is not None:
             published |= await self.watcher.unpublished(stored)
         self._published = self._of_login(published)
@@ -227,16 +229,16 @@ class Publisher:
             return False  # most of them changed
 
         if is_whole:
-            rows = self._recent(reported.values())
+            rows = self._not_long_closed(reported.values())
         else:
-            rows = [*changed.values(), *self._carriers(feed, changed, accounts)]
+            rows = [*changed.values(), *self._rows_that_confirm(feed, changed, accounts)]
         await self._record_changes(changed)
         if (rows or is_whole) and not await self._write(rows, accounts, whole=is_whole):
             return False
 
         self._published = reported if is_whole else published | changed
         self._accounts = accounts
-        self._may_be_ahead = False
+        self._may_have_unpublished = False  # these rows have all that was stored
         return True
 
     async def _record_changes(self, changed: Holdings) -> None:
@@ -247,12 +249,12 @@ class Publisher:
         if self.watcher is None:
             return
         before = self._published
-        if self._may_be_ahead:
+        if self._may_have_unpublished:
             before = before | await self.watcher.unpublished(before)
         confirmed = {name: account.confirmed_at for name, account in self._accounts.items()}
         changes = changes_between(before, changed, confirmed)
         if changes:
-            self._may_be_ahead = True
+            self._may_have_unpublished = True
             await self.watcher.record(changes)
 
     def _is_moved(self, key: Key) -> bool:
@@ -271,12 +273,13 @@ class Publisher:
             amount=settings.monitored_move_amount,
         )
 
-    def _carriers(
+    def _rows_that_confirm(
         self, feed: AccountFeed, changed: Holdings, accounts: _Accounts
     ) -> Iterator[BrokerPosition]:
         """Yield a row for each account whose confirmation changed and that has no changed row.
 
-        A confirmation of an account is stored in its rows alone.
+        A confirmation of an account is stored in its rows alone: the write adds it to each row
+        (`account_confirmed_at`).
         """
         for account in accounts.keys() - {account for account, _conid in changed}:
             if accounts[account] == self._accounts.get(account):
@@ -359,8 +362,8 @@ class Publisher:
         self.ownership.counts.enqueued += len(holdings)
         return len(holdings)
 
-    def _recent(self, holdings: Iterable[BrokerPosition]) -> list[BrokerPosition]:
-        """Leave out the holdings that closed long ago, and have their zero row."""
+    def _not_long_closed(self, holdings: Iterable[BrokerPosition]) -> list[BrokerPosition]:
+        """Leave out the holdings that closed `CLOSED_PUBLISHED` ago, and have their zero row."""
         since = self.ownership.clock() - CLOSED_PUBLISHED
         return [
             holding

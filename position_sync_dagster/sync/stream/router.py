@@ -100,7 +100,7 @@ class Router:
         tables = self.tables
         greeks = PublishedGreeks()
         self.submitted = Submissions(tables.updates)
-        self._watcher: ChangeWatcher | None = None
+        self._watcher: ChangeWatcher | None = None  # None: no change is stored
         if tables.position_changes is not None:
             followers = list(filter(None, (tables.closes, tables.rolls)))
             self._watcher = ChangeWatcher(ownership, tables.position_changes, followers)
@@ -122,11 +122,12 @@ class Router:
         self.account_refresh = AccountRefresh(ownership, self._publisher)
         self._resolver = LegResolver(ownership, self.registry, self.contracts)
         self._followed = FollowedHoldings(ownership, self._publisher)
-        self._beside = BackgroundWork(ownership.monotonic)
+        self._beside = BackgroundWork(ownership.monotonic)  # no step waits for it
 
         self.routes = Routes()
+        # Holdings that changed since the last step; a changed quantity is urgent.
         self._changes: PendingChanges[Key] = PendingChanges()
-        self._routed_as_of: tuple[object, ...] = ()
+        self._routed_as_of: tuple[object, ...] = ()  # `_as_of` at the last routing
         self._registry_outage = OutageLog(logger)
 
     @property

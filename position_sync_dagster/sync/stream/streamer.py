@@ -108,12 +108,13 @@ class BrokerLink:
         self.live_since: datetime | None = None
         self.outage = OutageLog(logger)
         self._connection_ended = f"The connection to {self.ownership.settings.gateway_id} ended."
+        # The connection whose events are received, and the same once it is open.
         self._attached: GatewayConnection | None = None
         self._opened: GatewayConnection | None = None
         self._moved: str | None = None  # the order to use another port, until the next log-in
-        self._restored_at = NEVER
-        self._blind_at = math.inf
-        self._attempts = 0
+        self._restored_at = NEVER  # when the gateway had IB again, with its data
+        self._blind_at = math.inf  # since when it is BLIND, in seconds of the owner's clock
+        self._attempts = 0  # to connect, in a row; they set the delay
         self._random = Random()  # noqa: S311 - jitter of a delay
 
     @property
@@ -409,9 +410,9 @@ class IBPositionStreamer:
         )
         self._link = BrokerLink(self._ownership, shared, self._router, self._flusher)
 
-        self._task: asyncio.Task[None] | None = None
-        self._stop = asyncio.Event()
-        self._early_step_at = float("-inf")
+        self._task: asyncio.Task[None] | None = None  # the stream, from `start` to `stop`
+        self._stop = asyncio.Event()  # set to end it
+        self._early_step_at = float("-inf")  # when a fill last ended a pause; see `_pause`
         self._table_outage = OutageLog(logger)
 
     def _own_lease(self, clock: Clock) -> Ownership:
@@ -451,7 +452,7 @@ class IBPositionStreamer:
 
     @property
     def underlying_lines(self) -> int:
-        """How many of these lines are held for underlyings alone."""
+        """How many of the lines in use are held for underlyings alone."""
         return len(self._router.lines.held) - len(self._router.lines.of_legs)
 
     @property
