@@ -129,6 +129,7 @@ _ROW = "row"
 _SERIES = {"61": ("positions",), "62": ("positions",), "15": ("log-in",), "9": ("log-in",)}
 _ACCOUNT = ("account",)
 _BEGUN = {"6": _ACCOUNT, "61": ("positions",), "71": ("log-in",)}
+_LISTS = frozenset(_BEGUN.values())
 
 # The ticks of the option model, live and delayed: a series of their own beside those of the line.
 _MODEL = "model"
@@ -309,7 +310,7 @@ class Heard:
         before, since = self._last.get(series, ("", 0.0))
         if series[0] == _ROW and since <= self._downloading_since:
             before = ""  # the gateway sends all of them to a new download
-        is_list = series in _BEGUN.values() or step == "ticks"
+        is_list = step == "ticks" or series in _LISTS
         if before and not (is_list and before == step):
             order = f"{before}, then {step}"
             self._apart[Said(SaidKind.ORDER, order)] += 1
@@ -317,11 +318,10 @@ class Heard:
         if before or not series[0].isdecimal():  # for a request that is over nothing begins
             self._last[series] = (step, at)
 
-        request, _at = self._open.get(series, ("", 0.0))
-        is_refused = step == "error" or step.isdecimal()
-        if is_refused or step == self._vocabulary.answers.get(request):
+        if series in self._open and step == self._vocabulary.answers[self._open[series][0]]:
+            del self._open[series]
+        if step == "error" or step.isdecimal():
             self._open.pop(series, None)
-        if is_refused:
             self._open.pop((*series, _MODEL), None)
             self._lines.discard(series)
         if step in (CLOSED, "1101"):
