@@ -1,7 +1,7 @@
 """The values of an account, as the broker last reported them: a row of `account_values`."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -137,11 +137,14 @@ class AccountSummary:
         # Without currency and rates, the first two.
         return any(amount is not None for amount in self.amounts[2:])
 
-    def with_open_profit(self, holdings: Iterable[tuple[str, float | None]]) -> "AccountSummary":
+    def with_open_profit(
+        self, holdings: Collection[tuple[str, float | None]], number: int | None = None
+    ) -> "AccountSummary":
         """Return the values with the profit of the day of the open holdings at the same moment.
 
         Args:
-            holdings: Of each open holding the currency, and its profit of the day in it.
+            holdings: Of open holdings the currency, and the profit of the day in it.
+            number: How many are open, those included whose profit is unknown; by default these.
 
         >>> from datetime import UTC
         >>> account = AccountSummary(
@@ -151,14 +154,14 @@ class AccountSummary:
         >>> summed = account.with_open_profit([("USD", 10.0), ("EUR", 1.0), ("USD", None)])
         >>> (summed.open_pnl, summed.open_unknown)
         (9.0, 1)
+        >>> account.with_open_profit([("USD", 10.0), ("CHF", 1.0)], number=7).open_unknown
+        6
         """
         rates = self.rates
-        total = 0.0
-        unknown = 0
-        for currency, profit in holdings:
-            rate = rates.get(currency)
-            if rate is None or profit is None:
-                unknown += 1
-            else:
-                total += profit * rate
-        return replace(self, open_pnl=round(total, 2), open_unknown=unknown)
+        profits = [
+            profit * rates[currency]
+            for currency, profit in holdings
+            if profit is not None and rates.get(currency) is not None
+        ]
+        unknown = (len(holdings) if number is None else number) - len(profits)
+        return replace(self, open_pnl=round(sum(profits), 2), open_unknown=unknown)

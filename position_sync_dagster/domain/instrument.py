@@ -1,7 +1,8 @@
 """The instrument behind a conid, its details, and the spellings of IB and of people."""
 
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -147,10 +148,21 @@ class Instrument:
     trading_class: str = ""
     exchange: str = ""
 
+    def __post_init__(self) -> None:
+        _share_texts(self, ("symbol", "sec_type", "currency", "trading_class", "exchange"))
+
     @property
     def terms(self) -> dict[str, Any]:
         """What identifies it in the rows of trades and changes, by the names of the columns."""
         return {name: getattr(self, name) for name in TERMS}
+
+
+def _share_texts(value: object, names: Iterable[str]) -> None:
+    """Keep one copy of a text that thousands of contracts have."""
+    for name in names:
+        text = getattr(value, name)
+        if type(text) is str:
+            object.__setattr__(value, name, sys.intern(text))
 
 
 TERMS = ("conid", "symbol", "sec_type", "currency", "multiplier", "right", "strike", "expiry")
@@ -212,6 +224,15 @@ class ContractDetails:
     valid_exchanges: str | None = None
     expires_on: date | None = None
     under_sec_type: str | None = None
+
+    def __post_init__(self) -> None:
+        _share_texts(
+            self,
+            (
+                *("symbol", "sec_type", "currency", "trading_class", "exchange", "time_zone"),
+                *("last_trade_time", "trading_hours", "valid_exchanges", "under_sec_type"),
+            ),
+        )
 
     @property
     def expiry(self) -> date | None:

@@ -249,16 +249,17 @@ def route(
     active = {(leg.account, leg.conid) for leg in legs if leg.removed_at is None}
     routes = {}
     for holding in holdings:
-        conid = holding.instrument.conid
-        is_active = not active.isdisjoint([(None, conid), (holding.account, conid)])
         if holding.instrument.sec_type not in allowed:
             continue
 
+        conid = holding.instrument.conid
         if holding.position == 0:
             state = LegState.CLOSED
         elif conid in lines:
             state = LegState.STREAMED
+        elif active.isdisjoint([(None, conid), (holding.account, conid)]):
+            state = LegState.MONITORED
         else:
-            state = LegState.OVERFLOW if is_active else LegState.MONITORED
+            state = LegState.OVERFLOW
         routes[holding.key] = state
     return routes

@@ -239,7 +239,7 @@ class AccountFeed:
         """Close what a whole list does not name; its rows, and later ones, were merged before."""
         self.snapshot_at = utc_now()
         now_s = time.monotonic()
-        open_keys = {holding.key for holding in self.book.holdings if holding.position}
+        open_keys = {holding.key for holding in self.book.rows if holding.position}
         odd_keys = self.odd_rows.keys()
         holding_accounts = {account for account, _conid in open_keys}
         named_accounts = {account for account, _conid in (open_keys & self._named) | odd_keys}

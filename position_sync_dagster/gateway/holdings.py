@@ -5,6 +5,7 @@ and each holding that is returned contains its newest one. Watchers collect what
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -240,10 +241,13 @@ def _differ(value: float, compared: float, band: float) -> bool:
 
 
 def with_exchange(instrument: Instrument, before: BrokerPosition | None) -> Instrument:
-    """Keep the listing exchange when a later message leaves it empty."""
-    if before is None or instrument.exchange:
+    """Keep the listing exchange when a later message leaves it empty, and what stays the same."""
+    if before is None:
         return instrument
-    return replace(instrument, exchange=before.instrument.exchange)
+    if not instrument.exchange:
+        instrument = replace(instrument, exchange=before.instrument.exchange)
+    # All copies of a holding then have one instrument.
+    return before.instrument if instrument == before.instrument else instrument
 
 
 class HoldingsBook:
@@ -290,6 +294,8 @@ class HoldingsBook:
         self.snapshot_id = ""
         self.confirmed = Confirmations(accounts, connectivity, clock=clock)
         self.moves = 0
+        # How many holdings are open, by account and security type.
+        self._open: Counter[tuple[str, str]] = Counter()
 
         # What PnLSingle says, which is merged with them when a holding is read.
         self.profits: dict[Key, Profit] = {}
@@ -303,6 +309,11 @@ class HoldingsBook:
     def holdings(self) -> tuple[BrokerPosition, ...]:
         """Return every holding, closed ones with a position of 0.0."""
         return tuple(self._all(self._holdings).values())
+
+    @property
+    def rows(self) -> Collection[BrokerPosition]:
+        """Return every holding as its last row left it: what is held, and no newest value."""
+        return self._holdings.values()
 
     def get(self, key: Key) -> BrokerPosition | None:
         """Return one holding."""
@@ -318,17 +329,19 @@ class HoldingsBook:
     def daily_profits(
         self, account: str, sec_types: Collection[str]
     ) -> list[tuple[str, float | None]]:
-        """Return currency and profit of the day of each open holding of an account; None: unknown.
+        """Return currency and profit of the day of each subscribed holding; None: unknown.
+
+        No other message has a profit of the day.
 
         Args:
             account: The account.
             sec_types: The security types that are valued.
         """
-        daily = {key: profit.daily(self._holdings[key]) for key, profit in self.profits.items()}
+        rows = ((self._holdings[key], profit) for key, profit in self.profits.items())
         return [
-            (holding.instrument.currency, daily.get(key, holding.daily_pnl))
-            for key, holding in self._holdings.items()
-            if key[0] == account and holding.position and holding.instrument.sec_type in sec_types
+            (row.instrument.currency, profit.daily(row))
+            for row, profit in rows
+            if row.account == account and row.instrument.sec_type in sec_types
         ]
 
     def newest_value(self, key: Key) -> tuple[float, datetime] | None:
@@ -540,10 +553,12 @@ class HoldingsBook:
             if key[0] == account and of_row and holding.received_at < since:
                 self.doubt(key)
 
-    def open_in(self, account: str) -> int:
-        """Count the open holdings of an account."""
+    def open_in(self, account: str, sec_types: Collection[str] | None = None) -> int:
+        """Return how many holdings of an account are open, by default of any security type."""
         return sum(
-            key[0] == account and holding.position != 0 for key, holding in self._holdings.items()
+            number
+            for (name, sec_type), number in self._open.items()
+            if name == account and (sec_types is None or sec_type in sec_types)
         )
 
     def close_absent(self, reported: Collection[Key], except_in: Container[str] = ()) -> None:
@@ -578,6 +593,9 @@ class HoldingsBook:
         """Replace a holding, and count a move of it from one side to another, or from nothing."""
         if before is None or _side(before) != _side(holding):
             self.moves += 1
+        for row, number in ((before, -1), (holding, 1)):
+            if row is not None and row.position:
+                self._open[row.account, row.instrument.sec_type] += number
         self._holdings[key] = holding
         self.all_changes.note(key)
 

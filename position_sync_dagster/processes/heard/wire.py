@@ -129,6 +129,7 @@ _ROW = "row"
 _SERIES = {"61": ("positions",), "62": ("positions",), "15": ("log-in",), "9": ("log-in",)}
 _ACCOUNT = ("account",)
 _BEGUN = {"6": _ACCOUNT, "61": ("positions",), "71": ("log-in",)}
+_LISTS = frozenset(_BEGUN.values())
 
 # The ticks of the option model, live and delayed: a series of their own beside those of the line.
 _MODEL = "model"
@@ -166,6 +167,7 @@ class Heard:
         self._vocabulary = vocabulary()
         self._shapes: Counter[tuple[str, str, tuple[str, ...]]] = Counter()
         self._apart: Counter[Said] = Counter()
+        self._orders: Counter[str] = Counter()
         self._last: dict[Series, tuple[str, float]] = {}
         self._open: dict[Series, tuple[str, float]] = {}
         self._sent: deque[float] = deque()
@@ -189,12 +191,14 @@ class Heard:
     def take(self) -> Counter[Said]:
         """Return what was said since the last time, with how often."""
         said = self._apart
+        said.update({Said(SaidKind.ORDER, order): count for order, count in self._orders.items()})
         for (kind, about, forms), count in self._shapes.items():
             for words in self._said_by(kind, about, forms):
                 said[words] += count
 
         self._shapes = Counter()
         self._apart = Counter()
+        self._orders = Counter()
         return said
 
     def close(self) -> None:
@@ -216,8 +220,9 @@ class Heard:
                 yield Said(SaidKind.FORM, f"{name}: field {place} is {form}")
 
     def _name_of(self, kind: str) -> str:
-        unknown = f"message {kind}" if _NUMBER.fullmatch(kind) else UNREADABLE
-        return self._vocabulary.names.get(kind, unknown)
+        if kind in self._vocabulary.names:
+            return self._vocabulary.names[kind]
+        return f"message {kind}" if _NUMBER.fullmatch(kind) else UNREADABLE
 
     def _about(self, kind: str, fields: Sequence[str]) -> str:
         """Return the tick, code or tag that a message is about; the text of a code is counted."""
@@ -309,19 +314,18 @@ class Heard:
         before, since = self._last.get(series, ("", 0.0))
         if series[0] == _ROW and since <= self._downloading_since:
             before = ""  # the gateway sends all of them to a new download
-        is_list = series in _BEGUN.values() or step == "ticks"
+        is_list = step == "ticks" or series in _LISTS
         if before and not (is_list and before == step):
             order = f"{before}, then {step}"
-            self._apart[Said(SaidKind.ORDER, order)] += 1
+            self._orders[order] += 1
             self.delays[order].append(at - since)
         if before or not series[0].isdecimal():  # for a request that is over nothing begins
             self._last[series] = (step, at)
 
-        request, _at = self._open.get(series, ("", 0.0))
-        is_refused = step == "error" or step.isdecimal()
-        if is_refused or step == self._vocabulary.answers.get(request):
+        if series in self._open and step == self._vocabulary.answers[self._open[series][0]]:
+            del self._open[series]
+        if step == "error" or step.isdecimal():
             self._open.pop(series, None)
-        if is_refused:
             self._open.pop((*series, _MODEL), None)
             self._lines.discard(series)
         if step in (CLOSED, "1101"):

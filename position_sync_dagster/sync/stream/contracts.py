@@ -5,7 +5,7 @@ import logging
 from collections.abc import Collection, Iterable
 from dataclasses import KW_ONLY, dataclass
 from datetime import date, datetime, timedelta
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 
 from position_sync_dagster.domain.clock import A_DAY, NEVER, Clock, elapsed, utc_now
@@ -196,8 +196,8 @@ class ContractCache:
         Raises:
             LakeError: The table cannot be written; the same details are due again.
         """
-        wanted = dict.fromkeys(self._doubted) | self._wanted
-        due = list(islice(filter(self._is_to_fetch, wanted), CHUNK))
+        to_fetch = filter(self._is_to_fetch, chain(self._doubted, self._wanted))
+        due = list(dict.fromkeys(islice(to_fetch, CHUNK)))
         due = due or list(islice(filter(self._hours_are_due, streamed), CHUNK))
         if due:
             await self._fetch(connection, due)
@@ -272,7 +272,8 @@ class ContractCache:
             refusals = before.refusals + (conid in connection.unknown)
             self._not_given[conid] = _NotGiven(refusals, now)
 
-        self._wanted = {conid: None for conid in self._wanted if conid not in given}
+        for conid in given:
+            self._wanted.pop(conid, None)
         self._asked.update(conids)
         self.take(given)
         # Also where none was given: a difference that waited for the answer counts now.
@@ -281,11 +282,14 @@ class ContractCache:
 
     def _is_to_fetch(self, conid: int) -> bool:
         """Return whether to ask for details now that are unknown or in doubt."""
-        return not self.available((conid,)) and self._may_be_asked(conid)
+        is_available = conid in self._known and conid not in self._doubted
+        return not is_available and self._may_be_asked(conid)
 
     def _may_be_asked(self, conid: int) -> bool:
         """Return whether the wait since details were not given is over, if they were not."""
-        not_given = self._not_given.get(conid, _NotGiven(0, NEVER))
+        not_given = self._not_given.get(conid)
+        if not_given is None:
+            return True
         wait = timedelta(seconds=DETAILS_AGAIN.delay_s(max(not_given.refusals, 1)))
         return elapsed(not_given.asked_at, self.clock()) >= wait
 

@@ -221,11 +221,12 @@ class AccountRecorder:
 
         provenance = asdict(self.ownership.provenance)
         changed = {}
+        of_types = self.ownership.settings.sec_types
+        book = connection.feed.book
         for values in connection.summaries.current():
-            profits = connection.feed.book.daily_profits(
-                values.account, self.ownership.settings.sec_types
+            summary = values.with_open_profit(
+                book.daily_profits(values.account, of_types), book.open_in(values.account, of_types)
             )
-            summary = values.with_open_profit(profits)
             before = self._written.get(summary.account)
             if before is None or _amounts(before) != _amounts(summary):
                 changed[summary.account] = replace(summary, **provenance)

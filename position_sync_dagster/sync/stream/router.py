@@ -291,7 +291,7 @@ class Router:
         lines = await self.lines.allocate(connection)
         self._routed_as_of = self._as_of(book)
 
-        holdings = book.holdings
+        holdings = book.rows
         held = [holding.instrument.conid for holding in holdings if holding.position]
         self.contracts.want([*held, *(leg.conid for leg in self.registry.legs)])
 

@@ -350,3 +350,33 @@ def test_what_was_reported_has_no_confirmation_from_before_the_clock_was_set_bac
     clock.advance(hours=-1)
     book.confirmed.confirm(ACCOUNT)
     assert [row.confirmed_at for row in book.reported().values()] == [clock.now]
+
+
+def test_open_holdings_are_counted_by_their_type_through_opens_moves_and_closes(held):
+    option = Instrument(conid=9, symbol="SPY", sec_type="OPT", currency="USD", multiplier=100.0)
+    assert held.open_in(ACCOUNT) == 1
+    held.put_position(ACCOUNT, option, 2.0, 1.0)
+    held.put_position(ACCOUNT, option, -3.0, 1.0)
+    held.put_portfolio((ACCOUNT, 9), option, -3.0, VALUES)
+    assert (held.open_in(ACCOUNT), held.open_in(ACCOUNT, {"OPT"})) == (2, 1)
+
+    held.put_position(ACCOUNT, option, 0.0, None)
+    held.close_absent([KEY])
+    assert (held.open_in(ACCOUNT), held.open_in(ACCOUNT, {"OPT"})) == (1, 0)
+    assert held.open_in("DU2") == 0
+
+
+def test_the_profits_of_an_account_are_those_of_its_subscriptions_of_valued_types(held):
+    held.put_position(ACCOUNT, OTHER, 1.0, 500.0)
+    assert held.daily_profits(ACCOUNT, {"STK"}) == []
+    held.put_pnl(KEY, pnl(6300.0))
+    assert held.daily_profits(ACCOUNT, {"STK"}) == [("USD", 5.0)]
+    assert held.daily_profits(ACCOUNT, {"OPT"}) == held.daily_profits("DU2", {"STK"}) == []
+    held.put_position(ACCOUNT, LISTED, 0.0, None)
+    assert held.daily_profits(ACCOUNT, {"STK"}) == []
+
+
+def test_what_is_held_is_read_without_the_newest_values(held):
+    held.put_pnl(KEY, pnl(6300.0))
+    assert [(row.key, row.position, row.market_value) for row in held.rows] == [(KEY, 10.0, None)]
+    assert [holding.market_value for holding in held.holdings] == [6300.0]

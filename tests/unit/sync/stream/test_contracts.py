@@ -165,6 +165,7 @@ async def test_stored_details_that_contradict_a_leg_are_fetched_before_that_coun
     await cache.load([renamed])
     assert cache.matching == (renamed,)
     assert cache.available([1]) == set()
+    cache.want([1])
     await steps(cache, gateway, 3)
     assert gateway.asked == [[1]]
     assert cache.matching == (renamed,)
