@@ -41,6 +41,7 @@ from position_sync_dagster.money.campaigns.strategy_money import (
 from position_sync_dagster.money.cents import cents
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.movements import known_sum
+from position_sync_dagster.money.past.owned_parts import PostingBook
 from position_sync_dagster.money.reports import exposure
 from position_sync_dagster.money.reports.exposure import NO_PARTS, Claims, Split
 from position_sync_dagster.money.reports.known_names import KnownNames
@@ -602,9 +603,35 @@ def open_positions(
     if strategy is not None:
         holdings = holdings.join(book.split.parts.filter(strategy_id=strategy), on=KEY, how="semi")
 
-    rows = position_rows(holdings, book)
+    return _in_order(position_rows(holdings, book))
+
+
+def _in_order(rows: DataFrame) -> DataFrame:
+    """Return holdings by account and contract."""
     order = ("account", "symbol", "expiry", col.strike.fill_null(0.0), "conid")
     return rows.sort(order, nulls_last=True)
+
+
+def read_first_positions(
+    lake: MoneyLake, settings: Settings, now: datetime, limit: int
+) -> tuple[DataFrame, int]:
+    """Read the first of the `open_positions`, and how many these are in all; blocks.
+
+    Whose the others are is not worked out.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    book = _read_holdings(lake, settings, now)
+    holdings = _in_order(book.priced.filter(col.position != 0))
+    conids = {*holdings[:limit]["conid"]}
+
+    # Whose a holding is depends on those of its contract in all accounts.
+    book = replace(book, priced=book.priced.filter(col.conid.is_in(conids)))
+    legs = [leg for leg in lake.registry.sync.get_all_active() if leg.conid in conids]
+    closes = Closes(parts=PostingBook(lake).postings(conids))
+    book = _divided(book, (closes, _claims_of(lake, legs)), settings)
+    return open_positions(book)[:limit], holdings.height
 
 
 # The time span of the diagram: a trading day with the hours around it.
