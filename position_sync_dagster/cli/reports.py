@@ -29,10 +29,12 @@ from position_sync_dagster.money.reports.book import (
     book_at,
     open_positions,
     read_book,
+    read_first_positions,
 )
 from position_sync_dagster.money.reports.figures import read_figures
 from position_sync_dagster.money.reports.known_names import KnownNames
 from position_sync_dagster.money.reports.status import read_status
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.terminal import board, output
 from position_sync_dagster.terminal.text import as_typed
 
@@ -105,7 +107,7 @@ def exposure(
     The age is the time since the oldest price arrived or was confirmed. An unknown value is a dash
     and is left out of the sums. A narrow terminal shows fewer columns, and names the others.
     """
-    _lake, _past, read = _books(home, as_of, json=json)
+    *_others, read = _books(home, as_of, json=json)
     if json and not watch:
         tables = read(strategy=strategy).of_strategy(strategy).sums
         output.print_json({name: [row.model_dump() for row in tables[name]] for name in tables})
@@ -132,8 +134,8 @@ def exposure(
 
 def _books(
     home: Path | None, as_of: datetime | None, *, json: bool
-) -> tuple[MoneyLake, Past | None, Callable[..., Book]]:
-    """Return the lake, the moment of a report, and what reads its book by names that it must have.
+) -> tuple[Settings, MoneyLake, Past | None, Callable[..., Book]]:
+    """Return settings, lake, the moment of a report, and what reads its book by the names in it.
 
     The moment is printed: with JSON to stderr, so that the JSON has the same shape.
     """
@@ -151,7 +153,7 @@ def _books(
         book.names.require(**names)
         return book
 
-    return lake, past, read
+    return settings, lake, past, read
 
 
 @app.command()
@@ -178,7 +180,7 @@ def positions(
     With --closed: each close, the newest first, with its cause. It is PROVISIONAL until a statement
     of the broker says it (STATED).
     """
-    lake, past, read_book_of = _books(home, as_of, json=json)
+    settings, lake, past, read_book_of = _books(home, as_of, json=json)
     if closed:
         closes = read_closes(lake, past)
         symbols = {*closes.rows["symbol"], *closes.legs["symbol"]}
@@ -192,28 +194,31 @@ def positions(
         _print_closes(chosen, count, closes.since, json=json)
         return
 
-    def read() -> DataFrame:
-        return open_positions(
+    def read() -> tuple[DataFrame, int]:
+        is_of_all = strategy is None and underlying is None
+        if past is None and is_of_all and limit is not None:
+            return read_first_positions(lake, settings, utc_now(), limit)
+        rows = open_positions(
             read_book_of(strategy=strategy, underlying=underlying), strategy, underlying
         )
+        return rows[:limit], rows.height
 
     if json:
-        rows = read()
-        output.print_json(rows[:limit].select(*UPDATE_COLUMNS, *_MORE).to_dicts())
+        rows, _count = read()
+        output.print_json(rows.select(*UPDATE_COLUMNS, *_MORE).to_dicts())
         return
 
     def render(width: int) -> Iterator[Text | str]:
-        rows = read()
-        if rows.is_empty():
+        shown, count = read()
+        if shown.is_empty():
             yield "No such position is held."
             return
 
-        shown = rows[:limit]
         yield from output.noted_table(
             money_tables.POSITIONS, money_tables.position_cells(shown), width
         )
-        if shown.height < rows.height:
-            yield f"{shown.height:,} of {rows.height:,} positions are shown."
+        if shown.height < count:
+            yield f"{shown.height:,} of {count:,} positions are shown."
 
     output.print_fitted(render)
 

@@ -31,10 +31,10 @@ def cents(amount: float) -> float:
 
 def in_cents(value: Any) -> Any:
     """Return an amount, or each of a list, in whole cents; what is no amount stays as it is."""
-    if isinstance(value, list):
-        return [in_cents(part) for part in value]
     if isinstance(value, float):
         return cents(value)
+    if isinstance(value, list):
+        return [in_cents(part) for part in value]
     return value
 
 

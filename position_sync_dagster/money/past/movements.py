@@ -575,10 +575,7 @@ def known_sum(values: Iterable[float | None]) -> float | None:
     (3.0, None, 0.0)
     """
     amounts = [*values]
-    known = [amount for amount in amounts if amount is not None]
-    if len(known) == len(amounts):
-        return fsum(known)
-    return None
+    return None if None in amounts else fsum(amounts)  # type: ignore[arg-type]
 
 
 # How many reasons are named where an amount is not known.

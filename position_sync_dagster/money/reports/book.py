@@ -4,7 +4,7 @@ The sums are by strategy, account, underlying and expiry, each in one currency. 
 the base currency of an account add several, by the broker's rates.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property, lru_cache
@@ -41,6 +41,7 @@ from position_sync_dagster.money.campaigns.strategy_money import (
 from position_sync_dagster.money.cents import cents
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.movements import known_sum
+from position_sync_dagster.money.past.owned_parts import PostingBook
 from position_sync_dagster.money.reports import exposure
 from position_sync_dagster.money.reports.exposure import NO_PARTS, Claims, Split
 from position_sync_dagster.money.reports.known_names import KnownNames
@@ -66,6 +67,9 @@ from position_sync_dagster.sync import confirmations
 from position_sync_dagster.sync.confirmations import CONFIRMED, PRICED
 
 AnySum = TypeVar("AnySum", bound=MoneySum)
+
+# Values by the names of columns, or of fields.
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,15 +227,14 @@ class Book:
     def _totals_by(self, *names: str) -> list[TotalSum]:
         """Return the sums of all holdings of the book, with the realised profit."""
         rows = exposure.summed_legs(self.split, names).drop_nulls("currency")
-        return [self._with_profit(total, self.strategy) for total in self._records(TotalSum, rows)]
+        return self._records(TotalSum, rows, lambda row: self._profit_of(self.strategy, row))
 
     def _by_strategy(self, where: Expr, *names: str) -> list[StrategySum]:
         """Return the sums of strategies, or of UNATTRIBUTED, with the realised profit."""
         rows = exposure.summed_legs(self._in_a_currency.filter(where), ("strategy_id", *names))
-        return [
-            self._with_profit(strategy, strategy.name)
-            for strategy in self._records(StrategySum, rows)
-        ]
+        return self._records(
+            StrategySum, rows, lambda row: self._profit_of(row["strategy_id"], row)
+        )
 
     @property
     def _in_a_currency(self) -> Split:
@@ -244,19 +247,23 @@ class Book:
         currency = col.currency.fill_null(when(is_only).then(first))
         return replace(self.split, legs=self.split.legs.with_columns(currency))
 
-    def _records(self, kind: type[AnySum], sums: DataFrame) -> list[AnySum]:
-        """Return a record of each row of sums."""
-        return [kind.of_row(row, self.now, self.streamed) for row in sums.iter_rows(named=True)]
+    def _records(
+        self, kind: type[AnySum], sums: DataFrame, profit_of: Callable[[Row], Row] = lambda _row: {}
+    ) -> list[AnySum]:
+        """Return a record of each row of sums, with its realised profit."""
+        return [
+            kind.of_row({**row, **profit_of(row)}, self.now, self.streamed)
+            for row in sums.iter_rows(named=True)
+        ]
 
     def _with_closes(self, kind: type[AnySum], sums: DataFrame) -> list[AnySum]:
         """Return a record of each row of sums, with the realised profit of its closes.
 
         The closes of a strategy are not divided among underlyings and expiries.
         """
-        records = self._records(kind, sums)
         name = kind.named_by
         if name is None or self.strategy is not None or self.closes.since is None:
-            return records
+            return self._records(kind, sums)
 
         profit = col.realized_pnl
         closes = self.closes.rows.group_by(col(name).cast(String), "currency").agg(
@@ -266,33 +273,32 @@ class Book:
         )
         closes_of = closes.rows_by_key((name, "currency"), named=True, unique=True)
         since = {"realized_pnl": 0.0, "realized_since": self.closes.since}
-        return [
-            record.model_copy(update=since | closes_of.get((record.name, record.currency), {}))
-            for record in records
-        ]
+        return self._records(
+            kind, sums, lambda row: since | closes_of.get((f"{row[name]}", row["currency"]), {})
+        )
 
     @cached_property
     def _open_profits(self) -> Mapping[tuple[str, str | None], float | None]:
         """What is open of each strategy in each currency would earn; None: not known."""
         return open_profits(self.closes.lots, self.split.parts, self.priced)
 
-    def _with_profit(self, sums: AnySum, name: str | None) -> AnySum:
-        """Return sums with the realised profit of a strategy, of UNATTRIBUTED, or of all."""
+    def _profit_of(self, name: str | None, row: Row) -> Row:
+        """Return the realised profit of a strategy, of UNATTRIBUTED, or of all, in a row."""
+        account, currency = row.get("account"), row["currency"]
         is_strategy = name is not None and name != UNATTRIBUTED
-        if is_strategy and sums.account is not None:
-            return sums  # the profit of a strategy is not divided among accounts
+        if is_strategy and account is not None:
+            return {}  # the profit of a strategy is not divided among accounts
 
-        realized = self.closes.realized(name, sums.account, sums.currency) or {}
-        if name is not None and is_strategy and sums.currency is not None:
-            money = self.closes.money.get((name, sums.currency), StrategyMoney())
+        realized = self.closes.realized(name, account, currency) or {}
+        if name is not None and is_strategy and currency is not None:
+            money = self.closes.money.get((name, currency), StrategyMoney())
             realized["cost_per_share"] = money.cost_per_share
             if "realized_since" in realized:
-                open_now = self._open_profits.get((name, sums.currency), 0.0)
+                open_now = self._open_profits.get((name, currency), 0.0)
                 since = realized["realized_since"]
                 realized["campaign"] = _campaign(money.earned, open_now, since)
-                if isinstance(sums, StrategySum):
-                    realized |= _so_far(money.latest, open_now)
-        return sums.model_copy(update=realized)
+                realized |= _so_far(money.latest, open_now)
+        return realized
 
 
 def _campaign(earned: LiveMoney, open_now: float | None, since: datetime | None) -> Campaign:
@@ -597,9 +603,35 @@ def open_positions(
     if strategy is not None:
         holdings = holdings.join(book.split.parts.filter(strategy_id=strategy), on=KEY, how="semi")
 
-    rows = position_rows(holdings, book)
+    return _in_order(position_rows(holdings, book))
+
+
+def _in_order(rows: DataFrame) -> DataFrame:
+    """Return holdings by account and contract."""
     order = ("account", "symbol", "expiry", col.strike.fill_null(0.0), "conid")
     return rows.sort(order, nulls_last=True)
+
+
+def read_first_positions(
+    lake: MoneyLake, settings: Settings, now: datetime, limit: int
+) -> tuple[DataFrame, int]:
+    """Read the first of the `open_positions`, and how many these are in all; blocks.
+
+    Whose the others are is not worked out.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    book = _read_holdings(lake, settings, now)
+    holdings = _in_order(book.priced.filter(col.position != 0))
+    conids = {*holdings[:limit]["conid"]}
+
+    # Whose a holding is depends on those of its contract in all accounts.
+    book = replace(book, priced=book.priced.filter(col.conid.is_in(conids)))
+    legs = [leg for leg in lake.registry.sync.get_all_active() if leg.conid in conids]
+    closes = Closes(parts=PostingBook(lake).postings(conids))
+    book = _divided(book, (closes, _claims_of(lake, legs)), settings)
+    return open_positions(book)[:limit], holdings.height
 
 
 # The time span of the diagram: a trading day with the hours around it.

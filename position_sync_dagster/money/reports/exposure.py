@@ -318,11 +318,43 @@ def summed(parts: DataFrame, by: Sequence[str]) -> DataFrame:
         parts: The parts of holdings.
         by: The columns that make a group.
     """
-    return parts.group_by(by).agg(**_SUMS).sort(by, nulls_last=False)
+    # A holding of several strategies counts once in a group, a leg of several accounts once.
+    parts = parts.with_columns(
+        is_first=pl.struct(*by, "holding").is_first_distinct(),
+        **{name: _is_first_leg(by, flag) for name, flag in _COUNTS_OF_LEGS.items()},
+    )
+    sums = parts.group_by(by).agg(**_SUMS)
+
+    # To weigh what is known takes longer than to sum it: of most groups all is known, or nothing.
+    partial = sums.filter(pl.any_horizontal([*_PARTIAL])).select(by)
+    if not partial.is_empty():
+        weighed = parts.join(partial, on=by, how="semi", nulls_equal=True)
+        carried = weighed.group_by(by).agg(**_CARRIED)
+        sums = sums.join(carried, on=by, how="left", nulls_equal=True, suffix="_carried")
+        sums = sums.with_columns(
+            when(f"partial_{name}").then(f"{name}_carried").otherwise(name).alias(name)
+            for name in SUMMED_COLUMNS
+        )
+    return sums.drop(*_PARTIAL, cs.ends_with("_carried")).sort(by, nulls_last=False)
+
+
+def _is_first_leg(by: Sequence[str], flag: str) -> Expr:
+    """Return which rows are the first of their leg in their group with a flag."""
+    return col(flag) & pl.struct(*by, "leg", flag).is_first_distinct()
 
 
 def _count(of: str, where: Expr | str) -> Expr:
     return col(of).filter(where).n_unique()
+
+
+def _count_holdings(where: Expr | str) -> Expr:
+    is_counted = col(where) if isinstance(where, str) else where
+    return (col.is_first & is_counted).sum()
+
+
+def _sum_of_known(name: str) -> Expr:
+    """Return the sum of what is known; null if nothing is."""
+    return when(col(name).is_not_null().any()).then(col(name).sum())
 
 
 def _oldest(times: Expr) -> Expr:
@@ -331,16 +363,21 @@ def _oldest(times: Expr) -> Expr:
 
 
 # What a group has, by column: to build these expressions takes longer than to sum 200 parts.
+_CARRIED = {name: sum_if_carried(col(name), figure_of(name)) for name in SUMMED_COLUMNS}
+_PARTIAL = {
+    f"partial_{name}": lacks(name).any() & col(name).is_not_null().any() for name in SUMMED_COLUMNS
+}
 _SUMS = {
-    **{name: sum_if_carried(col(name), figure_of(name)) for name in SUMMED_COLUMNS},
-    **{f"without_{name}": _count("holding", lacks(name)) for name in SUMMED_COLUMNS},
-    **{f"of_{name}": _count("holding", figure_of(name)) for name in SUMMED_COLUMNS},
-    **{name: _count("leg", is_counted) for name, is_counted in _COUNTS_OF_LEGS.items()},
-    "holdings": col.holding.n_unique(),
-    "delayed": _count("holding", "delayed"),
-    "options": _count("holding", "is_option"),
-    "options_with_greeks": _count("holding", "has_greeks"),
-    "options_modelled": _count("holding", "is_modelled"),
+    **{name: _sum_of_known(name) for name in SUMMED_COLUMNS},
+    **_PARTIAL,
+    **{f"without_{name}": _count_holdings(lacks(name)) for name in SUMMED_COLUMNS},
+    **{f"of_{name}": _count_holdings(figure_of(name)) for name in SUMMED_COLUMNS},
+    **{name: col(name).sum() for name in _COUNTS_OF_LEGS},
+    "holdings": col.is_first.sum(),
+    "delayed": _count_holdings("delayed"),
+    "options": _count_holdings("is_option"),
+    "options_with_greeks": _count_holdings("has_greeks"),
+    "options_modelled": _count_holdings("is_modelled"),
     "priced_at": _oldest(col(PRICED)),
     "greeks_at": _oldest(col.greeks_time.filter("has_greeks")),
     "nearest_expiry": col.expiry.min(),

@@ -139,6 +139,9 @@ class Figures:
         The movements say it; before these are there, the legs of the contract. What is closed is no
         part of the book any more.
         """
+        if closed.is_empty():
+            return closed
+
         owners_of = self.book.closes.owners_since(self.day.since)
         strategies: list[list[str]] = []
         for account, conid in closed.select(KEY).iter_rows():

@@ -11,6 +11,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import Source, ValueOrigin
 from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.money.reports import book
 from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.settings import load_settings
 from tests.support import legs
@@ -210,6 +211,26 @@ def test_positions_of_an_underlying_are_chosen_and_none_is_not_a_book_without_po
     (entry,) = json_of("positions", "--underlying", "spx")
     assert entry["conid"] == STREAMED
     assert run("positions", "--underlying", "QQQ") == "No such position is held.\n"
+
+
+def test_of_a_few_positions_alone_it_is_worked_out_whose_they_are(lake, monkeypatch):
+    lake.broker_positions.replace(GATEWAY, [held(SHARED, A), held(SHARED, B), held(QUEUED)])
+    shared = [row(SHARED, Source.STREAM, account=account) for account in (A, B)]
+    lake.updates.sync.append([*shared, row(QUEUED, Source.QUEUE)])
+    lake.registry.sync.add_many([leg(SHARED, "iron"), leg(QUEUED, "calendar")])
+
+    names = ("account", "conid", "strategies", "shares")
+    every = [[entry[name] for name in names] for entry in json_of("positions")]
+    of_shared = [(account, shares) for account, conid, _who, shares in every if conid == SHARED]
+    assert of_shared == [(A, [0.5]), (B, [0.5])]
+
+    def of_all(*_args):
+        raise AssertionError("the whole book is read")
+
+    monkeypatch.setattr(book, "read_closes", of_all)
+    for limit in range(1, len(every) + 1):
+        some = json_of("positions", "--limit", f"{limit}")
+        assert [[entry[name] for name in names] for entry in some] == every[:limit]
 
 
 def test_a_few_positions_are_the_first_of_all_and_the_output_says_how_many_there_are(lake):

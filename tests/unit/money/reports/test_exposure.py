@@ -96,6 +96,31 @@ def test_unknown_values_stay_unknown_and_are_counted() -> None:
     assert alone.delta is None
 
 
+def test_only_a_sum_that_lacks_something_is_weighed_and_what_is_shared_counts_once() -> None:
+    stock = {"right": None, "sec_type": "STK", "delta": None}
+    legs = [leg(1, "whole"), leg(2, "most"), leg(3, "most"), leg(4, "half"), leg(5, "half")]
+    legs += [leg(6, "some", quantity=1.0), leg(6, "other", quantity=3.0), leg(7, "anywhere")]
+    rows = [row(1, **stock), row(2, **stock, position=40.0), row(4, **stock), row(6, **stock)]
+    rows += [row(conid, **stock, market_value=1.0, daily_pnl=1.0) for conid in (3, 5)]
+    rows += [row(7, market_value=None, account=name) for name in ("DUSIM1", "DUSIM2")]
+    for number in (0, 1, 3):  # those of little value have no profit, or those of nearly all
+        rows[number] = replace(rows[number], daily_pnl=2.0)
+    rows[4] = replace(rows[4], daily_pnl=None)
+    rows[2] = replace(rows[2], daily_pnl=None)
+
+    parts = exposure.split(exposure.Claims(legs), money_rows.priced_rows(rows)).parts
+    profits = dict(
+        exposure.summed(parts, ["strategy_id"]).select("strategy_id", "daily_pnl").iter_rows()
+    )
+    assert profits == {
+        "whole": 2.0, "most": 2.0, "half": None, "some": 0.5, "other": 1.5, "anywhere": None,
+    }  # fmt: skip
+
+    [total] = exposure.summed(parts, ["currency"]).iter_rows(named=True)
+    assert (total["holdings"], total["of_daily_pnl"], total["without_daily_pnl"]) == (8, 8, 4)
+    assert (total["legs_without_value"], total["without_market_value"]) == (1, 2)
+
+
 def test_a_future_counts_as_notional_and_never_as_value() -> None:
     rows = exposures([leg(1), leg(2)], [row(1), row(2, sec_type="FUT", market_value=250_000.0)])
     option, future = sorted(rows, key=lambda e: e.asset_class != "OPTION")
