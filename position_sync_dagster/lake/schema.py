@@ -536,7 +536,8 @@ DAILY_POSITIONS = TableSpec(
     partition_by=("session_date",),
     indexed=("account", "conid"),
     key=("session_date", "account", "conid"),
-    description="The holdings at the close of each trading day, from own rows and statements.",
+    description="The holdings at the close of each trading day, from own rows and statements. "
+    "Computed greeks are left out.",
     changes="A day is replaced when it is recorded again and differs.",
     kept=A_WEEK,
     is_copy=True,

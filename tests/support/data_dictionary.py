@@ -21,7 +21,7 @@ QUESTIONS = {
         ("daily_pnl",),
     ),
     "What are the greeks of a strategy now?": ("strategy_exposure", ("delta", "dollar_delta")),
-    "What were the greeks of a leg at a close?": ("daily_positions", ("delta", "greeks_source")),
+    "What were IB's greeks of a leg at a close?": ("daily_positions", ("delta", "closed_at")),
     "What is today's profit of a holding?": ("latest_positions", ("daily_pnl",)),
     "What is a holding worth now?": ("latest_positions", ("market_value", "confirmed_at")),
     "What was it worth before?": ("position_updates", ("market_value", "timestamp")),

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -131,7 +132,8 @@ RESTORING = Path(__file__).parents[3] / "docs/do/restore.md"
 
 def test_the_printed_backup_is_made_again_and_again_proved_and_restored_for_any_folder(tmp_path):
     (tmp_path / ".venv").symlink_to(sys.prefix)
-    written = {"dagster_home/dagster.yaml", "data/flex/2026.xml", ".env", "strategies.yaml"}
+    home = tmp_path / "of pip/dagster_home"
+    written = {f"{home}/dagster.yaml", "data/flex/2026.xml", ".env", "strategies.yaml"}
     for name in written:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("# of the backup")
@@ -139,7 +141,9 @@ def test_the_printed_backup_is_made_again_and_again_proved_and_restored_for_any_
     lake.initialize_sync()
     lake.queue.sync.insert(1, "SPY")
     backing_up, restoring = (
-        re.sub(r"lake=data/lake\b", "lake=data/paper", block)
+        block.replace("lake=data/lake", "lake=data/paper").replace(
+            "home=dagster_home", f"home='{home}'"
+        )
         for block in re.findall(r"^ *```sh\n(.*?)^ *```", RESTORING.read_text(), re.M | re.S)[:2]
     )
     restoring = re.sub(r"backup=backup/\S+", "backup=backup/week-1", restoring)
@@ -149,8 +153,12 @@ def test_the_printed_backup_is_made_again_and_again_proved_and_restored_for_any_
         assert ended.returncode == 0, ended.stderr + ended.stdout
         return ended.stdout
 
-    assert re.search(r"good .*backup/.*/data/paper.* data files were read", done(backing_up))
+    said = done(backing_up)
+    assert re.search(r"good .*backup/.*/data/paper.* data files were read", said)
+    absent = ["scenarios.yaml", "gateways.yaml"]
+    assert re.findall("not there: (.*)", said) == absent
     (backup,) = tmp_path.glob("backup/*")
+    assert (backup / "RELEASE").read_text().split()[1] == version("position-sync-dagster")
     assert backup.stat().st_mode & 0o077 == 0
     backup.rename(tmp_path / "backup/week-1")
     done(backing_up)
@@ -162,11 +170,14 @@ def test_the_printed_backup_is_made_again_and_again_proved_and_restored_for_any_
 
     # Twice on this machine, within whatever time, and on one that has nothing yet.
     lake.queue.sync.insert(2, "SPY")
-    (tmp_path / ".env").write_text("# of now")
-    done(restoring)
+    for name in (".env", home / "dagster.yaml", "gateways.yaml"):
+        (tmp_path / name).write_text("# of now")
+    assert re.findall("not in the backup: (.*)", done(restoring)) == absent
+    assert (tmp_path / "gateways.yaml").read_text() == "# of now"
     assert texts_and_requests(tmp_path) == ({"# of the backup"}, 1)
     (aside,) = tmp_path.glob("aside/*")
     assert (aside / ".env").read_text() == "# of now"
+    assert (aside / home.relative_to("/") / "dagster.yaml").read_text() == "# of now"
     assert texts_and_requests(aside)[1] == 2
     aside.rename(tmp_path / "aside/first")
     done(restoring)
@@ -176,6 +187,7 @@ def test_the_printed_backup_is_made_again_and_again_proved_and_restored_for_any_
     new.mkdir()
     (new / ".venv").symlink_to(sys.prefix)
     shutil.copytree(tmp_path / "backup", new / "backup")
+    shutil.rmtree(home)
     done(restoring, new)
     assert texts_and_requests(new) == ({"# of the backup"}, 1)
     assert not list(new.glob("aside/*/*"))

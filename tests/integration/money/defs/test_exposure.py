@@ -2,19 +2,28 @@
 
 import re
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
-import duckdb
 import polars as pl
 import pytest
 
+from position_sync_dagster.defs.assets import past_days
 from position_sync_dagster.defs.assets.latest_positions import latest_positions, listed
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.position_update import GreeksSource
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.given_leg import make_leg
-from position_sync_dagster.lake.schema import LATEST_POSITIONS
+from position_sync_dagster.lake.schema import LATEST_POSITIONS, leg_rows
+from position_sync_dagster.lake.storage.commits import write as write_rows
+from position_sync_dagster.money.defs.extension import STATED
 from position_sync_dagster.money.defs.strategies import strategy_exposure
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.tables import STRATEGY_EXPOSURE
 from tests.support.data_dictionary import null_where_never
 from tests.support.derived_rows import put_rows
@@ -93,8 +102,26 @@ def test_exposure_is_summed_per_strategy_and_says_how_old_it_is(world, lake):
     assert rows["legs_without_greeks"].sum() == 1
 
 
+@pytest.fixture
+def printed_query(monkeypatch, tmp_path) -> Callable[[str, MoneyLake], dict[str, Any]]:
+    """Run the query of the page that reads a table, on a lake; return its names."""
+    page = (Path(__file__).parents[4] / "docs/do/duckdb.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+
+    def run(table: str, lake: MoneyLake) -> dict[str, Any]:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / ".demo").mkdir()
+        (tmp_path / ".demo/lake").symlink_to(lake.path)
+        (block,) = [each for each in blocks if f'/{table}")' in each]
+        names: dict[str, Any] = {}
+        exec(block, names)  # noqa: S102
+        return names
+
+    return run
+
+
 def test_the_query_of_the_page_sums_a_strategy_over_its_classes_and_keeps_unknown_unknown(
-    world, lake, monkeypatch, tmp_path
+    world, lake, printed_query
 ):
     add_legs(lake, world.ago(0))
     world.row(1, 60, market_value=150.0, daily_pnl=20.0)
@@ -106,16 +133,45 @@ def test_the_query_of_the_page_sums_a_strategy_over_its_classes_and_keeps_unknow
     more = [shares, shares.with_columns(strategy_id=pl.lit("b"), daily_pnl=None)]
     put_rows(lake.derived_table(STRATEGY_EXPOSURE), pl.concat([options, *more]))
 
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / ".demo").mkdir()
-    (tmp_path / ".demo/lake").symlink_to(lake.path)
-    page = (Path(__file__).parents[4] / "docs/do/duckdb.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    (block,) = [each for each in blocks if ".demo/lake/strategy_exposure" in each]
-    names: dict[str, duckdb.DuckDBPyRelation] = {}
-    exec(block, names)  # noqa: S102
-    today = names["strategies"].order("strategy_id").select("strategy_id, account, today")
+    strategies = printed_query("strategy_exposure", lake)["strategies"]
+    today = strategies.order("strategy_id").select("strategy_id, account, today")
     assert today.fetchall() == [("a", "DUSIM0001", 50.0), ("b", "DUSIM0001", None)]
+
+
+def test_the_query_of_the_page_has_deltas_at_a_close_of_legs_then_active_and_counts_unknown_ones(
+    world, lake, printed_query
+):
+    monday, friday = date(2026, 3, 9), datetime(2026, 3, 6, 20, 59, tzinfo=UTC)
+    close = datetime(2026, 3, 9, 20, tzinfo=UTC)
+    just_before, just_after = (close + timedelta(minutes=number) for number in (-1, 1))
+    days_after = close + timedelta(days=2)
+    given = [
+        (1, "a", {"quantity": -2.0, "account": "DUSIM0001"}),
+        (2, "a", {"removed_at": just_after}),
+        (2, "left", {"removed_at": just_before}),
+        (3, "a", {}),
+        (4, "later", {"added_at": just_after}),
+        (4, "b", {"added_at": days_after, "since": monday}),
+        (1, "elsewhere", {"account": "DUSIM0002"}),
+    ]
+    leg = make_leg(conid=1, strategy_id="a", added_at=friday, **SPY)
+    legs = [replace(leg, conid=conid, strategy_id=name, **fields) for conid, name, fields in given]
+    lake.registry.table.transact(lambda handle: write_rows(handle, leg_rows(legs), {}))
+
+    world.row(1, friday, delta=0.9)
+    world.row(1, just_before, position=-3.0, delta=0.3, greeks_source=GreeksSource.GATEWAY)
+    world.row(2, just_before, position=1.0, delta=0.2, greeks_source=GreeksSource.MODEL)
+    world.row(3, just_before, position=7.0, sec_type="STK", multiplier=1.0, right=None)
+    world.row(4, just_before, position=2.0, delta=-0.5, greeks_source=GreeksSource.GATEWAY)
+    world.row(4, just_after, position=2.0, delta=-0.9, greeks_source=GreeksSource.GATEWAY)
+    service = partial(past_days.closing_service, lake, world.settings, STATED, utc_now)
+    past_days.fill(lake, service, [friday.date(), monday])
+
+    deltas = printed_query("daily_positions", lake)["deltas"].sort("strategy_id")
+    assert deltas.drop("currency").rows() == [
+        (close, "a", "DUSIM0001", pytest.approx(-2 * 30 + 7), 1, 3),
+        (close, "b", "DUSIM0001", -100.0, 0, 1),
+    ]
 
 
 def test_an_empty_lake_gives_empty_tables(world, lake):
