@@ -320,7 +320,7 @@ function numberOf(row, column) {
 function drawCell(cell, row, column) {
   const value = numberOf(row, column);
   set(cell, "class", SIGNED.has(column) ? sign(value) : column === "days" && value <= SOON_DAYS ? "soon" : "");
-  set(cell, "title", column === "campaign" ? campaignHint(row.sums?.campaign) : column === "reached" ? (row.sums?.profit_reached_unknown ?? "") : "");
+  set(cell, "title", (row.sums && HINTS[column]?.(row.sums)) ?? "");
   write(cell, hasColumn(row, column) ? markedSum(textOf(value, column), value, row, column) : "");
 }
 
@@ -343,6 +343,9 @@ function campaignHint(campaign) {
   const since = campaign.since?.slice(0, 10) ?? DASH;
   return `since ${since}: realised ${cents(campaign.realised)}, open ${cents(campaign.open)}, fees ${cents(campaign.fees)}`;
 }
+
+const since = ({ realised_since: first }) => (first ? `realised since ${first.slice(0, 10)}` : "");
+const HINTS = { realised: since, campaign: ({ campaign }) => campaignHint(campaign), reached: (sums) => sums.profit_reached_unknown };
 
 function textOf(value, column) {
   if (isUnknown(value)) return DASH;
