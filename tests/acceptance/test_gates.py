@@ -108,7 +108,7 @@ def tree(tmp_path: Path) -> Path:
 @pytest.fixture
 def run(tree: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Return what runs a command in the copy, as a person does who did not begin with make."""
-    strange = ("MAKE", "MFLAGS", "PYTEST_", "UV_PROJECT", "VIRTUAL_ENV")
+    strange = ("ARGS", "PART", "MAKE", "MFLAGS", "PYTEST_", "UV_PROJECT", "VIRTUAL_ENV")
     env = {name: text for name, text in os.environ.items() if not name.startswith(strange)}
     # What is installed is that of this checkout, also where the plant is in pyproject.toml.
     installed = ("-o", ".venv/.synced")
