@@ -380,3 +380,13 @@ def test_what_is_held_is_read_without_the_newest_values(held):
     held.put_pnl(KEY, pnl(6300.0))
     assert [(row.key, row.position, row.market_value) for row in held.rows] == [(KEY, 10.0, None)]
     assert [holding.market_value for holding in held.holdings] == [6300.0]
+
+
+def test_all_copies_of_a_holding_have_one_instrument_until_its_terms_change(held):
+    first = held.get(KEY).instrument
+    held.put_position(ACCOUNT, Instrument(**{**first.terms, "exchange": ""}), 10.0, 600.0)
+    held.put_portfolio(KEY, UNLISTED, 12.0, VALUES)
+    assert held.get(KEY).instrument is first
+    held.put_position(ACCOUNT, Instrument(**first.terms | {"symbol": "NEW"}), 12.0, 600.0)
+    assert held.get(KEY).instrument.symbol == "NEW"
+    assert held.get(KEY).instrument.exchange == "ARCA"
