@@ -209,14 +209,17 @@ def test_an_asset_of_the_project_names_ours_by_the_prefix_as_the_page_shows(proj
     ours = dg.AssetKey(["ibkr", "latest_positions"])
     assert graph.get(dg.AssetKey("holdings")).parent_keys == {ours}
     assert graph.get(ours).is_materializable
+    assert f"gets {len(graph.get_all_asset_keys()) - 1} assets" in PAGE.read_text()
 
 
 def test_a_project_without_the_component_looks_for_changed_quantities_as_the_page_shows(
-    tmp_path, monkeypatch
+    tmp_path,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(shown("position_changes"), names)  # noqa: S102
+    assert Path(names["CHANGES"]).is_absolute(), "a relative path begins in the folder of Dagster"
+    names["CHANGES"] = str(tmp_path / "data/lake/position_changes")
+    assert names["when_a_position_changes"].default_status is dg.DefaultSensorStatus.RUNNING
     lake = MoneyLake(tmp_path / "data/lake", fsync=False)
     lake.initialize_sync()
     requested, cursor = [], None
