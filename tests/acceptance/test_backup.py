@@ -32,12 +32,13 @@ def printed(heading: str) -> list[list[str]]:
 @pytest.mark.skipif(postgres.programs() is None, reason=postgres.MISSING)
 @pytest.mark.parametrize("server_has_it", [True, False])
 def test_a_restore_brings_back_what_the_backup_has(tmp_path, server_has_it):
+    (tmp_path / ".venv").symlink_to(sys.prefix)
     lake = MoneyLake(tmp_path / "lake")
     lake.initialize_sync()
     lake.registry.sync.add_many([leg(1, "condor")])
 
     with postgres.running() as server:
-        path = f"{sys.prefix}/bin:{postgres.programs()}:{os.environ['PATH']}"
+        path = f"{postgres.programs()}:{os.environ['PATH']}"
 
         def run(commands: list[str]) -> str:
             script = "\n".join(commands)
