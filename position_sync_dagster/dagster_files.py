@@ -71,7 +71,7 @@ def _data() -> Path:
 
 
 # The file of the last tick that did its work.
-SENSORS = "sensors"
+WORKED_TICK = "sensors"
 
 # The file of the last tick that found errors, with their text: the programs work, and a table
 # cannot be read, or the store is away.

@@ -10,7 +10,7 @@ import dagster as dg
 from position_sync_dagster.dagster_files import (
     DURATION,
     FAILED_TICK,
-    SENSORS,
+    WORKED_TICK,
     PartOfTicks,
     note,
     note_checks,
@@ -63,10 +63,11 @@ def drain_queue(
     note_parts(opened.parts.values())
     note(DURATION, f"{time.monotonic() - began:.3f}")
 
+    # Files that `doctor` and the supervisor look at: the programs work, with errors or without.
     if work.problems:
         note(FAILED_TICK, "; ".join(work.problems))
     else:
-        note(SENSORS)
+        note(WORKED_TICK)
 
     return dg.SensorResult(
         asset_events=events,

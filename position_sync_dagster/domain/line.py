@@ -278,6 +278,9 @@ class Line:
     def compared(self, holding: Key, *, agrees: bool) -> "Line":
         """Return the line after a newer value of the broker differed from its own, or did not.
 
+        If they differ it is SUSPECT. If they agree its dispute and its count of renewals end; it is
+        trusted again at its next price alone (`priced`).
+
         Args:
             holding: Whose value it is: holdings of several accounts share a line.
             agrees: Whether the two are about the same.
@@ -290,7 +293,7 @@ class Line:
         dispute = self.dispute
         if dispute is not None and holding != dispute.holding:
             return self
-        # Any other line has neither.
+        # A line that is neither held nor refused has no dispute and no renewals.
         return replace(self, dispute=None, renewals=0) if self.held or self.refused else self
 
     def _suspect(self, reason: str, **changes: Any) -> "Line":

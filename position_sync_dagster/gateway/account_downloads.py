@@ -341,7 +341,10 @@ class AccountDownloads:
                 self._ib.client.reqAccountUpdates(False, subscription.account)
 
     def forget_subscription(self) -> None:
-        """Forget the subscription, and the stops that wait for 2100: the gateway sends none now."""
+        """Forget the subscription: the connection is gone, or the gateway dropped it.
+
+        Stops that wait for their 2100 (unsubscribed) will get none.
+        """
         subscription = self._subscription
         self._subscription = None
         self._unanswered_stops = 0
@@ -356,6 +359,7 @@ class AccountDownloads:
         if self.accounts[account].spoiled == NOT_READY:
             return False
 
+        # Rows of any account show that a download goes on; the time that follows dates this one.
         if self._subscription is not None:
             self._subscription.row_s = time.monotonic()
             self._subscription.undated_row = row.key

@@ -197,7 +197,7 @@ def _replace(
 
 
 def _outcome(handle: DeltaTable, rows: DataFrame, *, changed: bool) -> Replaced:
-    """Return what a replacement by these rows, or their stay, means."""
+    """Return what became of a table whose rows are these now, `changed` or as they were before."""
     ledger_version = newest_version(rows) if ADDED in rows.columns else 0
     return Replaced(
         version=handle.version(), rows=rows.height, changed=changed, ledger_version=ledger_version

@@ -485,6 +485,7 @@ class SyncQueue:
         first = schema.id_prefix(since)
         chosen = in_bucket(transitions.SUCCESS) & may_have("request_id", first)
         was_inserted_since = col.request_id >= first
+        # At the end of the span both the answer and the confirmation were there.
         answered_at = pl.max_horizontal("updated_at", "confirmed_at")
         is_of_span = was_inserted_since & (answered_at <= until.astimezone(UTC))
         answered = self.store.finished(chosen, ["update_id", "confirmed_at"], is_of_span)

@@ -73,7 +73,7 @@ logger = logging.getLogger("position_sync_dagster.supervisor")
 def clear() -> None:
     """Remove the files of `dagster_files` at a regular end."""
     with suppress(OSError):
-        for file in dagster_files.file_of(dagster_files.SENSORS).parent.iterdir():
+        for file in dagster_files.file_of(dagster_files.WORKED_TICK).parent.iterdir():
             file.unlink(missing_ok=True)
 
 
@@ -85,7 +85,7 @@ def remove(name: str) -> None:
 
 def newest_tick() -> tuple[float | None, float | None]:
     """Return what changes with each tick, whether or not it did its work."""
-    return changed_at(dagster_files.SENSORS), changed_at(dagster_files.FAILED_TICK)
+    return changed_at(dagster_files.WORKED_TICK), changed_at(dagster_files.FAILED_TICK)
 
 
 class CannotRunError(Exception):

@@ -11,7 +11,7 @@ import pytest
 
 from position_sync_dagster import dagster_files
 from position_sync_dagster.cli.dev import put_instance
-from position_sync_dagster.dagster_files import SENSORS, SUPERVISOR, file_of
+from position_sync_dagster.dagster_files import SUPERVISOR, WORKED_TICK, file_of
 from position_sync_dagster.money.reports import signs_of_life
 from position_sync_dagster.processes import supervisor
 
@@ -115,7 +115,7 @@ def wrote(name: str, age_s: float) -> None:
     ],
 )
 def test_ticks_are_late_where_a_supervisor_has_not_ended(supervisor_s, tick_s, late):
-    for name, age_s in ((SUPERVISOR, supervisor_s), (SENSORS, tick_s)):
+    for name, age_s in ((SUPERVISOR, supervisor_s), (WORKED_TICK, tick_s)):
         if age_s is not None:
             wrote(name, age_s)
     read_rows = signs_of_life.read()
@@ -128,7 +128,7 @@ def test_ticks_are_late_where_a_supervisor_has_not_ended(supervisor_s, tick_s, l
 
 @pytest.mark.usefixtures("_home")
 def test_a_tick_ahead_of_the_clock_says_how_to_mend_it_also_without_a_supervisor():
-    wrote(SENSORS, -3600)
+    wrote(WORKED_TICK, -3600)
     read_rows = signs_of_life.read()
     assert read_rows.set_back
     assert "The clock was set back" in read_rows.problems[0]
@@ -137,5 +137,5 @@ def test_a_tick_ahead_of_the_clock_says_how_to_mend_it_also_without_a_supervisor
 
 def test_a_home_that_cannot_be_written_stops_no_program(monkeypatch, tmp_path):
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "missing"))
-    dagster_files.note(SENSORS)
+    dagster_files.note(WORKED_TICK)
     assert signs_of_life.read() == signs_of_life.NONE

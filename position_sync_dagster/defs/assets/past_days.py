@@ -290,26 +290,27 @@ def _judged_days(lake: L, settings: Settings, stated: Stated[L]) -> dg.AssetChec
     is the day after whose close the first row of the ledger was written.
     """
     exchange, first_partition = exchange_since(settings, stated)
-    last_values = _last_values(lake, exchange.timezone)
-    first = _first_day(settings, last_values)
+    newest_value_days = _days_of_newest_values(lake, exchange.timezone)
+    first = _first_day(settings, newest_value_days)
     # Right after today's close its run may not have ended.
     today = exchange_days.day_of(settings.calendar, utc_now())
     begin = max(first, first_partition)
     over = set(exchange.trading_days(begin, today - timedelta(days=1)))
 
+    # Where neither a setting nor a statement says the first day, the ledger begins on it.
     first_stated = min(stated.days(settings, None).days(), default=None)
     is_of_ledger = not settings.daily_start and first != first_stated
-    if is_of_ledger and first in over - last_values.keys():
+    if is_of_ledger and first in over - newest_value_days.keys():
         closed = exchange_days.closing_times(settings.calendar, [first])[first]
         if lake.updates.sync.last_before(closed).is_empty():  # it begins after the close
             over.remove(first)
     if not over:
         return passed("No trading day is over yet.")
 
-    without = over - last_values.keys()
+    without = over - newest_value_days.keys()
     service = closing_service(lake, settings, stated)
     missing = without - service.flat_days(without)
-    older = {day for day in over - without if last_values[day] < day}
+    older = {day for day in over - without if newest_value_days[day] < day}
 
     numbers: dict[str, dg.RawMetadataValue] = {
         "days": len(over),
@@ -333,7 +334,7 @@ def _judged_days(lake: L, settings: Settings, stated: Stated[L]) -> dg.AssetChec
     )
 
 
-def _last_values(lake: Lake, timezone: str) -> dict[date, date]:
+def _days_of_newest_values(lake: Lake, timezone: str) -> dict[date, date]:
     """Return the day of the newest value of each recorded day, in a time zone."""
     rows = lake.derived_table(DAILY_POSITIONS).rows(columns=["session_date", "timestamp"])
     newest = rows.group_by("session_date").agg(pl.col.timestamp.max())

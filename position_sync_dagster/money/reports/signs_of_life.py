@@ -13,10 +13,10 @@ from position_sync_dagster.dagster_files import (
     DURATION,
     ENDED_FILE,
     FAILED_TICK,
-    SENSORS,
     SUPERVISOR,
     SWITCHED_OFF,
     TICK_PARTS,
+    WORKED_TICK,
     FailingCheck,
     PartOfTicks,
     file_of,
@@ -103,7 +103,7 @@ def changed_at(name: str, home: Path | None = None) -> float | None:
 
 def down_files(home: Path | None = None) -> list[Path]:
     """Return the files of programs that ended and do not work again yet."""
-    return sorted(file_of(SENSORS, home).parent.glob(f"{DOWN}*"))
+    return sorted(file_of(WORKED_TICK, home).parent.glob(f"{DOWN}*"))
 
 
 def text_of(name: str, home: Path | None) -> str | None:
@@ -115,7 +115,7 @@ def text_of(name: str, home: Path | None) -> str | None:
 
 def read(home: Path | None = None) -> Programs:
     """Read the state of the programs from a home of Dagster, by default that of this process."""
-    worked = changed_at(SENSORS, home)
+    worked = changed_at(WORKED_TICK, home)
     failed = changed_at(FAILED_TICK, home)
     ticked = max([at for at in (worked, failed) if at is not None], default=None)
     started = changed_at(SUPERVISOR, home)

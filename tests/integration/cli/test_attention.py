@@ -101,7 +101,7 @@ def test_dev_does_not_start_without_the_strategies_file_that_is_configured(
 
 
 def worked(ago_s: float) -> None:
-    for program in (dagster_files.SUPERVISOR, dagster_files.SENSORS):
+    for program in (dagster_files.SUPERVISOR, dagster_files.WORKED_TICK):
         wrote(program, ago_s)
 
 

@@ -566,4 +566,4 @@ def test_while_nothing_can_be_drained_rows_and_checks_are_reported_all_the_same(
         isinstance(asset_event, dg.AssetCheckEvaluation) for asset_event in result.asset_events
     )
     assert dagster_files.file_of(dagster_files.FAILED_TICK).exists()
-    assert not dagster_files.file_of(dagster_files.SENSORS).exists()
+    assert not dagster_files.file_of(dagster_files.WORKED_TICK).exists()

@@ -49,7 +49,7 @@ def streams(lake: MoneyLake, home: Path) -> Callable[[], list[tuple[Level, str]]
 
 def test_a_stream_that_a_person_paused_is_bad_while_the_programs_work(lake, streams):
     session = own(lake, LOGIN)
-    dagster_files.note(dagster_files.SENSORS)
+    dagster_files.note(dagster_files.WORKED_TICK)
     assert streams() == []
     lake.sessions.end(session)
     assert streams() == [], "another one follows at once"
@@ -66,7 +66,7 @@ def test_a_stream_that_does_not_come_back_is_bad_and_nothing_is_said_while_no_pr
     an_hour_ago = MoneyLake(str(tmp_path / "lake"), clock=lambda: utc_now() - timedelta(hours=1))
     own(an_hour_ago, LOGIN, lease_s=60.0)
     assert streams() == []
-    dagster_files.note(dagster_files.SENSORS)
+    dagster_files.note(dagster_files.WORKED_TICK)
     ((level, text),) = streams()
     assert level is Level.BAD
     assert "has had none since" in text
@@ -93,7 +93,7 @@ def test_a_failing_check_of_values_is_bad_and_another_one_a_warning(home):
 
 
 def test_a_program_that_ended_is_bad_until_it_works_again(home):
-    dagster_files.note(dagster_files.SENSORS)
+    dagster_files.note(dagster_files.WORKED_TICK)
     text = "The webserver (process 7) was killed by signal 9. It is started again."
     dagster_files.note(f"{dagster_files.DOWN}webserver", text)
     (check_program,) = check_programs(home)

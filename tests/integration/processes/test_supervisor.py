@@ -117,7 +117,7 @@ def test_without_ticks_tick_times_are_mended_and_code_server_and_daemon_are_star
     until(three.look, lambda: three.code_server.process and three.daemon.process)
     assert {three.code_server.process.pid, three.daemon.process.pid}.isdisjoint(before)
     assert three._tick_s == 0.6, "the patience grows"
-    dagster_files.note(dagster_files.SENSORS)
+    dagster_files.note(dagster_files.WORKED_TICK)
     until(three.look, lambda: three.daemon.works)
     assert three._tick_s == 0.3
 
@@ -133,7 +133,7 @@ def test_a_person_who_switches_the_sensors_off_is_believed_and_no_program_is_sta
     until(three.look, lambda: caplog.text.count("is switched off") >= 3)
     assert (three.code_server.process.pid, three.daemon.process.pid) == before
     assert "switched off" in signs_of_life.read().problems[0]
-    dagster_files.note(dagster_files.SENSORS)
+    dagster_files.note(dagster_files.WORKED_TICK)
     until(three.look, lambda: three.daemon.works)
     assert signs_of_life.read().problems == ()
 
@@ -164,7 +164,7 @@ def test_the_webserver_starts_with_the_first_tick_and_works_when_it_listens(thre
     caplog.set_level("INFO")
     until(three.look, lambda: three.daemon.process)
     assert three.webserver.process is None
-    dagster_files.note(dagster_files.SENSORS)
+    dagster_files.note(dagster_files.WORKED_TICK)
     until(three.look, lambda: three.webserver.works)
     three.webserver.process.kill()  # type: ignore[attr-defined]
     until(three.look, lambda: "The webserver works again." in caplog.messages)

@@ -82,7 +82,7 @@ def at_work(lake: MoneyLake, gateway_id: str) -> None:
     own(lake, gateway_id, state=SessionState.LIVE, **lines)
     lake.queue.sync.insert_many([QueueRequest(2, "SPY"), QueueRequest(3, "SPY")])
 
-    dagster_files.note(dagster_files.SENSORS)
+    dagster_files.note(dagster_files.WORKED_TICK)
     dagster_files.note(dagster_files.DURATION, "0.250")
     part = dagster_files.PartOfTicks(name="checks").after(0.02).after(0.3)
     dagster_files.note_parts([part, dagster_files.PartOfTicks(name="drain").after(99.0)])
