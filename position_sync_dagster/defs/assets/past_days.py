@@ -197,8 +197,7 @@ def describe(closed: ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
     for (currency,), part in rows.group_by("currency", maintain_order=True):
         for name in ("daily_pnl", "unrealized_pnl"):
             amounts = part[name].drop_nulls()
-            if amounts.len():
-                numbers[f"{name}/{currency}"] = sum(amounts)
+            numbers[f"{name}/{currency}"] = sum(amounts) if amounts.len() else None
 
     return {
         "dagster/partition_row_count": rows.height,
