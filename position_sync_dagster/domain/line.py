@@ -190,7 +190,10 @@ class Line:
         )
 
     def cancelled(self) -> "Line":
-        """Return the line after we cancelled it; only the denial stays."""
+        """Return the line after we cancelled it: IDLE.
+
+        Its denial stays, and its times, so that an older price never counts as new.
+        """
         return self._in(
             LineState.IDLE,
             held_since_s=None,

@@ -365,8 +365,9 @@ class HoldingsBook:
     def reported(self, keys: Iterable[Key] | None = None) -> Holdings:
         """Return holdings as their last messages left them, with the completeness of their account.
 
-        They lack later confirmations of the account. By default all are returned, also those of
-        accounts that the login does not manage.
+        So the publisher writes them. They lack later confirmations of the account: these are stored
+        once for it, else each would publish all its rows again. By default all are returned, also
+        those of accounts that the login does not manage.
         """
         if keys is None:
             return self.unmanaged | self._all(self._holdings, newer=False)

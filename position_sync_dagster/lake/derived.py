@@ -110,8 +110,8 @@ def derive_from_ledger(
 ) -> tuple[Made, Replaced]:
     """Derive a table that follows the market wholly; of two looks at once the last one stays.
 
-    The last look is the one with the greatest `ledger_version`. Where the rows of another process
-    stay, the outcome describes them.
+    The last look is the one with the greatest `ledger_version`, a column that the table must have.
+    Where the rows of another process stay, the outcome describes them.
     """
     for _attempt in range(2):  # if another process replaces the rows in each, its own ones stay
         looked_at = table.version() if table.exists() else 0

@@ -181,23 +181,26 @@ class AddedRows:
             )
 
     def _read(self, files: DataFrame, version: int) -> DataFrame:
-        """Read the first rows after a version; files that can only have later ones are not read."""
+        """Read the first rows after a version; files that can only have later ones are not read.
+
+        There is a later row: `after` has looked.
+        """
         smallest = f"min.{ADDED}"
         has_later = col(f"max.{ADDED}") > version
         later = files.filter(has_later).sort(smallest)
         is_within = col.num_records.cum_sum() <= self._most_rows
         file_count = later.filter(is_within).height + 1
-        counts = POSITION_UPDATES.empty
-        while counts.is_empty():  # no commit is whole in so few files
+        rows_by_commit = POSITION_UPDATES.empty
+        while rows_by_commit.is_empty():  # no commit is whole in so few files
             rows = added_after(self._table, later.head(file_count), version)
             if file_count < later.height:  # a commit may have rows in several files
                 next_file_begins = later.item(file_count, smallest)
                 rows = rows.filter(col(ADDED) < next_file_begins)
-            counts = rows.group_by(ADDED).len().sort(ADDED).collect()
+            rows_by_commit = rows.group_by(ADDED).len().sort(ADDED).collect()
             file_count *= 2
 
-        whole_commits = counts.filter(col.len.cum_sum() <= self._most_rows)
-        last = whole_commits.get_column(ADDED).max() or counts.item(0, ADDED)
+        whole_commits = rows_by_commit.filter(col.len.cum_sum() <= self._most_rows)
+        last = whole_commits.get_column(ADDED).max() or rows_by_commit.item(0, ADDED)
         return rows.filter(col(ADDED) <= last).sort(ORDER).collect()
 
 

@@ -190,6 +190,8 @@ class Lake:
     def strategies_file(self, path: Path) -> StrategiesFile:
         """Open a strategies file, which has the legs of the registry.
 
+        A lake of an extension opens a class of its own here, which reads further fields.
+
         Raises:
             StrategiesFileError: It cannot be read, or has a mistake.
         """

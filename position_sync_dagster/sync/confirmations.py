@@ -1,4 +1,10 @@
-"""When the source of each row last confirmed it, how old its price is, and newer values."""
+"""When the source of each row last confirmed it, how old its price is, and newer values.
+
+Of a row of the ledger: `confirmed_until` says until when its source has confirmed it, and
+`priced_at` from when its age counts (`latest_positions` shows it as `confirmed_at`). Of a row of
+`broker_positions`: `received_at` says when it last changed here, `value_time` when the broker says
+that its value was true, and `confirmed_at` until when the broker has confirmed it.
+"""
 
 from datetime import datetime
 from typing import Any

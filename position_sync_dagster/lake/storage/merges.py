@@ -151,11 +151,10 @@ def _merge_parts(table: "Table", small_bytes: int, handle: DeltaTable) -> int:
 
 
 def _merge_in_order(table: "Table", small_bytes: int, handle: DeltaTable) -> int:
-    """Merge the small files of one partition that follow each other; return how many.
+    """Merge the first run of small files that is due; return how many files, 0 without one.
 
-    `maintain` leaves no two small files of a day that is over: else a few of each day would never
-    be merged. Files are read side by side: in an object store, a predicate takes three requests for
-    each, one after the other.
+    `compact` calls it until then. Files are read side by side: in an object store, a predicate
+    takes three requests for each, one after the other.
     """
     spec = table.spec
     files = data_files(handle)
@@ -183,7 +182,8 @@ def _merge_in_order(table: "Table", small_bytes: int, handle: DeltaTable) -> int
 def _runs_of_small_files(table: "Table", files: DataFrame, small_bytes: int) -> DataFrame:
     """Return the runs of small files that are to be merged: their partition, span and number.
 
-    A large file ends a run, and so does the size that one merge may read.
+    A large file ends a run, and so does the size that one merge may read. `maintain` leaves no two
+    small files of a day that is over: else a few of each day would never be merged.
     """
     spec = table.spec
     first = f"min.{spec.order}"

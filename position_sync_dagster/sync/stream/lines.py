@@ -117,7 +117,11 @@ class StreamLines:
     # What is wanted.
 
     def update(self, connection: GatewayConnection) -> None:
-        """Advance the time, and record which holdings and legs need a line now."""
+        """Record which holdings and legs need a line now.
+
+        A line that was denied has another chance if the details of its contract have come, or the
+        learned limit is over.
+        """
         now_s = self.ownership.monotonic()
         # Denied without a code of the gateway: those whose contract had no details.
         waiting = self.login.denied_with(None, now_s)
