@@ -582,7 +582,10 @@ def frame_of(spec: TableSpec, rows: Iterable[Any], **given: Sequence[Any]) -> Da
         InvalidRequestError: A text cannot be stored, since it has half a surrogate pair.
     """
     listed = list(rows)
-    are_mappings = bool(listed) and isinstance(listed[0], Mapping)
+    if not listed:
+        return spec.empty
+
+    are_mappings = isinstance(listed[0], Mapping)
     series = []
     try:
         for name, kind in spec.polars.items():
