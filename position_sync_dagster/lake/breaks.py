@@ -4,22 +4,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
-import polars as pl
-from polars import DataFrame, String, col, lit
+from polars import DataFrame, col
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.reconciliation import Break, BreakState, Discrepancy
 from position_sync_dagster.errors import UnknownRequestError
-from position_sync_dagster.lake.schema import (
-    LIVE_COLUMNS,
-    RECONCILIATION_BREAKS,
-    fields_of,
-    frame_of,
-    moment,
-    new_ids,
-    records_of,
-    storable,
-)
+from position_sync_dagster.lake.schema import fields_of, new_ids, records_of, storable
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.table import Table
 
@@ -85,10 +75,6 @@ def break_key(difference: Break | Discrepancy) -> tuple[str, str, int]:
     return (difference.type, difference.account, difference.conid)
 
 
-def _rows_of(breaks: Iterable[Break]) -> DataFrame:
-    return frame_of(RECONCILIATION_BREAKS, breaks).with_columns(*LIVE_COLUMNS)
-
-
 def _in_order(rows: DataFrame) -> list[Break]:
     return records_of(Break, rows.sort("opened_at", "break_id"))
 
@@ -148,9 +134,6 @@ class ReconciliationBreaks:
                 if after != opened:
                     changed.append(after)
 
-            if not (unmatched or resolved or changed):
-                return Change(None)
-
             ids = new_ids(at, len(unmatched))
             new = [
                 Break(
@@ -165,8 +148,7 @@ class ReconciliationBreaks:
                 )
                 for break_id, (gateway_id, difference) in zip(ids, unmatched.values(), strict=True)
             ]
-            closed = _rows_of(resolved).with_columns(bucket=lit(CLOSED_BUCKET))
-            return Change(None, _rows_of([*changed, *new]), closed)
+            return Change(None, [*changed, *new], {CLOSED_BUCKET: resolved})
 
         self._lifecycle.change(step, {"action": "reconcile", "run_id": run_id or ""})
 
@@ -183,16 +165,18 @@ class ReconciliationBreaks:
         Raises:
             UnknownRequestError: No open break has the id, or several begin with it.
         """
-        person = storable(by)
-        why = storable(note) or None
+        now = self._clock()
         return self._decide(
             break_id,
             "accept",
             tuple(BreakState),
-            state=lit(BreakState.ACCEPTED.value),
-            accepted_at=moment(self._clock()),
-            accepted_by=lit(person),
-            note=lit(why, String),
+            lambda opened: replace(
+                opened,
+                state=BreakState.ACCEPTED,
+                accepted_at=now,
+                accepted_by=storable(by),
+                note=storable(note) or None,
+            ),
         )
 
     def reopen(self, break_id: str, by: str) -> Break:
@@ -201,21 +185,27 @@ class ReconciliationBreaks:
         Raises:
             UnknownRequestError: No accepted open break has the id, or several begin with it.
         """
-        now = moment(self._clock())
-        note = f"{storable(by)} reopened it"
+        now = self._clock()
         return self._decide(
             break_id,
             "reopen",
             (BreakState.ACCEPTED,),
-            state=lit(BreakState.CONFIRMED.value),
-            confirmed_at=pl.coalesce("confirmed_at", now),
-            accepted_at=moment(None),
-            accepted_by=lit(None, String),
-            note=lit(note),
+            lambda accepted: replace(
+                accepted,
+                state=BreakState.CONFIRMED,
+                confirmed_at=accepted.confirmed_at or now,
+                accepted_at=None,
+                accepted_by=None,
+                note=f"{storable(by)} reopened it",
+            ),
         )
 
     def _decide(
-        self, break_id: str, action: str, states: Collection[BreakState], **changes: pl.Expr
+        self,
+        break_id: str,
+        action: str,
+        states: Collection[BreakState],
+        decided: Callable[[Break], Break],
     ) -> Break:
         """Change the one open break in one of the states whose id begins so, in one commit."""
 
@@ -229,9 +219,9 @@ class ReconciliationBreaks:
                     remedy="List them with `position-sync breaks`, and take the id from there.",
                 )
 
-            after = chosen.with_columns(**changes)
-            [decided] = records_of(Break, after)
-            return Change(decided, after)
+            [opened] = records_of(Break, chosen)
+            after = decided(opened)
+            return Change(after, [after])
 
         return self._lifecycle.change(step, {"action": action})
 

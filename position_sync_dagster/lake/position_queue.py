@@ -42,7 +42,7 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.lake import queue_transitions as transitions
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.queue_transitions import FAILED, Action, claim_order
+from position_sync_dagster.lake.queue_transitions import FAILED, Action, claim_order, requests_of
 from position_sync_dagster.lake.schema import storable
 from position_sync_dagster.lake.storage.data_files import (
     EVERY,
@@ -57,11 +57,8 @@ from position_sync_dagster.lake.storage.threads import offloaded
 logger = logging.getLogger(__name__)
 
 
-def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[DataFrame, DataFrame]:
-    """Read FAILED requests, and all rows of the parts in which they are stored.
-
-    Returns:
-        The rows of the requests in the order of their ids, and the rows of the parts.
+def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> DataFrame:
+    """Return all rows of the parts in which FAILED requests are stored.
 
     Raises:
         UnknownRequestError: An id is not in the queue.
@@ -71,16 +68,17 @@ def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[DataFrame, Data
         if status != FAILED:
             raise wrong_state(request_id, status, "only a FAILED request is retried")
 
-    wanted = Series("request_id", ids, dtype=String)
-    chosen = in_bucket(FAILED) & may_have_one_of("request_id", wanted)
-    finished = snapshot.finished(chosen)
-    rows = finished.filter(col.request_id.is_in(ids), bucket=FAILED)
-    in_order = wanted.to_frame().join(rows, on="request_id", how="left", maintain_order="left")
-
-    parts = rows.get_column("part").unique()
+    may_have_one = may_have_one_of("request_id", Series(ids, dtype=String))
+    rows = snapshot.finished(in_bucket(FAILED) & may_have_one, ["request_id", "part"])
+    parts = rows.filter(col.request_id.is_in(ids)).get_column("part").unique()
     of_parts = col("partition.part").is_in(parts.implode())
-    siblings = snapshot.finished(in_bucket(FAILED) & of_parts, stored=True)
-    return in_order.select(rows.columns), siblings
+    return snapshot.finished(in_bucket(FAILED) & of_parts, stored=True)
+
+
+def live_requests(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, QueuedPosition]:
+    """Return those of the requests that are live, by their ids."""
+    rows = snapshot.live.filter(col.request_id.is_in(ids))
+    return {request.request_id: request for request in requests_of(rows)}
 
 
 def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
@@ -260,7 +258,7 @@ class SyncQueue:
         else:
             newest = self.store.newest_finished(status.value, wanted, limit)
             requests = newest.sort("updated_at", "request_id", descending=True)
-        return schema.records_of(QueuedPosition, requests)
+        return requests_of(requests)
 
     def beginning_with(self, prefix: str) -> list[QueuedPosition]:
         """Read the live and finished requests whose id begins with a prefix."""
@@ -271,7 +269,7 @@ class SyncQueue:
         named = requests.filter(col.request_id.str.starts_with(prefix))
         # One that ended between the two readings is in both.
         distinct = named.unique("request_id", keep="first", maintain_order=True)
-        return schema.records_of(QueuedPosition, distinct)
+        return requests_of(distinct)
 
     def claim_batch(
         self,
@@ -309,8 +307,7 @@ class SyncQueue:
             except_accounts=except_accounts,
             clock=self.clock,
         )
-        claimed = self.store.change(step, {"action": "claim", "lease_token": token})
-        granted = schema.records_of(QueuedPosition, claimed)
+        granted = self.store.change(step, {"action": "claim", "lease_token": token})
         self._tokens |= {request.request_id: token for request in granted}
         if granted:
             logger.info("claimed %d requests", len(granted))
@@ -437,8 +434,7 @@ class SyncQueue:
         now = self.clock()
 
         def step(snapshot: Snapshot) -> Change[list[str]]:
-            failed, siblings = failed_rows(snapshot, ids)
-            return transitions.retry(snapshot.live, failed, siblings, now=now)
+            return transitions.retry(snapshot.live, failed_rows(snapshot, ids), ids, now=now)
 
         return self.store.change(step, {"action": "retry"})
 
@@ -448,10 +444,10 @@ class SyncQueue:
         A worker checks this before it writes: without its lease it must not write.
         """
         ids = ids_of(request_ids)
-        rows = self.store.snapshot().live.filter(col.request_id.is_in(ids))
+        live = live_requests(self.store.snapshot(), ids)
         tokens = self._tokens_of(ids, lease_token)
         with suppress(LeaseLostError, RequestStateError):
-            return not transitions.check_leases(rows, ids, tokens, Action.HOLD, self.clock())
+            return not transitions.check_leases(live, ids, tokens, Action.HOLD, self.clock())
         return False
 
     def attempts(self, limit: int = 50, request_id: str | None = None) -> list[ProcessingAttempt]:
@@ -468,7 +464,7 @@ class SyncQueue:
             live = self.store.snapshot().live.filter(transitions.WAS_CLAIMED)
             newest = partial(self.store.newest_finished, only=EVERY, limit=limit)
             rows = concat([live, newest(transitions.SUCCESS), newest(FAILED)])
-            requests = schema.records_of(QueuedPosition, rows)
+            requests = requests_of(rows)
 
         attempts = [attempt for request in requests for attempt in attempts_of(request)]
         latest = datetime.max.replace(tzinfo=UTC)
@@ -532,7 +528,7 @@ class SyncQueue:
         ids: Sequence[str],
         action: Action,
         lease_token: str | None,
-        step: Callable[[DataFrame, datetime], Change[None]],
+        step: Callable[[Sequence[QueuedPosition], datetime], Change[None]],
         commit_info: Mapping[str, str],
     ) -> None:
         """Check that the caller may act on the requests, and change their rows: its claim ends."""
@@ -541,19 +537,14 @@ class SyncQueue:
         now = self.clock()
 
         def checked(snapshot: Snapshot) -> Change[None]:
-            rows = snapshot.live.filter(col.request_id.is_in(ids))
+            live = live_requests(snapshot, ids)
             tokens = self._tokens_of(ids, lease_token)
-            missing = transitions.check_leases(rows, ids, tokens, action=action, now=now)
-            for request_id in missing:
-                if request_id in tokens:
-                    raise transitions.lease_lost(request_id)
+            missing = transitions.check_leases(live, ids, tokens, action, now)
             if missing:
-                statuses = statuses_of(snapshot, missing)
-                finished_id = missing[0]
-                status = statuses[finished_id]
-                raise wrong_state(finished_id, status, "the step needs a live request")
+                status = statuses_of(snapshot, missing)[missing[0]]
+                raise wrong_state(missing[0], status, "the step needs a live request")
 
-            return step(rows, now)
+            return step(list(live.values()), now)
 
         self.store.change(checked, commit_info)
         for request_id in ids:

@@ -5,33 +5,29 @@ only read while nobody else holds their lease.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
+from functools import partial
+from typing import Any
 
 import polars as pl
-from polars import DataFrame, Expr, Int64, Series, String, col, concat, lit, when
+from polars import DataFrame, Expr, col, lit, when
 
 from position_sync_dagster.domain.clock import Clock
-from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.queue_request import (
     ACTIVE_PRIORITY,
     Answer,
     NextAttempt,
     Outcome,
+    QueuedPosition,
     QueueRequest,
     QueueStatus,
     Reason,
     with_ended_attempt,
 )
 from position_sync_dagster.errors import LeaseLostError, RequestStateError
-from position_sync_dagster.lake.schema import (
-    LIVE_COLUMNS,
-    NewIds,
-    is_ahead,
-    moment,
-    moments,
-    new_request_rows,
-)
+from position_sync_dagster.lake.schema import NewIds, fields_of, is_ahead, moment, records_of
 from position_sync_dagster.lake.storage.commits import in_parts
 from position_sync_dagster.lake.storage.lifecycle_table import Change, Snapshot
 
@@ -40,7 +36,8 @@ PROCESSING = QueueStatus.PROCESSING.value
 SUCCESS = QueueStatus.SUCCESS.value
 FAILED = QueueStatus.FAILED.value
 
-NO_TIME = moment(None)
+# Returns the rows of a frame as requests.
+requests_of = partial(records_of, QueuedPosition)
 
 # Which live requests have attempts.
 WAS_CLAIMED = (col.status == PROCESSING) | col.earlier_attempts.is_not_null()
@@ -78,34 +75,39 @@ def is_of_others(accounts: Collection[str]) -> Expr:
     return ~col.account.is_in(sorted(accounts)).fill_null(value=False)
 
 
-def as_pending(rows: DataFrame, now: datetime) -> DataFrame:
-    """Return the rows as PENDING: without a lease, and claimable at once."""
-    return rows.with_columns(
-        lease_owner=lit(None, String),
-        lease_token=lit(None, String),
-        lease_expires_at=NO_TIME,
-        status=lit(PENDING),
-        updated_at=moment(now),
-        available_at=NO_TIME,
-        changed_at=NO_TIME,
-        claimed_at=NO_TIME,
+def as_pending(request: QueuedPosition, now: datetime) -> QueuedPosition:
+    """Return a request as PENDING: without a lease, and claimable at once."""
+    return replace(
+        request,
+        lease_owner=None,
+        lease_token=None,
+        lease_expires_at=None,
+        status=QueueStatus.PENDING,
+        updated_at=now,
+        available_at=None,
+        changed_at=None,
+        claimed_at=None,
     )
 
 
-def with_attempt_recorded(
-    rows: DataFrame, outcome: Outcome, *, ended_at: Expr, error: Expr
-) -> DataFrame:
-    """Return requests with the attempt that ended among the earlier ones: another may follow."""
-    attempts = rows.select(
-        "earlier_attempts",
-        "lease_owner",
-        "claimed_at",
-        ended_at=ended_at,
-        error=error,
-        outcome=lit(outcome.value),
+def tried_again(
+    request: QueuedPosition,
+    now: datetime,
+    outcome: Outcome,
+    *,
+    ended_at: datetime | None,
+    error: str | None,
+) -> QueuedPosition:
+    """Return a request as PENDING, with the attempt that ended among the earlier ones."""
+    attempts = with_ended_attempt(
+        request.earlier_attempts,
+        request.lease_owner,
+        request.claimed_at,
+        ended_at,
+        error,
+        outcome.value,
     )
-    texts = [with_ended_attempt(*attempt) for attempt in attempts.iter_rows()]
-    return rows.with_columns(earlier_attempts=Series(texts, dtype=String))
+    return replace(as_pending(request, now), earlier_attempts=attempts)
 
 
 # A pending request older than this is claimed as if it had priority 1, in seconds.
@@ -135,7 +137,7 @@ def claim(
     lease_s: float,
     except_accounts: Collection[str],
     clock: Clock,
-) -> Change[DataFrame]:
+) -> Change[list[QueuedPosition]]:
     """Grant up to `limit` claimable requests under one lease.
 
     Args:
@@ -148,49 +150,52 @@ def claim(
         clock: Returns the time.
 
     Returns:
-        The granted rows, in claim order.
+        The granted requests, in claim order.
     """
     now = clock()
     live = snapshot.live
     order = claim_order(now)
     is_granted = live.get_column("lease_token") == token
     if is_granted.any():  # the answer to the commit was lost
-        return Change(live.filter(is_granted).sort(order))
+        return Change(requests_of(live.filter(is_granted).sort(order)))
 
     # Step by step: to plan them as one query takes longer than they do.
     claimable = live.filter(is_claimable(now, except_accounts))
-    granted = claimable.sort(order).head(limit)
-    granted = granted.with_columns(
-        status=lit(PROCESSING),
-        updated_at=moment(now),
-        claimed_at=moment(now),
-        available_at=NO_TIME,
-        lease_owner=lit(owner),
-        lease_token=lit(token),
-        lease_expires_at=moment(now + timedelta(seconds=lease_s)),
-    )
-    return Change(granted, None if granted.is_empty() else granted)
+    first = claimable.sort(order).head(limit)
+    granted = [
+        replace(
+            request,
+            status=QueueStatus.PROCESSING,
+            updated_at=now,
+            claimed_at=now,
+            available_at=None,
+            lease_owner=owner,
+            lease_token=token,
+            lease_expires_at=now + timedelta(seconds=lease_s),
+        )
+        for request in requests_of(first)
+    ]
+    return Change(granted, granted)
 
 
 def succeed(
-    done: DataFrame, now: datetime, *, answers: Mapping[str, Answer], new_ids: NewIds
+    done: Sequence[QueuedPosition],
+    now: datetime,
+    *,
+    answers: Mapping[str, Answer],
+    new_ids: NewIds,
 ) -> Change[None]:
     """Finish requests as SUCCESS with the rows that answer them; insert the follow-up requests."""
-    in_order = [answers.get(request_id) for request_id in done.get_column("request_id")]
-    update_ids = [answer.update_id if answer else None for answer in in_order]
-    confirmed_at = [answer.confirmed_at if answer else None for answer in in_order]
-    finished = _finish(
-        done,
-        SUCCESS,
-        now,
-        update_id=Series(update_ids, dtype=String),
-        confirmed_at=moments(confirmed_at),
-    )
-    return Change(None, _follow_ups(done, now, new_ids), finished)
+    answered = {request_id: fields_of(answer) for request_id, answer in answers.items()}
+    finished = [
+        _finished(request, QueueStatus.SUCCESS, now, **answered.get(request.request_id, {}))
+        for request in done
+    ]
+    return Change(None, _follow_ups(done, now, new_ids), {SUCCESS: finished})
 
 
 def fail(
-    done: DataFrame,
+    done: Sequence[QueuedPosition],
     now: datetime,
     *,
     errors: Mapping[str, str],
@@ -205,57 +210,63 @@ def fail(
         errors: Error message by request id.
         following: `next_attempt` with the rules of this queue.
     """
-    attempts = [following(before, now=now) for before in done.get_column("attempts")]
-    are_final = [attempt.status is QueueStatus.FAILED for attempt in attempts]
-    is_final = Series(are_final, dtype=pl.Boolean)
-    messages = [errors[request_id] for request_id in done.get_column("request_id")]
+    final, retried = [], []
+    for request in done:
+        attempt = following(request.attempts, now=now)
+        error = errors[request.request_id]
+        failed = replace(request, attempts=attempt.attempts, error_message=error)
+        if attempt.status is QueueStatus.FAILED:
+            final.append(failed)
+        else:
+            pending = tried_again(failed, now, Outcome.FAILED, ended_at=now, error=error)
+            retried.append(replace(pending, available_at=attempt.available_at))
 
-    after = done.with_columns(
-        attempts=Series([attempt.attempts for attempt in attempts], dtype=Int64),
-        available_at=moments(attempt.available_at for attempt in attempts),
-        error_message=Series(messages, dtype=String),
-    )
-    finished = _finish(after.filter(is_final), FAILED, now)
-    follow_ups = _follow_ups(done.filter(is_final), now, new_ids)
-
-    to_retry = after.filter(~is_final)
-    ended = with_attempt_recorded(
-        to_retry, Outcome.FAILED, ended_at=moment(now), error=col.error_message
-    )
-    # `as_pending` makes them claimable at once: the back-off is put back.
-    retried = as_pending(ended, now).with_columns(available_at=to_retry.get_column("available_at"))
-    return Change(None, concat([retried, follow_ups]), finished)
+    finished = [_finished(request, QueueStatus.FAILED, now) for request in final]
+    return Change(None, [*retried, *_follow_ups(final, now, new_ids)], {FAILED: finished})
 
 
-def _follow_ups(done: DataFrame, now: datetime, new_ids: NewIds) -> DataFrame:
+def _follow_ups(
+    done: Sequence[QueuedPosition], now: datetime, new_ids: NewIds
+) -> list[QueuedPosition]:
     """Return new requests for positions that changed while they were processed (see `insert`)."""
-    changed = done.filter(col.changed_at.is_not_null())
-    if changed.is_empty():
-        return changed
-
-    ids = new_ids(now, changed.height)
-    requests = as_pending(changed, now)
-    return requests.with_columns(
-        request_id=Series(ids, dtype=String),
-        attempts=lit(0, Int64),
-        created_at=moment(now),
-        error_message=lit(None, String),
-        earlier_attempts=lit(None, String),
-        reason=lit(Reason.CHANGED.value),
-    )
+    changed = [
+        QueueRequest(
+            request.conid, request.symbol, request.priority, request.account, Reason.CHANGED
+        )
+        for request in done
+        if request.changed_at is not None
+    ]
+    return new_requests(changed, now, new_ids)
 
 
-def _finish(rows: DataFrame, status: str, now: datetime, **columns: Series) -> DataFrame:
-    """Return requests in a final status, in its bucket and without a lease."""
-    ended = lit(status)
+def new_requests(
+    requests: Collection[QueueRequest], now: datetime, new_ids: NewIds
+) -> list[QueuedPosition]:
+    """Return the stored form of new requests."""
+    return [
+        QueuedPosition(
+            request_id=request_id,
+            status=QueueStatus.PENDING,
+            created_at=now,
+            updated_at=now,
+            **fields_of(request),
+        )
+        for request_id, request in zip(new_ids(now, len(requests)), requests, strict=True)
+    ]
+
+
+def _finished(
+    request: QueuedPosition, status: QueueStatus, now: datetime, **columns: Any
+) -> QueuedPosition:
+    """Return a request in a final status, without a lease."""
     # The lease's owner and token remain, so that the row shows who finished it.
-    return rows.with_columns(
-        bucket=ended,
-        status=ended,
-        updated_at=moment(now),
-        available_at=NO_TIME,
-        changed_at=NO_TIME,
-        lease_expires_at=NO_TIME,
+    return replace(
+        request,
+        status=status,
+        updated_at=now,
+        available_at=None,
+        changed_at=None,
+        lease_expires_at=None,
         **columns,
     )
 
@@ -281,59 +292,37 @@ def insert(
     Returns:
         For each request, in order, the id of the live request of its position.
     """
-    live = snapshot.live
-    live_requests = _live_requests(live, requests)
+    conids = [request.conid for request in requests]
+    before = {
+        (request.account, request.conid): request
+        for request in requests_of(snapshot.live.filter(col.conid.is_in(conids)))
+    }
+    after = dict(before)
     fresh: dict[Position, QueueRequest] = {}
-    raised: dict[str, int] = {}
-    changed_again = set()
 
     for request in requests:
         position = (request.account, request.conid)
-        if position not in live_requests:
+        present = after.get(position)
+        if present is None:
             first = fresh.setdefault(position, request)
             if request.priority < first.priority:
                 fresh[position] = request
             continue
 
-        request_id, status, priority = live_requests[position]
-        if request.priority < raised.get(request_id, priority):
-            raised[request_id] = request.priority
-        if status == PROCESSING and request.reason in IS_CHANGE:
-            changed_again.add(request_id)
+        is_news = present.status is QueueStatus.PROCESSING and request.reason in IS_CHANGE
+        if is_news or request.priority < present.priority:
+            after[position] = replace(
+                present,
+                priority=min(request.priority, present.priority),
+                changed_at=now if is_news else present.changed_at,
+            )
 
-    fresh_ids = new_ids(now, len(fresh))
-    ids = {position: request_id for position, (request_id, *_) in live_requests.items()}
-    ids |= zip(fresh, fresh_ids, strict=True)
-    result = [ids[request.account, request.conid] for request in requests]
-    if not (fresh or raised or changed_again):
-        return Change(result)
-
-    added = new_request_rows(fresh_ids, list(fresh.values()), now)
-    touched = live.filter(col.request_id.is_in(raised.keys() | changed_again))
-    rows = _with_news(touched, raised, changed_again, now)
-    return Change(result, concat([rows, added]))
-
-
-def _with_news(
-    rows: DataFrame, raised: Mapping[str, int], changed_again: Collection[str], now: datetime
-) -> DataFrame:
-    """Return live requests with their raised priorities, and the time at which they changed."""
-    raised_to = [raised.get(request_id) for request_id in rows.get_column("request_id")]
-    priority = pl.coalesce(Series(raised_to, dtype=Int64), "priority")
-    is_changed = col.request_id.is_in(changed_again)
-    changed_at = when(is_changed).then(moment(now)).otherwise("changed_at")
-    return rows.with_columns(priority=priority, changed_at=changed_at)
-
-
-def _live_requests(
-    live: DataFrame, requests: Sequence[QueueRequest]
-) -> dict[Position, tuple[str, str, int]]:
-    """Return id, status and priority of the live requests of the positions that are asked for."""
-    conids = [request.conid for request in requests]
-    rows = live.filter(col.conid.is_in(conids))
-    positions = rows.select("account", "conid").iter_rows()
-    states = rows.select("request_id", "status", "priority").iter_rows()
-    return dict(zip(positions, states, strict=True))
+    after |= zip(fresh, new_requests(fresh.values(), now, new_ids), strict=True)
+    result = [after[request.account, request.conid].request_id for request in requests]
+    changed = [
+        request for position, request in after.items() if request is not before.get(position)
+    ]
+    return Change(result, changed)
 
 
 class Action(Enum):
@@ -349,12 +338,16 @@ class Action(Enum):
 
 
 def check_leases(
-    rows: DataFrame, ids: Sequence[str], tokens: Mapping[str, str], action: Action, now: datetime
+    live: Mapping[str, QueuedPosition],
+    ids: Sequence[str],
+    tokens: Mapping[str, str],
+    action: Action,
+    now: datetime,
 ) -> list[str]:
     """Check that the caller may act on requests, in the order of their ids.
 
     Args:
-        rows: The rows of those requests that are live.
+        live: Those of the requests that are live, by their ids.
         ids: The ids of all the requests.
         tokens: The lease tokens of the caller's claims, by request.
 
@@ -365,30 +358,30 @@ def check_leases(
         LeaseLostError: A lease has expired, or another worker holds it.
         RequestStateError: A request is not PROCESSING.
     """
-    leases = {
-        request_id: lease
-        for request_id, *lease in rows.select(
-            "request_id", "status", "lease_token", "lease_expires_at"
-        ).iter_rows()
-    }
     for request_id in ids:
-        if request_id not in leases:
+        request = live.get(request_id)
+        if request is None:
             continue
-        status, token, expires_at = leases[request_id]
-        is_leased = status == PROCESSING and expires_at > now
+        expires_at = request.lease_expires_at
+        is_claimed = request.status is QueueStatus.PROCESSING
+        is_leased = is_claimed and expires_at is not None and expires_at > now
 
         if request_id in tokens:  # the caller claimed it; else it only read it
-            if not is_leased or token != tokens[request_id]:
+            if not is_leased or request.lease_token != tokens[request_id]:
                 raise lease_lost(request_id)
-        elif is_leased or (status == PROCESSING and action is Action.HOLD):
+        elif is_leased or (is_claimed and action is Action.HOLD):
             raise lease_lost(request_id)
-        elif status == PENDING and action is not Action.MARK:
+        elif not is_claimed and action is not Action.MARK:
             raise RequestStateError(
                 f"The request {request_id} is PENDING.",
                 remedy="Claim it first; only a claimed request has a lease.",
             )
 
-    return [request_id for request_id in ids if request_id not in leases]
+    missing = [request_id for request_id in ids if request_id not in live]
+    for request_id in missing:
+        if request_id in tokens:
+            raise lease_lost(request_id)
+    return missing
 
 
 def lease_lost(request_id: str) -> LeaseLostError:
@@ -399,11 +392,13 @@ def lease_lost(request_id: str) -> LeaseLostError:
     )
 
 
-def release(claimed: DataFrame, now: datetime, *, reason: str) -> Change[None]:
+def release(claimed: Sequence[QueuedPosition], now: datetime, *, reason: str) -> Change[None]:
     """Return requests to PENDING at once, without using up an attempt."""
-    why = lit(reason or None, String)
-    ended = with_attempt_recorded(claimed, Outcome.RELEASED, ended_at=moment(now), error=why)
-    return Change(None, as_pending(ended, now))
+    pending = [
+        tried_again(request, now, Outcome.RELEASED, ended_at=now, error=reason or None)
+        for request in claimed
+    ]
+    return Change(None, pending)
 
 
 def rescue(snapshot: Snapshot, *, now: datetime) -> Change[list[str]]:
@@ -412,51 +407,54 @@ def rescue(snapshot: Snapshot, *, now: datetime) -> Change[list[str]]:
     Returns:
         Their ids.
     """
-    rows = snapshot.live.filter(lease_has_expired(now))
-    ids = rows.get_column("request_id").sort().to_list()
-    if not ids:
-        return Change(ids)
-    ended = with_attempt_recorded(
-        rows,
-        Outcome.EXPIRED,
-        ended_at=col.lease_expires_at,
-        error=lit(None, String),
-    )
-    return Change(ids, as_pending(ended, now))
+    expired = requests_of(snapshot.live.filter(lease_has_expired(now)))
+    pending = [
+        tried_again(request, now, Outcome.EXPIRED, ended_at=request.lease_expires_at, error=None)
+        for request in expired
+    ]
+    return Change(sorted(request.request_id for request in expired), pending)
 
 
 def retry(
-    live: DataFrame, failed: DataFrame, siblings: DataFrame, *, now: datetime
+    live: DataFrame, stored: DataFrame, ids: Sequence[str], *, now: datetime
 ) -> Change[list[str]]:
     """Return FAILED requests to PENDING with all their attempts.
 
     A request whose position has a live request already remains FAILED.
 
     Args:
-        failed: The FAILED rows to retry, in the order of the caller's ids.
-        siblings: All rows of the parts in which they are stored, since a part is rewritten whole.
+        stored: All rows of the parts in which the requests are stored, since a part is rewritten
+            whole.
+        ids: The requests.
 
     Returns:
-        For each failed row the id of the live request of its position.
+        For each of them the id of the live request of its position.
     """
-    holders = concat([live, failed]).select(*KEY, holder="request_id")
-    holders = holders.unique(KEY, keep="first", maintain_order=True)
-    ids = failed.join(holders, on=KEY, how="left", nulls_equal=True, maintain_order="left")
-    result = ids.get_column("holder").to_list()
+    requests = requests_of(stored)
+    by_id = {request.request_id: request for request in requests}
+    holders = dict(
+        zip(live.select("account", "conid").iter_rows(), live["request_id"], strict=True)
+    )
+    result = []
+    retried = {}
+    for request_id in ids:
+        failed = by_id[request_id]
+        holder = holders.setdefault((failed.account, failed.conid), request_id)
+        result.append(holder)
+        if holder == request_id:
+            pending = tried_again(
+                failed,
+                now,
+                Outcome.FAILED,
+                ended_at=failed.updated_at,
+                error=failed.error_message,
+            )
+            retried[request_id] = replace(pending, attempts=0)
 
-    retried = ids.filter(col.request_id == col.holder).get_column("request_id")
-    if retried.is_empty():
+    if not retried:
         return Change(result)
 
     # A row of another program may have no id; it stays.
-    is_retried = col.request_id.is_in(retried.implode()).fill_null(value=False)
-    ended = with_attempt_recorded(
-        failed.filter(is_retried),
-        Outcome.FAILED,
-        ended_at=col.updated_at,
-        error=col.error_message,
-    )
-    pending = as_pending(ended, now)
-    pending = pending.with_columns(*LIVE_COLUMNS, attempts=lit(0, Int64))
-    parts = in_parts(FAILED, siblings.get_column("part").unique())
-    return Change(result, pending, siblings.filter(~is_retried), parts)
+    kept = [request for request in requests if request.request_id not in retried]
+    parts = in_parts(FAILED, stored.get_column("part").unique())
+    return Change(result, retried.values(), {FAILED: kept}, parts)

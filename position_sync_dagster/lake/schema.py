@@ -41,7 +41,7 @@ from position_sync_dagster.domain.position_update import (
     PositionUpdate,
     trading_mode_of,
 )
-from position_sync_dagster.domain.queue_request import QueuedPosition, QueueRequest, QueueStatus
+from position_sync_dagster.domain.queue_request import QueuedPosition
 from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.errors import InvalidRequestError
 from position_sync_dagster.lake.given_leg import TEXTS
@@ -555,9 +555,6 @@ _MOMENT = pl.Datetime("us", "UTC")
 LIVE = "live"
 LIVE_PART = "0"
 
-# The two columns of live rows, for `frame.with_columns(*LIVE_COLUMNS, …)`.
-LIVE_COLUMNS = (lit(LIVE).alias("bucket"), lit(LIVE_PART).alias("part"))
-
 # Sorts after every character of an id.
 LAST = "\N{TILDE}"
 
@@ -585,7 +582,10 @@ def frame_of(spec: TableSpec, rows: Iterable[Any], **given: Sequence[Any]) -> Da
         InvalidRequestError: A text cannot be stored, since it has half a surrogate pair.
     """
     listed = list(rows)
-    are_mappings = bool(listed) and isinstance(listed[0], Mapping)
+    if not listed:
+        return spec.empty
+
+    are_mappings = isinstance(listed[0], Mapping)
     series = []
     try:
         for name, kind in spec.polars.items():
@@ -644,21 +644,6 @@ def _ticks(at: datetime | None) -> int | None:
     return (at - _EPOCH) // _MICROSECOND
 
 
-def new_request_rows(
-    ids: Sequence[str], requests: Sequence[QueueRequest], now: datetime
-) -> DataFrame:
-    """Return the live rows of new requests."""
-    alike = {"bucket": LIVE, "part": LIVE_PART, "status": QueueStatus.PENDING.value, "attempts": 0}
-    alike |= {"created_at": now, "updated_at": now}
-    given = {name: [value] * len(ids) for name, value in alike.items()}
-    return frame_of(POSITION_QUEUE, requests, request_id=ids, **given)
-
-
-def leg_rows(legs: Iterable[Leg]) -> DataFrame:
-    """Return the live rows of legs."""
-    return frame_of(ACTIVE_STRATEGIES, legs).with_columns(*LIVE_COLUMNS)
-
-
 def legs_of(frame: DataFrame) -> list[Leg]:
     """Return the legs in a frame; one without a conid is unresolved."""
     is_described = col.conid.is_null()
@@ -715,13 +700,6 @@ def broker_positions_of(frame: DataFrame) -> list[BrokerPosition]:
         instrument=records_of(Instrument, frame),
         greeks=greeks,
     )
-
-
-def session_rows(sessions: Iterable[GatewaySession]) -> DataFrame:
-    """Return the live rows of sessions, each login in a part of its own."""
-    listed = list(sessions)
-    parts = [part_named(session.gateway_id) for session in listed]
-    return frame_of(GATEWAY_SESSIONS, listed, bucket=[LIVE] * len(listed), part=parts)
 
 
 Record = TypeVar("Record")

@@ -16,7 +16,7 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.errors import LeaseLostError, LoginOwnedError
-from position_sync_dagster.lake.schema import new_ids, part_named, records_of, session_rows
+from position_sync_dagster.lake.schema import new_ids, part_named, records_of
 from position_sync_dagster.lake.storage.commits import bind, mode_of
 from position_sync_dagster.lake.storage.data_files import EVERY
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
@@ -249,8 +249,7 @@ class GatewaySessions:
             past = []
             if stored is not None and stored.session_id != after.session_id:
                 past.append(stored.as_followed(now))
-            moved = session_rows(past).with_columns(bucket=pl.lit(PAST))
-            return Change(after, session_rows([after]), moved)
+            return Change(after, [after], {PAST: past})
 
         return self._lifecycle.change(step, commit_info, part_named(gateway_id))
 

@@ -25,11 +25,7 @@ from position_sync_dagster.domain.leg import (
 )
 from position_sync_dagster.errors import AmbiguousRemovalError, InvalidLegError, UnknownLegError
 from position_sync_dagster.lake.given_leg import ContractTerms, make_leg, read_given
-from position_sync_dagster.lake.schema import (
-    ACTIVE_STRATEGIES,
-    leg_rows,
-    legs_of,
-)
+from position_sync_dagster.lake.schema import ACTIVE_STRATEGIES, legs_of
 from position_sync_dagster.lake.storage.data_files import EVERY
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.table import Table, TableOptions
@@ -284,8 +280,7 @@ class SyncRegistry:
                     leg.ended(now) for key, leg in before.items() if after.get(key) != leg
                 )
 
-            ended = leg_rows(removed).with_columns(bucket=pl.lit(REMOVED))
-            return Change((before, after), leg_rows(after.values()), ended)
+            return Change((before, after), after.values(), {REMOVED: removed})
 
         result = self._memberships.change(change_rows, {"action": action})
         self.refresh()

@@ -14,17 +14,17 @@ of them.
 """
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Generic, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 from deltalake import DeltaTable
 from polars import DataFrame, Expr, col, concat, lit
 
 from position_sync_dagster.domain.clock import Clock
-from position_sync_dagster.lake.schema import LIVE, is_ahead, new_part
+from position_sync_dagster.lake.schema import LIVE, LIVE_PART, frame_of, is_ahead, new_part
 from position_sync_dagster.lake.storage import commits
 from position_sync_dagster.lake.storage.commits import T, in_parts
 from position_sync_dagster.lake.storage.data_files import (
@@ -41,19 +41,21 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Change(Generic[T]):
-    """The decision of a step: the rows that change, without those that stay as they are.
+    """The decision of a step: the records that change, without those that stay as they are.
+
+    Without records nothing changes.
 
     Attributes:
         result: The value for the caller.
-        live: Live rows that are new or have changed; None changes nothing. Those of other keys stay
-            as they are; a table without a key gets all its live rows.
-        finished: Rows that are no longer live, with their new `bucket`; None if there are none.
+        live: Live records that are new or have changed. Those of other keys stay as they are; a
+            table without a key gets all its live records.
+        finished: Records that are no longer live, by the bucket of their kind.
         reopened: The predicate of finished rows to replace, which are in `live` or `finished`.
     """
 
     result: T
-    live: DataFrame | None = None
-    finished: DataFrame | None = None
+    live: Collection[Any] = ()
+    finished: Mapping[str, Collection[Any]] = field(default_factory=dict)
     reopened: str | None = None
 
 
@@ -198,39 +200,41 @@ class LifecycleTable:
 
         generation, version = self.table.cache_key(handle)
         change = step(self._snapshot_of(handle, before))
-        if change.live is None:
+        finished = {bucket: records for bucket, records in change.finished.items() if records}
+        if not (change.live or finished):
             return change.result
 
-        kept = self._unchanged(before.readable, change)
-        live = concat([kept, change.live], rechunk=True)
+        new = new_part(self._clock())
+        changed = self._rows(change.live, LIVE, part or LIVE_PART)
+        ended = [self._rows(records, bucket, new) for bucket, records in finished.items()]
+        written = concat([changed, *ended])
+        kept = self._unchanged(before.readable, written)
 
-        frames = [live, before.incomplete]
         terms = [f"bucket = '{LIVE}'" if is_whole else in_parts(LIVE, [part])]
+        # Delta writes no row that the predicate does not choose.
+        terms.extend(in_parts(bucket, [new]) for bucket in finished)
         if change.reopened is not None:
             terms.append(change.reopened)
-        if change.finished is not None and not change.finished.is_empty():
-            new = new_part(self._clock())
-            frames.append(change.finished.with_columns(part=lit(new)))
-            buckets = sorted(set(change.finished.get_column("bucket")))
-            # Delta writes no row that the predicate does not choose.
-            terms += [in_parts(bucket, [new]) for bucket in buckets]
         predicate = " OR ".join(terms)
-        commits.write(handle, concat(frames), info, predicate=predicate)
+        rows = concat([kept, written, before.incomplete])
+        commits.write(handle, rows, info, predicate=predicate)
 
         if is_whole:
+            live = concat([kept, changed], rechunk=True)
             self._newest = ((generation, version + 1), _LiveRows(live, before.incomplete))
         return change.result
 
-    def _unchanged(self, rows: DataFrame, change: Change[T]) -> DataFrame:
-        """Return the live rows that a change leaves as they are."""
+    def _rows(self, records: Collection[Any], bucket: str, part: str) -> DataFrame:
+        """Return the rows of records in a part of a bucket."""
+        return frame_of(self.table.spec, records).with_columns(bucket=lit(bucket), part=lit(part))
+
+    def _unchanged(self, rows: DataFrame, written: DataFrame) -> DataFrame:
+        """Return the live rows that a change leaves as they are: those of other keys."""
         if not self.table.spec.key:
             return rows.clear()
 
         [key] = self.table.spec.key
-        for changed in (change.live, change.finished):
-            if changed is not None:
-                rows = rows.filter(~col(key).is_in(changed.get_column(key).implode()))
-        return rows
+        return rows.filter(~col(key).is_in(written.get_column(key).implode()))
 
 
 def _counts(handle: DeltaTable, now: datetime) -> DataFrame:

@@ -8,13 +8,13 @@ import pytest
 
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.lake.schema import leg_rows
 from position_sync_dagster.lake.storage.commits import write as write_rows
 from position_sync_dagster.money.past.closes import Cause, Closure, Stage
 from position_sync_dagster.money.past.movement_book import MovementBook
 from tests.support.booked_days import FRIDAY, MONDAY, STOCK, held
 from tests.support.contracts import contract_details as details
 from tests.support.flex_files import ACCOUNT
+from tests.support.legs import leg_rows
 from tests.unit.money.past.test_causes import fill
 from tests.unit.money.risk.test_scenarios import option, share
 

@@ -13,9 +13,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import CommitContentionError, LakeNotWritableError, StalledError
 from position_sync_dagster.lake.position_queue import PositionQueue
+from position_sync_dagster.lake.queue_transitions import new_requests
+from position_sync_dagster.lake.schema import new_ids
 from position_sync_dagster.lake.storage import durability, opening, table
 from position_sync_dagster.lake.storage.lifecycle_table import Change
 from position_sync_dagster.lake.storage.opening import Upkeep, WriterLock
@@ -51,7 +54,7 @@ def test_a_writer_that_never_wins_gives_up_in_bounded_time_and_changes_nothing(
 
     def decide_too_late(snapshot):
         rival.sync.insert_many([QueueRequest(next(conids), "SPY")])
-        return Change(None, snapshot.live.clear())
+        return Change(None, new_requests([QueueRequest(1, "QQQ")], utc_now(), new_ids))
 
     with pytest.raises(CommitContentionError, match="nothing was changed"):
         queue.sync.store.change(decide_too_late, {})

@@ -19,7 +19,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.position_update import GreeksSource
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.given_leg import make_leg
-from position_sync_dagster.lake.schema import LATEST_POSITIONS, leg_rows
+from position_sync_dagster.lake.schema import LATEST_POSITIONS
 from position_sync_dagster.lake.storage.commits import write as write_rows
 from position_sync_dagster.money.defs.extension import STATED
 from position_sync_dagster.money.defs.strategies import strategy_exposure
@@ -27,6 +27,7 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.tables import STRATEGY_EXPOSURE
 from tests.support.data_dictionary import null_where_never
 from tests.support.derived_rows import put_rows
+from tests.support.legs import leg_rows
 
 SPY = {"symbol": "SPY", "right": "C", "strike": 500, "expiry": date(2028, 12, 15)}
 

@@ -6,11 +6,12 @@ from dataclasses import asdict
 import pytest
 
 from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.lake.schema import frame_of, leg_rows
+from position_sync_dagster.lake.schema import frame_of
 from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.connected import connected_contracts
 from position_sync_dagster.money.past.movements import Movement, MovementKind
 from position_sync_dagster.money.tables import MOVEMENTS
+from tests.support.legs import leg_rows
 from tests.unit.money.campaigns.test_closed_campaigns import (
     CALL,
     NEW_SHARES,
