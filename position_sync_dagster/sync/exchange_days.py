@@ -22,7 +22,7 @@ SETTLE = timedelta(minutes=20)
 # Week.
 LONGEST_CLOSED = timedelta(days=14)
 
-# New York: its days follow from a rule, with nothing to import, since every command asks for them.
+# The exchange whose days follow from a rule: `NewYork`.
 BY_RULE = "XNYS"
 
 # When New York closes, and when on a half day, since 1993 (NYSE, "Holidays & Trading Hours").
@@ -86,7 +86,7 @@ class ExchangeDays:
 
     def is_trading_day(self, day: date) -> bool:
         """Return whether the exchange trades on a day."""
-        return day.isoweekday() % 7 in self.weekdays and day not in self.holidays
+        return _number_of(day) in self.weekdays and day not in self.holidays
 
     def trading_days(self, first: date, last: date) -> list[date]:
         """Return the days from one to another on which the exchange trades."""
@@ -101,36 +101,22 @@ def days_between(first: date, last: date) -> list[date]:
 def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
     """Return the days of an exchange from `first` to `last`.
 
-    All but those of `BY_RULE` come from `exchange_calendars`, which knows the holidays of one year
-    ahead.
+    `exchange_calendars` knows the holidays of one year ahead: later ones are not among them.
 
     Raises:
         SettingsError: The calendar is not known.
     """
-    if calendar == BY_RULE:
-        holidays = set[date]().union(*map(_holidays_of, range(first.year, last.year + 1)))
-        return ExchangeDays(
-            calendar=calendar,
-            timezone=str(NEW_YORK),
-            closes_at=CLOSES_AT,
-            weekdays=range(1, 6),
-            holidays=tuple(sorted(day for day in holidays if first <= day <= last)),
-        )
-
-    exchange = _calendar(calendar)
-    first = max(first, exchange.first_session.date())
-    last = min(last, exchange.last_session.date())
-    closed = [day for day in days_between(first, last) if not exchange.is_session(day.isoformat())]
-    numbers = {day.isoweekday() % 7 for day in set(days_between(first, last)).difference(closed)}
-    weekdays = range(min(numbers, default=1), max(numbers, default=5) + 1)
-
-    _, closes_at = exchange.close_times[-1]  # since when each one counts, and the time
+    exchange = _exchange(calendar)
+    days = days_between(max(first, exchange.first), min(last, exchange.last))
+    is_open = {day: exchange.trades_on(day) for day in days}
+    numbers = exchange.weekdays.union(_number_of(day) for day in days if is_open[day])
+    weekdays = range(min(numbers), max(numbers) + 1)
     return ExchangeDays(
         calendar=calendar,
-        timezone=str(exchange.tz),
-        closes_at=closes_at,
+        timezone=exchange.timezone,
+        closes_at=exchange.closes_at,
         weekdays=weekdays,
-        holidays=tuple(day for day in closed if day.isoweekday() % 7 in weekdays),
+        holidays=tuple(day for day in days if not is_open[day] and _number_of(day) in weekdays),
     )
 
 
@@ -140,8 +126,7 @@ def require_known(calendar: str) -> None:
     Raises:
         SettingsError: It is not.
     """
-    if calendar != BY_RULE:
-        _calendar(calendar)
+    _exchange(calendar)
 
 
 def closing_times(calendar: str, days: Iterable[date]) -> dict[date, datetime]:
@@ -151,41 +136,15 @@ def closing_times(calendar: str, days: Iterable[date]) -> dict[date, datetime]:
         NoTradingDayError: One of the days is no trading day.
         SettingsError: The calendar is not known.
     """
-    days = [*days]
-    if calendar == BY_RULE:
-        closes = _closes_of_new_york(days)
-    else:
-        exchange = _calendar(calendar)
-        closes = {
-            day: exchange.session_close(day.isoformat()).to_pydatetime().astimezone(UTC)
-            for day in days
-            if exchange.is_session(day.isoformat())
-        }
-
+    exchange = _exchange(calendar)
+    closes = {}
     for day in days:
-        if day not in closes:
+        if not exchange.trades_on(day):
             raise NoTradingDayError(
                 f"{calendar} does not trade on {day}.", remedy="Choose a trading day."
             )
+        closes[day] = exchange.close_of(day)
     return closes
-
-
-def _closes_of_new_york(days: Iterable[date]) -> dict[date, datetime]:
-    """Return the closes of New York; a test compares them with `exchange_calendars` since 2000."""
-    holidays: set[date] = set()
-    half_days: set[date] = set()
-    for year in {day.year for day in days}:
-        holidays |= _holidays_of(year)
-        half_days |= _half_days_of(year)
-
-    closes_at = {
-        day: HALF_DAY_CLOSES_AT if day in half_days else CLOSES_AT
-        for day in days
-        if day.weekday() < 5 and day not in holidays
-    }
-    return {
-        day: datetime.combine(day, at, NEW_YORK).astimezone(UTC) for day, at in closes_at.items()
-    }
 
 
 def session_before(calendar: str, day: date) -> date:
@@ -194,14 +153,8 @@ def session_before(calendar: str, day: date) -> date:
     Raises:
         SettingsError: The calendar is not known.
     """
-    latest = day - timedelta(days=1)
-    if calendar == BY_RULE:
-        begin = day - LONGEST_CLOSED
-        return exchange_days(calendar, begin, day).trading_days(begin, latest)[-1]
-
-    sessions = _calendar(calendar)
-    earlier: date = sessions.date_to_session(latest.isoformat(), direction="previous").date()
-    return earlier
+    begin = day - LONGEST_CLOSED
+    return exchange_days(calendar, begin, day).trading_days(begin, day - timedelta(days=1))[-1]
 
 
 @cache
@@ -239,11 +192,67 @@ def time_zone_of(calendar: str) -> ZoneInfo:
     Raises:
         SettingsError: The calendar is not known.
     """
-    if calendar == BY_RULE:
-        return NEW_YORK
-    return ZoneInfo(str(_calendar(calendar).tz))
+    return ZoneInfo(_exchange(calendar).timezone)
 
 
+def _exchange(calendar: str) -> "NewYork | ListedExchange":
+    return NewYork() if calendar == BY_RULE else ListedExchange(calendar)
+
+
+def _number_of(day: date) -> int:
+    """Return the weekday of a day as cron has it: Sunday is 0."""
+    return day.isoweekday() % 7
+
+
+class NewYork:
+    """New York by its rules, with nothing to import, since every command asks for its days.
+
+    Tests compare it with `exchange_calendars` since 2000.
+
+    Attributes:
+        weekdays: On which it trades lately, as in cron.
+        first: The first day that is known.
+    """
+
+    timezone = str(NEW_YORK)
+    closes_at = CLOSES_AT
+    weekdays = frozenset(range(1, 6))
+    first = date.min
+    last = date.max
+
+    def trades_on(self, day: date) -> bool:
+        """Return whether it trades on a day."""
+        return _number_of(day) in self.weekdays and day not in _holidays_of(day.year)
+
+    def close_of(self, day: date) -> datetime:
+        """Return when a trading day closes, in UTC."""
+        closes_at = HALF_DAY_CLOSES_AT if day in _half_days_of(day.year) else CLOSES_AT
+        return datetime.combine(day, closes_at, NEW_YORK).astimezone(UTC)
+
+
+class ListedExchange:
+    """An exchange of `exchange_calendars`, with the attributes of `NewYork`."""
+
+    def __init__(self, calendar: str) -> None:
+        self._calendar = exchange = _calendar(calendar)
+        self.timezone = str(exchange.tz)
+        _, self.closes_at = exchange.close_times[-1]  # since when each one counts, and the time
+        self.weekdays = frozenset(map(_number_of, exchange.sessions[-LONGEST_CLOSED.days :].date))
+        self.first: date = exchange.first_session.date()
+        self.last: date = exchange.last_session.date()
+
+    def trades_on(self, day: date) -> bool:
+        """Return whether it trades on a day, as far as that is known."""
+        is_known = self.first <= day <= self.last
+        return is_known and bool(self._calendar.is_session(day.isoformat()))
+
+    def close_of(self, day: date) -> datetime:
+        """Return when a trading day closes, in UTC."""
+        close: datetime = self._calendar.session_close(day.isoformat()).to_pydatetime()
+        return close.astimezone(UTC)
+
+
+@cache
 def _holidays_of(year: int) -> set[date]:
     """Return the weekdays of a year on which New York does not trade, since 1985 (NYSE, Rule 7.2).
 
@@ -269,6 +278,7 @@ def _holidays_of(year: int) -> set[date]:
     return holidays.union(_special(SPECIAL_HOLIDAYS, year))
 
 
+@cache
 def _half_days_of(year: int) -> set[date]:
     """Return the half days of New York: after Thanksgiving, and two eves, since 1993."""
     eves = {
