@@ -8,9 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
+from pathlib import Path
 from zoneinfo import ZoneInfo
-
-from dateutil.easter import easter
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK, beginning_of
 from position_sync_dagster.errors import PositionSyncError, SettingsError
@@ -22,19 +21,13 @@ SETTLE = timedelta(minutes=20)
 # Week.
 LONGEST_CLOSED = timedelta(days=14)
 
-# The exchange whose days follow from a rule: `NewYork`.
-BY_RULE = "XNYS"
+# New York: every command asks for its days. They are listed, since `exchange_calendars` takes
+# seconds to import.
+LISTED = "XNYS"
 
-# When New York closes, and when on a half day, since 1993 (NYSE, "Holidays & Trading Hours").
-CLOSES_AT = time(16, 0)
-HALF_DAY_CLOSES_AT = time(13, 0)
-
-# Days on which New York did not trade, and half days, which no rule foretold.
-SPECIAL_HOLIDAYS = (
-    "1985-09-27 1994-04-27 2001-09-11 2001-09-12 2001-09-13 2001-09-14 2004-06-11 2007-01-02 "
-    "2012-10-29 2012-10-30 2018-12-05 2025-01-09"
-)
-SPECIAL_HALF_DAYS = "1994-02-11 1996-07-05 1997-12-26 1999-12-31 2002-07-05 2003-12-26"
+# The weekdays from 1985 to 2100 on which New York does not trade, and those on which it closes
+# early, with the time. `exchange_calendars` says so: a test compares them.
+NEW_YORK_DAYS = Path(__file__).with_name("new_york.txt")
 
 
 class NoTradingDayError(PositionSyncError):
@@ -195,8 +188,8 @@ def time_zone_of(calendar: str) -> ZoneInfo:
     return ZoneInfo(_exchange(calendar).timezone)
 
 
-def _exchange(calendar: str) -> "NewYork | ListedExchange":
-    return NewYork() if calendar == BY_RULE else ListedExchange(calendar)
+def _exchange(calendar: str) -> "NewYork | OtherExchange":
+    return NewYork() if calendar == LISTED else OtherExchange(calendar)
 
 
 def _number_of(day: date) -> int:
@@ -205,9 +198,7 @@ def _number_of(day: date) -> int:
 
 
 class NewYork:
-    """New York by its rules, with nothing to import, since every command asks for its days.
-
-    Tests compare it with `exchange_calendars` since 2000.
+    """New York, by the list of its days.
 
     Attributes:
         weekdays: On which it trades lately, as in cron.
@@ -215,22 +206,34 @@ class NewYork:
     """
 
     timezone = str(NEW_YORK)
-    closes_at = CLOSES_AT
+    closes_at = time(16, 0)
     weekdays = frozenset(range(1, 6))
     first = date.min
     last = date.max
 
     def trades_on(self, day: date) -> bool:
         """Return whether it trades on a day."""
-        return _number_of(day) in self.weekdays and day not in _holidays_of(day.year)
+        return _number_of(day) in self.weekdays and self._close(day) is not None
 
     def close_of(self, day: date) -> datetime:
         """Return when a trading day closes, in UTC."""
-        closes_at = HALF_DAY_CLOSES_AT if day in _half_days_of(day.year) else CLOSES_AT
-        return datetime.combine(day, closes_at, NEW_YORK).astimezone(UTC)
+        return datetime.combine(day, self._close(day) or time.max, NEW_YORK).astimezone(UTC)
+
+    def _close(self, day: date) -> time | None:
+        return _listed_days().get(day, self.closes_at)
 
 
-class ListedExchange:
+@cache
+def _listed_days() -> dict[date, time | None]:
+    """Return when New York closes on the days of the list; None where it does not trade."""
+    lines = NEW_YORK_DAYS.read_text(encoding="ascii").splitlines()
+    return {
+        date.fromisoformat(day): time.fromisoformat(closes) if closes else None
+        for day, _space, closes in (line.partition(" ") for line in lines)
+    }
+
+
+class OtherExchange:
     """An exchange of `exchange_calendars`, with the attributes of `NewYork`."""
 
     def __init__(self, calendar: str) -> None:
@@ -250,61 +253,6 @@ class ListedExchange:
         """Return when a trading day closes, in UTC."""
         close: datetime = self._calendar.session_close(day.isoformat()).to_pydatetime()
         return close.astimezone(UTC)
-
-
-@cache
-def _holidays_of(year: int) -> set[date]:
-    """Return the weekdays of a year on which New York does not trade, since 1985 (NYSE, Rule 7.2).
-
-    Of Saturday a holiday moves to Friday, unless that is in the year before, and of Sunday to
-    Monday.
-    """
-    fixed = [date(year, 1, 1), date(year, 7, 4), date(year, 12, 25)]
-    if year >= 2022:  # Juneteenth
-        fixed.append(date(year, 6, 19))
-    moves = {SATURDAY: -1, SUNDAY: 1}
-    moved = [day + timedelta(days=moves.get(day.isoweekday(), 0)) for day in fixed]
-
-    holidays = {day for day in moved if day.year == year}
-    if year >= 1998:  # Martin Luther King Day
-        holidays.add(_nth(3, MONDAY, year, 1))
-    holidays |= {
-        _nth(3, MONDAY, year, 2),  # Washington's birthday
-        easter(year) - timedelta(days=2),  # Good Friday
-        _nth(1, MONDAY, year, 6) - timedelta(weeks=1),  # Memorial Day: the last Monday of May
-        _nth(1, MONDAY, year, 9),  # Labor Day
-        _nth(4, THURSDAY, year, 11),  # Thanksgiving
-    }
-    return holidays.union(_special(SPECIAL_HOLIDAYS, year))
-
-
-@cache
-def _half_days_of(year: int) -> set[date]:
-    """Return the half days of New York: after Thanksgiving, and two eves, since 1993."""
-    eves = {
-        day - timedelta(days=1)
-        for day in (date(year, 7, 4), date(year, 12, 25))
-        if MONDAY < day.isoweekday() < SATURDAY
-    }
-    special = _special(SPECIAL_HALF_DAYS, year)
-    # In these years the half day came after the fourth.
-    if date(year, 7, 5) in special:
-        eves.discard(date(year, 7, 3))
-    return {_nth(4, THURSDAY, year, 11) + timedelta(days=1), *eves, *special}
-
-
-MONDAY, THURSDAY, SATURDAY, SUNDAY = 1, 4, 6, 7
-
-
-def _nth(number: int, weekday: int, year: int, month: int) -> date:
-    """Return the first, second, … of a weekday in a month."""
-    first = date(year, month, 1)
-    return first + timedelta(days=(weekday - first.isoweekday()) % 7, weeks=number - 1)
-
-
-def _special(days: str, year: int) -> set[date]:
-    """Return those of listed days that are in a year."""
-    return {date.fromisoformat(day) for day in days.split() if day.startswith(str(year))}
 
 
 def _calendar(calendar: str):  # type: ignore[no-untyped-def]
