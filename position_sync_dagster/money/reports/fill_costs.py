@@ -26,8 +26,8 @@ from position_sync_dagster.money.past.causes import cancelled_ids
 from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.past.postings import Posting, name_of
 from position_sync_dagster.money.reports.columns import Row
+from position_sync_dagster.money.reports.exposure import FEEDS
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.confirmations import FEEDS
 from position_sync_dagster.sync.exchange_days import time_zone_of
 
 # A streamed holding has a row at least this often, with a moment for its flush: what is older is no
