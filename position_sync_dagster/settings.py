@@ -178,8 +178,8 @@ class GatewaysPart(Part):
 @lru_cache(maxsize=4)
 def load_gateways(
     path: Path, whole: "Settings", _saved: tuple[int, int, int] = (0, 0, 0)
-) -> tuple[LoginEntry, ...]:
-    """Read the logins of a file, in the order of the file; again only if it was saved since.
+) -> tuple["Settings", ...]:
+    """Read the settings of the logins of a file, in its order; again only if it was saved since.
 
     Example of a file::
 
@@ -213,12 +213,13 @@ def load_gateways(
             names file, line, column, cause and remedy.
     """
     file = YamlFile(path, holds="gateways", error=GatewaysFileError)
-    logins = file.parse(GatewaysPart, file.data).gateways
+    entries = file.parse(GatewaysPart, file.data).gateways
 
+    logins = [whole._of(entry) for entry in entries]
     first_uses: dict[str, tuple[str, int]] = {}
     for number, login in enumerate(logins):
         place_of_login = ("gateways", number)
-        for place_in_login, name in _unique_names(login, whole).items():
+        for place_in_login, name in _unique_names(login).items():
             place = (*place_of_login, *place_in_login)
             if name in first_uses:
                 first_login, line = first_uses[name]
@@ -227,35 +228,33 @@ def load_gateways(
                     f"{name} belongs to two gateways ({first_login!r} in line {line})",
                     "Keep one of them",
                 )
-            first_uses[name] = (login.name, file.line(place))
+            first_uses[name] = (login.gateway_id, file.line(place))
 
-        max_lines = login.max_lines or whole.max_lines
-        reserved_lines = login.reserved_lines
-        if reserved_lines is None:
-            reserved_lines = whole.reserved_lines
-        if reserved_lines >= max_lines:
+        if login.reserved_lines >= login.max_lines:
             file.fail(
                 (*place_of_login, "max_lines"),
-                f"{reserved_lines} reserved lines leave none of {max_lines} to stream with",
+                f"{login.reserved_lines} reserved lines leave none of {login.max_lines} to stream "
+                "with",
                 "Set reserved_lines below max_lines",
             )
-        if login.flex_token is not None and login.flex_query_id is None:
+        entry = entries[number]
+        if entry.flex_token is not None and entry.flex_query_id is None:
             file.fail(
                 (*place_of_login, "flex_token"),
                 "flex_token is there without flex_query_id",
                 "Add the ids of the queries of this login, separated by commas",
             )
-    return logins
+    return tuple(logins)
 
 
-def _unique_names(login: LoginEntry, whole: "Settings") -> dict[Place, str]:
+def _unique_names(login: "Settings") -> dict[Place, str]:
     """Return what only one login of a file may have, as words, by its place in the entry."""
-    host = (login.host or whole.gateway_host).lower()
+    host = login.gateway_host.lower()
     names: dict[Place, str] = {
-        ("name",): f"the name {login.name!r}",
-        ("port",): f"the address {_LOCAL.get(host, host)}:{login.port}",
+        ("name",): f"the name {login.gateway_id!r}",
+        ("port",): f"the address {_LOCAL.get(host, host)}:{login.gateway_port}",
     }
-    for number, account in enumerate(login.accounts):
+    for number, account in enumerate(login.accounts or ()):
         names["accounts", number] = f"the account {account}"
     return names
 
@@ -450,7 +449,7 @@ class Settings(BaseSettings):
         return min(share, self.underlying_lines)
 
     @property
-    def logins(self) -> tuple[Self, ...]:
+    def logins(self) -> tuple["Settings", ...]:
         """The settings of each login, in the order of the gateways file as it is now.
 
         Raises:
@@ -460,9 +459,9 @@ class Settings(BaseSettings):
         path = whole.gateways_file
         if path is None:
             return (whole,)
-        return tuple(map(whole._of, load_gateways(path, whole, saved_state(path))))
+        return load_gateways(path, whole, saved_state(path))
 
-    def for_login(self, name: str | None) -> Self:
+    def for_login(self, name: str | None) -> "Settings":
         """Return the settings of one login.
 
         Args:

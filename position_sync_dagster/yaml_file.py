@@ -6,7 +6,7 @@ The error of a mistake names file, line, column, cause and remedy.
 import errno
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, NoReturn, TypeVar, get_args
 
@@ -74,7 +74,7 @@ class YamlFile:
         error: The kind of each error; its message names file, line, column, cause and remedy.
 
     Attributes:
-        data: What the file holds. An alias is the same object as the value that it repeats.
+        data: What the file holds, with what aliases repeat.
 
     Raises:
         PositionSyncError: The file is missing, empty, not a regular file, not YAML or too large; a
@@ -86,8 +86,7 @@ class YamlFile:
         self._holds = holds
         self._error = error
         self._root = self._compose()
-        self._values: dict[int, Any] = {}
-        self._sizes: dict[int, int] = {}
+        self._values = 0  # how many were read
         self.data = self._value(self._root)
 
     def parse(self, kind: type[P], value: object, at: Place = ()) -> P:
@@ -137,44 +136,33 @@ class YamlFile:
                 key, node = pairs[0] if pairs else (node, node)
         return node
 
-    def _value(self, node: Node) -> Any:
-        if id(node) in self._values:  # an alias
-            return self._values[id(node)]
+    def _value(self, node: Node, *around: Node) -> Any:
+        """Return what a node holds; what an alias repeats is read, and counted, each time.
+
+        Raises:
+            PositionSyncError: That is too much; or a field is there twice.
+        """
+        self._values += 1
+        if self._values > MOST_VALUES or node in around:
+            # An alias stands after what it repeats.
+            alias = max(around, key=lambda outer: outer.start_mark.index)
+            cause = f"aliases in it repeat what is around them, or over {MOST_VALUES:,} values"
+            raise self._error_at(alias, cause, "Write what is meant")
 
         if isinstance(node, SequenceNode):
-            values: list[Any] = []
-            self._values[id(node)] = values
-            values += map(self._value, node.value)
-            self._measure(node, node.value)
-            return values
-
+            return [self._value(part, node, *around) for part in node.value]
         if not isinstance(node, MappingNode):
             return None if node.tag == _NULL else node.value
 
         fields: dict[str, Any] = {}
-        self._values[id(node)] = fields
         for key, value in node.value:
             name = key.value if isinstance(key, ScalarNode) else "?"
             if name in fields:
                 raise self._error_at(
                     key, f"the field {shown(name)} is there twice", "Keep one of them"
                 )
-            fields[name] = self._value(value)
-        self._measure(node, [value for _key, value in node.value])
+            fields[name] = self._value(value, node, *around)
         return fields
-
-    def _measure(self, node: Node, parts: Sequence[Node]) -> None:
-        """Keep how many values a node is with all that aliases repeat in it.
-
-        Raises:
-            PositionSyncError: It is too many.
-        """
-        size = 1 + sum(self._sizes.get(id(part), 1) for part in parts)
-        self._sizes[id(node)] = size
-        if size > MOST_VALUES:
-            cause = f"aliases until its end repeat {size:,} values"
-            remedy = f"Write what is meant: a file may have {MOST_VALUES:,} values"
-            raise self._error_at(node, cause, remedy)
 
     def _compose(self) -> Node:
         try:

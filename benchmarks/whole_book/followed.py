@@ -30,11 +30,11 @@ from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.gateway.translate import details_of
 from position_sync_dagster.lake.lake import all_broker_rows
 from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.reports.book import newest_values
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.broker_view import LakeValues
 from position_sync_dagster.sync.confirmations import (
     CONFIRMED,
-    newest_values,
     with_confirmed,
 )
 from position_sync_dagster.sync.drain import QueueWorker

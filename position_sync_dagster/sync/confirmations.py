@@ -1,4 +1,4 @@
-"""When the source of each row last confirmed it, how old its price is, and newer values.
+"""When the source of each row last confirmed it, and how old its price is.
 
 Of a row of the ledger: `confirmed_until` says until when its source has confirmed it, and
 `priced_at` from when its age counts (`latest_positions` shows it as `confirmed_at`). Of a row of
@@ -10,12 +10,12 @@ from datetime import datetime
 from typing import Any
 
 import polars as pl
-from polars import DataFrame, Expr, col, lit, max_horizontal, when
+from polars import DataFrame, Expr, col, max_horizontal, when
 
 from position_sync_dagster.domain import valuation
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.holding import GREEKS_COLUMNS, KEY
-from position_sync_dagster.domain.position_update import PriceKind, Source, ValueOrigin
+from position_sync_dagster.domain.holding import KEY
+from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.domain.streamed_holding import allowed_difference, earliest_calculation
 from position_sync_dagster.lake.schema import moment
 
@@ -37,52 +37,8 @@ _CONFIRMING = (
 )  # fmt: skip
 
 _NONE = ValueOrigin.NONE.value
-_VALUE = lit(PriceKind.VALUE.value)
 _ORIGINS = [origin.value for origin in ValueOrigin]
 _OF_BROKER = [origin.value for origin in valuation.BROKER]
-
-_MONEY = (
-    "market_price", "market_value", "unrealized_pnl", "realized_pnl", "daily_pnl", "value_source",
-)  # fmt: skip
-_NOT_PUBLISHED = ("value_time", "note")
-
-
-def newest_values(rows: DataFrame, holdings: DataFrame) -> DataFrame:
-    """Return rows of queued holdings with the values and greeks that were published since.
-
-    The owner of a login publishes a value by PnLSingle a few seconds after it moved, and the drain
-    writes its row later. A row with such a value has no `update_id`: the ledger does not have it
-    yet. Computed greeks are the published ones; if none are published, the row has none.
-
-    Args:
-        rows: Rows of `position_updates`: at most one for each account and conid.
-        holdings: Rows of `broker_positions`: at most one for each account and conid.
-    """
-    names = (*_MONEY, *GREEKS_COLUMNS, "position", "received_at")
-    published = holdings.select(*KEY, col(names).name.prefix("_"))
-    joined = rows.join(published, on=KEY, how="left", maintain_order="left")
-
-    is_queued = col.source == Source.QUEUE.value
-    is_same = is_queued & (col.position == col._position)
-    is_pnl = col._value_source == ValueOrigin.PNL_SINGLE.value
-    is_later = col._received_at > col.timestamp
-    is_newer = is_same & is_pnl & is_later
-
-    def replaced(name: str, value: Expr, where: Expr = is_newer) -> Expr:
-        """Return a column with another value in some rows."""
-        column = when(where).then(value).otherwise(name)
-        return column.cast(rows.schema[name]).alias(name)
-
-    has_price = col._market_price.is_not_null()
-    columns = [
-        replaced("price_kind", when(has_price).then(_VALUE)),
-        replaced("timestamp", col._received_at),
-        replaced("update_id", lit("")),
-        *(replaced(name, col(f"_{name}"), is_same) for name in GREEKS_COLUMNS),
-        *(replaced(name, col(f"_{name}")) for name in _MONEY),
-        *(replaced(name, lit(None)) for name in _NOT_PUBLISHED),
-    ]
-    return joined.with_columns(columns).select(rows.columns)
 
 
 def with_confirmed(rows: DataFrame, holdings: DataFrame, now: datetime) -> DataFrame:
@@ -199,7 +155,3 @@ def _priced_at(row: dict[str, Any], now: datetime) -> datetime | None:
 
     newest = max(filter(None, times), default=None)
     return newest if newest is not None and newest <= now + SKEW else None
-
-
-# IB's types of market data that are not live, in words.
-FEEDS = {2: "frozen", 3: "delayed", 4: "delayed"}

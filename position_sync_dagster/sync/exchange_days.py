@@ -8,9 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
+from pathlib import Path
 from zoneinfo import ZoneInfo
-
-from dateutil.easter import easter
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK, beginning_of
 from position_sync_dagster.errors import PositionSyncError, SettingsError
@@ -22,19 +21,13 @@ SETTLE = timedelta(minutes=20)
 # Week.
 LONGEST_CLOSED = timedelta(days=14)
 
-# New York: its days follow from a rule, with nothing to import, since every command asks for them.
-BY_RULE = "XNYS"
+# New York: every command asks for its days. They are listed, since `exchange_calendars` takes
+# seconds to import.
+LISTED = "XNYS"
 
-# When New York closes, and when on a half day, since 1993 (NYSE, "Holidays & Trading Hours").
-CLOSES_AT = time(16, 0)
-HALF_DAY_CLOSES_AT = time(13, 0)
-
-# Days on which New York did not trade, and half days, which no rule foretold.
-SPECIAL_HOLIDAYS = (
-    "1985-09-27 1994-04-27 2001-09-11 2001-09-12 2001-09-13 2001-09-14 2004-06-11 2007-01-02 "
-    "2012-10-29 2012-10-30 2018-12-05 2025-01-09"
-)
-SPECIAL_HALF_DAYS = "1994-02-11 1996-07-05 1997-12-26 1999-12-31 2002-07-05 2003-12-26"
+# The weekdays from 1985 to 2100 on which New York does not trade, and those on which it closes
+# early, with the time. `exchange_calendars` says so: a test compares them.
+NEW_YORK_DAYS = Path(__file__).with_name("new_york.txt")
 
 
 class NoTradingDayError(PositionSyncError):
@@ -86,7 +79,7 @@ class ExchangeDays:
 
     def is_trading_day(self, day: date) -> bool:
         """Return whether the exchange trades on a day."""
-        return day.isoweekday() % 7 in self.weekdays and day not in self.holidays
+        return _number_of(day) in self.weekdays and day not in self.holidays
 
     def trading_days(self, first: date, last: date) -> list[date]:
         """Return the days from one to another on which the exchange trades."""
@@ -101,36 +94,22 @@ def days_between(first: date, last: date) -> list[date]:
 def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
     """Return the days of an exchange from `first` to `last`.
 
-    All but those of `BY_RULE` come from `exchange_calendars`, which knows the holidays of one year
-    ahead.
+    `exchange_calendars` knows the holidays of one year ahead: later ones are not among them.
 
     Raises:
         SettingsError: The calendar is not known.
     """
-    if calendar == BY_RULE:
-        holidays = set[date]().union(*map(_holidays_of, range(first.year, last.year + 1)))
-        return ExchangeDays(
-            calendar=calendar,
-            timezone=str(NEW_YORK),
-            closes_at=CLOSES_AT,
-            weekdays=range(1, 6),
-            holidays=tuple(sorted(day for day in holidays if first <= day <= last)),
-        )
-
-    exchange = _calendar(calendar)
-    first = max(first, exchange.first_session.date())
-    last = min(last, exchange.last_session.date())
-    closed = [day for day in days_between(first, last) if not exchange.is_session(day.isoformat())]
-    numbers = {day.isoweekday() % 7 for day in set(days_between(first, last)).difference(closed)}
-    weekdays = range(min(numbers, default=1), max(numbers, default=5) + 1)
-
-    _, closes_at = exchange.close_times[-1]  # since when each one counts, and the time
+    exchange = _exchange(calendar)
+    days = days_between(max(first, exchange.first), min(last, exchange.last))
+    is_open = {day: exchange.trades_on(day) for day in days}
+    numbers = exchange.weekdays.union(_number_of(day) for day in days if is_open[day])
+    weekdays = range(min(numbers), max(numbers) + 1)
     return ExchangeDays(
         calendar=calendar,
-        timezone=str(exchange.tz),
-        closes_at=closes_at,
+        timezone=exchange.timezone,
+        closes_at=exchange.closes_at,
         weekdays=weekdays,
-        holidays=tuple(day for day in closed if day.isoweekday() % 7 in weekdays),
+        holidays=tuple(day for day in days if not is_open[day] and _number_of(day) in weekdays),
     )
 
 
@@ -140,8 +119,7 @@ def require_known(calendar: str) -> None:
     Raises:
         SettingsError: It is not.
     """
-    if calendar != BY_RULE:
-        _calendar(calendar)
+    _exchange(calendar)
 
 
 def closing_times(calendar: str, days: Iterable[date]) -> dict[date, datetime]:
@@ -151,41 +129,15 @@ def closing_times(calendar: str, days: Iterable[date]) -> dict[date, datetime]:
         NoTradingDayError: One of the days is no trading day.
         SettingsError: The calendar is not known.
     """
-    days = [*days]
-    if calendar == BY_RULE:
-        closes = _closes_of_new_york(days)
-    else:
-        exchange = _calendar(calendar)
-        closes = {
-            day: exchange.session_close(day.isoformat()).to_pydatetime().astimezone(UTC)
-            for day in days
-            if exchange.is_session(day.isoformat())
-        }
-
+    exchange = _exchange(calendar)
+    closes = {}
     for day in days:
-        if day not in closes:
+        if not exchange.trades_on(day):
             raise NoTradingDayError(
                 f"{calendar} does not trade on {day}.", remedy="Choose a trading day."
             )
+        closes[day] = exchange.close_of(day)
     return closes
-
-
-def _closes_of_new_york(days: Iterable[date]) -> dict[date, datetime]:
-    """Return the closes of New York; a test compares them with `exchange_calendars` since 2000."""
-    holidays: set[date] = set()
-    half_days: set[date] = set()
-    for year in {day.year for day in days}:
-        holidays |= _holidays_of(year)
-        half_days |= _half_days_of(year)
-
-    closes_at = {
-        day: HALF_DAY_CLOSES_AT if day in half_days else CLOSES_AT
-        for day in days
-        if day.weekday() < 5 and day not in holidays
-    }
-    return {
-        day: datetime.combine(day, at, NEW_YORK).astimezone(UTC) for day, at in closes_at.items()
-    }
 
 
 def session_before(calendar: str, day: date) -> date:
@@ -194,14 +146,8 @@ def session_before(calendar: str, day: date) -> date:
     Raises:
         SettingsError: The calendar is not known.
     """
-    latest = day - timedelta(days=1)
-    if calendar == BY_RULE:
-        begin = day - LONGEST_CLOSED
-        return exchange_days(calendar, begin, day).trading_days(begin, latest)[-1]
-
-    sessions = _calendar(calendar)
-    earlier: date = sessions.date_to_session(latest.isoformat(), direction="previous").date()
-    return earlier
+    begin = day - LONGEST_CLOSED
+    return exchange_days(calendar, begin, day).trading_days(begin, day - timedelta(days=1))[-1]
 
 
 @cache
@@ -239,62 +185,74 @@ def time_zone_of(calendar: str) -> ZoneInfo:
     Raises:
         SettingsError: The calendar is not known.
     """
-    if calendar == BY_RULE:
-        return NEW_YORK
-    return ZoneInfo(str(_calendar(calendar).tz))
+    return ZoneInfo(_exchange(calendar).timezone)
 
 
-def _holidays_of(year: int) -> set[date]:
-    """Return the weekdays of a year on which New York does not trade, since 1985 (NYSE, Rule 7.2).
+def _exchange(calendar: str) -> "NewYork | OtherExchange":
+    return NewYork() if calendar == LISTED else OtherExchange(calendar)
 
-    Of Saturday a holiday moves to Friday, unless that is in the year before, and of Sunday to
-    Monday.
+
+def _number_of(day: date) -> int:
+    """Return the weekday of a day as cron has it: Sunday is 0."""
+    return day.isoweekday() % 7
+
+
+class NewYork:
+    """New York, by the list of its days.
+
+    Attributes:
+        weekdays: On which it trades lately, as in cron.
+        first: The first day that is known.
     """
-    fixed = [date(year, 1, 1), date(year, 7, 4), date(year, 12, 25)]
-    if year >= 2022:  # Juneteenth
-        fixed.append(date(year, 6, 19))
-    moves = {SATURDAY: -1, SUNDAY: 1}
-    moved = [day + timedelta(days=moves.get(day.isoweekday(), 0)) for day in fixed]
 
-    holidays = {day for day in moved if day.year == year}
-    if year >= 1998:  # Martin Luther King Day
-        holidays.add(_nth(3, MONDAY, year, 1))
-    holidays |= {
-        _nth(3, MONDAY, year, 2),  # Washington's birthday
-        easter(year) - timedelta(days=2),  # Good Friday
-        _nth(1, MONDAY, year, 6) - timedelta(weeks=1),  # Memorial Day: the last Monday of May
-        _nth(1, MONDAY, year, 9),  # Labor Day
-        _nth(4, THURSDAY, year, 11),  # Thanksgiving
+    timezone = str(NEW_YORK)
+    closes_at = time(16, 0)
+    weekdays = frozenset(range(1, 6))
+    first = date.min
+    last = date.max
+
+    def trades_on(self, day: date) -> bool:
+        """Return whether it trades on a day."""
+        return _number_of(day) in self.weekdays and self._close(day) is not None
+
+    def close_of(self, day: date) -> datetime:
+        """Return when a trading day closes, in UTC."""
+        return datetime.combine(day, self._close(day) or time.max, NEW_YORK).astimezone(UTC)
+
+    def _close(self, day: date) -> time | None:
+        return _listed_days().get(day, self.closes_at)
+
+
+@cache
+def _listed_days() -> dict[date, time | None]:
+    """Return when New York closes on the days of the list; None where it does not trade."""
+    lines = NEW_YORK_DAYS.read_text(encoding="ascii").splitlines()
+    return {
+        date.fromisoformat(day): time.fromisoformat(closes) if closes else None
+        for day, _space, closes in (line.partition(" ") for line in lines)
     }
-    return holidays.union(_special(SPECIAL_HOLIDAYS, year))
 
 
-def _half_days_of(year: int) -> set[date]:
-    """Return the half days of New York: after Thanksgiving, and two eves, since 1993."""
-    eves = {
-        day - timedelta(days=1)
-        for day in (date(year, 7, 4), date(year, 12, 25))
-        if MONDAY < day.isoweekday() < SATURDAY
-    }
-    special = _special(SPECIAL_HALF_DAYS, year)
-    # In these years the half day came after the fourth.
-    if date(year, 7, 5) in special:
-        eves.discard(date(year, 7, 3))
-    return {_nth(4, THURSDAY, year, 11) + timedelta(days=1), *eves, *special}
+class OtherExchange:
+    """An exchange of `exchange_calendars`, with the attributes of `NewYork`."""
 
+    def __init__(self, calendar: str) -> None:
+        self._calendar = exchange = _calendar(calendar)
+        self.timezone = str(exchange.tz)
+        _, self.closes_at = exchange.close_times[-1]  # since when each one counts, and the time
+        self.weekdays = frozenset(map(_number_of, exchange.sessions[-LONGEST_CLOSED.days :].date))
+        self.first: date = exchange.first_session.date()
+        self.last: date = exchange.last_session.date()
 
-MONDAY, THURSDAY, SATURDAY, SUNDAY = 1, 4, 6, 7
+    def trades_on(self, day: date) -> bool:
+        """Return whether it trades on a day, as far as that is known."""
+        is_known = self.first <= day <= self.last
+        return is_known and bool(self._calendar.is_session(day.isoformat()))
 
-
-def _nth(number: int, weekday: int, year: int, month: int) -> date:
-    """Return the first, second, … of a weekday in a month."""
-    first = date(year, month, 1)
-    return first + timedelta(days=(weekday - first.isoweekday()) % 7, weeks=number - 1)
-
-
-def _special(days: str, year: int) -> set[date]:
-    """Return those of listed days that are in a year."""
-    return {date.fromisoformat(day) for day in days.split() if day.startswith(str(year))}
+    def close_of(self, day: date) -> datetime:
+        """Return when a trading day closes, in UTC."""
+        close: datetime = self._calendar.session_close(day.isoformat()).to_pydatetime()
+        return close.astimezone(UTC)
 
 
 def _calendar(calendar: str):  # type: ignore[no-untyped-def]

@@ -144,4 +144,7 @@ def test_a_changed_tag_is_a_changed_login(tmp_path: Path) -> None:
 
 
 def test_the_example_can_be_read() -> None:
-    assert [login.name for login in load_gateways(EXAMPLE, load_settings())] == ["main", "second"]
+    assert [login.gateway_id for login in load_gateways(EXAMPLE, load_settings())] == [
+        "main",
+        "second",
+    ]

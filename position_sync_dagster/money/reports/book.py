@@ -12,15 +12,15 @@ from itertools import zip_longest
 from typing import Any, TypeVar
 
 import polars as pl
-from polars import DataFrame, Expr, String, col, when
+from polars import DataFrame, Expr, String, col, lit, when
 
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import SKEW, elapsed
 from position_sync_dagster.domain.exchange_time import exchange_date
-from position_sync_dagster.domain.holding import KEY
+from position_sync_dagster.domain.holding import GREEKS_COLUMNS, KEY
 from position_sync_dagster.domain.instrument import ContractDetails, digits
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
-from position_sync_dagster.domain.position_update import Source
+from position_sync_dagster.domain.position_update import PriceKind, Source, ValueOrigin
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.ledger_rows import COMMITTED
 from position_sync_dagster.lake.schema import moment
@@ -398,7 +398,7 @@ def _read_holdings(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
     now = moment_of_look(rows, accounts, now)
 
     reported = tables.all_broker_rows(lake, settings)
-    rows = confirmations.newest_values(rows, reported)
+    rows = newest_values(rows, reported)
     priced = confirmations.with_priced(rows, reported, now)
 
     streamed = None
@@ -421,6 +421,51 @@ def _read_holdings(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
         unresolved=frozenset({leg.strategy_id for leg in unresolved}),
         served=frozenset(served),
     )
+
+
+_MONEY = (
+    "market_price", "market_value", "unrealized_pnl", "realized_pnl", "daily_pnl", "value_source",
+)  # fmt: skip
+_NOT_PUBLISHED = ("value_time", "note")
+_VALUE = lit(PriceKind.VALUE.value)
+
+
+def newest_values(rows: DataFrame, holdings: DataFrame) -> DataFrame:
+    """Return rows of queued holdings with the values and greeks that were published since.
+
+    The owner of a login publishes a value by PnLSingle a few seconds after it moved, and the drain
+    writes its row later. A row with such a value has no `update_id`: the ledger does not have it
+    yet. Computed greeks are the published ones; if none are published, the row has none.
+
+    Args:
+        rows: Rows of `position_updates`: at most one for each account and conid.
+        holdings: Rows of `broker_positions`: at most one for each account and conid.
+    """
+    names = (*_MONEY, *GREEKS_COLUMNS, "position", "received_at")
+    published = holdings.select(*KEY, col(names).name.prefix("_"))
+    joined = rows.join(published, on=KEY, how="left", maintain_order="left")
+
+    is_queued = col.source == Source.QUEUE.value
+    is_same = is_queued & (col.position == col._position)
+    is_pnl = col._value_source == ValueOrigin.PNL_SINGLE.value
+    is_later = col._received_at > col.timestamp
+    is_newer = is_same & is_pnl & is_later
+
+    def replaced(name: str, value: Expr, where: Expr = is_newer) -> Expr:
+        """Return a column with another value in some rows."""
+        column = when(where).then(value).otherwise(name)
+        return column.cast(rows.schema[name]).alias(name)
+
+    has_price = col._market_price.is_not_null()
+    columns = [
+        replaced("price_kind", when(has_price).then(_VALUE)),
+        replaced("timestamp", col._received_at),
+        replaced("update_id", lit("")),
+        *(replaced(name, col(f"_{name}"), is_same) for name in GREEKS_COLUMNS),
+        *(replaced(name, col(f"_{name}")) for name in _MONEY),
+        *(replaced(name, lit(None)) for name in _NOT_PUBLISHED),
+    ]
+    return joined.with_columns(columns).select(rows.columns)
 
 
 # A commit takes no longer than this.
@@ -528,7 +573,7 @@ def position_rows(rows: DataFrame, book: Book) -> DataFrame:
 
     `strategies` and `shares` name who has which part; what is missing from 1 belongs to nobody.
     `moneyness` is a part of the strike, above 0 in the money; `extrinsic` is of one unit. Of a
-    queued holding the value of a moment is not `kept`: see `confirmations.newest_values`.
+    queued holding the value of a moment is not `kept`: see `newest_values`.
     """
     rows = rows.with_columns(name=names_of(rows))
     rows = rows.join(_owners(book.split.parts), on=KEY, how="left", maintain_order="left")
@@ -546,9 +591,7 @@ def position_rows(rows: DataFrame, book: Book) -> DataFrame:
     rows = rows.with_columns(
         moneyness=inside / col.strike, extrinsic=col.market_price - inside.clip(0.0)
     )
-    feed = col.market_data_type.replace_strict(
-        confirmations.FEEDS, default="live", return_dtype=String
-    )
+    feed = col.market_data_type.replace_strict(exposure.FEEDS, default="live", return_dtype=String)
     left = col.expiry - exchange_date(book.now)
     rows = rows.with_columns(
         days=left.dt.total_days(), feed=when(col.value_source == "TICK").then(feed)

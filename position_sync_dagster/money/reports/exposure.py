@@ -24,11 +24,14 @@ from position_sync_dagster.money.past.closes import counted_ends
 from position_sync_dagster.money.past.owned_parts import OWNED, PART_COLUMNS, owned_at
 from position_sync_dagster.money.sums import sum_if_carried
 from position_sync_dagster.money.tables import STRATEGY_EXPOSURE
-from position_sync_dagster.sync.confirmations import FEEDS, PRICED
+from position_sync_dagster.sync.confirmations import PRICED
 
 # Classes of assets with separate sums: a future's value is notional, an option's a premium. The
 # class of other holdings is OTHER, and that of a leg without a holding UNKNOWN.
 _CLASSES = {"OPT": "OPTION", "FOP": "OPTION", "STK": "STOCK", "FUT": "FUTURE"}
+
+# IB's types of market data that are not live, in words.
+FEEDS = {2: "frozen", 3: "delayed", 4: "delayed"}
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,9 @@ from position_sync_dagster.money.past.causes import cancelled_ids
 from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.past.postings import Posting, name_of
 from position_sync_dagster.money.reports.columns import Row
+from position_sync_dagster.money.reports.exposure import FEEDS
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.confirmations import FEEDS
-from position_sync_dagster.sync.exchange_days import exchange_days
+from position_sync_dagster.sync.exchange_days import time_zone_of
 
 # A streamed holding has a row at least this often, with a moment for its flush: what is older is no
 # quote of a line that was there.
@@ -247,7 +247,7 @@ def read_fill_costs(
     Args:
         since: The first trading day; None: any.
     """
-    zone = exchange_days(settings.calendar, date.min, date.min).zone
+    zone = time_zone_of(settings.calendar)
     trades = [part for part in CampaignBook(lake).parts if part.is_trade and part.quantity]
     fills = []
     for parts in grouped(attrgetter("key"), trades).values():

@@ -10,6 +10,7 @@ from position_sync_dagster.defs.assets.past_days import exchange_partitions
 from position_sync_dagster.domain.exchange_time import beginning_of
 from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.sync.exchange_days import (
+    NEW_YORK_DAYS,
     NoTradingDayError,
     closing_times,
     day_began,
@@ -20,6 +21,7 @@ from position_sync_dagster.sync.exchange_days import (
     session_of,
     time_zone_of,
 )
+from tests.support.new_york_days import new_york_days
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -114,6 +116,7 @@ def test_dagster_offers_each_session_also_on_a_sunday() -> None:
 def test_the_closes_of_new_york_are_those_of_the_calendar_of_exchanges_since_2000():
     import exchange_calendars  # imports pandas, which nothing else here needs
 
+    assert NEW_YORK_DAYS.read_text() == new_york_days(), "see tests/support/new_york_days.py"
     calendar = exchange_calendars.get_calendar("XNYS", start="2000-01-03")
     expected = {day.date(): close.to_pydatetime() for day, close in calendar.closes.items()}
     assert len(expected) > 6_000
@@ -137,6 +140,11 @@ def test_today_is_the_day_of_the_exchange_and_began_at_its_midnight(calendar, to
     now = datetime(2026, 3, 10, 2, 0, tzinfo=UTC)
     assert day_of(calendar, now) == today
     assert day_began(calendar, now) == began
+
+
+def test_a_day_beyond_what_a_calendar_knows_is_no_trading_day():
+    with pytest.raises(NoTradingDayError, match="XSHG does not trade on 2099-01-05"):
+        closing_times("XSHG", [date(2099, 1, 5)])
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
