@@ -428,13 +428,15 @@ def price_of_value(
 
 def _broker_worth(holding: BrokerPosition) -> Worth:
     """Return the broker's own value, with the kind of its price and the time of its source."""
-    by_pnl = holding.value_source is ValueOrigin.PNL_SINGLE
-    worth = _named(holding, _OF_BROKER_VALUE)
-    worth["price_kind"] = None
+    price_kind = None
     if holding.market_price is not None:
-        worth["price_kind"] = PriceKind.VALUE if by_pnl else PriceKind.PORTFOLIO
-    worth["value_time"] = holding.received_at if by_pnl else holding.value_time
-    return worth
+        by_pnl = holding.value_source is ValueOrigin.PNL_SINGLE
+        price_kind = PriceKind.VALUE if by_pnl else PriceKind.PORTFOLIO
+    return {
+        **_named(holding, _OF_BROKER_VALUE),
+        "price_kind": price_kind,
+        "value_time": holding.valued_at,
+    }
 
 
 def _value_time(price: Price, quote: Quote) -> datetime | None:

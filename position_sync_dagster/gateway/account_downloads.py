@@ -6,7 +6,7 @@ Whether an account has current values, and when they are requested again, is dec
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -144,27 +144,18 @@ class AccountDownloads:
     Args:
         accounts: The state of each account.
         book: Gets the values.
-        on_change: Called with an account when its values become whole, or stop being whole.
 
     Attributes:
         account_time: The newest time of day that came with values; empty until one came.
     """
 
-    def __init__(
-        self,
-        login: Login,
-        accounts: AccountStates,
-        book: HoldingsBook,
-        *,
-        on_change: Callable[[str], None],
-    ) -> None:
+    def __init__(self, login: Login, accounts: AccountStates, book: HoldingsBook) -> None:
         self.account_time = ""
         self.accounts = accounts
         self._login = login
         self._ib = login.ib
         self._connectivity = login.connectivity
         self._book = book
-        self._on_change = on_change
         self._random = Random()  # noqa: S311 - jitter of a delay
 
         self._silence_s = 2 * account_state.ACCOUNT_INTERVAL_S  # of an open subscription
@@ -241,7 +232,7 @@ class AccountDownloads:
 
         except asyncio.CancelledError:
             self.request_again(account)
-            self._on_change(account)
+            state.is_covered = False
             raise
         finally:
             subscription.result = None
@@ -301,18 +292,15 @@ class AccountDownloads:
         state.complete(time.monotonic(), stays_open=self._has_one_account, is_late=is_late)
         # A holding without a row in this download is not confirmed by its end.
         self._book.doubt_values_before(account, state.requested_at)
-        self._book.confirmed.confirm(account)
-        self._on_change(account)
+        self._book.confirm(account)
 
     def _fail(self, account: str, why: str) -> None:
         """Record that the values of an account are not whole, and why."""
         self.accounts[account].fail(time.monotonic(), why, self._random)
-        self._on_change(account)
 
     def _spoil(self, account: str, why: str) -> None:
         """Record that what came of an account since its request is not whole."""
         self.accounts[account].spoil(time.monotonic(), why, self._random)
-        self._on_change(account)
 
     # The subscription.
 
@@ -382,7 +370,7 @@ class AccountDownloads:
         # The gateway has begun with this one: a 2100 from now on is its own.
         self._unanswered_stops = 0
         if confirms and self.is_current:
-            self._book.confirmed.confirm(account)
+            self._book.confirm(account)
 
     def _read_time(self, fields: list[str]) -> bool:
         """Read an account time, which is the only time of the values: that of the row before it."""

@@ -319,7 +319,7 @@ async def test_what_a_gateway_answers_from_its_cache_without_ib_is_refused(opene
     await eventually(lambda: connection.connectivity.lost)
     with pytest.raises(BrokerUnavailableError, match="has been lost"):
         await feed.snapshot()
-    assert feed.snapshot_at is None
+    assert feed.states.listed_at is None
     await feed.download()
     assert not feed.is_complete
     assert {h.confirmed_at for h in feed.book.holdings} == {None}
@@ -410,7 +410,7 @@ async def test_a_late_end_of_an_open_subscription_counts_unless_ib_was_lost(
     sim.send_raw(wire.frame(account_messages.account_download_end(ACCOUNT)))
     await connection.ib.reqCurrentTimeAsync()
     assert feed.completeness == {ACCOUNT: PARTIAL if lost else COMPLETE}
-    assert (feed.book.confirmed.accounts.get(ACCOUNT) is None) == lost
+    assert (feed.states[ACCOUNT].confirmed_at is None) == lost
 
 
 @pytest.mark.parametrize("downloading", [HANGS_S], indirect=True)
