@@ -191,17 +191,7 @@ class Line:
 
     def cancelled(self) -> "Line":
         """Return the line after we cancelled it; only the denial stays."""
-        return self._in(
-            LineState.IDLE,
-            held_since_s=None,
-            delayed=False,
-            reason=None,
-            withheld_until_s=-math.inf,
-            overdue_at_s=math.inf,
-            renew_at_s=-math.inf,
-            renewals=0,
-            dispute=None,
-        )
+        return Line(silence_s=self.silence_s, denial=self.denial, changes=self.changes + 1)
 
     def ended(self, now_s: float, reason: str) -> "Line":
         """Return the line after the gateway refused or ended it: nothing that it said counts."""
