@@ -270,11 +270,16 @@ class Moment:
     @property
     def session_open(self) -> bool:
         """Return whether the contract trades; True if unknown."""
-        return self.in_session(self.now)
+        return may_trade(self.hours, self.now)
 
-    def in_session(self, at: datetime) -> bool:
-        """Return whether the contract traded at a time; True if unknown."""
-        return may_trade(self.hours, at)
+    def known(self, ticked_at: datetime | None) -> datetime | None:
+        """Return the time of a tick; None of one that came while the contract did not trade.
+
+        If a line is requested outside the session, it opens with a price from before.
+        """
+        if ticked_at is None or not may_trade(self.hours, ticked_at):
+            return None
+        return ticked_at
 
 
 # The price and the value of a holding, by the names of the columns; what is left out is unknown.
@@ -329,7 +334,8 @@ def revalue(
     as do the greeks that have a unit, and the price of the underlying. A delayed price is older
     than a value that the broker gave or confirmed within the delay, and is not used then. The row's
     `value_time` is that of its source, never now: of delayed or frozen data only a last trade has a
-    known time, and its greeks have none.
+    known time, and its greeks have none. No time counts of a tick that came while the contract did
+    not trade; a row that is made then says so.
 
     Args:
         holding: The holding as the broker last reported it.
@@ -359,10 +365,12 @@ def revalue(
         if holding.average_cost is not None:
             pnl = value - (holding.position * holding.average_cost)
 
+    if not at.session_open:
+        note = "; ".join(filter(None, (OUTSIDE_SESSION, note)))
     worth = {
         "market_price": price.value,
         "price_kind": price.kind,
-        "value_time": _value_time(price, quote),
+        "value_time": at.known(_value_time(price, quote)),
         "market_value": value,
         "unrealized_pnl": pnl,
         "value_source": ValueOrigin.TICK,
@@ -375,12 +383,11 @@ def _is_newer_than_delayed(holding: BrokerPosition, now: datetime) -> bool:
     if holding.market_value is None:
         return False
 
-    newest = holding.received_at
+    times = [holding.received_at]
     # Only messages of its own subscription confirm a PnLSingle value: `received_at` has the newest.
     if holding.value_source is not ValueOrigin.PNL_SINGLE:
-        for at in (holding.value_time, holding.confirmed_at):
-            newest = newest if at is None else max(newest, at)
-    return now - newest <= DELAY
+        times += filter(None, (holding.value_time, holding.confirmed_at))
+    return now - max(times) <= DELAY
 
 
 def from_portfolio(
@@ -471,7 +478,7 @@ def _row(
 
     amounts: Worth = {"market_price": None} | worth  # a closed holding has no price
     average_cost = holding.average_cost if holding.position else None
-    greeks_time = market.greeks_time if market.is_live else None
+    greeks_time = at.known(market.greeks_time) if market.is_live else None
     greeks_source = GreeksSource.GATEWAY if market.greeks_time else None
     row = PositionUpdate(
         **amounts,
@@ -495,7 +502,8 @@ def _row(
     )
     if holding.greeks is None or not holding.position or market.greeks_time is not None:
         return row
-    return replace(row, **holding.greeks.columns)
+    modelled = holding.greeks.columns
+    return replace(row, **modelled | {"greeks_time": at.known(holding.greeks.greeks_time)})
 
 
 # The columns of a row that are copied as they are.
