@@ -103,7 +103,7 @@ class AccountSubscription:
         began_s: When it was requested.
         heard_s: When its newest message came, or it was requested.
         row_s: When its newest row came, or it was requested.
-        result: Gets why its download is not whole, or None; None once nobody waits for it.
+        result: Gets why its download is not whole, or None; done once nobody waits for it.
         has_spoken: Whether a message of it came.
         undated_row: The newest row, until the time that follows it comes.
         times: The texts of times of rows that are not dated yet.
@@ -115,14 +115,14 @@ class AccountSubscription:
     began_s: float
     heard_s: float
     row_s: float
-    result: asyncio.Future[str | None] | None
+    result: asyncio.Future[str | None] = field(default_factory=asyncio.Future)
     has_spoken: bool = False
     undated_row: Key | None = None
     times: dict[Key, str] = field(default_factory=dict)
 
     def finish(self, why: str | None) -> bool:
         """End the wait for the download; return whether somebody waits."""
-        if self.result is None or self.result.done():
+        if self.result.done():
             return False
         self.result.set_result(why)
         return True
@@ -183,8 +183,11 @@ class AccountDownloads:
     @property
     def problems(self) -> list[str]:
         """Return why accounts have no current values, by account."""
-        states = sorted(self.accounts.items())
-        return [f"account {name}: {state.problem}" for name, state in states if state.problem]
+        return [
+            f"account {name}: {state.problem}"
+            for name, state in sorted(self.accounts.items())
+            if state.problem
+        ]
 
     def restored(self) -> None:
         """Make missing values due, and those of an open subscription: it may lack changes."""
@@ -220,7 +223,6 @@ class AccountDownloads:
             began_s=now_s,
             heard_s=now_s,
             row_s=now_s,
-            result=asyncio.get_running_loop().create_future(),
         )
         state.begin(utc_now())
         why: str | None = None
@@ -235,7 +237,7 @@ class AccountDownloads:
             state.is_covered = False
             raise
         finally:
-            subscription.result = None
+            subscription.result.cancel()
             state.ended_at = utc_now()
 
         if not self._ib.isConnected():
@@ -263,8 +265,6 @@ class AccountDownloads:
             Why it is not whole; None for one that is.
         """
         result = subscription.result
-        if result is None:
-            return NO_END
         latest_s = subscription.began_s + LONGEST_TIMEOUTS * self._timeout_s
         while not result.done():
             patience_s = (
@@ -382,7 +382,7 @@ class AccountDownloads:
         if subscription.undated_row is not None:
             subscription.times[subscription.undated_row] = self.account_time
             subscription.undated_row = None
-            if subscription.result is None:
+            if subscription.result.done():
                 self._date_rows(subscription)
         self._hear(subscription.account)
         return True
@@ -455,7 +455,7 @@ class AccountDownloads:
         """Record that the gateway does not serve an account, or ended its subscription."""
         subscription = self._subscription
         if code == GatewayCode.ACCOUNT_NOT_SERVED:  # no end follows
-            if subscription is not None and subscription.result is not None:
+            if subscription is not None and not subscription.result.done():
                 self.accounts[subscription.account].end_is_due = False
                 self._subscription = None
                 subscription.finish("another program is subscribed to another account (code 2101)")

@@ -379,7 +379,6 @@ class HoldingsBook:
                 self._close(before)
             return False
 
-        now = self._clock()
         if before is not None and before.position == position:
             listed = replace(
                 before,
@@ -390,7 +389,7 @@ class HoldingsBook:
             self._store(key, before, listed)
             return False
 
-        self.put(self._row(key, instrument, position, before, now, average_cost=cost))
+        self.put(self._row(key, instrument, position, average_cost=cost))
         return True
 
     def put_portfolio(
@@ -411,7 +410,7 @@ class HoldingsBook:
                 self.missed.note(key)
 
         origin = ValueOrigin.NONE if value is None else ValueOrigin.PORTFOLIO
-        self.put(self._row(key, instrument, position, before, now, value_source=origin, **values))
+        self.put(self._row(key, instrument, position, value_source=origin, **values))
 
     def put_pnl(self, key: Key, sent: PnlValues) -> bool:
         """Take a PnLSingle message if it has a value for the quantity that is held.
@@ -581,29 +580,24 @@ class HoldingsBook:
 
     def _close(self, holding: BrokerPosition) -> None:
         """Replace a holding by one of 0 that keeps its newest realized profit."""
-        now = self._clock()
         key = holding.key
-        realized = self._valued(key, holding, now).realized_pnl
-        self.put(self._row(key, holding.instrument, 0.0, holding, now, realized_pnl=realized))
+        realized = self._valued(key, holding, self._clock()).realized_pnl
+        self.put(self._row(key, holding.instrument, 0.0, realized_pnl=realized))
 
     def _row(
-        self,
-        key: Key,
-        instrument: Instrument,
-        position: float,
-        before: BrokerPosition | None,
-        now: datetime,
-        **values: Any,
+        self, key: Key, instrument: Instrument, position: float, **values: Any
     ) -> BrokerPosition:
         """Return a holding as the message that was received now has it."""
-        same = before is not None and before.position == position
+        now = self._clock()
+        before = self._holdings.get(key)
+        is_same = before is not None and before.position == position
         return BrokerPosition(
             gateway_id=self._gateway_id,
             account=key[0],
             instrument=with_exchange(instrument, before),
             position=position,
             received_at=now,
-            position_time=before.position_time if before is not None and same else now,
+            position_time=before.position_time if before is not None and is_same else now,
             snapshot_id=self.snapshot_id,
             **values,
         )
