@@ -203,4 +203,4 @@ def _other_unit(before: BrokerPosition, now: BrokerPosition) -> bool:
 
 
 def _is_loss(holding: BrokerPosition) -> bool:
-    return holding.unrealized_pnl is not None and holding.unrealized_pnl < 0
+    return (holding.unrealized_pnl or 0.0) < 0

@@ -198,15 +198,9 @@ def in_quoted_unit(quote: Quote, strike: float | None, price_magnifier: int | No
         return quote
 
     factor = factors.pop() if len(factors) == 1 else None
-    return replace(
-        quote,
-        model_price=_times(quote.model_price, factor),
-        underlying_price=_times(quote.underlying_price, factor),
-        pv_dividend=_times(quote.pv_dividend, factor),
-        vega=_times(quote.vega, factor),
-        theta=_times(quote.theta, factor),
-        gamma=_over(quote.gamma, factor),
-    )
+    amounts = _named(quote, ("model_price", "underlying_price", "pv_dividend", "vega", "theta"))
+    quoted: dict[str, Any] = {name: _times(amount, factor) for name, amount in amounts.items()}
+    return replace(quote, **quoted, gamma=_over(quote.gamma, factor))
 
 
 def _times(amount: float | None, factor: float | None) -> float | None:
@@ -451,12 +445,7 @@ def _value_time(price: Price, quote: Quote) -> datetime | None:
 
     IB sends the time of the last trade (ticks 45 and 88), and no time of marks, bids and asks.
     """
-    if quote.is_live:
-        return price.at
-    if price.kind is not PriceKind.LAST:
-        return None
-
-    return quote.last_time
+    return price.at if quote.is_live or price.kind is PriceKind.LAST else None
 
 
 def _row(
