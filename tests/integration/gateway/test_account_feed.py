@@ -203,6 +203,7 @@ async def test_a_feed_that_ended_is_partial_and_keeps_its_age_until_it_is_subscr
     if notice:
         await eventually(lambda: not feed.is_complete)
     else:  # as if nothing had come for so long
+        assert not feed.lapse()
         feed.values._subscription.heard_s -= feed.values._silence_s
         assert feed.lapse()
     assert feed.completeness[ACCOUNT] is Completeness.PARTIAL
