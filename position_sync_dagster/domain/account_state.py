@@ -13,7 +13,7 @@ from datetime import datetime
 from random import Random
 
 from position_sync_dagster.domain.clock import NEVER
-from position_sync_dagster.domain.holding import Completeness
+from position_sync_dagster.domain.holding import Completeness, Key
 from position_sync_dagster.domain.retry import Backoff
 
 # How often a gateway sends an account's values by itself. After two of these without a message
@@ -38,6 +38,9 @@ class AccountState:
         is_contradicted: Something since then speaks against that list: the next one is a first one
             again.
         whole_since_s: When its download ended whole, if its values are current.
+        is_covered: The newest download that has ended was whole, and nothing came since that speaks
+            against it.
+        confirmed_at: When the broker last confirmed all of its holdings.
         problem: Why its newest download or subscription failed; None: it did not.
         again_at_s: When it is overdue; infinite while it waits for nothing.
         failures: Requests in a row that brought no lasting values.
@@ -58,6 +61,8 @@ class AccountState:
     emptied_at_s: float | None = None
     is_contradicted: bool = False
     whole_since_s: float | None = None
+    is_covered: bool = False
+    confirmed_at: datetime | None = None
     problem: str | None = None
     again_at_s: float = math.inf
     failures: int = 0
@@ -79,19 +84,6 @@ class AccountState:
     def needs_second_list(self, now_s: float) -> bool:
         """Return whether a second list should be requested now."""
         return self.emptied_at_s is not None and now_s - self.emptied_at_s >= SECOND_LIST_S
-
-    def completeness(self, *, is_listed: bool, has_odd_rows: bool) -> Completeness:
-        """Return how much of it the broker has confirmed.
-
-        Args:
-            is_listed: Whether a whole list of the positions is valid.
-            has_odd_rows: Whether a holding of it is set aside.
-        """
-        if not is_listed or self.is_doubted:
-            return Completeness.UNKNOWN
-        if self.is_whole and not has_odd_rows:
-            return Completeness.COMPLETE
-        return Completeness.PARTIAL
 
     # Its list of positions.
 
@@ -137,6 +129,7 @@ class AccountState:
             is_late: Whether nothing waited for the end any more: it need not be requested again.
         """
         self.whole_since_s = now_s
+        self.is_covered = True
         self.problem = None
         if not stays_open:
             self.failures = 0
@@ -156,11 +149,13 @@ class AccountState:
         self.failures = 0 if has_lasted else self.failures + 1
         self.again_at_s = now_s + ACCOUNT_AGAIN.delay_s(self.failures, random)
         self.whole_since_s = None
+        self.is_covered = False
         self.problem = why
 
     def spoil(self, now_s: float, why: str, random: Random | None = None) -> None:
         """Record that what came since its request is not whole."""
         self.spoiled = why
+        self.is_covered = False
         if self.is_whole:
             self.fail(now_s, why, random)
 
@@ -173,6 +168,8 @@ class AccountState:
         """Forget its values: the gateway dropped every subscription."""
         self.contradict()
         self.whole_since_s = None
+        self.is_covered = False
+        self.confirmed_at = None
         self.problem = None
         self.again_at_s = math.inf
         self.failures = 0
@@ -182,19 +179,38 @@ class AccountState:
 
 
 class AccountStates(dict[str, AccountState]):
-    """The accounts of a login by their names, each with its state."""
+    """The accounts of a login by their names, each with its state.
+
+    Attributes:
+        listed_at: When the newest list of positions arrived whole; None: none is valid.
+        odd_rows: Why the newest row of a holding cannot be used, also of accounts of other logins.
+    """
 
     def __init__(self, accounts: Iterable[str]) -> None:
         super().__init__((account, AccountState()) for account in accounts)
+        self.listed_at: datetime | None = None
+        self.odd_rows: dict[Key, str] = {}
+
+    def completeness(self, account: str) -> Completeness:
+        """Return how much of an account the broker has confirmed."""
+        state = self[account]
+        if self.listed_at is None or state.is_doubted:
+            return Completeness.UNKNOWN
+        has_odd_rows = any(name == account for name, _conid in self.odd_rows)
+        if state.is_covered and not has_odd_rows:
+            return Completeness.COMPLETE
+        return Completeness.PARTIAL
+
+    def drop(self) -> None:
+        """Forget what the broker said of them: the gateway dropped every subscription."""
+        self.listed_at = None
+        for state in self.values():
+            state.drop()
 
     @property
     def doubted(self) -> list[str]:
         """Return the accounts whose holdings are in doubt, sorted."""
-        return sorted(filter(self.is_doubted, self))
-
-    def is_doubted(self, account: str) -> bool:
-        """Return whether the holdings of an account are in doubt."""
-        return account in self and self[account].is_doubted
+        return sorted(account for account, state in self.items() if state.is_doubted)
 
     def overdue(self, now_s: float) -> list[str]:
         """Return the accounts whose values should be requested again now."""

@@ -14,6 +14,12 @@ UNDATED_TYPES = frozenset({"STK", "IND", "CASH"})
 # weekend.
 SETTLED_WITHIN = timedelta(days=4)
 
+# What a leg may leave out: it is not compared then.
+_MAY_BE_UNSAID = ("sec_type", "trading_class", "multiplier", "currency")
+
+# The names of fields in texts, where they differ.
+_NAMES = {"sec_type": "security type", "trading_class": "trading class"}
+
 # The most contracts that a message names when a description fits none or several.
 MOST_CANDIDATES = 8
 
@@ -32,25 +38,21 @@ def contract_mismatch(leg: Membership, details: ContractDetails | None) -> str |
         return None
 
     names = (details.symbol.upper(), details.trading_class.upper())
-    expiry = details.expiry
     # A leg with an expiry differs from a share, but not from a future whose day is not known.
-    is_expiry_known = expiry is not None or details.sec_type in UNDATED_TYPES
+    is_expiry_known = details.expiry is not None or details.sec_type in UNDATED_TYPES
     fits_expiry = leg.expiry is None or not is_expiry_known or _expires_on(leg.expiry, details)
-    # Name, value of the leg, value of the contract, and whether a difference does not count.
-    compared = [
-        ("security type", leg.sec_type, details.sec_type, leg.sec_type is None),
-        ("trading class", leg.trading_class, details.trading_class, leg.trading_class is None),
-        ("multiplier", leg.multiplier, details.multiplier, leg.multiplier is None),
-        ("currency", leg.currency, details.currency, leg.currency is None),
-        ("symbol", leg.symbol, details.symbol, leg.symbol.upper() in names),
-        ("right", leg.right, details.right, False),
-        ("strike", leg.strike, details.strike, _is_same_strike(leg.strike, details.strike)),
-        ("expiry", leg.expiry, expiry, fits_expiry),
-    ]
+    agrees = {name: getattr(leg, name) in (None, getattr(details, name)) for name in _MAY_BE_UNSAID}
+    agrees |= {
+        "symbol": leg.symbol.upper() in names,
+        "right": leg.right == details.right,
+        "strike": _is_same_strike(leg.strike, details.strike),
+        "expiry": fits_expiry,
+    }
     differences = [
-        f"its {name} is {word(of_contract)}, not {word(of_leg)}"
-        for name, of_leg, of_contract, agrees in compared
-        if not agrees and of_leg != of_contract
+        f"its {_NAMES.get(name, name)} is "
+        f"{word(getattr(details, name))}, not {word(getattr(leg, name))}"
+        for name in agrees
+        if not agrees[name]
     ]
     return ", ".join(differences) or None
 

@@ -63,7 +63,7 @@ UNSURE = frozenset({"MST"})
 
 _OFFSET = re.compile(r"(?:GMT|UTC)?([+-])(\d{1,2})(?::?(\d{2}))?")
 
-_TIME = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)(-|\s+)(\d\d?:\d\d(?::\d\d)?)(?:\.\d+)?(?:\s+(\S.*))?")
+_TIME = re.compile(r"(\d{4}-?\d\d-?\d\d)(-|\s+)(\d\d?)(:\d\d(?::\d\d)?)(?:\.\d+)?(?:\s+(\S.*))?")
 
 
 class UnknownZoneError(ValueError):
@@ -133,11 +133,8 @@ def read_time(text: str) -> datetime:
     if match is None:
         raise ValueError(f"{text!r} is no time of a gateway")
 
-    year, month, day, separator, clock, zone_name = match.groups()
-    hour, minutes = clock.split(":", 1)
-    at = datetime.combine(
-        date(int(year), int(month), int(day)), time.fromisoformat(f"{hour:0>2}:{minutes}")
-    )
+    day, separator, hour, minutes, zone_name = match.groups()
+    at = datetime.fromisoformat(f"{day.replace('-', '')} {hour:0>2}{minutes}")
 
     zone: tzinfo | None = UTC if separator == "-" else None
     if zone_name:
@@ -150,8 +147,7 @@ def read_time(text: str) -> datetime:
     return in_zone(at, zone, zone_name or "")
 
 
-_SESSION = re.compile(r"(\d{8}):(\d{4})-(\d{8}):(\d{4})")
-_CLOSED = re.compile(r"(\d{8}):CLOSED")
+_SESSION = re.compile(r"\s*(\d{8}):(?:CLOSED|(\d{4})-(\d{8}):(\d{4}))\s*")
 
 # When an option expires whose details name no time or no zone, in New York.
 USUAL_LAST_TRADE = time(16)
@@ -241,48 +237,41 @@ def parse_trading_hours(text: str | None, time_zone: str | None) -> TradingHours
         return None
 
 
-def _read_sessions(text: str, zone: tzinfo) -> TradingHours | None:
-    """Return the sessions of a text; None if it has a part that is neither session nor CLOSED."""
+def _read_sessions(text: str, zone: tzinfo) -> TradingHours:
+    """Return the sessions of a text.
+
+    Raises:
+        ValueError: It names no day, or a part of it is neither a session nor CLOSED.
+    """
     sessions = []
-    days = set()
-    for part in re.split("[;,]", text):
-        if not part.strip():
-            continue
+    days = list[str]()
+    for part in filter(str.strip, re.split("[;,]", text)):
+        match = _SESSION.fullmatch(part)
+        if match is None:
+            raise ValueError(f"{part!r} is no session")
 
-        closed = _CLOSED.fullmatch(part.strip())
-        if closed is not None:
-            days.add(date.fromisoformat(closed[1]))
-            continue
+        first, opens, last, closes = match.groups()
+        days.append(last or first)
+        if opens is not None:
+            days.append(first)
+            sessions.append((_at(first, opens, zone), _at(last, closes, zone)))
 
-        session = _SESSION.fullmatch(part.strip())
-        if session is None:
-            return None
-
-        first = date.fromisoformat(session[1])
-        last = date.fromisoformat(session[3])
-        opens = _at(first, session[2], zone)
-        closes = _at(last, session[4], zone)
-        if closes < opens:
-            return None
-        sessions.append((opens, closes))
-        days |= {first, last}
-
-    if not days:
-        return None
+    if any(closes < opens for opens, closes in sessions):
+        raise ValueError("a session ends before it begins")
     begins = _at(min(days), "0000", zone)
-    ends = _at(max(days) + timedelta(days=1), "0000", zone)
+    ends = _at(max(days), "2400", zone)
     for opens, closes in sessions:  # an overnight session may begin before its day
         begins = min(begins, opens)
         ends = max(ends, closes)
     return TradingHours(tuple(sessions), begins, ends)
 
 
-def _at(day: date, clock: str, zone: tzinfo) -> datetime:
+def _at(day: str, clock: str, zone: tzinfo) -> datetime:
     """Return a time such as "0930" of a day; "2400" is the beginning of the next one."""
+    at = datetime.combine(date.fromisoformat(day), time(), zone)
     if clock == "2400":
-        day += timedelta(days=1)
-        clock = "0000"
-    return datetime.combine(day, time(int(clock[:2]), int(clock[2:])), zone).astimezone(UTC)
+        return (at + timedelta(days=1)).astimezone(UTC)
+    return at.replace(hour=int(clock[:2]), minute=int(clock[2:])).astimezone(UTC)
 
 
 def exchange_date(now: datetime) -> date:

@@ -123,6 +123,13 @@ class BrokerPosition:
         """The holding's (account, conid)."""
         return self.account, self.instrument.conid
 
+    @property
+    def valued_at(self) -> datetime | None:
+        """When its value was true at the broker; None where that is not known."""
+        if self.value_source is ValueOrigin.PNL_SINGLE:
+            return self.received_at
+        return self.value_time
+
 
 Holdings = dict[Key, BrokerPosition]
 
@@ -196,4 +203,4 @@ def _other_unit(before: BrokerPosition, now: BrokerPosition) -> bool:
 
 
 def _is_loss(holding: BrokerPosition) -> bool:
-    return holding.unrealized_pnl is not None and holding.unrealized_pnl < 0
+    return (holding.unrealized_pnl or 0.0) < 0

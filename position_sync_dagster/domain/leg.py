@@ -217,10 +217,7 @@ def few(names: Iterable[object], most: int, separator: str = ", ") -> str:
     ('3, 1 and 1 more', 'SPY')
     """
     listed = list(map(str, names))
-    more = ""
-    if len(listed) > most:
-        more = f" and {len(listed) - most} more"
-
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
     return f"{separator.join(listed[:most])}{more}"
 
 
@@ -238,7 +235,7 @@ def route(
 
     Args:
         holdings: Every holding of the login.
-        legs: The legs of strategies.
+        legs: The active legs of strategies.
         lines: The conids that hold a line.
         sec_types: Holdings of other security types have no route.
 
@@ -246,7 +243,7 @@ def route(
         (account, conid) → the state of the holding.
     """
     allowed = frozenset(sec_types)
-    active = {(leg.account, leg.conid) for leg in legs if leg.removed_at is None}
+    active = {(leg.account, leg.conid) for leg in legs}
     routes = {}
     for holding in holdings:
         if holding.instrument.sec_type not in allowed:
@@ -257,7 +254,7 @@ def route(
             state = LegState.CLOSED
         elif conid in lines:
             state = LegState.STREAMED
-        elif active.isdisjoint([(None, conid), (holding.account, conid)]):
+        elif active.isdisjoint([(None, conid), holding.key]):
             state = LegState.MONITORED
         else:
             state = LegState.OVERFLOW

@@ -190,21 +190,8 @@ class Line:
         )
 
     def cancelled(self) -> "Line":
-        """Return the line after we cancelled it: IDLE.
-
-        Its denial stays, and its times, so that an older price never counts as new.
-        """
-        return self._in(
-            LineState.IDLE,
-            held_since_s=None,
-            delayed=False,
-            reason=None,
-            withheld_until_s=-math.inf,
-            overdue_at_s=math.inf,
-            renew_at_s=-math.inf,
-            renewals=0,
-            dispute=None,
-        )
+        """Return the line after we cancelled it: a new one, but for its denial."""
+        return Line(silence_s=self.silence_s, denial=self.denial, changes=self.changes + 1)
 
     def ended(self, now_s: float, reason: str) -> "Line":
         """Return the line after the gateway refused or ended it: nothing that it said counts."""

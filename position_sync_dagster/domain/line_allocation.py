@@ -39,13 +39,12 @@ def demands(
 
     Args:
         holdings_of: Returns the holdings of a conid.
-        legs: The legs of strategies.
+        legs: The active legs of strategies.
         sec_types: Holdings of other security types want no line.
     """
     allowed = frozenset(sec_types)
-    active = [leg for leg in legs if leg.removed_at is None]
     wanted = []
-    for conid, legs_of_conid in grouped(attrgetter("conid"), active).items():
+    for conid, legs_of_conid in grouped(attrgetter("conid"), legs).items():
         accounts = {
             holding.account
             for holding in holdings_of(conid)
@@ -147,10 +146,8 @@ def largest(values: Mapping[Key, float | None], followed: Collection[Key], limit
 
     def order(key: Key) -> tuple[float, Key]:
         value = values[key]
-        if value is None:
-            return (-math.inf, key)
         weight = STAYS if key in followed else 1.0
-        return (-abs(value) * weight, key)
+        return (-math.inf if value is None else -abs(value) * weight, key)
 
     return sorted(values, key=order)[:limit]
 
@@ -187,10 +184,7 @@ class LineLimit:
     @property
     def lines(self) -> int:
         """The number of lines, the reserve included."""
-        if self.given is None:
-            return self.configured
-
-        return self.given
+        return self.configured if self.given is None else self.given
 
     def refused(self, in_use: int, now: float) -> "LineLimit":
         """Return the limit after code 101: the gateway gives no more than are in use.

@@ -62,11 +62,7 @@ class LoginLines:
 
     def line(self, conid: int) -> Line:
         """Return the line of a contract, an idle one where it has none."""
-        line = self._lines.get(conid)
-        if line is not None:
-            return line
-
-        return Line(silence_s=self.silence_s)
+        return self._lines.get(conid) or Line(silence_s=self.silence_s)
 
     @property
     def held(self) -> dict[int, float]:
@@ -90,8 +86,7 @@ class LoginLines:
 
     def reopened(self, now_s: float) -> None:
         """Record that the connection opens again: every line has to tick before it counts."""
-        for conid, line in self._lines.items():
-            self._lines[conid] = line.reopened(now_s)
+        self._happened(lambda line: line.reopened(now_s))
 
     def interrupted(self, at: datetime, now_s: float, reason: str) -> None:
         """Record that a farm broke or that connectivity was lost.
@@ -101,13 +96,15 @@ class LoginLines:
             now_s: The same in seconds.
             reason: The cause, for people.
         """
-        for conid, line in self._lines.items():
-            self._lines[conid] = line.interrupted(now_s, at, reason)
+        self._happened(lambda line: line.interrupted(now_s, at, reason))
 
     def restored(self, now_s: float) -> None:
         """Record that the data of all lines should flow again."""
-        for conid, line in self._lines.items():
-            self._lines[conid] = line.restored(now_s)
+        self._happened(lambda line: line.restored(now_s))
+
+    def _happened(self, event: Callable[[Line], Line]) -> None:
+        """Replace every line by what an event makes of it."""
+        self._lines = {conid: event(line) for conid, line in self._lines.items()}
 
     def ticked(self, quotes: Mapping[int, Quote | None], now_s: float) -> None:
         """Record which lines ticked since the last call, and that time passed.

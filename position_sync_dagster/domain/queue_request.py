@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from random import Random
-from typing import NamedTuple
 
 from position_sync_dagster.domain.retry import Backoff
 
@@ -165,33 +164,12 @@ class ProcessingAttempt:
     error: str | None
 
 
-class _StoredAttempt(NamedTuple):
-    """An attempt in the column `earlier_attempts`, a list of these texts; None: not known."""
-
-    worker: str | None
-    began_at: str | None
-    ended_at: str | None
-    outcome: str
-    error: str | None
-
-
 # How many attempts a request keeps besides its newest one: the last ones.
 MOST_EARLIER = 20
 
 
 def _moment(written: str | None) -> datetime | None:
-    if written is None:
-        return None
-
-    return datetime.fromisoformat(written)
-
-
-def _as_text(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()
-
-
-def _stored_attempts(text: str | None) -> list[_StoredAttempt]:
-    return [_StoredAttempt(*attempt) for attempt in json.loads(text or "[]")]
+    return None if written is None else datetime.fromisoformat(written)
 
 
 def with_ended_attempt(
@@ -209,23 +187,22 @@ def with_ended_attempt(
     >>> with_ended_attempt(None, "worker", at, at, None, Outcome.EXPIRED)
     '[["worker", "2026-01-02T00:00:00+00:00", "2026-01-02T00:00:00+00:00", "EXPIRED", null]]'
     """
-    ended = _StoredAttempt(worker, _as_text(began_at), _as_text(ended_at), outcome, error)
-    return json.dumps([*_stored_attempts(earlier), ended][-MOST_EARLIER:])
+    attempts = [*json.loads(earlier or "[]"), (worker, began_at, ended_at, outcome, error)]
+    return json.dumps(attempts[-MOST_EARLIER:], default=datetime.isoformat)
 
 
 def attempts_of(request: QueuedPosition) -> list[ProcessingAttempt]:
     """Return the attempts of a request, the oldest first."""
-    attempts = _stored_attempts(request.earlier_attempts)
+    attempts = [
+        (worker, _moment(began), _moment(ended), outcome, error)
+        for worker, began, ended, outcome, error in json.loads(request.earlier_attempts or "[]")
+    ]
     # The newest attempt is in the row itself, unless it was added to the earlier ones.
-    if request.status is not QueueStatus.PENDING:
-        is_over = request.status is not QueueStatus.PROCESSING
-        newest = _StoredAttempt(
-            worker=request.lease_owner,
-            began_at=_as_text(request.claimed_at),
-            ended_at=_as_text(request.updated_at) if is_over else None,
-            outcome=request.status.value,
-            error=request.error_message if request.status is QueueStatus.FAILED else None,
-        )
+    status = request.status
+    if status is not QueueStatus.PENDING:
+        ended_at = None if status is QueueStatus.PROCESSING else request.updated_at
+        error = request.error_message if status is QueueStatus.FAILED else None
+        newest = (request.lease_owner, request.claimed_at, ended_at, status.value, error)
         attempts.append(newest)
 
     return [
@@ -235,13 +212,13 @@ def attempts_of(request: QueuedPosition) -> list[ProcessingAttempt]:
             conid=request.conid,
             symbol=request.symbol,
             number=number,
-            worker=attempt.worker,
-            began_at=_moment(attempt.began_at),
-            ended_at=_moment(attempt.ended_at),
-            outcome=Outcome(attempt.outcome),
-            error=attempt.error,
+            worker=worker,
+            began_at=began_at,
+            ended_at=ended_at,
+            outcome=Outcome(outcome),
+            error=error,
         )
-        for number, attempt in enumerate(attempts, 1)
+        for number, (worker, began_at, ended_at, outcome, error) in enumerate(attempts, 1)
     ]
 
 

@@ -1,7 +1,7 @@
 """One streamed holding: when a row of it is due, its value, and what that shows of its line; pure.
 
-A step returns the row and what was learned of the line. It changes no line: whoever has the set of
-the lines records it there.
+A step returns the row, and the line with what was learned of it: whoever has the set of the lines
+records it there.
 """
 
 import math
@@ -16,7 +16,6 @@ from position_sync_dagster.domain.position_update import PositionUpdate, PriceKi
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.valuation import (
     BROKER_CADENCE,
-    OUTSIDE_SESSION,
     ROUNDING,
     Moment,
     factor_agrees,
@@ -76,19 +75,6 @@ class Disagreement:
             f"the value by the line differs: {self.own:,.2f} {currency}; no quote with two sides "
             "supports it"
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """What a step of a holding gives.
-
-    Attributes:
-        row: The row that is due; None when nothing that readers use has changed.
-        agrees: Whether the broker's value agrees with that of the line; None: it shows nothing.
-    """
-
-    row: PositionUpdate | None = None
-    agrees: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,8 +147,12 @@ class StreamedHolding:
         # A changed line makes it due; one that may tick soon is given its moment.
         return self._valued_at_changes != line.changes and not _may_tick_soon(line, now_s)
 
-    def step(self, holding: BrokerPosition, quote: Quote | None, line: Line, at: Moment) -> Step:
-        """Value the holding; return its row, and what was learned of its line.
+    def step(
+        self, holding: BrokerPosition, quote: Quote | None, line: Line, at: Moment
+    ) -> tuple[PositionUpdate | None, Line]:
+        """Value the holding; return its row, and its line with what was learned of it.
+
+        The row is None when nothing that readers use has changed.
 
         Args:
             holding: What the broker last reported of it.
@@ -175,7 +165,7 @@ class StreamedHolding:
         if self._is_withheld(holding, line, at.now_s):
             self.due = self.has_ticked
             self.check_at_s = line.withheld_until_s
-            return Step()  # its line may tick yet: the row waits, and is due then
+            return None, line  # it may tick yet: the row waits, and is due then
 
         self.has_ticked = False
         self._check_factor(holding, at.price_magnifier)
@@ -187,7 +177,6 @@ class StreamedHolding:
         row = self._valued(holding, counting, line, at)
         comparison = self._compare(row, holding, counting, line, at)
         if comparison.agrees is not None:
-            # Only for the value of this row: the owner of the set records it by `Step.agrees`.
             line = line.compared(self.key, agrees=comparison.agrees)
         if comparison.agrees is False or comparison.note is not None:
             # The first row took the line at its word; this one has what was decided.
@@ -195,7 +184,7 @@ class StreamedHolding:
             row = self._valued(holding, counting, line, at, comparison)
         self._valued_at_changes = line.changes
 
-        return Step(row=row if self._noted_as_news(row, at) else None, agrees=comparison.agrees)
+        return (row if self._noted_as_news(row, at) else None), line
 
     def _valued(
         self,
@@ -206,14 +195,13 @@ class StreamedHolding:
         comparison: Comparison = AS_USUAL,
     ) -> PositionUpdate:
         """Return the row: by the line if that is trusted and may value it, else by the broker."""
-        row = revalue(
+        return revalue(
             holding,
             quote,
             at,
             trusted=line.trusted and comparison.by_line,
             note=comparison.note if line.trusted else line.reason,
         )
-        return _without_times_outside_session(row, at)
 
     def _noted_as_news(self, row: PositionUpdate, at: Moment) -> bool:
         """Return whether readers could use a row; if so, remember it as written.
@@ -335,24 +323,6 @@ class StreamedHolding:
 def _may_tick_soon(line: Line, now_s: float) -> bool:
     """Return whether a line that is not trusted still has time to tick."""
     return not line.trusted and now_s < line.withheld_until_s
-
-
-def _without_times_outside_session(update: PositionUpdate, at: Moment) -> PositionUpdate:
-    """Return a row without the times of ticks that came while its contract did not trade.
-
-    If a line is requested outside the session, it opens with a price from before, whose time is not
-    known. A row that is made outside the session says so.
-    """
-    by_line = update.value_source is ValueOrigin.TICK
-    changes = dict[str, Any]()
-    for name in ("value_time", "greeks_time") if by_line else ("greeks_time",):
-        moment = getattr(update, name)
-        if moment is not None and not at.in_session(moment):
-            changes[name] = None
-    if by_line and not at.session_open:
-        note = OUTSIDE_SESSION if update.note is None else f"{OUTSIDE_SESSION}; {update.note}"
-        changes["note"] = note
-    return replace(update, **changes) if changes else update
 
 
 def _priced_time(update: PositionUpdate, quote: Quote | None) -> datetime | None:

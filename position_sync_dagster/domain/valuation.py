@@ -198,15 +198,9 @@ def in_quoted_unit(quote: Quote, strike: float | None, price_magnifier: int | No
         return quote
 
     factor = factors.pop() if len(factors) == 1 else None
-    return replace(
-        quote,
-        model_price=_times(quote.model_price, factor),
-        underlying_price=_times(quote.underlying_price, factor),
-        pv_dividend=_times(quote.pv_dividend, factor),
-        vega=_times(quote.vega, factor),
-        theta=_times(quote.theta, factor),
-        gamma=_over(quote.gamma, factor),
-    )
+    amounts = _named(quote, ("model_price", "underlying_price", "pv_dividend", "vega", "theta"))
+    quoted: dict[str, Any] = {name: _times(amount, factor) for name, amount in amounts.items()}
+    return replace(quote, **quoted, gamma=_over(quote.gamma, factor))
 
 
 def _times(amount: float | None, factor: float | None) -> float | None:
@@ -270,11 +264,16 @@ class Moment:
     @property
     def session_open(self) -> bool:
         """Return whether the contract trades; True if unknown."""
-        return self.in_session(self.now)
+        return may_trade(self.hours, self.now)
 
-    def in_session(self, at: datetime) -> bool:
-        """Return whether the contract traded at a time; True if unknown."""
-        return may_trade(self.hours, at)
+    def known(self, ticked_at: datetime | None) -> datetime | None:
+        """Return the time of a tick; None of one that came while the contract did not trade.
+
+        If a line is requested outside the session, it opens with a price from before.
+        """
+        if ticked_at is None or not may_trade(self.hours, ticked_at):
+            return None
+        return ticked_at
 
 
 # The price and the value of a holding, by the names of the columns; what is left out is unknown.
@@ -329,7 +328,8 @@ def revalue(
     as do the greeks that have a unit, and the price of the underlying. A delayed price is older
     than a value that the broker gave or confirmed within the delay, and is not used then. The row's
     `value_time` is that of its source, never now: of delayed or frozen data only a last trade has a
-    known time, and its greeks have none.
+    known time, and its greeks have none. No time counts of a tick that came while the contract did
+    not trade; a row that is made then says so.
 
     Args:
         holding: The holding as the broker last reported it.
@@ -359,10 +359,12 @@ def revalue(
         if holding.average_cost is not None:
             pnl = value - (holding.position * holding.average_cost)
 
+    if not at.session_open:
+        note = "; ".join(filter(None, (OUTSIDE_SESSION, note)))
     worth = {
         "market_price": price.value,
         "price_kind": price.kind,
-        "value_time": _value_time(price, quote),
+        "value_time": at.known(_value_time(price, quote)),
         "market_value": value,
         "unrealized_pnl": pnl,
         "value_source": ValueOrigin.TICK,
@@ -375,12 +377,11 @@ def _is_newer_than_delayed(holding: BrokerPosition, now: datetime) -> bool:
     if holding.market_value is None:
         return False
 
-    newest = holding.received_at
+    times = [holding.received_at]
     # Only messages of its own subscription confirm a PnLSingle value: `received_at` has the newest.
     if holding.value_source is not ValueOrigin.PNL_SINGLE:
-        for at in (holding.value_time, holding.confirmed_at):
-            newest = newest if at is None else max(newest, at)
-    return now - newest <= DELAY
+        times += filter(None, (holding.value_time, holding.confirmed_at))
+    return now - max(times) <= DELAY
 
 
 def from_portfolio(
@@ -428,13 +429,15 @@ def price_of_value(
 
 def _broker_worth(holding: BrokerPosition) -> Worth:
     """Return the broker's own value, with the kind of its price and the time of its source."""
-    by_pnl = holding.value_source is ValueOrigin.PNL_SINGLE
-    worth = _named(holding, _OF_BROKER_VALUE)
-    worth["price_kind"] = None
+    price_kind = None
     if holding.market_price is not None:
-        worth["price_kind"] = PriceKind.VALUE if by_pnl else PriceKind.PORTFOLIO
-    worth["value_time"] = holding.received_at if by_pnl else holding.value_time
-    return worth
+        by_pnl = holding.value_source is ValueOrigin.PNL_SINGLE
+        price_kind = PriceKind.VALUE if by_pnl else PriceKind.PORTFOLIO
+    return {
+        **_named(holding, _OF_BROKER_VALUE),
+        "price_kind": price_kind,
+        "value_time": holding.valued_at,
+    }
 
 
 def _value_time(price: Price, quote: Quote) -> datetime | None:
@@ -442,12 +445,7 @@ def _value_time(price: Price, quote: Quote) -> datetime | None:
 
     IB sends the time of the last trade (ticks 45 and 88), and no time of marks, bids and asks.
     """
-    if quote.is_live:
-        return price.at
-    if price.kind is not PriceKind.LAST:
-        return None
-
-    return quote.last_time
+    return price.at if quote.is_live or price.kind is PriceKind.LAST else None
 
 
 def _row(
@@ -469,7 +467,7 @@ def _row(
 
     amounts: Worth = {"market_price": None} | worth  # a closed holding has no price
     average_cost = holding.average_cost if holding.position else None
-    greeks_time = market.greeks_time if market.is_live else None
+    greeks_time = at.known(market.greeks_time) if market.is_live else None
     greeks_source = GreeksSource.GATEWAY if market.greeks_time else None
     row = PositionUpdate(
         **amounts,
@@ -493,7 +491,8 @@ def _row(
     )
     if holding.greeks is None or not holding.position or market.greeks_time is not None:
         return row
-    return replace(row, **holding.greeks.columns)
+    modelled = holding.greeks.columns
+    return replace(row, **modelled | {"greeks_time": at.known(holding.greeks.greeks_time)})
 
 
 # The columns of a row that are copied as they are.

@@ -6,7 +6,7 @@ Whether an account has current values, and when they are requested again, is dec
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -103,7 +103,7 @@ class AccountSubscription:
         began_s: When it was requested.
         heard_s: When its newest message came, or it was requested.
         row_s: When its newest row came, or it was requested.
-        result: Gets why its download is not whole, or None; None once nobody waits for it.
+        result: Gets why its download is not whole, or None; done once nobody waits for it.
         has_spoken: Whether a message of it came.
         undated_row: The newest row, until the time that follows it comes.
         times: The texts of times of rows that are not dated yet.
@@ -115,14 +115,14 @@ class AccountSubscription:
     began_s: float
     heard_s: float
     row_s: float
-    result: asyncio.Future[str | None] | None
+    result: asyncio.Future[str | None] = field(default_factory=asyncio.Future)
     has_spoken: bool = False
     undated_row: Key | None = None
     times: dict[Key, str] = field(default_factory=dict)
 
     def finish(self, why: str | None) -> bool:
         """End the wait for the download; return whether somebody waits."""
-        if self.result is None or self.result.done():
+        if self.result.done():
             return False
         self.result.set_result(why)
         return True
@@ -144,27 +144,18 @@ class AccountDownloads:
     Args:
         accounts: The state of each account.
         book: Gets the values.
-        on_change: Called with an account when its values become whole, or stop being whole.
 
     Attributes:
         account_time: The newest time of day that came with values; empty until one came.
     """
 
-    def __init__(
-        self,
-        login: Login,
-        accounts: AccountStates,
-        book: HoldingsBook,
-        *,
-        on_change: Callable[[str], None],
-    ) -> None:
+    def __init__(self, login: Login, accounts: AccountStates, book: HoldingsBook) -> None:
         self.account_time = ""
         self.accounts = accounts
         self._login = login
         self._ib = login.ib
         self._connectivity = login.connectivity
         self._book = book
-        self._on_change = on_change
         self._random = Random()  # noqa: S311 - jitter of a delay
 
         self._silence_s = 2 * account_state.ACCOUNT_INTERVAL_S  # of an open subscription
@@ -192,8 +183,11 @@ class AccountDownloads:
     @property
     def problems(self) -> list[str]:
         """Return why accounts have no current values, by account."""
-        states = sorted(self.accounts.items())
-        return [f"account {name}: {state.problem}" for name, state in states if state.problem]
+        return [
+            f"account {name}: {state.problem}"
+            for name, state in sorted(self.accounts.items())
+            if state.problem
+        ]
 
     def restored(self) -> None:
         """Make missing values due, and those of an open subscription: it may lack changes."""
@@ -229,7 +223,6 @@ class AccountDownloads:
             began_s=now_s,
             heard_s=now_s,
             row_s=now_s,
-            result=asyncio.get_running_loop().create_future(),
         )
         state.begin(utc_now())
         why: str | None = None
@@ -241,10 +234,10 @@ class AccountDownloads:
 
         except asyncio.CancelledError:
             self.request_again(account)
-            self._on_change(account)
+            state.is_covered = False
             raise
         finally:
-            subscription.result = None
+            subscription.result.cancel()
             state.ended_at = utc_now()
 
         if not self._ib.isConnected():
@@ -272,8 +265,6 @@ class AccountDownloads:
             Why it is not whole; None for one that is.
         """
         result = subscription.result
-        if result is None:
-            return NO_END
         latest_s = subscription.began_s + LONGEST_TIMEOUTS * self._timeout_s
         while not result.done():
             patience_s = (
@@ -301,18 +292,15 @@ class AccountDownloads:
         state.complete(time.monotonic(), stays_open=self._has_one_account, is_late=is_late)
         # A holding without a row in this download is not confirmed by its end.
         self._book.doubt_values_before(account, state.requested_at)
-        self._book.confirmed.confirm(account)
-        self._on_change(account)
+        self._book.confirm(account)
 
     def _fail(self, account: str, why: str) -> None:
         """Record that the values of an account are not whole, and why."""
         self.accounts[account].fail(time.monotonic(), why, self._random)
-        self._on_change(account)
 
     def _spoil(self, account: str, why: str) -> None:
         """Record that what came of an account since its request is not whole."""
         self.accounts[account].spoil(time.monotonic(), why, self._random)
-        self._on_change(account)
 
     # The subscription.
 
@@ -382,7 +370,7 @@ class AccountDownloads:
         # The gateway has begun with this one: a 2100 from now on is its own.
         self._unanswered_stops = 0
         if confirms and self.is_current:
-            self._book.confirmed.confirm(account)
+            self._book.confirm(account)
 
     def _read_time(self, fields: list[str]) -> bool:
         """Read an account time, which is the only time of the values: that of the row before it."""
@@ -394,7 +382,7 @@ class AccountDownloads:
         if subscription.undated_row is not None:
             subscription.times[subscription.undated_row] = self.account_time
             subscription.undated_row = None
-            if subscription.result is None:
+            if subscription.result.done():
                 self._date_rows(subscription)
         self._hear(subscription.account)
         return True
@@ -467,7 +455,7 @@ class AccountDownloads:
         """Record that the gateway does not serve an account, or ended its subscription."""
         subscription = self._subscription
         if code == GatewayCode.ACCOUNT_NOT_SERVED:  # no end follows
-            if subscription is not None and subscription.result is not None:
+            if subscription is not None and not subscription.result.done():
                 self.accounts[subscription.account].end_is_due = False
                 self._subscription = None
                 subscription.finish("another program is subscribed to another account (code 2101)")

@@ -9,7 +9,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -61,11 +61,9 @@ class AccountFeed:
     Attributes:
         book: The holdings.
         accounts: The accounts of the login.
-        snapshot_at: When the newest list of positions arrived whole; None: none is valid.
         connectivity: Whether the gateway has IB.
         states: What is known of each account.
         values: The downloads of the accounts' values.
-        odd_rows: Why the newest row of a holding cannot be used; cleared when a list begins.
     """
 
     def __init__(self, login: Login, *, give_up: Callable[[str], None]) -> None:
@@ -77,14 +75,9 @@ class AccountFeed:
 
         self.states = AccountStates(login.accounts)
         self.book = HoldingsBook(
-            login.settings.gateway_id, login.accounts, login.connectivity, clock=utc_now
+            login.settings.gateway_id, self.states, login.connectivity, clock=utc_now
         )
-        self.book.confirmed.is_doubted = self.states.is_doubted
-        self.values = AccountDownloads(
-            login, self.states, self.book, on_change=self._set_completeness
-        )
-        self.snapshot_at: datetime | None = None
-        self.odd_rows: dict[Key, str] = {}
+        self.values = AccountDownloads(login, self.states, self.book)
         self._log = LimitedLog(logger, every_s=ODD_ROW_LOG_S)
 
         # The list of positions.
@@ -93,9 +86,7 @@ class AccountFeed:
         self._listed_at_s = time.monotonic()  # when the newest whole one came
         self._named: set[Key] = set()  # the holdings of which a row came since it was requested
 
-        # Whether an account stopped being COMPLETE since `lapse` was called last, which returns it.
-        self._was_demoted = False
-
+        self._complete: set[str] = set()  # the accounts that were COMPLETE when `lapse` was called
         self._requesting = asyncio.Lock()  # one list or download at a time
         self._ensuring = asyncio.Lock()  # who waits for it may find nothing missing any more
         read_messages(login.ib, MessageType.POSITION, self._read_position)
@@ -104,7 +95,7 @@ class AccountFeed:
     @property
     def completeness(self) -> dict[str, Completeness]:
         """Return how much of each account the broker has confirmed."""
-        return self.book.confirmed.completeness
+        return {account: self.states.completeness(account) for account in self.states}
 
     @property
     def is_complete(self) -> bool:
@@ -143,7 +134,7 @@ class AccountFeed:
         ]
         return UnusableHoldings(
             unknown_accounts=(*emptied, *not_managed),
-            set_aside=set_aside_of({**otherwise_set_aside, **self.odd_rows}),
+            set_aside=set_aside_of({**otherwise_set_aside, **self.states.odd_rows}),
         )
 
     @property
@@ -172,9 +163,6 @@ class AccountFeed:
 
     def invalidate(self) -> None:
         """Mark all holdings as unconfirmed: the gateway dropped every subscription."""
-        for account in self.states.values():
-            account.drop()
-        self.snapshot_at = None
         self.book.invalidate()
         self.values.forget_subscription()
 
@@ -195,7 +183,6 @@ class AccountFeed:
             interruptions = -1
             while interruptions != self.connectivity.interruptions:
                 interruptions = self.connectivity.interruptions
-                self.odd_rows.clear()
                 self._named.clear()
                 self.book.snapshot_id = str(uuid4())
                 await self._list()
@@ -237,25 +224,25 @@ class AccountFeed:
 
     def _end_list(self) -> None:
         """Close what a whole list does not name; its rows, and later ones, were merged before."""
-        self.snapshot_at = utc_now()
+        self.states.listed_at = utc_now()
         now_s = time.monotonic()
+        for key in self.states.odd_rows.keys() - self._named:
+            del self.states.odd_rows[key]
         open_keys = {holding.key for holding in self.book.rows if holding.position}
-        odd_keys = self.odd_rows.keys()
         holding_accounts = {account for account, _conid in open_keys}
-        named_accounts = {account for account, _conid in (open_keys & self._named) | odd_keys}
+        named_keys = self._named & (open_keys | self.states.odd_rows.keys())
+        named_accounts = {account for account, _conid in named_keys}
 
-        for account in self.accounts:
-            was_doubted = self.states.is_doubted(account)
+        for account, state in self.states.items():
+            was_doubted = state.is_doubted
             is_named = account in named_accounts
             is_emptied = account in holding_accounts and not is_named
-            self.states[account].take_list(now_s, is_emptied=is_emptied)
+            state.take_list(now_s, is_emptied=is_emptied)
             if was_doubted and is_named:
-                # In doubt, no message confirmed it (`Confirmations.confirm`): a download does.
+                # In doubt, no message confirmed it (`HoldingsBook.confirm`): a download does.
                 self.values.request_again(account)
 
-        self.book.close_absent(self._named | odd_keys, except_in=self.states.doubted)
-        for account in self.accounts:
-            self._set_completeness(account)
+        self.book.close_absent(self._named, except_in=self.states.doubted)
 
     async def download(self, accounts: Iterable[str] | None = None) -> None:
         """Download the portfolio values of the accounts, one after the other.
@@ -282,9 +269,9 @@ class AccountFeed:
             GatewayError: As `snapshot` and `download`.
         """
         async with self._ensuring:
-            if self.snapshot_at is None or self.positions_due:
+            if self.states.listed_at is None or self.positions_due:
                 await self.snapshot()
-            self.lapse()
+            self.values.check_silence()
             now = utc_now()
             ends = [state.ended_at for state in self.states.values()]
             if all(is_recent(ended_at, max_age, now) for ended_at in ends):
@@ -294,32 +281,16 @@ class AccountFeed:
                 await self.download()
 
     def lapse(self) -> bool:
-        """Mark an account as PARTIAL whose subscription has been silent for two intervals.
+        """End a subscription that has been silent for two intervals: its account is PARTIAL.
 
         Returns:
-            Whether an account stopped being COMPLETE since the last call.
+            Whether an account is not COMPLETE any more, and was at the last call.
         """
         self.values.check_silence()
-        was_demoted = self._was_demoted
-        self._was_demoted = False
-        return was_demoted
-
-    def _set_completeness(self, account: str) -> None:
-        """Set the completeness of an account, and doubt its holdings that were set aside.
-
-        If it stops being COMPLETE, that is noted for `lapse`: readers are told at once.
-        """
-        odd_keys = [key for key in self.odd_rows if key[0] == account]
-        for key in odd_keys:
-            self.book.doubt(key)
-
-        before = self.completeness[account]
-        rating = self.states[account].completeness(
-            is_listed=self.snapshot_at is not None, has_odd_rows=bool(odd_keys)
-        )
-        self.completeness[account] = rating
-        if before is Completeness.COMPLETE and rating is not before:
-            self._was_demoted = True
+        before = self._complete
+        ratings = self.completeness
+        self._complete = {name for name in ratings if ratings[name] is Completeness.COMPLETE}
+        return not before <= self._complete
 
     def _usable(self, row: HoldingRow | OddRow) -> HoldingRow | None:
         """Return a row that can be used; set another one aside by its account and conid."""
@@ -327,14 +298,13 @@ class AccountFeed:
         if account not in self.accounts:
             row = OddRow(row.key, "an account of another login" if account else "no account")
         if isinstance(row, HoldingRow):
-            if self.odd_rows.pop(row.key, None) is not None:
-                self._set_completeness(account)
+            self.states.odd_rows.pop(row.key, None)
             return row
-        self.odd_rows[row.key] = row.why
+        self.states.odd_rows[row.key] = row.why
+        self._named.add(row.key)
+        self.book.doubt(row.key)
         text = f"a holding (conid {row.key[1]}) is set aside: the gateway sent {row.why}"
         self._log.report(repr(row.key), text)
-        if account in self.accounts:
-            self._set_completeness(account)
         return None
 
     def _read_position(self, fields: list[str]) -> bool:
@@ -368,10 +338,8 @@ class AccountFeed:
         """Record that a row came; update the doubt about its account."""
         self._named.add(row.key)
         account = row.key[0]
-        if not self.states.is_doubted(account):
-            return
+        state = self.states[account]
         if row.position:
-            self.states[account].contradict()
-        elif not self.book.open_in(account):
-            self.states[account].end_doubt()
-            self._set_completeness(account)
+            state.contradict()
+        elif state.is_doubted and not self.book.open_in(account):
+            state.end_doubt()

@@ -126,7 +126,7 @@ def execution_of(fill: Fill, report: CommissionReport, asked_at: datetime) -> Ex
 CONCURRENT_REQUESTS = 20
 
 
-def _readable(listings: Sequence[IBContractDetails], seen_at: datetime) -> ContractDetails | None:
+def _readable(listings: Sequence[IBContractDetails]) -> ContractDetails | None:
     """Return the details of a contract; None where they cannot be read.
 
     The gateway answers with one message for each venue; that of a future's algo venue may be the
@@ -138,7 +138,7 @@ def _readable(listings: Sequence[IBContractDetails], seen_at: datetime) -> Contr
         if listing.contract and not listing.contract.exchange.startswith(ALGO_VENUE)
     )
     try:
-        return details_of(next(of_exchanges, listings[0]), seen_at=seen_at)
+        return details_of(next(of_exchanges, listings[0]), seen_at=utc_now())
     except ValueError:
         return None
 
@@ -347,7 +347,7 @@ class GatewayConnection:
             self.unknown.discard(conid)
             if self._knows_contracts and GatewayCode.NO_CONTRACT in refused_with:
                 self.unknown.add(conid)
-            return _readable(listings, utc_now()) if listings else None
+            return _readable(listings) if listings else None
 
         answers = await asyncio.gather(*(request(conid) for conid in conids))
         return {details.conid: details for details in answers if details is not None}
@@ -408,7 +408,7 @@ class GatewayConnection:
         named = [details for details in answer if details.contract]
         candidates = []
         for listings in grouped(attrgetter("contract.conId"), named).values():
-            candidate = _readable(listings, utc_now())
+            candidate = _readable(listings)
             if candidate is None:
                 return None  # it may be the one that the leg describes
             candidates.append(candidate)

@@ -13,8 +13,15 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import WeakSet
 
 from position_sync_dagster.domain import valuation
+from position_sync_dagster.domain.account_state import AccountStates
 from position_sync_dagster.domain.clock import NEVER, Clock
-from position_sync_dagster.domain.holding import BrokerPosition, Completeness, Holdings, Key
+from position_sync_dagster.domain.holding import (
+    AccountConfirmation,
+    BrokerPosition,
+    Completeness,
+    Holdings,
+    Key,
+)
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.domain.valuation import ROUNDING, price_of_value
@@ -89,76 +96,6 @@ class PnlValues(NamedTuple):
     unrealized: float
     realized: float
     value: float
-
-
-class Confirmations:
-    """The broker's confirmations of whole accounts and of single holdings.
-
-    Args:
-        accounts: The accounts of the login.
-        connectivity: Whether the gateway has IB; what it sends without IB confirms nothing.
-        clock: The time of receipt.
-
-    Attributes:
-        completeness: How much of each account the broker has sent.
-        accounts: When the broker last confirmed every holding of an account.
-        is_doubted: Whether the holdings of an account are in doubt: then no message confirms all
-            of them.
-        holdings: When the newest message of each single holding arrived.
-    """
-
-    def __init__(
-        self, accounts: Iterable[str], connectivity: Connectivity, *, clock: Clock
-    ) -> None:
-        self.completeness = dict.fromkeys(accounts, Completeness.UNKNOWN)
-        self._connectivity = connectivity
-        self.is_doubted: Callable[[str], bool] = lambda _account: False  # until the feed sets it
-        self._clock = clock
-        self.accounts: dict[str, datetime] = {}
-        self.holdings: dict[Key, datetime] = {}
-
-    def confirm(self, account: str) -> None:
-        """Record that the broker confirmed every holding of an account.
-
-        Call it only for a received message: the end of a download, or a later row or time of a
-        subscription whose download ended. After a download the gateway sends only what changed, so
-        each message confirms the rest. Source: IB, "Account Updates".
-        """
-        if not self.is_doubted(account) and self._connectivity.lost is None:
-            self.accounts[account] = self._clock()
-
-    def clear(self) -> None:
-        """Mark every account as UNKNOWN and unconfirmed."""
-        self.accounts.clear()
-        self.holdings.clear()
-        self.completeness |= dict.fromkeys(self.completeness, Completeness.UNKNOWN)
-
-    def stated(self, key: Key, holding: BrokerPosition, *, newer: bool = True) -> BrokerPosition:
-        """Return a holding with the completeness of its account and its newest confirmation.
-
-        A message of its account confirms the value that a row of the holding brought before it, and
-        no value of an earlier connection of which no row has come.
-
-        Args:
-            key: The key of the holding.
-            holding: The holding as its last message left it.
-            newer: Whether to set a newer confirmation; one that was cleared is always replaced.
-        """
-        completeness = self.completeness.get(key[0], Completeness.UNKNOWN)
-        before = holding.confirmed_at
-        confirmed_at = self.accounts.get(key[0])
-        of_row = self.holdings.get(key)
-        if of_row is not None:
-            confirmed_at = max(confirmed_at or of_row, of_row)
-        elif holding.market_value is not None:
-            confirmed_at = None  # its value is of an earlier connection
-
-        # Else each confirmation of an account would publish all its rows again.
-        if not newer and confirmed_at is not None and (before or NEVER) < confirmed_at:
-            confirmed_at = before
-        if (completeness, confirmed_at) == (holding.completeness, before):
-            return holding
-        return replace(holding, completeness=completeness, confirmed_at=confirmed_at)
 
 
 @dataclass(slots=True)
@@ -259,19 +196,19 @@ class HoldingsBook:
 
     Args:
         gateway_id: The login, as in the tables.
-        accounts: The accounts of the login.
-        connectivity: Whether the gateway has IB.
+        states: The state of each account.
+        connectivity: Whether the gateway has IB; what it sends without IB confirms nothing.
         clock: The time of receipt.
 
     Attributes:
         changes: Watchers of the holdings that messages change; a changed quantity is urgent.
         all_changes: Watchers of every change, but of confirmations and values of PnLSingle.
         snapshot_id: The id of the newest whole list of positions.
-        confirmed: What the broker has confirmed, of accounts and of holdings.
         moves: How often a holding was added, opened, closed or turned from long to short.
         profits: What PnLSingle has sent of each holding.
         missed: The holdings of which PnLSingle missed a move: they are requested again.
         magnifier: Returns the price magnifier of a conid; None: unknown.
+        states: What is known of each account.
         unmanaged: Holdings, from earlier connections, of accounts that the login does not manage
             now. Its lists do not name them, so they are not in the book and stay unknown.
     """
@@ -279,12 +216,13 @@ class HoldingsBook:
     def __init__(
         self,
         gateway_id: str,
-        accounts: Iterable[str],
+        states: AccountStates,
         connectivity: Connectivity,
         *,
         clock: Clock,
     ) -> None:
         self._gateway_id = gateway_id
+        self.states = states
         self._connectivity = connectivity
         self._clock = clock
 
@@ -292,7 +230,8 @@ class HoldingsBook:
         self._holdings: Holdings = {}
         self.unmanaged: Holdings = {}
         self.snapshot_id = ""
-        self.confirmed = Confirmations(accounts, connectivity, clock=clock)
+        # When the newest message of each single holding arrived that confirms its value.
+        self._confirmed: dict[Key, datetime] = {}
         self.moves = 0
         # How many holdings are open, by account and security type.
         self._open: Counter[tuple[str, str]] = Counter()
@@ -321,9 +260,12 @@ class HoldingsBook:
 
     def values(self, keys: Iterable[Key]) -> dict[Key, float | None]:
         """Return the newest value of each of these holdings; None: unknown."""
-        values = {key: self._holdings[key].market_value for key in keys if key in self._holdings}
-        return values | {
-            key: profit.sent.value for key, profit in self.profits.items() if key in values
+        return {
+            key: self.profits[key].sent.value
+            if key in self.profits
+            else self._holdings[key].market_value
+            for key in keys
+            if key in self._holdings
         }
 
     def daily_profits(
@@ -349,18 +291,13 @@ class HoldingsBook:
 
         None without a value, or where that time is not known.
         """
-        row = self._holdings.get(key)
-        if row is None or not row.position:
+        holding = self.get(key)
+        if holding is None or not holding.position:
             return None
-        profit = self.profits.get(key)
-        value = row.market_value
-        at = row.received_at if row.value_source is ValueOrigin.PNL_SINGLE else row.value_time
-        if profit is not None and profit.counts(row):
-            value = profit.sent.value
-            at = profit.at
-        if value is None or at is None:
+        if holding.market_value is None or holding.valued_at is None:
             return None
-        return value / (row.position * row.instrument.multiplier), at
+        units = holding.position * holding.instrument.multiplier
+        return holding.market_value / units, holding.valued_at
 
     def reported(self, keys: Iterable[Key] | None = None) -> Holdings:
         """Return holdings as their last messages left them, with the completeness of their account.
@@ -374,16 +311,15 @@ class HoldingsBook:
         return self._all(keys, newer=False)
 
     def _all(self, keys: Iterable[Key], *, newer: bool = True) -> Holdings:
-        """Return these holdings with their newest values; see `Confirmations.stated`."""
+        """Return these holdings with their newest values; see `_stated`."""
         now = self._clock()
         rows = ((key, self._holdings[key]) for key in keys if key in self._holdings)
         return {
-            key: self.confirmed.stated(key, self._valued(key, row, now), newer=newer)
-            for key, row in rows
+            key: self._stated(key, self._valued(key, row, now), newer=newer) for key, row in rows
         }
 
-    def followed_until(self) -> dict[str, datetime]:
-        """Return by account until when PnLSingle has confirmed each holding that is followed."""
+    def confirmations(self) -> dict[str, AccountConfirmation]:
+        """Return until when the broker has confirmed each account."""
         now = self._clock()
         times = [
             (account, profit.at)
@@ -391,11 +327,17 @@ class HoldingsBook:
             if profit.is_followed(now) and not profit.stands_still
         ]
         # The last time of an account stays: in this order it is the earliest one.
-        return dict(sorted(times, reverse=True))
+        followed_until = dict(sorted(times, reverse=True))
+        return {
+            account: AccountConfirmation(
+                state.confirmed_at, followed_until.get(account), self.states.completeness(account)
+            )
+            for account, state in self.states.items()
+        }
 
     def keys_of(self, conid: int) -> list[Key]:
         """Return the keys of the holdings of a conid; a login has few accounts."""
-        keys = ((account, conid) for account in self.confirmed.completeness)
+        keys = ((account, conid) for account in self.states)
         return [key for key in keys if key in self._holdings]
 
     def one_of(self, account: str) -> Key | None:
@@ -418,7 +360,7 @@ class HoldingsBook:
                 followed=False,
                 greeks=None,
             )
-            if holding.account not in self.confirmed.completeness:
+            if holding.account not in self.states:
                 self.unmanaged[holding.key] = unknown
             elif holding.key not in self._holdings:
                 self._store(holding.key, None, unknown)
@@ -438,7 +380,6 @@ class HoldingsBook:
                 self._close(before)
             return False
 
-        now = self._clock()
         if before is not None and before.position == position:
             listed = replace(
                 before,
@@ -449,7 +390,7 @@ class HoldingsBook:
             self._store(key, before, listed)
             return False
 
-        self.put(self._row(key, instrument, position, before, now, average_cost=cost))
+        self.put(self._row(key, instrument, position, average_cost=cost))
         return True
 
     def put_portfolio(
@@ -461,7 +402,7 @@ class HoldingsBook:
             return
         now = self._clock()
         if self._connectivity.lost is None:
-            self.confirmed.holdings[key] = now
+            self._confirmed[key] = now
 
         value = values["market_value"]
         if before is not None and before.position == position:
@@ -470,7 +411,7 @@ class HoldingsBook:
                 self.missed.note(key)
 
         origin = ValueOrigin.NONE if value is None else ValueOrigin.PORTFOLIO
-        self.put(self._row(key, instrument, position, before, now, value_source=origin, **values))
+        self.put(self._row(key, instrument, position, value_source=origin, **values))
 
     def put_pnl(self, key: Key, sent: PnlValues) -> bool:
         """Take a PnLSingle message if it has a value for the quantity that is held.
@@ -491,15 +432,14 @@ class HoldingsBook:
             self.profits[key] = Profit(sent, now, same_since=now, value_at_daily=sent.value)
         elif not profit.take(sent, now):
             return False
-        self.confirmed.holdings[key] = now
+        self._confirmed[key] = now
         return True
 
     def forget_pnl(self, key: Key) -> None:
         """Keep the value of a holding and remove its daily profit: its subscription ended."""
-        holding = self._holdings.get(key)
-        if holding is None or key not in self.profits:
+        if key not in self.profits:
             return
-
+        holding = self._holdings[key]
         valued = self._valued(key, holding, self._clock())
         del self.profits[key]
         self._store(key, holding, replace(valued, daily_pnl=None, followed=False))
@@ -540,14 +480,25 @@ class HoldingsBook:
         if holding is not None:
             self._store(key, holding, replace(holding, value_time=value_time))
 
+    def confirm(self, account: str) -> None:
+        """Record that the broker confirmed every holding of an account, unless it is in doubt.
+
+        Call it only for a received message: the end of a download, or a later row or time of a
+        subscription whose download ended. After a download the gateway sends only what changed, so
+        each message confirms the rest. Source: IB, "Account Updates".
+        """
+        state = self.states[account]
+        if not state.is_doubted and self._connectivity.lost is None:
+            state.confirmed_at = self._clock()
+
     def doubt(self, key: Key) -> None:
         """Confirm a holding with its account no more, until a row of it comes that can be used."""
-        if self.confirmed.holdings.pop(key, None) is not None:
+        if self._confirmed.pop(key, None) is not None:
             self.all_changes.note(key)
 
     def doubt_values_before(self, account: str, since: datetime) -> None:
         """Doubt the values of an account whose rows came before a moment."""
-        if self.confirmed.is_doubted(account):
+        if self.states[account].is_doubted:
             return  # nothing confirms them anyway
         for key, holding in self._holdings.items():
             of_row = holding.value_source is ValueOrigin.PORTFOLIO and holding.position
@@ -574,10 +525,11 @@ class HoldingsBook:
                 self._close(holding)
 
     def invalidate(self) -> None:
-        """Mark every account as UNKNOWN and unconfirmed."""
+        """Mark every account as UNKNOWN and unconfirmed: the gateway dropped every subscription."""
+        self.states.drop()
         for key in list(self.profits):
             self.forget_pnl(key)
-        self.confirmed.clear()
+        self._confirmed.clear()
         self.all_changes.note(*self._holdings)
 
     def put(self, holding: BrokerPosition) -> None:
@@ -587,8 +539,35 @@ class HoldingsBook:
         moved = before is None or before.position != holding.position
         if moved:
             self.profits.pop(key, None)
-        self._store(key, before, self.confirmed.stated(key, holding))
+        self._store(key, before, self._stated(key, holding))
         self.changes.note(key, urgent=moved)
+
+    def _stated(self, key: Key, holding: BrokerPosition, *, newer: bool = True) -> BrokerPosition:
+        """Return a holding with the completeness of its account and its newest confirmation.
+
+        A message of its account confirms the value that a row of the holding brought before it, and
+        no value of an earlier connection of which no row has come.
+
+        Args:
+            key: The key of the holding.
+            holding: The holding as its last message left it.
+            newer: Whether to set a newer confirmation; one that was cleared is always replaced.
+        """
+        completeness = self.states.completeness(key[0])
+        before = holding.confirmed_at
+        confirmed_at = self.states[key[0]].confirmed_at
+        of_row = self._confirmed.get(key)
+        if of_row is not None:
+            confirmed_at = max(confirmed_at or of_row, of_row)
+        elif holding.market_value is not None:
+            confirmed_at = None  # its value is of an earlier connection
+
+        # Else each confirmation of an account would publish all its rows again.
+        if not newer and confirmed_at is not None and (before or NEVER) < confirmed_at:
+            confirmed_at = before
+        if (completeness, confirmed_at) == (holding.completeness, before):
+            return holding
+        return replace(holding, completeness=completeness, confirmed_at=confirmed_at)
 
     def _store(self, key: Key, before: BrokerPosition | None, holding: BrokerPosition) -> None:
         """Replace a holding, and count a move of it from one side to another, or from nothing."""
@@ -602,29 +581,24 @@ class HoldingsBook:
 
     def _close(self, holding: BrokerPosition) -> None:
         """Replace a holding by one of 0 that keeps its newest realized profit."""
-        now = self._clock()
         key = holding.key
-        realized = self._valued(key, holding, now).realized_pnl
-        self.put(self._row(key, holding.instrument, 0.0, holding, now, realized_pnl=realized))
+        realized = self._valued(key, holding, self._clock()).realized_pnl
+        self.put(self._row(key, holding.instrument, 0.0, realized_pnl=realized))
 
     def _row(
-        self,
-        key: Key,
-        instrument: Instrument,
-        position: float,
-        before: BrokerPosition | None,
-        now: datetime,
-        **values: Any,
+        self, key: Key, instrument: Instrument, position: float, **values: Any
     ) -> BrokerPosition:
         """Return a holding as the message that was received now has it."""
-        same = before is not None and before.position == position
+        now = self._clock()
+        before = self._holdings.get(key)
+        is_same = before is not None and before.position == position
         return BrokerPosition(
             gateway_id=self._gateway_id,
             account=key[0],
             instrument=with_exchange(instrument, before),
             position=position,
             received_at=now,
-            position_time=before.position_time if before is not None and same else now,
+            position_time=before.position_time if before is not None and is_same else now,
             snapshot_id=self.snapshot_id,
             **values,
         )

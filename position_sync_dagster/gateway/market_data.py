@@ -76,7 +76,7 @@ class MarketDataRequests:
             delayed: Whether delayed data are requested, instead of those of the settings.
         """
         if details.conid not in self._requests:
-            self._send(_Request(translate.streamable(details), self._type_of(delayed=delayed)))
+            self._send(translate.streamable(details), self._type_of(delayed=delayed))
 
     def cancel(self, conid: int) -> None:
         """Free a line, if the contract has one."""
@@ -94,8 +94,7 @@ class MarketDataRequests:
         request = self._requests.get(conid)
         if request is not None:
             self._retire(request, cancel=True)
-            request.market_data_type = self._type_of(delayed=delayed)
-            self._send(request)
+            self._send(request.contract, self._type_of(delayed=delayed))
 
     def _type_of(self, *, delayed: bool) -> int:
         return MarketDataType.DELAYED if delayed else self._market_data_type
@@ -108,7 +107,7 @@ class MarketDataRequests:
         """
         for request in list(self._requests.values()):
             self._retire(request, cancel=request.ticker.time is None)
-            self._send(request)
+            self._send(request.contract, request.market_data_type)
 
     def cancel_all(self) -> None:
         """Free every line."""
@@ -120,20 +119,21 @@ class MarketDataRequests:
         request = self._requests.get(conid)
         return None if request is None else translate.quote_of(request.ticker, request.arrivals)
 
-    def _send(self, request: "_Request") -> None:
+    def _send(self, contract: Contract, market_data_type: int) -> None:
         """Send a request with a new id; the kind of data that was set last counts for it."""
-        if request.market_data_type != self._requested_type:
-            self._ib.reqMarketDataType(request.market_data_type)
-            self._requested_type = request.market_data_type
+        if market_data_type != self._requested_type:
+            self._ib.reqMarketDataType(market_data_type)
+            self._requested_type = market_data_type
 
         ticks = MARK_PRICE_GENERIC_TICK
-        request.with_dividends = self._knows_dividends and request.contract.secType == "STK"
-        if request.with_dividends:
+        with_dividends = self._knows_dividends and contract.secType == "STK"
+        if with_dividends:
             ticks = f"{ticks},{DIVIDENDS_GENERIC_TICK}"
-        request.ticker = self._ib.reqMktData(request.contract, ticks)
-        request.request_id = ib_async_internals.request_id_of(self._ib, request.ticker)
-        request.arrivals = translate.Arrivals()
-        self._requests[request.contract.conId] = request
+        ticker = self._ib.reqMktData(contract, ticks)
+        request_id = ib_async_internals.request_id_of(self._ib, ticker)
+        self._requests[contract.conId] = _Request(
+            contract, market_data_type, with_dividends, ticker, request_id
+        )
 
     def _on_ticks(self, tickers: set[Ticker]) -> None:
         """Record which lines ticked; those of a retired request do not count."""
@@ -158,7 +158,7 @@ class MarketDataRequests:
             # It may refuse the dividends alone: no later request asks for them.
             self._knows_dividends = False
             self._retire(request)
-            self._send(request)
+            self._send(request.contract, request.market_data_type)
             return
 
         if code not in ENDS_LINE:
@@ -197,7 +197,7 @@ class _Request:
 
     contract: Contract
     market_data_type: int
-    with_dividends: bool = False
-    ticker: Ticker = field(default_factory=Ticker)
-    request_id: int = -1
+    with_dividends: bool
+    ticker: Ticker
+    request_id: int
     arrivals: translate.Arrivals = field(default_factory=translate.Arrivals)

@@ -46,17 +46,16 @@ class Subscription:
 
     Attributes:
         key: Account and conid; the conid of a whole account is 0.
-        due_at: When it is requested, or requested again unless a message comes before.
-        attempts: Requests in a row that brought no value.
+        due_at: When it is requested, or requested again unless a message comes before, in monotonic
+            seconds.
+        attempts: Requests in a row that brought no value; 0 once one has.
         request: The id of its request as sent; None while the gateway has none.
-        heard_at: When its newest message came that may count, in monotonic seconds.
     """
 
     key: Key
     due_at: float = -inf
     attempts: int = 0
     request: str | None = None
-    heard_at: float = -inf
 
 
 Sub = TypeVar("Sub", bound=Subscription)
@@ -107,7 +106,7 @@ class ProfitSubscriptions(ABC, Generic[Sub]):
         awaited is cancelled: if it reached the gateway after the drop, it still runs.
         """
         for subscription in self._all.values():
-            if subscription.request is not None and subscription.due_at != inf:
+            if subscription.request is not None and subscription.attempts:
                 self._cancel(subscription)
             self._ended(subscription)
         self._all.clear()
@@ -124,10 +123,6 @@ class ProfitSubscriptions(ABC, Generic[Sub]):
     def _request_due(self, names: Iterable[object], most: int) -> None:
         """Request the first few that are due, of the subscriptions under these names in `_all`."""
         now = time.monotonic()
-        for subscription in self._all.values():  # those that were answered, and are silent since
-            if subscription.due_at == inf and subscription.heard_at <= now - PROFIT_SILENCE_S:
-                self._expect(subscription)
-
         due = [self._all[name] for name in names if self._all[name].due_at <= now]
         for subscription in due[:most]:
             self._cancel(subscription)
@@ -159,10 +154,7 @@ class ProfitSubscriptions(ABC, Generic[Sub]):
             subscription.request = None
 
     def _read(self, fields: list[str]) -> bool:
-        """Take the values of a message; return whether it is one of a subscription of these.
-
-        A subscription that is due at `inf` has been answered, and expects nothing.
-        """
+        """Take the values of a message; return whether it is one of a subscription of these."""
         subscription = self._by_request.get(fields[1]) if len(fields) >= self._length else None
         if subscription is None:
             return False
@@ -171,10 +163,9 @@ class ProfitSubscriptions(ABC, Generic[Sub]):
         except ValueError:
             return False
         if self._take(subscription, sent):
-            subscription.due_at = inf
+            subscription.due_at = time.monotonic() + PROFIT_SILENCE_S
             subscription.attempts = 0
-            subscription.heard_at = time.monotonic()
-        elif subscription.due_at == inf:
+        elif not subscription.attempts:
             self._expect(subscription)
         return True
 

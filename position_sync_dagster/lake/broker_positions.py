@@ -84,7 +84,7 @@ def with_account_facts(rows: DataFrame) -> DataFrame:
     facts = facts.sort("_version").unique("account", keep="last")
     version = col._version
     own_version = col(_VERSION).fill_null(-1)  # rows of older releases have none
-    # As in `Confirmations.stated`: a value of which no message came stays unconfirmed; without a
+    # As in `HoldingsBook`: a value of which no message came stays unconfirmed; without a
     # value there is only the quantity, which a list confirms.
     may_be_confirmed = col.confirmed_at.is_not_null() | col.market_value.is_null()
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from position_sync_dagster.domain.account_state import AccountStates
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import BrokerPosition
@@ -54,4 +55,4 @@ def make_book(
 ) -> HoldingsBook:
     """Return an empty book of one account, without a connection."""
     link = connectivity or Connectivity()
-    return HoldingsBook("g", [account], link, clock=clock)
+    return HoldingsBook("g", AccountStates([account]), link, clock=clock)

@@ -200,12 +200,11 @@ class StreamPricer:
             return None
 
         line = self.lines.line(conid)
-        step = state.step(self.greeks.added_to(holding), quote, line, at)
-        if step.agrees is not None:
-            self.lines.put(conid, line.compared(key, agrees=step.agrees))
+        row, line = state.step(self.greeks.added_to(holding), quote, line, at)
+        self.lines.put(conid, line)
         if not (state.streamed or state.due):  # that was its last row: the queue has it now
             del self._holdings[key]
-        return None if step.row is None else (step.row, holding)
+        return None if row is None else (row, holding)
 
     def _set_aside(self, state: StreamedHolding, error: Exception, now_s: float) -> None:
         """Value a holding again later; its other rows stay as they are."""

@@ -217,7 +217,7 @@ class Publisher:
         """
         is_whole = keys is None
         published = self._published
-        accounts = _accounts_of(feed)
+        accounts = feed.book.confirmations()
         holdings = feed.book.reported(keys)
         reported = {key: self.greeks.added_to(holding) for key, holding in holdings.items()}
         changed = {
@@ -372,18 +372,6 @@ class Publisher:
             or holding.position_time >= since
             or holding.key in self.submitted.unwritten
         ]
-
-
-def _accounts_of(feed: AccountFeed) -> _Accounts:
-    """Return until when the broker has confirmed each account."""
-    confirmed_at = feed.book.confirmed.accounts
-    followed_until = feed.book.followed_until()
-    return {
-        account: AccountConfirmation(
-            confirmed_at.get(account), followed_until.get(account), completeness
-        )
-        for account, completeness in feed.completeness.items()
-    }
 
 
 def _request(holding: BrokerPosition, route: LegState | None, reason: Reason) -> QueueRequest:

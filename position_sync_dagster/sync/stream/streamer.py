@@ -161,7 +161,7 @@ class BrokerLink:
         await self.router.step(connection, first=True)
         connection.connectivity.require_ib()
 
-        listed_at = connection.feed.snapshot_at
+        listed_at = connection.feed.states.listed_at
         if listed_at is None:
             raise BrokerUnavailableError(
                 f"{connection.gateway_id} dropped every subscription.",

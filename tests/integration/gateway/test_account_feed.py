@@ -203,6 +203,7 @@ async def test_a_feed_that_ended_is_partial_and_keeps_its_age_until_it_is_subscr
     if notice:
         await eventually(lambda: not feed.is_complete)
     else:  # as if nothing had come for so long
+        assert not feed.lapse()
         feed.values._subscription.heard_s -= feed.values._silence_s
         assert feed.lapse()
     assert feed.completeness[ACCOUNT] is Completeness.PARTIAL
@@ -319,7 +320,7 @@ async def test_what_a_gateway_answers_from_its_cache_without_ib_is_refused(opene
     await eventually(lambda: connection.connectivity.lost)
     with pytest.raises(BrokerUnavailableError, match="has been lost"):
         await feed.snapshot()
-    assert feed.snapshot_at is None
+    assert feed.states.listed_at is None
     await feed.download()
     assert not feed.is_complete
     assert {h.confirmed_at for h in feed.book.holdings} == {None}
@@ -410,7 +411,7 @@ async def test_a_late_end_of_an_open_subscription_counts_unless_ib_was_lost(
     sim.send_raw(wire.frame(account_messages.account_download_end(ACCOUNT)))
     await connection.ib.reqCurrentTimeAsync()
     assert feed.completeness == {ACCOUNT: PARTIAL if lost else COMPLETE}
-    assert (feed.book.confirmed.accounts.get(ACCOUNT) is None) == lost
+    assert (feed.states[ACCOUNT].confirmed_at is None) == lost
 
 
 @pytest.mark.parametrize("downloading", [HANGS_S], indirect=True)

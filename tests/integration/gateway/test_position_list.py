@@ -201,10 +201,10 @@ async def test_a_row_that_says_zero_closes_its_holding_and_the_last_one_ends_the
     conids = [row.instrument.conid for row in feed.book.holdings if row.account == A]
     for left, conid in enumerate(conids):
         assert held(feed) == len(conids) - left
-        assert feed.states.is_doubted(A)
+        assert feed.states[A].is_doubted
         sim.close_position(A, conid)
         await eventually(lambda conid=conid: feed.book.get((A, conid)).position == 0)
-    assert not feed.states.is_doubted(A)
+    assert not feed.states[A].is_doubted
     assert feed.completeness[A] is Completeness.COMPLETE
 
 
@@ -263,7 +263,7 @@ async def test_the_end_of_a_download_confirms_no_holding_that_it_set_aside(opene
 
     sim.holding(A, CALL, None)
     await feed.snapshot()  # a position has no value
-    feed.book.confirmed.confirm(A)
+    feed.book.confirm(A)
     assert feed.problems == []
     assert feed.book.get((A, CALL)).confirmed_at is None
     await feed.download([A])

@@ -303,13 +303,13 @@ class Session:
         if kind == "refresh":
             self.told.emptied |= self.refresh_emptied
 
-        listed_at = feed.snapshot_at
+        listed_at = feed.states.listed_at
         began = datetime.now(UTC)
         was_offline = self.offline
         published = await self.act(kind, script, feed)
 
         whole = await answers(connection)
-        listed = feed.snapshot_at not in (None, listed_at)
+        listed = feed.states.listed_at not in (None, listed_at)
         phase = Said(*messages_of(self.gateway.said), listed=listed, whole=whole)
         allowed = self.hear(phase)
 

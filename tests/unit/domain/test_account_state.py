@@ -19,7 +19,7 @@ INF = float("inf")
 MOMENT = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 
 
-WHOLE = {"whole_since_s": 50.0}
+WHOLE = {"whole_since_s": 50.0, "is_covered": True}
 EMPTIED = {"emptied_at_s": 60.0}
 
 
@@ -35,7 +35,11 @@ EMPTIED = {"emptied_at_s": 60.0}
     ],
 )
 def test_how_much_of_an_account_is_confirmed(fields, listed, odd, rating):
-    assert AccountState(**fields).completeness(is_listed=listed, has_odd_rows=odd) is rating
+    states = AccountStates([A, B])
+    states[A] = AccountState(**fields)
+    states.listed_at = MOMENT if listed else None
+    states.odd_rows = {(A if odd else B, 7): "no symbol"}
+    assert states.completeness(A) is rating
 
 
 # When values are requested again.
@@ -153,7 +157,7 @@ class Lists:
         return any(state.needs_second_list(self.now_s) for state in self.states.values())
 
     def __contains__(self, account):
-        return self.states.is_doubted(account)
+        return self.states[account].is_doubted
 
 
 @pytest.fixture

@@ -108,18 +108,17 @@ class World:
         self.line = self.line.elapsed(self.now_s)
         if not self.state.is_due(self.line, self.now_s):
             return None
-        step = row_of(self, self.state, self.holding, self.quote, self.line)
-        if step.agrees is not None:
-            self.line = self.line.compared(self.state.key, agrees=step.agrees)
-        return step.row
+        row, self.line = row_of(self, self.state, self.holding, self.quote, self.line)
+        return row
 
 
 def row_of(world, state, holding, quote, line):
     """Make the step of a holding, and keep its row."""
     now = {"now": world.now, "now_s": world.now_s, "hours": world.hours}
-    step = state.step(holding, quote, line, Moment(**now, by=Provenance(), price_magnifier=1))
-    world.rows += [step.row] if step.row is not None else []
-    return step
+    at = Moment(**now, by=Provenance(), price_magnifier=1)
+    row, line = state.step(holding, quote, line, at)
+    world.rows += [row] if row is not None else []
+    return row, line
 
 
 @pytest.fixture

@@ -29,6 +29,16 @@ def pnl(value, position=10.0, realized=UNSET):
     return PnlValues(position, 5.0, UNSET, realized, value)
 
 
+def downloaded(book):
+    """Let the account be as after a whole list of positions, and a whole download."""
+    book.states.listed_at = START
+    book.states[ACCOUNT].is_covered = True
+
+
+def followed_until(book):
+    return book.confirmations()[ACCOUNT].followed_until
+
+
 @pytest.fixture
 def clock():
     return HandClock(START)
@@ -113,13 +123,13 @@ def test_a_closed_holding_that_was_never_held_is_left_out(book):
 
 
 def test_only_messages_confirm_and_an_interruption_takes_it_back(held, clock):
-    held.confirmed.completeness[ACCOUNT] = Completeness.COMPLETE
+    downloaded(held)
     assert held.get(KEY).completeness == "COMPLETE"
     assert held.get(KEY).confirmed_at is None
-    held.confirmed.confirm(ACCOUNT)
+    held.confirm(ACCOUNT)
     assert held.get(KEY).confirmed_at == START
     clock.advance(minutes=1)
-    held.confirmed.completeness[ACCOUNT] = Completeness.PARTIAL
+    held.states[ACCOUNT].is_covered = False
     assert [(h.completeness, h.confirmed_at) for h in held.holdings] == [("PARTIAL", START)]
     held.put_pnl(KEY, pnl(6300.0))
     held.invalidate()
@@ -205,15 +215,15 @@ def test_followed_holdings_are_confirmed_until_the_oldest_of_their_messages(book
     other = (ACCOUNT, 8)
     for contract in (LISTED, OTHER):
         book.put_position(ACCOUNT, contract, 10.0, 600.0)
-    assert book.followed_until() == {}
+    assert followed_until(book) is None
     book.put_pnl(KEY, pnl(6300.0))
     clock.advance(seconds=2)
     book.put_pnl(other, pnl(10.0))
-    assert book.followed_until() == {ACCOUNT: START}
+    assert followed_until(book) == START
     clock.advance(seconds=4)
-    assert book.followed_until() == {ACCOUNT: START + timedelta(seconds=2)}
+    assert followed_until(book) == START + timedelta(seconds=2)
     clock.advance(seconds=4)
-    assert book.followed_until() == {}
+    assert followed_until(book) is None
 
 
 def test_a_profit_message_is_as_old_as_its_arrival(held, clock):
@@ -225,7 +235,7 @@ def test_a_profit_message_is_as_old_as_its_arrival(held, clock):
     held.put_pnl(KEY, pnl(6310.0, realized=7.0))
     arrived = clock.now
     clock.advance(minutes=1)
-    held.confirmed.confirm(ACCOUNT)
+    held.confirm(ACCOUNT)
     assert list(changes.take()) == []
     assert list(held.profits) == [KEY]
 
@@ -287,7 +297,7 @@ def test_a_value_confirms_its_own_holding_alone(book, clock):
 def test_what_a_gateway_sends_without_ib_confirms_nothing(held, connectivity):
     connectivity.take(GatewayCode.CONNECTIVITY_LOST, "lost")
     held.put_portfolio(KEY, LISTED, 10.0, VALUES)
-    held.confirmed.confirm(ACCOUNT)
+    held.confirm(ACCOUNT)
     assert held.get(KEY).confirmed_at is None
 
 
@@ -310,12 +320,12 @@ def test_an_account_confirms_no_value_of_an_earlier_connection_without_a_row(boo
     book.remember(earlier.holdings)
     clock.advance(days=3)
     book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
-    book.confirmed.confirm(ACCOUNT)
+    book.confirm(ACCOUNT)
     assert book.get(KEY).market_value == 6200.0
     assert book.get(KEY).confirmed_at is None
     book.put_portfolio(KEY, LISTED, 10.0, VALUES)
     clock.advance(minutes=3)
-    book.confirmed.confirm(ACCOUNT)
+    book.confirm(ACCOUNT)
     assert book.get(KEY).confirmed_at == clock.now
 
 
@@ -323,20 +333,19 @@ def test_what_confirms_the_account_is_no_new_copy_of_what_was_reported(book, clo
     book.put_portfolio(KEY, LISTED, 10.0, VALUES)
     (before,) = book.reported().values()
     clock.advance(minutes=3)
-    book.confirmed.confirm(ACCOUNT)
+    book.confirm(ACCOUNT)
     assert book.reported()[KEY] is before
     assert before.confirmed_at == START
     assert book.get(KEY).confirmed_at == clock.now
-    assert book.confirmed.accounts.get(ACCOUNT) == clock.now
+    assert book.states[ACCOUNT].confirmed_at == clock.now
 
 
 def test_what_was_reported_has_the_completeness_of_its_account_and_no_lost_confirmation(
     book, clock
 ):
     book.put_portfolio(KEY, LISTED, 10.0, VALUES)
-    book.confirmed.completeness[ACCOUNT] = Completeness.COMPLETE
+    downloaded(book)
     assert [row.completeness for row in book.reported([KEY]).values()] == [Completeness.COMPLETE]
-    book.confirmed.completeness[ACCOUNT] = Completeness.UNKNOWN
     book.get(KEY)
     book.invalidate()
     (row,) = book.reported([KEY]).values()
@@ -345,10 +354,10 @@ def test_what_was_reported_has_the_completeness_of_its_account_and_no_lost_confi
 
 
 def test_what_was_reported_has_no_confirmation_from_before_the_clock_was_set_back(book, clock):
-    book.confirmed.confirm(ACCOUNT)
+    book.confirm(ACCOUNT)
     book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
     clock.advance(hours=-1)
-    book.confirmed.confirm(ACCOUNT)
+    book.confirm(ACCOUNT)
     assert [row.confirmed_at for row in book.reported().values()] == [clock.now]
 
 

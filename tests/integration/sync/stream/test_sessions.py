@@ -2,9 +2,9 @@
 
 import asyncio
 
-from position_sync_dagster.domain import valuation as streamed_holding
 from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.domain.valuation import OUTSIDE_SESSION
 from position_sync_dagster.gateway.codes import GatewayCode
 from tests.support.booked_legs import CALL, PUT, STOCK, A
 from tests.support.streams import eventually, offline, requests
@@ -41,7 +41,7 @@ async def test_outside_the_session_a_price_stays_and_says_so(stream_legs):
         assert requests(sim, "reqMktData") == 2
         assert {row.value_source for row in received.updates[before:]} == {ValueOrigin.TICK}
         newest = {received.newest(A, conid).note for conid in (CALL, PUT)}
-        assert newest == {streamed_holding.OUTSIDE_SESSION}
+        assert newest == {OUTSIDE_SESSION}
 
 
 async def close(sim, streamer):

@@ -37,7 +37,6 @@ class Feed:
 
     def __init__(self, *holdings):
         self.book = make_book(lambda: NOW)
-        self.completeness = self.book.confirmed.completeness
         self.get = self.book.get
         self.put(*holdings)
 
@@ -171,7 +170,7 @@ async def test_a_profit_message_that_values_nothing_is_no_reason_to_write():
     await publisher.publish(feed)
     assert positions.updates == 1
     assert [row.market_value for row in positions.rows] == [450.0, None, None]
-    feed.book.confirmed.confirm("A")
+    feed.book.confirm("A")
     await publisher.publish(feed)
     assert positions.updates == 2
     assert len(positions.written) == 1, "one row of an account carries its confirmation"
@@ -243,9 +242,10 @@ async def test_a_repeated_value_confirms_the_row_and_writes_none():
 
 async def test_an_account_that_is_in_doubt_is_published_although_none_of_its_rows_changed():
     publisher, feed, positions, _queue = publishing(HELD, *OTHERS)
-    feed.completeness["A"] = Completeness.COMPLETE
+    feed.book.states.listed_at = NOW
+    feed.book.states["A"].is_covered = True
     await publisher.publish(feed)
-    feed.completeness["A"] = Completeness.UNKNOWN
+    feed.book.states["A"].take_list(0.0, is_emptied=True)
     await publisher.publish(feed)
     assert positions.updates == 1
     # Of the rows of an account the one that was written last counts for all of them.
