@@ -11,10 +11,10 @@ their profit is unknown, and what is left belongs to those that claim it.
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
-from itertools import groupby
+from itertools import accumulate, groupby, pairwise
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -42,6 +42,8 @@ from position_sync_dagster.money.past.movements import (
 )
 from position_sync_dagster.money.past.opening import Opening, opening_of
 from position_sync_dagster.money.past.postings import Effect, Posting, name_of
+
+_RANK = attrgetter("rank")
 
 # What may take one thing and bring another for it.
 _ACTS = frozenset({MovementKind.CORPORATE_ACTION, MovementKind.TRANSFER})
@@ -80,26 +82,18 @@ def attributed(
     )
     by_key = grouped(attrgetter("key"), of_holdings)
     legs_of = grouped(attrgetter("conid"), legs)
-    of_contracts: defaultdict[int, dict[str, _Holding]] = defaultdict(dict)
-    sources = _Sources()
-    holdings: list[_Holding] = []
     unmoved = [key for key, opening in openings.items() if opening.contract is not None]
+    holdings = _Holdings()
     for key in dict.fromkeys([*by_key, *unmoved]):
-        account, conid = key
-        of_account = [leg for leg in legs_of[conid] if leg.account in (None, account)]
         opening, moved = _history(by_key[key], openings.get(key))
         if moved or opening.contract:
-            of_contract = of_contracts[conid]
-            holdings.append(_Holding(moved, of_account, opening, sources, of_contract))
+            holdings.add(_Holding(moved, legs_of[key[1]], opening, holdings))
 
-    sources.link(holdings)
-    parts: list[Posting] = []
+    holdings.link()
     # What options deliver, and what actions bring, belongs to the owners of what they took.
-    for holding in sorted(holdings, key=lambda holding: holding.place):
-        parts += holding.parts()
-
-    parts += sources.lost()
-    return sorted(parts, key=attrgetter("at"))
+    in_order = sorted(holdings.all, key=attrgetter("place"))
+    parts = [part for holding in in_order for part in holding.parts()]
+    return sorted([*parts, *holdings.lost()], key=attrgetter("at"))
 
 
 def unexplained_parts(
@@ -112,27 +106,26 @@ def unexplained_parts(
         legs: The legs of the contract.
         owned: What each owner has of each holding by its movements.
     """
-    of_contract: dict[str, _Holding] = {}
-    holdings = []
+    holdings = _Holdings()
     for difference in differences:
         has = owned[difference.key]
-        of_account = [leg for leg in legs if leg.account in (None, difference.account)]
         opening = Opening(quantity=sum(has.values()))
-        holdings.append(_Holding([difference], of_account, opening, _Sources(), of_contract, has))
-    return [part for holding in holdings for part in holding.parts()]
+        holdings.add(_Holding([difference], legs, opening, holdings, has))
+    return [part for holding in holdings.all for part in holding.parts()]
 
 
-class _Acted(NamedTuple):
-    """What a corporate action or a transfer did to a holding.
-
-    Attributes:
-        before: What was held before it.
-        is_rest: Whether nothing is left after it, or at the end of its day.
-    """
+class _Step(NamedTuple):
+    """A movement of a holding, with what is held before it, after it and at the end of its day."""
 
     movement: Movement
     before: float
-    is_rest: bool
+    after: float
+    at_end: float
+
+    @property
+    def name(self) -> str:
+        """Return the id of the movement."""
+        return self.movement.movement_id
 
     @property
     def takes(self) -> bool:
@@ -155,71 +148,93 @@ class _Acted(NamedTuple):
         return step.account, step.day, step.type, step.right
 
 
-# Account, day and contract of a delivery.
-_Delivered = tuple[str, date, int | None]
-
-
-@dataclass(slots=True, eq=False)
-class _Sources:
-    """The ends of options by delivery, and what corporate actions took: whose is what came for it.
+class _Holdings:
+    """The holdings that are attributed together, and what came for what.
 
     Attributes:
-        ends: The ends by account, day and the contract that was delivered.
-        arrived: For which of them something arrived.
-        replaced: What actions took, and what left for another own account, by the id of the
-            movement that brought something for it.
-        left: The ids of what something came for.
-        taken: The parts of that, by the id of its movement.
+        all: Each holding.
+        of_contract: Those of each contract.
+        came_for: What movements brought others, by the id of what came: the ends of options that
+            delivered it, what an action took for it, or what left another own account. Of what
+            came for something that is still held there is nothing.
+        ambiguous: The ids of what came for one of these, it is not known which, or for all.
+        left: The ids of what something came for with its cost.
         parents: The holding for which an action brought something and took nothing, by the id of
             the movement that brought it.
-        unpaired: The ids of what actions took for what is not known.
+        parts: Those of each movement, by its id.
         traders: Who had what an order traded, apart from contracts that several had.
     """
 
-    ends: dict[_Delivered, list[Posting]] = field(default_factory=dict)
-    arrived: set[_Delivered] = field(default_factory=set)
-    replaced: dict[str, list[Movement]] = field(default_factory=dict)
-    left: set[str] = field(default_factory=set)
-    taken: dict[str, list[Posting]] = field(default_factory=dict)
-    parents: dict[str, "_Holding"] = field(default_factory=dict)
-    unpaired: set[str] = field(default_factory=set)
-    traders: defaultdict[str | None, set[str]] = field(default_factory=lambda: defaultdict(set))
+    def __init__(self) -> None:
+        self.all: list[_Holding] = []
+        self.of_contract: defaultdict[int, list[_Holding]] = defaultdict(list)
+        self.came_for: dict[str, Sequence[Movement]] = {}
+        self.ambiguous: set[str] = set()
+        self.left: set[str] = set()
+        self.parents: dict[str, _Holding] = {}
+        self.parts: defaultdict[str, list[Posting]] = defaultdict(list)
+        self.traders: defaultdict[str | None, set[str]] = defaultdict(set)
+        self._lost: dict[str, str] = {}
 
-    def owners_of_order(self, movement: Movement) -> set[str]:
-        """Return who had what else the order of a trade traded."""
-        return set() if movement.order_id is None else self.traders[movement.order_id]
+    def add(self, holding: "_Holding") -> None:
+        """Add a holding."""
+        self.all.append(holding)
+        self.of_contract[holding.key[1]].append(holding)
 
-    def link(self, holdings: Iterable["_Holding"]) -> None:
-        """Find for what contracts corporate actions brought others, and what changed its account.
+    def link(self) -> None:
+        """Find what came for what: by delivery, by an action, or from another own account.
 
         An action is known by its id; what that does not join is of one day and wording, or type.
         """
-        all_holdings = [*holdings]
-        by_kind = grouped(
-            lambda step: step.movement.kind,
-            [step for holding in all_holdings for step in holding.acted],
-        )
-        steps = by_kind[MovementKind.CORPORATE_ACTION]
+        moving = [step for holding in self.all for step in holding.steps if step.movement.quantity]
+        of_kind = grouped(attrgetter("movement.kind"), moving)
+        deliveries = [step.movement for kind in DELIVERY_KINDS for step in of_kind[kind]]
+        for delivery in grouped(_delivery_of, deliveries).values():
+            self._link_delivery(delivery)
+
+        steps = of_kind[MovementKind.CORPORATE_ACTION]
         for name in ("action", "day_and_type"):
-            joined = self.left.union(self.replaced)
-            others = [step for step in steps if step.movement.movement_id not in joined]
+            others = [step for step in steps if step.name not in self.left | self.came_for.keys()]
             for action in grouped(attrgetter(name), others).values():
                 self._link_action(action)
             # Without an id what took a part may be an action of its own.
-            steps = [step for step in steps if step.is_rest or not step.takes]
+            steps = [step for step in steps if not (step.takes and step.after and step.at_end)]
 
+        named = {
+            (holding.first.account, holding.first.symbol): holding
+            for holding in self.all
+            if not holding.first.is_option
+        }
         for step in steps:
-            movement = step.movement
-            if not step.takes and not step.before and movement.movement_id not in self.replaced:
-                for holding in all_holdings:
-                    if holding.is_parent_of(movement):
-                        self.parents[movement.movement_id] = holding
+            # The words of an action begin with the symbol of what it acts on, and its number.
+            symbol, _, _number = (step.movement.description or "").partition("(")
+            parent = named.get((step.movement.account, symbol.strip()))
+            if parent is not None and not step.before and step.name not in self.came_for:
+                self.parents[step.name] = parent
+                self.came_for[step.name] = ()
 
-        transfers = by_kind[MovementKind.TRANSFER]
+        transfers = of_kind[MovementKind.TRANSFER]
         for of_contract in grouped(attrgetter("movement.conid"), transfers).values():
             self._link_transfers(of_contract)
 
-    def _link_transfers(self, steps: Iterable[_Acted]) -> None:
+    def _link_delivery(self, movements: Iterable[Movement]) -> None:
+        """Find which option delivered what: the one that it names, or one with its strike.
+
+        Args:
+            movements: All of one account, day and contract that was delivered.
+        """
+        is_end = grouped(attrgetter("is_option"), movements)
+        ends = is_end[True]
+        for arrival in is_end[False]:
+            of_option = [end for end in ends if end.conid == arrival.counter_conid]
+            at_strike = [end for end in ends if end.strike == arrival.price]
+            self.came_for[arrival.movement_id] = of_option or at_strike or ends
+            if not of_option and not at_strike:
+                self.ambiguous.add(arrival.movement_id)
+        if not is_end[False]:
+            self._lost.update((end.movement_id, "delivered") for end in ends)
+
+    def _link_transfers(self, steps: Iterable[_Step]) -> None:
         """Pair what left one account with as much that came to another, of the nearest days.
 
         Args:
@@ -234,7 +249,7 @@ class _Sources:
                 self._pair([arrival], [left])
                 leaving.remove(left)
 
-    def _link_action(self, steps: Iterable[_Acted]) -> None:
+    def _link_action(self, steps: Iterable[_Step]) -> None:
         """Find for what contracts an action brought others, by symbol.
 
         What it took for cash alone is for none of them, beside what it took for nothing; nor is a
@@ -266,67 +281,52 @@ class _Sources:
         if len(arrived_of) == len(gone_of):
             came_for = [*gone_of.values()]
         for rows, of_them in zip(arrived_of.values(), came_for, strict=True):
-            self.replaced.update((row.movement_id, of_them) for row in rows)
+            names = [row.movement_id for row in rows]
+            self.came_for.update(dict.fromkeys(names, of_them))
+            if len(of_them) > 1:
+                self.ambiguous.update(names)
 
-    def add(self, posting: Posting) -> None:
-        """Remember the end of an option, or what an action took."""
-        movement = posting.movement
-        if movement.movement_id in self.left:
-            self.taken.setdefault(movement.movement_id, []).append(posting)
-        elif posting.is_option and movement.kind in DELIVERY_KINDS and not posting.is_prior:
-            delivered = movement.counter_conid or movement.underlying_conid
-            place = (movement.account, movement.day, delivered)
-            self.ends.setdefault(place, []).append(posting)
-        elif posting.is_trade and movement.order_id is not None and posting.fraction == 1.0:
-            self.traders[movement.order_id].add(posting.owner)
+    def remember(self, part: Posting) -> None:
+        """Remember a part: something may come for it, or be of its order."""
+        movement = part.movement
+        self.parts[movement.movement_id].append(part)
+        if part.is_trade and movement.order_id is not None and part.fraction == 1.0:
+            self.traders[movement.order_id].add(part.owner)
 
     def carries(self, movement: Movement) -> bool:
         """Return whether cost leaves with it for something else, or comes with it."""
         name = movement.movement_id
-        return name in self.left or bool(self.replaced.get(name))
+        return name in self.left or (movement.kind in _ACTS and name in self.came_for)
 
     def origin_of(self, movement: Movement) -> "_Origin":
         """Return what a movement came from, and who had it."""
         name = movement.movement_id
         if name in self.parents:
             return self.parents[name].origin_of(movement)
-        if gone := self.replaced.get(name):
-            taken = [posting for left in gone for posting in self.taken.get(left.movement_id, ())]
-            is_clear = len(gone) == 1 or _has_one_owner(taken)
-            if not is_clear:
-                self.unpaired.update(left.movement_id for left in gone)
-            return _Origin.of(taken, is_clear=is_clear)
-        if not _is_delivery(movement):
-            return _Origin()
 
-        place = (movement.account, movement.day, movement.conid)
-        ends = self.ends.get(place, [])
-        if ends:
-            self.arrived.add(place)
-        of_option = [end for end in ends if end.movement.conid == movement.counter_conid]
-        at_strike = [end for end in ends if end.movement.strike == movement.price]
-        is_clear = bool(of_option or at_strike) or _has_one_owner(ends)
-        return _Origin.of(of_option or at_strike or ends, is_clear=is_clear)
+        sources = [source.movement_id for source in self.came_for.get(name, ())]
+        parts = [part for source in sources for part in self.parts[source]]
+        if name not in self.ambiguous or len({part.owner for part in parts}) == 1:
+            return _Origin(parts, _divided_by(parts))
+        if movement.kind in _ACTS:
+            self._lost.update(dict.fromkeys(sources, "became by a corporate action"))
+        return _Origin(parts)
 
     def lost(self) -> list[Posting]:
         """Return, for each end of which nothing arrived, that what it left is not known.
 
         The same of what actions took, where others had what may be the origin of what came.
         """
-        delivered = [
-            (end, f"what {name_of(end.movement)} delivered is not known")
-            for place, ends in self.ends.items()
-            if place not in self.arrived
-            for end in ends
-        ]
-        became = [
-            (left, f"what {name_of(left.movement)} became by a corporate action is not known")
-            for name in sorted(self.unpaired)
-            for left in self.taken.get(name, ())
-        ]
         return [
-            replace(end, effect=Effect.PAYS, quantity=0.0, fraction=0.0, unclear=unclear)
-            for end, unclear in (*delivered, *became)
+            replace(
+                end,
+                effect=Effect.PAYS,
+                quantity=0.0,
+                fraction=0.0,
+                unclear=f"what {name_of(end.movement)} {became} is not known",
+            )
+            for name, became in self._lost.items()
+            for end in self.parts[name]
         ]
 
 
@@ -334,22 +334,20 @@ class _Origin(NamedTuple):
     """What a movement came from.
 
     Attributes:
-        postings: The ends of options that delivered it, or what an action took for it.
+        parts: The ends of options that delivered it, or what an action took for it.
         shares: How it is divided among those who had that; None: not known, or it came from none.
     """
 
-    postings: Sequence[Posting] = ()
+    parts: Sequence[Posting] = ()
     shares: _Shares | None = None
 
-    @classmethod
-    def of(cls, postings: Sequence[Posting], *, is_clear: bool) -> "_Origin":
-        """Return the origin in some postings."""
-        return cls(postings, _divided_by(postings) if is_clear else None)
 
-    def of_owner(self, owner: str) -> tuple[str, ...]:
-        """Return the ids of the postings of an owner; of all where it had none of them."""
-        own = [posting.posting_id for posting in self.postings if posting.owner == owner]
-        return tuple(own or (posting.posting_id for posting in self.postings))
+def _delivery_of(movement: Movement) -> tuple[str, date, int | None]:
+    """Return account, day and contract of what an option delivers, or what came so."""
+    delivered = movement.conid
+    if movement.is_option:
+        delivered = movement.counter_conid or movement.underlying_conid
+    return movement.account, movement.day, delivered
 
 
 def _fits(left: Movement, arrival: Movement) -> bool:
@@ -370,10 +368,6 @@ def _is_sold(movement: Movement, cash: float | None) -> bool:
 
 def _terms_of(movement: Movement) -> tuple[date, float]:
     return movement.expiry or date.max, movement.strike or 0.0
-
-
-def _has_one_owner(parts: Iterable[Posting]) -> bool:
-    return len({part.owner for part in parts}) == 1
 
 
 def _divided_by(parts: Iterable[Posting]) -> _Shares | None:
@@ -398,6 +392,11 @@ class _Claim(NamedTuple):
         """Return the strategy."""
         return str(self.leg.strategy_id)
 
+    @property
+    def rank(self) -> tuple[bool, bool]:
+        """Return its place: what goes on comes first, and what names the account."""
+        return self.leg.removed_at is not None, self.leg.account is None
+
     def covers(self, movement: Movement) -> bool:
         """Return whether the contract was a leg at the time of a movement."""
         at = moment_of(movement)
@@ -408,10 +407,6 @@ class _Claim(NamedTuple):
         return at >= self.begin
 
 
-# A movement, with what was held before and after it.
-_Step = tuple[Movement, float, float]
-
-
 class _Holding:
     """A holding of an account: its movements in order, and what each owner has of it."""
 
@@ -420,25 +415,35 @@ class _Holding:
         movements: Sequence[Movement],
         legs: Iterable[ActiveContract],
         opening: Opening,
-        sources: _Sources,
-        of_contract: dict[str, "_Holding"],
-        has: _Shares | None = None,
+        holdings: _Holdings,
+        has: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
-        self._sources = sources
+        self._holdings = holdings
         self._movements = movements
         self._opening = opening
-        self._prior = opening.quantity
-        self._first = opening.contract or movements[0]
-        self._claims = _claims_on(legs, self._periods())
-        self._of_contract = of_contract
-        of_contract[self._first.account] = self
-        self._has: _Shares = dict(has or {})
+        self.first = opening.contract or movements[0]
+        self.key = self.first.key
+        changes = (movement.quantity or 0.0 for movement in movements)
+        held = [
+            *accumulate(changes, lambda before, by: rounded(before + by), initial=opening.quantity)
+        ]
+        self._at_end_of = {
+            movement.session_date: after
+            for movement, after in zip(movements, held[1:], strict=True)
+        }
+        self.steps = [
+            _Step(movement, before, after, self._at_end_of[movement.session_date])
+            for movement, (before, after) in zip(movements, pairwise(held), strict=True)
+        ]
+        of_account = [leg for leg in legs if leg.account in (None, self.key[0])]
+        self._claims = [*map(self._claim_of, sorted(of_account, key=attrgetter("added_at")))]
+        self._has: _Shares = dict(has)
         self._last_owners: _Shares = {}
         self._parts: list[Posting] = []
 
     def parts(self) -> list[Posting]:
         """Return the parts of all movements."""
-        if self._prior and not self._has:
+        if self._opening.quantity and not self._has:
             self._open_prior()
 
         for movement in self._movements:
@@ -447,51 +452,37 @@ class _Holding:
                 self._lose_track(movement)
             elif not by or movement.kind in INCOME:
                 self._pay(movement)
-            elif movement.kind is MovementKind.CORPORATE_ACTION or self._sources.carries(movement):
+            elif movement.kind is MovementKind.CORPORATE_ACTION or self._holdings.carries(movement):
                 self._reorganize(movement, by)
             else:
                 self._move(movement, by)
         return self._parts
 
-    @property
-    def _steps(self) -> Iterator[_Step]:
-        held = self._prior
-        for movement in self._movements:
-            before = held
-            held = rounded(held + (movement.quantity or 0.0))
-            yield movement, before, held
-
-    @cached_property
-    def _at_end_of(self) -> dict[date, float]:
-        """What is held at the end of each trading day on which something moved."""
-        return {movement.session_date: after for movement, _, after in self._steps}
-
     def held_at(self, at: datetime) -> float:
         """Return what is held at a moment."""
-        earlier = [after for step, _, after in self._steps if moment_of(step) <= at]
-        return earlier[-1] if earlier else self._prior
+        earlier = [step.after for step in self.steps if moment_of(step.movement) <= at]
+        return [self._opening.quantity, *earlier][-1]
 
-    @property
-    def acted(self) -> list[_Acted]:
-        """The corporate actions and the transfers that changed what is held."""
-        if _ACTS.isdisjoint(step.kind for step in self._movements):
-            return []
-        return [
-            _Acted(step, before, not after or not self._at_end_of[step.session_date])
-            for step, before, after in self._steps
-            if step.kind in _ACTS and step.quantity
-        ]
+    def _claim_of(self, leg: ActiveContract) -> _Claim:
+        """Return the claim of a leg; one on what is held already has it from when it was opened."""
+        added = leg.added_at - SLACK
+        if leg.since is not None:
+            return _Claim(leg, added)
 
-    def is_parent_of(self, movement: Movement) -> bool:
-        """Return whether an action brought another contract for it.
+        opened = added
+        if self._opening.quantity:
+            opened = moment_of(self.first)
+        for step in self.steps:
+            at = moment_of(step.movement)
+            if at >= added:
+                break
+            if step.after and not step.before:
+                opened = at
+            elif step.before and not step.after:
+                opened = added
+        return _Claim(leg, min(opened, added))
 
-        The words of an action begin with the symbol of what it acts on, and its number.
-        """
-        symbol, _, _number = (movement.description or "").partition("(")
-        names = (movement.account, symbol.strip())
-        return names == (self._first.account, self._first.symbol) and not self._first.is_option
-
-    def origin_of(self, movement: Movement) -> "_Origin":
+    def origin_of(self, movement: Movement) -> _Origin:
         """Return who had it when an action brought another contract for it."""
         at = moment_of(movement)
         parts = [part for part in self._parts if part.at <= at]
@@ -508,65 +499,48 @@ class _Holding:
 
         What several strategies claim comes after what one does.
         """
-        is_option = any(movement.is_option for movement in (self._first, *self._movements))
-        sources = self._sources
+        is_option = any(movement.is_option for movement in (self.first, *self._movements))
+        came_for = self._holdings.came_for
         brought = [
-            moment_of(step)
-            for step in self._movements
-            if step.movement_id in sources.replaced or step.movement_id in sources.parents
+            moment_of(movement)
+            for movement in self._movements
+            if movement.kind in _ACTS and movement.movement_id in came_for
         ]
         is_shared = len({claim.owner for claim in self._claims}) > 1
-        return not is_option, min(brought, default=NEVER), is_shared, self._first.key
+        return not is_option, min(brought, default=NEVER), is_shared, self.key
 
     @property
     def _total(self) -> float:
         return rounded(sum(self._has.values()))
 
-    def _periods(self) -> list[tuple[datetime, datetime | None]]:
-        """Return from when until when something was held, each time; None: it still is."""
-        periods: list[tuple[datetime, datetime | None]] = []
-        begin = None
-        if self._prior:
-            begin = moment_of(self._first)
-        for movement, before, after in self._steps:
-            if after and not before:
-                begin = moment_of(movement)
-            elif before and not after and begin is not None:
-                periods.append((begin, moment_of(movement)))
-                begin = None
-        if begin is None:
-            return periods
-        return [*periods, (begin, None)]
-
     def _open_prior(self) -> None:
         """Divide what was held before the first movement to those that claim it."""
-        prior = self._opening.contract
-        if prior is None:
-            at = min(filter(None, (moment_of(self._first), self._opening.seen_at)))
-            day = exchange_date(at)
-            prior = replace(
-                self._first,
-                kind=MovementKind.TRADE,
-                quantity=self._prior,
-                cash=times(self._opening.cost, -self._prior),
-                fee=0.0,
-                order_id=None,
-                at=at,
-                day=day,
-                session_date=day,
-            )
+        quantity = self._opening.quantity
+        at = min(filter(None, (moment_of(self.first), self._opening.seen_at)))
+        day = exchange_date(at)
+        prior = replace(
+            self.first,
+            kind=MovementKind.TRADE,
+            quantity=quantity,
+            cash=times(self._opening.cost, -quantity),
+            fee=0.0,
+            order_id=None,
+            at=at,
+            day=day,
+            session_date=day,
+        )
         unclear = None
         if prior.cash is None:
             unclear = (
                 f"what {name_of(prior)} cost is not known: it was held before its first movement"
             )
-        openers = self._openers(prior, self._prior)
+        openers = self._openers(prior, quantity)
         self._add_parts(prior, Effect.OPENS, openers, unclear=unclear, is_prior=True)
 
     def _move(self, movement: Movement, by: float) -> None:
         """Divide a movement: first it closes what is held on the other side, then it opens."""
         total = self._total
-        origin = self._sources.origin_of(movement)
+        origin = self._holdings.origin_of(movement)
         closed = 0.0
         if total * by < 0:
             closed = by
@@ -585,7 +559,14 @@ class _Holding:
         if closers is None:
             unclear = f"it is not known whose {name_of(movement)} closed on {movement.day}"
             closers = self._as_claimed(movement, by)
-        self._add_parts(movement, Effect.CLOSES, closers, origin, unclear_owner=unclear)
+        self._add_parts(
+            movement,
+            Effect.CLOSES,
+            closers,
+            origin,
+            unclear=unclear,
+            is_owner_unclear=unclear is not None,
+        )
 
     def _divided(self, by: float) -> _Shares:
         """Return a quantity, divided by what the owners have."""
@@ -609,7 +590,7 @@ class _Holding:
         if len(self._has) == 1:
             return dict.fromkeys(self._has, by)
 
-        of_order = self._sources.owners_of_order(movement) & self._has.keys()
+        of_order = self._holdings.traders[movement.order_id] & self._has.keys()
         for owner in of_order if len(of_order) == 1 else ():
             if abs(self._has[owner]) >= abs(by) - QUANTITY_ROUNDING:
                 return {owner: by}
@@ -630,17 +611,26 @@ class _Holding:
         transfers = [step for step in self._movements if step.kind is MovementKind.TRANSFER]
         at_cost = times(self._opening.cost, -(movement.quantity or 0.0))
         # The broker's cost counts before the value that the transfer states.
-        if transfers[:1] == [movement] and not self._prior and at_cost is not None:
+        if transfers[:1] == [movement] and not self._opening.quantity and at_cost is not None:
             movement = replace(movement, cash=at_cost)
-        if origin.shares is not None:
-            self._add_parts(movement, Effect.OPENS, _scaled(origin.shares, by), origin)
-            return
 
         unclear = None
-        if _is_delivery(movement):
+        if origin.shares is None and movement.kind in DELIVERY_KINDS and not movement.is_option:
             unclear = f"it is not known which option delivered {name_of(movement)}"
-        openers = self._openers(movement, by)
-        self._add_parts(movement, Effect.OPENS, openers, origin, unclear_owner=unclear)
+        self._add_parts(
+            movement,
+            Effect.OPENS,
+            self._receivers(movement, by, origin),
+            origin,
+            unclear=unclear,
+            is_owner_unclear=unclear is not None,
+        )
+
+    def _receivers(self, movement: Movement, by: float, origin: _Origin) -> _Shares:
+        """Return whose it is that came: of those who had what it came from, or who claim it."""
+        if origin.shares is None:
+            return self._openers(movement, by)
+        return _scaled(origin.shares, by)
 
     def _openers(self, movement: Movement, by: float, has: _Shares | None = None) -> _Shares:
         """Return whose an opening is: of those that claim a quantity, as far as they lack it.
@@ -661,7 +651,7 @@ class _Holding:
         openers: _Shares = defaultdict(float)
         claimed: _Shares = defaultdict(float)
         unclaimed = by
-        for _rank, of_rank in groupby(sorted(sized, key=_rank_of), _rank_of):
+        for _rank, of_rank in groupby(sorted(sized, key=_RANK), _RANK):
             for claim in of_rank:
                 part = 1.0
                 if claim.leg.account is None:
@@ -689,7 +679,7 @@ class _Holding:
         """Return which part of what all accounts hold this one has, which then holds so much."""
         at = moment_of(movement)
         everywhere = abs(held)
-        for holding in self._of_contract.values():
+        for holding in self._holdings.of_contract[self.key[1]]:
             if holding is not self:
                 everywhere += max(0.0, math.copysign(1.0, held) * holding.held_at(at))
         return abs(held) / everywhere if everywhere else 1.0
@@ -697,7 +687,7 @@ class _Holding:
     def _reorganize(self, movement: Movement, by: float) -> None:
         """Divide what a corporate action took, brought or changed by what the owners have."""
         total = self._total
-        if not total or self._sources.replaced.get(movement.movement_id):
+        if not total or movement.movement_id in self._holdings.came_for:
             self._arrive(movement, by)
             return
 
@@ -705,7 +695,7 @@ class _Holding:
         is_turned = total * after < 0  # more was taken than is known to have been held
         keeps = total * by > 0 or (after and movement.type in SPLITS)
         effect = Effect.CLOSES
-        if movement.movement_id in self._sources.left:
+        if movement.movement_id in self._holdings.left:
             effect = Effect.LEAVES
         elif keeps and not is_turned:
             effect = Effect.KEEPS
@@ -721,47 +711,47 @@ class _Holding:
 
         The cost of what came for one that is still held is not known, but that it paid nothing is.
         """
-        origin = self._sources.origin_of(movement)
-        if movement.movement_id in self._sources.parents and self._claims:
+        origin = self._holdings.origin_of(movement)
+        if movement.movement_id in self._holdings.parents and self._claims:
             is_of_nobody = (origin.shares or {}).keys() <= {UNATTRIBUTED}
             origin = _Origin() if is_of_nobody else origin
 
-        if origin.shares is not None and movement.type != _RIGHTS:
-            self._add_parts(movement, Effect.COMES, _scaled(origin.shares, by), origin)
-            return
-
-        openers = self._openers(movement, by)
-        if origin.shares is not None:
-            openers = _scaled(origin.shares, by)
+        effect = Effect.OPENS
         unclear = None
-        if movement.type != _RIGHTS:
+        if origin.shares is not None and movement.type != _RIGHTS:
+            effect = Effect.COMES
+        elif movement.type != _RIGHTS:
             unclear = f"what {name_of(movement)} cost is not known: a corporate action brought it"
-        self._add_parts(movement, Effect.OPENS, openers, origin, unclear=unclear)
+        receivers = self._receivers(movement, by, origin)
+        self._add_parts(movement, effect, receivers, origin, unclear=unclear)
 
     def _is_lost(self, movement: Movement) -> bool:
         """Return whether it is not known what came for what an action took."""
-        paid = known_sum([movement.cash, self._paid_later[movement.movement_id]])
+        payments = [
+            step for step in self._movements if self._payees.get(step.movement_id) is movement
+        ]
+        paid = known_sum([movement.cash, *(payment.cash or 0.0 for payment in payments)])
         if paid is None or movement.type == _WORTHLESS:
             return False
         return not _is_sold(movement, paid)
 
     @cached_property
-    def _paid_later(self) -> defaultdict[str | None, float]:
-        """What rows without a quantity paid for others."""
-        paid: defaultdict[str | None, float] = defaultdict(float)
-        for movement in self._movements:
-            if not movement.quantity and movement.kind not in INCOME:
-                paid[self._paid_for(movement)] += movement.cash or 0.0
-        return paid
-
-    def _paid_for(self, movement: Movement) -> str | None:
-        """Return the id of the movement whose cash has a row of its own; None: it is not known.
+    def _payees(self) -> dict[str, Movement]:
+        """The movements whose cash has a row of its own, by the id of that row.
 
         That may come before or after it: on its day of a settlement, days later of an action.
         """
-        of_event = [end for end in self._movements if end.quantity and _is_paid_by(movement, end)]
-        nearest = sorted(of_event, key=lambda end: _days_between(end, movement))
-        return nearest[0].movement_id if nearest else None
+        payees = {}
+        for payment in self._movements:
+            if not payment.quantity and payment.kind not in INCOME:
+                ends = [
+                    end for end in self._movements if end.quantity and _is_paid_by(payment, end)
+                ]
+                if ends:
+                    payees[payment.movement_id] = min(
+                        ends, key=lambda end: _days_between(end, payment)
+                    )
+        return payees
 
     def _pay(self, movement: Movement) -> None:
         """Divide cash of a holding among its owners, or the last ones."""
@@ -771,7 +761,8 @@ class _Holding:
             effect = Effect.PAYS
         elif movement.kind not in INCOME:
             effect = Effect.PAYS
-            pays_for = self._paid_for(movement)
+            payee = self._payees.get(movement.movement_id)
+            pays_for = payee and payee.movement_id
         paid_for = [part for part in self._parts if part.movement.movement_id == pays_for]
         owners = _divided_by(paid_for) or self._has or self._last_owners or {UNATTRIBUTED: 1.0}
         total = sum(owners.values())
@@ -791,18 +782,14 @@ class _Holding:
         effect: Effect,
         shares: _Shares,
         origin: _Origin = _Origin(),  # noqa: B008 - it is frozen
-        *,
-        unclear_owner: str | None = None,
         **said: Any,
     ) -> None:
-        if unclear_owner is not None:
-            said = {"unclear": unclear_owner, "is_owner_unclear": True}
         whole = movement.quantity or 0.0
         for owner, quantity in shares.items():
             fraction = quantity / whole if whole else 1.0 / len(shares)
-            came_from = origin.of_owner(owner)
+            sources = [part for part in origin.parts if part.owner == owner] or origin.parts
+            came_from = tuple(part.posting_id for part in sources)
             self._add(movement, effect, owner, fraction, quantity, came_from=came_from, **said)
-            self._sources.add(self._parts[-1])
 
     def _add(
         self,
@@ -823,6 +810,8 @@ class _Holding:
             **said,
         )
         self._parts.append(posting)
+        if quantity and not posting.is_prior:
+            self._holdings.remember(posting)
         self._has[owner] = self._has.get(owner, 0.0) + quantity
         if not rounded(self._has[owner]):
             del self._has[owner]
@@ -852,16 +841,16 @@ def _history(movements: Iterable[Movement], held: Opening | None) -> tuple[Openi
     What is gone, and nothing explains, is one as far as what is stated leaves it.
     """
     in_order = sorted(map(_paid_in_kind, movements), key=_order_of)
-    if taken_back := cancelled_ids(in_order):
-        in_order = [movement for movement in in_order if movement.movement_id not in taken_back]
-    stated = [movement for movement in in_order if movement.kind is not MovementKind.UNEXPLAINED]
+    taken_back = cancelled_ids(in_order)
+    counting = [movement for movement in in_order if movement.movement_id not in taken_back]
+    is_gone = grouped(lambda step: step.kind is MovementKind.UNEXPLAINED, counting)
+    stated = is_gone[False]
     opening = opening_of(stated, held)
-    if len(stated) == len(in_order):
+    if not is_gone[True]:
         return opening, stated
 
     total = opening.quantity + sum(movement.quantity or 0.0 for movement in stated)
-    unexplained = [movement for movement in in_order if movement.kind is MovementKind.UNEXPLAINED]
-    return opening, sorted([*stated, *_still_held(unexplained, total)], key=_order_of)
+    return opening, sorted([*stated, *_still_held(is_gone[True], total)], key=_order_of)
 
 
 def _paid_in_kind(movement: Movement) -> Movement:
@@ -890,33 +879,6 @@ def _is_paid_by(movement: Movement, end: Movement) -> bool:
     is_near = end.type == movement.type and _days_between(end, movement) <= BOOKED
     is_action = movement.kind is MovementKind.CORPORATE_ACTION
     return end.day == movement.day or (is_action and is_near)
-
-
-def _is_delivery(movement: Movement) -> bool:
-    return movement.kind in DELIVERY_KINDS and not movement.is_option
-
-
-def _claims_on(
-    legs: Iterable[ActiveContract], periods: Sequence[tuple[datetime, datetime | None]]
-) -> list[_Claim]:
-    """Return the claims of legs; one on what is held already has it from when it was opened."""
-    claims: list[_Claim] = []
-    for leg in sorted(legs, key=attrgetter("added_at")):
-        added = leg.added_at - SLACK
-        opened = [
-            begin
-            for begin, end in periods
-            if begin <= leg.added_at + SLACK and (end is None or end >= added)
-        ]
-        begin = added
-        if leg.since is None:
-            begin = min([added, *opened])
-        claims.append(_Claim(leg, begin))
-    return claims
-
-
-def _rank_of(claim: _Claim) -> tuple[bool, bool]:
-    return claim.leg.removed_at is not None, claim.leg.account is None
 
 
 def _counting(claims: Iterable[_Claim]) -> tuple[list[_Claim], list[_Claim]]:

@@ -100,8 +100,14 @@ class Facts:
     price_before: Callable[[ContractDetails, datetime], float | None] = lambda *_option: None
 
 
-# A cause, its stage, and why in words.
-_Reason = tuple[Cause, Stage, str]
+class Reason(NamedTuple):
+    """A cause, why in words, and what follows from it: a booking states it, or it is inferred."""
+
+    cause: Cause
+    detail: str
+    stage: Stage = Stage.PROVISIONAL
+    price: float | None = None
+    counter_conid: int | None = None
 
 
 @dataclass(eq=False)
@@ -114,7 +120,7 @@ class BookedMovement:
     """
 
     movement: Movement
-    reason: _Reason
+    reason: Reason
     unclaimed: float
 
     @property
@@ -162,17 +168,6 @@ class Evidence(NamedTuple):
         return abs(self.quantity / (self.booking.movement.quantity or 1.0))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inference:
-    """The cause of what no booking explains."""
-
-    cause: Cause
-    stage: Stage = Stage.PROVISIONAL
-    detail: str
-    price: float | None = None
-    counter_conid: int | None = None
-
-
 @dataclass(slots=True, eq=False, kw_only=True)
 class Case:
     """A change, what is known of its contract, and what explains it.
@@ -196,7 +191,7 @@ class Case:
     is_in: bool | None = None
     evidence: list[Evidence] = field(default_factory=list)
     has_stray: bool = False
-    inference: Inference | None = None
+    inference: Reason | None = None
 
     @property
     def unexplained(self) -> float:
@@ -398,7 +393,7 @@ CAUSE_OF = {
 }
 
 
-def _stated_cause(movement: Movement) -> _Reason | None:
+def _stated_cause(movement: Movement) -> Reason | None:
     """Return the cause that a movement states of what it closed, and in words; None: it has none.
 
     A code that has no rule does not make a trade anything else; the reason names it.
@@ -407,13 +402,11 @@ def _stated_cause(movement: Movement) -> _Reason | None:
     match movement.section:
         case Section.TRADES:
             return _cause_of_trade(movement, cause)
-        case Section.OPTION_EVENTS if (movement.type or "").strip().lower() not in OPTION_ENDS:
-            return None  # the row of the shares that came: Buy, Sell
-        case Section.OPTION_EVENTS:
-            return cause, Stage.STATED, f"the statement says: {movement.type}"
+        case Section.OPTION_EVENTS if (movement.type or "").strip().lower() in OPTION_ENDS:
+            return Reason(cause, f"the statement says: {movement.type}", Stage.STATED)
         case Section.TRANSFERS:
             text = f"transferred ({movement.type or 'of an unknown type'})"
-            return Cause.TRANSFERRED, Stage.STATED, text
+            return Reason(Cause.TRANSFERRED, text, Stage.STATED)
 
         case Section.CORPORATE_ACTIONS:
             cause = Cause.CORPORATE_ACTION
@@ -422,33 +415,34 @@ def _stated_cause(movement: Movement) -> _Reason | None:
 
             words = " ".join(filter(None, (movement.type, movement.description)))
             text = f"corporate action {words[:200] or 'of an unknown type'}"
-            return cause, Stage.STATED, text
-    return None
+            return Reason(cause, text, Stage.STATED)
+    return None  # also the row of the shares that came with an option's end: Buy, Sell
 
 
-def _cause_of_trade(movement: Movement, cause: Cause) -> _Reason:
+def _cause_of_trade(movement: Movement, cause: Cause) -> Reason:
     if movement.source is MovementSource.API:
         if movement.price == 0:
-            return Cause.UNEXPLAINED, Stage.PROVISIONAL, "a trade at no price"
-        return Cause.TRADED, Stage.PROVISIONAL, "traded"
+            return Reason(Cause.UNEXPLAINED, "a trade at no price")
+        return Reason(Cause.TRADED, "traded")
 
     if movement.codes is None and movement.type is None:
         if not movement.price:
             cause = Cause.UNEXPLAINED
         text = "a trade of a statement without the fields Notes/Codes and Transaction Type"
-        return cause, Stage.PROVISIONAL, text
+        return Reason(cause, text)
 
+    text = "traded"
     if is_cancellation(movement):
-        return Cause.CORRECTED, Stage.STATED, "the broker cancelled a trade"
-    if cause is not Cause.TRADED:
-        return cause, Stage.STATED, cause.lower().replace("_", " ")
-
-    if codes_of(movement.codes):
-        return cause, Stage.STATED, f"traded, with the codes {movement.codes}"
-    if movement.price:
-        return cause, Stage.STATED, "traded"
-    text = f"the statement books it as {movement.type or 'a trade'} at no price"
-    return Cause.UNEXPLAINED, Stage.STATED, text
+        cause = Cause.CORRECTED
+        text = "the broker cancelled a trade"
+    elif cause is not Cause.TRADED:
+        text = cause.lower().replace("_", " ")
+    elif codes_of(movement.codes):
+        text = f"traded, with the codes {movement.codes}"
+    elif not movement.price:
+        cause = Cause.UNEXPLAINED
+        text = f"the statement books it as {movement.type or 'a trade'} at no price"
+    return Reason(cause, text, Stage.STATED)
 
 
 # ---- bookings that explain changes
@@ -585,13 +579,13 @@ def _explain_delivery(event: Sequence[Case], bookings: Sequence[BookedMovement])
     if option.change.closed > 0:
         cause = Cause.EXERCISED
     units = f"{option.change.units:+g}"
-    option.inference = Inference(
+    option.inference = Reason(
         cause=cause,
         detail=f"{units} of the underlying came without an execution, as the option has them",
         price=0.0,
         counter_conid=delivery.change.conid,
     )
-    delivery.inference = Inference(
+    delivery.inference = Reason(
         cause=cause,
         detail=f"with {contract_name(option.change)}, without an execution",
         counter_conid=option.change.conid,
@@ -634,7 +628,7 @@ def _explain_nothing_came(
         _begin, until = option.asked
         night_is_over = option.ended is not None and until >= _day_after(option.ended)
         if option.change.units and night_is_over and option.named_until(last + ONE_EVENT):
-            option.inference = Inference(
+            option.inference = Reason(
                 cause=Cause.EXPIRED_WORTHLESS,
                 detail="not clearly in or out of the money at its end; by the positions and all "
                 f"executions until {until:%Y-%m-%d %H:%M} UTC nothing came of the underlying",
@@ -650,31 +644,31 @@ def _day_after(moment: datetime) -> datetime:
 # ---- the causes of one close
 
 
-_NOT_NAMED = Inference(
+_NOT_NAMED = Reason(
     cause=Cause.UNEXPLAINED,
     stage=Stage.STATED,
     detail="the statement of these days names no trade, no event and no transfer of it",
 )
-_NOT_COVERED = Inference(
+_NOT_COVERED = Reason(
     cause=Cause.UNEXPLAINED,
     detail="the executions of the time in which it closed are not known",
 )
-_NOTHING_FITS = Inference(
+_NOTHING_FITS = Reason(
     cause=Cause.UNEXPLAINED,
     detail="no execution, and nothing that came with it, explains it",
 )
-_WORTHLESS = Inference(
+_WORTHLESS = Reason(
     cause=Cause.EXPIRED_WORTHLESS,
     detail="out of the money at its end, and nothing came of the underlying",
     price=0.0,
 )
-_SETTLED_IN_CASH = Inference(
+_SETTLED_IN_CASH = Reason(
     cause=Cause.CASH_SETTLED,
     detail="an index option, in the money at its end",
 )
 
 
-def _inferred(case: Case) -> Inference:
+def _inferred(case: Case) -> Reason:
     """Return the cause of what no booking explains."""
     if case.inference is not None:
         return case.inference
@@ -690,7 +684,7 @@ def _inferred(case: Case) -> Inference:
     return _NOTHING_FITS
 
 
-def _closures_of_case(case: Case, inference: Inference) -> list[Closure]:
+def _closures_of_case(case: Case, inference: Reason) -> list[Closure]:
     """Return the causes of one close, whose quantities add up to what was closed.
 
     Args:
@@ -710,22 +704,24 @@ def _closures_of_case(case: Case, inference: Inference) -> list[Closure]:
             closures.append(_stated_closure(change, reason, evidence, quantity))
 
     if open_quantity:
-        closures.append(_inferred_closure(change, inference, open_quantity))
+        # What a worthless option had cost is what was realised.
+        cost = change.average_cost if inference.cause is Cause.EXPIRED_WORTHLESS else None
+        realized = times(cost, -copysign(open_quantity, change.closed))
+        closures.append(_closure(change, inference, open_quantity, realized_pnl=realized))
     return closures
 
 
-def _closure(change: PositionChange, quantity: float, **said: Any) -> Closure:
+def _closure(change: PositionChange, reason: Reason, quantity: float, **said: Any) -> Closure:
     """Return the cause of a part of a close; it was seen to be gone, if nothing says when."""
     terms = {name: getattr(change, name) for name in (*TERMS, "currency")}
-    closed = copysign(quantity, change.closed)
-    return Closure(**{**terms, "closed_at": change.seen_at, "quantity": closed, **said})
+    usual = {"closed_at": change.seen_at, "quantity": copysign(quantity, change.closed)}
+    return Closure(**terms | reason._asdict() | usual | said)
 
 
 def _stated_closure(
-    change: PositionChange, reason: _Reason, evidence: Sequence[Evidence], quantity: float
+    change: PositionChange, reason: Reason, evidence: Sequence[Evidence], quantity: float
 ) -> Closure:
     """Return the cause of a part of a close, with the bookings as evidence."""
-    cause, stage, detail = reason
     moved = [part.booking.movement for part in evidence]
     trades = [part.booking for part in evidence if part.booking.is_trade]
     closed_at = max((trade.at for trade in trades), default=change.seen_at)
@@ -737,12 +733,10 @@ def _stated_closure(
     )
     return _closure(
         change,
+        reason,
         quantity,
         closed_at=closed_at,
         price=price,
-        cause=cause,
-        stage=stage,
-        detail=detail,
         realized_pnl=realized,
         executions=_joined(movement.execution_id for movement in moved),
         order_ids=_joined(trade.movement.order_id for trade in trades),
@@ -750,24 +744,6 @@ def _stated_closure(
         statement=_joined(movement.statement for movement in moved),
         counter_conid=moved[0].counter_conid,
         evidence=[*_once(movement.execution_id or movement.event_id for movement in moved)],
-    )
-
-
-def _inferred_closure(change: PositionChange, inference: Inference, quantity: float) -> Closure:
-    """Return the cause of a part of a close that no booking explains.
-
-    What a worthless option had cost is what was realised.
-    """
-    cost = change.average_cost if inference.cause is Cause.EXPIRED_WORTHLESS else None
-    return _closure(
-        change,
-        quantity,
-        price=inference.price,
-        cause=inference.cause,
-        stage=inference.stage,
-        detail=inference.detail,
-        realized_pnl=times(cost, -copysign(quantity, change.closed)),
-        counter_conid=inference.counter_conid,
     )
 
 

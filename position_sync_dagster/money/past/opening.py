@@ -150,8 +150,7 @@ def _cost_of_transfer(movements: Iterable[Movement]) -> float | None:
 # ---- what tables have of it
 
 _CONTRACT = ("symbol", "sec_type", "right", "strike", "expiry", "currency", "multiplier")
-_HELD = (*KEY, "position", "average_cost")
-_SEEN = (*_HELD, *_CONTRACT, "at")
+_HELD = (*KEY, "position", "average_cost", *_CONTRACT)
 
 
 def read_openings(
@@ -184,7 +183,7 @@ def _steps_at_closes(lake: MoneyLake, _version: int) -> DataFrame:
 
     They are remembered until another day is recorded: a large book has millions of rows in a year.
     """
-    columns = ["session_date", "closed_at", *_HELD, *_CONTRACT]
+    columns = ["session_date", "closed_at", *_HELD]
     rows = derived_rows(lake.derived_table(DAILY_POSITIONS), columns=columns).sort("session_date")
     held = pl.struct("position", "average_cost")
     last = col.session_date.max()
@@ -207,8 +206,10 @@ def openings_of(
         reported: Rows of `broker_positions`.
     """
     first = _first_movements(movements)
+    daily = daily.sort("session_date").with_columns(at="closed_at")
+    first_close = daily.unique(KEY, keep="first", maintain_order=True)
     closes = daily.join(first, on=KEY).filter(col.session_date < col.first_day)
-    closes = closes.sort("session_date").unique(KEY, keep="last", maintain_order=True)
+    closes = closes.unique(KEY, keep="last", maintain_order=True)
 
     first_changes = changes.sort("seen_at").unique(KEY, keep="first", maintain_order=True)
     first_changes = first_changes.with_columns(
@@ -216,25 +217,25 @@ def openings_of(
     ).join(first, on=KEY, how="left")
     first_changes = first_changes.filter(col.about.is_null() | _is_before(col.at))
 
-    reported = reported.with_columns(at="position_time")
-    at_close = daily.filter("is_held").with_columns(at="closed_at")
-    at_close = at_close.unique(KEY, keep="last", maintain_order=True)
-    unmoved = [held.join(first, on=KEY, how="anti") for held in (reported, at_close)]
-    seen = [held.select(_SEEN) for held in (first_changes, *unmoved)]
-    closes = closes.select(*_HELD, at="closed_at")
-    first_close = daily.sort("session_date").unique(KEY, keep="first", maintain_order=True)
-    nothing = _all_moved(movements, first_close)
-    rows = pl.concat([closes, *seen, nothing], how="diagonal_relaxed")
+    at_close = daily.filter("is_held").unique(KEY, keep="last", maintain_order=True)
+    unmoved = [
+        held.join(first, on=KEY, how="anti")
+        for held in (reported.with_columns(at="position_time"), at_close)
+    ]
+    seen = [held.select(*_HELD, "at") for held in (closes, first_changes, *unmoved)]
+    rows = pl.concat([*seen, _all_moved(movements, first_close)], how="diagonal_relaxed")
 
     # Whatever says how much it was, it may have been held at a close long before.
     since = first_close.select(*KEY, first_close="closed_at")
     rows = rows.join(since, on=KEY, how="left", maintain_order="left")
-    rows = rows.with_columns(at=pl.min_horizontal("at", "first_close"))
 
     # Of the same quantity another source may say what it had cost.
     cost = col.average_cost.filter(col.position == col.position.first()).drop_nulls().first()
-    by_holding = rows.group_by(KEY, maintain_order=True)
-    openings = by_holding.agg(col("position", *_CONTRACT, "at").first(), average_cost=cost)
+    openings = rows.group_by(KEY, maintain_order=True).agg(
+        col("position", *_CONTRACT).first(),
+        at=pl.min_horizontal("at", "first_close").first(),
+        average_cost=cost,
+    )
     openings = openings.join(first.select(*KEY, "about"), on=KEY, how="left")
     openings = openings.filter((col.position != 0) | col.about.is_not_null())
     openings = openings.join(_transferred_costs(daily, first), on=KEY, how="left")
@@ -305,7 +306,7 @@ def _is_before(held_at: Expr) -> Expr:
 
 
 def _contract_of(row: Mapping[str, Any]) -> Movement:
-    """Return what was held, as a movement of which nothing but cost and time are known."""
+    """Return what was held, as a movement of which nothing but the contract is known."""
     day = exchange_date(row["at"])
     return Movement(
         movement_id=f"HELD:{row['account']}:{row['conid']}",
@@ -316,8 +317,5 @@ def _contract_of(row: Mapping[str, Any]) -> Movement:
         conid=row["conid"],
         day=day,
         session_date=day,
-        quantity=row["position"],
-        cash=times(row["average_cost"], -row["position"]),
-        fee=0.0,
         **{name: row[name] for name in (*_CONTRACT, "at")},
     )
