@@ -19,7 +19,7 @@ from pydantic import Field
 
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.lake.schema import records_of
-from position_sync_dagster.money.campaigns.closed_campaign import CampaignResult, ClosedCampaign
+from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.movements import first_reasons, known_sum
 from position_sync_dagster.money.sums import sum_if_known
@@ -35,7 +35,7 @@ class Grouping(StrEnum):
     MONTH = "month"
 
 
-GROUP_OF: dict[Grouping, Callable[[CampaignResult], str | None]] = {
+GROUP_OF: dict[Grouping, Callable[[ClosedCampaign], str | None]] = {
     Grouping.KIND: lambda campaign: campaign.kind,
     Grouping.UNDERLYING: lambda campaign: campaign.underlying,
     Grouping.STRATEGY: lambda campaign: campaign.strategy_id,
@@ -153,7 +153,7 @@ def _result(
     )
 
 
-def _why_unknown(campaigns: Iterable[CampaignResult]) -> str:
+def _why_unknown(campaigns: Iterable[ClosedCampaign]) -> str:
     reasons = [
         f"{campaign.campaign_id}: {campaign.profit_unknown}"
         for campaign in campaigns
@@ -185,7 +185,7 @@ class DayResult:
 
 
 def days_of(
-    campaigns: Iterable[CampaignResult], profits: Iterable[tuple[date, str, float | None]]
+    campaigns: Iterable[ClosedCampaign], profits: Iterable[tuple[date, str, float | None]]
 ) -> list[DayResult]:
     """Return each trading day and currency of which something is known, in order; pure.
 
@@ -261,7 +261,7 @@ def read_campaigns(
 
 
 def read_days(
-    lake: MoneyLake, campaigns: Iterable[CampaignResult], since: date | None = None
+    lake: MoneyLake, campaigns: Iterable[ClosedCampaign], since: date | None = None
 ) -> list[DayResult]:
     """Read the profit of each trading day, with what campaigns realised on it; blocks."""
     chosen = col("partition.session_date") >= (since or date.min)
