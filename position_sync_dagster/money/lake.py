@@ -1,9 +1,9 @@
 """The lake with the tables of money."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import polars as pl
 from polars import DataFrame, Expr, col
@@ -194,36 +194,53 @@ def newest_day(table: Table) -> DataFrame:
     return table.rows(chosen=session == session.max())
 
 
-def rows_around(
+# A contract, and when something happened to it; None: its time is not known.
+Moment = tuple[int, datetime | None]
+
+
+def nearest_rows(
     lake: Lake,
-    moments: Iterable[tuple[int, datetime]],
+    moments: Iterable[Moment],
     columns: Collection[str],
+    only: Expr,
     *,
     before: timedelta = timedelta(),
     after: timedelta = timedelta(),
-) -> Iterator[tuple[DataFrame, DataFrame]]:
-    """Yield moments of contracts by UTC day, with the rows of the ledger around them; blocks.
+    **more: Expr,
+) -> dict[Moment, dict[str, Any]]:
+    """Return the row of the ledger right before, or right after, moments of contracts; blocks.
 
-    Days without a row are left out.
+    It is read day by day. A moment without such a row is left out.
 
     Args:
         lake: The tables.
         moments: Contracts with the times of interest.
         columns: Those of the rows.
-        before: How much earlier than a moment a row may be.
+        only: Which rows count.
+        before: How much earlier than its moment a row may be; 0: it is a later one.
         after: How much later.
-
-    Yields:
-        `conid` and `at` in order of time, and rows of these contracts.
+        more: Further columns of these rows.
     """
-    in_order = DataFrame([*moments], _MOMENTS, orient="row").sort("at")
+    in_order = DataFrame([*moments], _MOMENTS, orient="row").unique().drop_nulls("at").sort("at")
     recorded = frozenset[date]() if in_order.is_empty() else lake.updates.sync.days()
+    nearest: dict[Moment, dict[str, Any]] = {}
     for (day,), of_day in in_order.group_by(col.at.dt.date(), maintain_order=True):
-        if day in recorded:
-            first: datetime = of_day["at"][0]
-            last: datetime = of_day["at"][-1]
-            span = (first - before, last + after)
-            yield of_day, lake.updates.sync.between(*span, of_day["conid"].to_list(), columns)
+        if day not in recorded:
+            continue
+
+        first: datetime = of_day["at"][0]
+        last: datetime = of_day["at"][-1]
+        span = (first - before, last + after)
+        rows = lake.updates.sync.between(*span, of_day["conid"].to_list(), columns)
+        nearest_of_day = of_day.join_asof(
+            rows.filter(only).with_columns(**more),
+            left_on="at", right_on="timestamp", by="conid",
+            strategy="forward" if after else "backward", tolerance=before or after,
+            coalesce=False, check_sortedness=False,  # Polars checks no groups, and warns of it
+        )  # fmt: skip
+        for row in nearest_of_day.drop_nulls("timestamp").to_dicts():
+            nearest[row["conid"], row["at"]] = row
+    return nearest
 
 
 _MOMENTS: dict[str, pl.DataType] = {"conid": pl.Int64(), "at": pl.Datetime("us", "UTC")}

@@ -232,20 +232,21 @@ def _joined(periods: Sequence[_Stay]) -> list[list[int]]:
 
 def _join_covered(periods: Sequence[_Stay], groups: Groups) -> None:
     """Join options that were sold while something was held that an option had delivered."""
-    delivered: defaultdict[str | None, list[tuple[datetime, datetime | None, int]]]
-    delivered = defaultdict(list)
-    for number, stay in enumerate(periods):
-        first = stay[0]
-        if first.came_from and first.effect is Effect.OPENS:
-            end = None if _is_held(stay) else stay[-1].at
-            delivered[first.movement.symbol].append((first.at, end, number))
-
-    for number, stay in enumerate(periods):
-        first = stay[0]
-        if not first.is_option or first.quantity >= 0:
+    firsts = [stay[0] for stay in periods]
+    delivered = grouped(
+        lambda number: firsts[number].movement.symbol,
+        [
+            number
+            for number, first in enumerate(firsts)
+            if first.came_from and first.effect is Effect.OPENS
+        ],
+    )
+    for number, sold in enumerate(firsts):
+        if not sold.is_option or sold.quantity >= 0:
             continue
-        for begin, end, holding in delivered[first.movement.symbol]:
-            if begin <= first.at and (end is None or first.at <= end):
+        for holding in delivered[sold.movement.symbol]:
+            is_begun = firsts[holding].at <= sold.at
+            if is_begun and (sold.at <= periods[holding][-1].at or _is_held(periods[holding])):
                 groups.join(holding, number)
 
 
@@ -351,14 +352,13 @@ def rolls_in(campaign: TradedCampaign, contracts: Contracts) -> list[RolledContr
     """Return the rolls of a campaign, in order of time."""
     rolls = []
     for parts in _rolls_of(campaign.parts):
-        closed: dict[int, str] = {}
-        opened: dict[int, str] = {}
-        for part in parts:
-            side = opened if part.opens else closed
-            side[part.conid] = contracts[part.conid].name
-
-        new = tuple(name for conid, name in opened.items() if conid not in closed)
-        roll = RolledContracts(at=parts[-1].at, closed=tuple(closed.values()), opened=new)
+        closed = dict.fromkeys(part.conid for part in parts if not part.opens)
+        opened = dict.fromkeys(part.conid for part in parts if part.conid not in closed)
+        roll = RolledContracts(
+            at=parts[-1].at,
+            closed=tuple(contracts[conid].name for conid in closed),
+            opened=tuple(contracts[conid].name for conid in opened),
+        )
         rolls.append(roll)
     return sorted(rolls, key=attrgetter("at"))
 
@@ -371,10 +371,7 @@ def _rolls_of(parts: Iterable[Posting]) -> list[list[Posting]]:
     """
     traded = [part for part in parts if part.is_trade and part.is_option]
     rolled: defaultdict[tuple[object, ...], list[Posting]] = defaultdict(list)
-    opened_on: dict[Key, date] = {}
-    for part in traded:
-        opened_on.setdefault(part.key, part.session)
-
+    opened_on = {part.key: part.session for part in reversed(traded)}
     by_side: defaultdict[tuple[object, ...], list[Posting]] = defaultdict(list)
     for order, of_order in grouped(attrgetter("movement.order_id"), traded).items():
         if order is not None and _replaces(of_order):

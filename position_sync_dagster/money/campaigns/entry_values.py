@@ -10,16 +10,15 @@ from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Any, TypeVar
 
+from polars import col
+
 from position_sync_dagster.money.campaigns.campaigns import TradedCampaign, states_of
-from position_sync_dagster.money.lake import MoneyLake, rows_around
+from position_sync_dagster.money.lake import Moment, MoneyLake, nearest_rows
 from position_sync_dagster.money.past.movements import known_sum, times
 from position_sync_dagster.money.past.postings import Posting, name_of
 
 # The most time from a fill to the row that tells of it.
 WITHIN = timedelta(minutes=1)
-
-# A contract, and when it was filled first.
-_Moment = tuple[int, datetime | None]
 
 Row = Mapping[str, Any]
 
@@ -60,7 +59,7 @@ class Entry:
     entry_unknown: str | None = None
 
 
-def entry_of(legs: Collection[EntryLeg], first_rows: Mapping[_Moment, Row]) -> Entry:
+def entry_of(legs: Collection[EntryLeg], first_rows: Mapping[Moment, Row]) -> Entry:
     """Return what was known of legs when they were opened; pure.
 
     Args:
@@ -100,7 +99,7 @@ def entry_of(legs: Collection[EntryLeg], first_rows: Mapping[_Moment, Row]) -> E
     )
 
 
-def _why_unknown(leg: EntryLeg, first_rows: Mapping[_Moment, Row]) -> str | None:
+def _why_unknown(leg: EntryLeg, first_rows: Mapping[Moment, Row]) -> str | None:
     if leg.multiplier is None:
         return f"the multiplier of {leg.name} is not known"
     if not leg.is_option:
@@ -147,17 +146,9 @@ def read_entries(
 ) -> list[Entered]:
     """Return records with what was known when they began, by one read a day for all; blocks."""
     legs = [leg for _record, of_record in entered for leg in of_record if leg.is_option]
-    moments = {(leg.conid, leg.at) for leg in legs if leg.at is not None}
-    first_rows: dict[_Moment, Row] = {}
-    for of_day, rows in rows_around(lake, moments, _OF_ENTRY, after=WITHIN):
-        first_of_each = of_day.join_asof(
-            rows.drop_nulls("delta"), left_on="at", right_on="timestamp", by="conid",
-            strategy="forward", tolerance=WITHIN,
-            coalesce=False, check_sortedness=False,  # Polars checks no groups, and warns of it
-        )  # fmt: skip
-        for row in first_of_each.drop_nulls("timestamp").to_dicts():
-            first_rows[row["conid"], row["at"]] = row
-
+    moments = [(leg.conid, leg.at) for leg in legs]
+    has_delta = col.delta.is_not_null()
+    first_rows = nearest_rows(lake, moments, _OF_ENTRY, has_delta, after=WITHIN)
     return [with_entry(record, entry_of(legs, first_rows)) for record, legs in entered]
 
 

@@ -6,17 +6,16 @@ from datetime import date
 from itertools import chain
 
 from position_sync_dagster.money.campaigns.campaigns import open_campaigns
+from position_sync_dagster.money.campaigns.closed_campaign import CampaignColumns
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
-from position_sync_dagster.money.campaigns.entry_values import Entry, entry_legs, read_entries
+from position_sync_dagster.money.campaigns.entry_values import entry_legs, read_entries
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.postings import Posting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenCampaign(Entry):
+class OpenCampaign(CampaignColumns):
     """What a strategy brought since the first trade after which it always had something.
-
-    The columns that a campaign has when it is over are those of `closed_campaigns`.
 
     Attributes:
         brought: What it brought so far, after fees, without the value of what is left; null where
@@ -29,35 +28,10 @@ class OpenCampaign(Entry):
         path: What it had earned at the end of each day until then. Unit: `currency`.
     """
 
-    campaign_id: str
-    strategy_id: str
-    account: str
-    currency: str | None
-    underlying: str
-    kind: str | None
-    opened: date | None
-    legs: int
-    contracts: str
-    conids: str
-    rolls: int
     brought: float | None
-    fees: float | None
-    premium_received: float | None
-    premium_paid: float | None
-    capital_at_risk: float | None
-    cost_per_share: float | None
-    profit_unknown: str | None
-    why_unknown: str | None
     until: date | None = None
     stands: float | None = None
     path: tuple[float, ...] | None = None
-    worst: float | None = None
-    best: float | None = None
-    delta: float | None = None
-    gamma: float | None = None
-    vega: float | None = None
-    theta: float | None = None
-    repricing: float | None = None
 
     @property
     def closed(self) -> None:

@@ -6,7 +6,7 @@ is not known, no sum of its group is.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import date
 from enum import StrEnum
 from math import fsum
@@ -19,7 +19,7 @@ from pydantic import Field
 
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.lake.schema import records_of
-from position_sync_dagster.money.campaigns.closed_campaign import CampaignResult, ClosedCampaign
+from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.movements import first_reasons, known_sum
 from position_sync_dagster.money.sums import sum_if_known
@@ -35,7 +35,7 @@ class Grouping(StrEnum):
     MONTH = "month"
 
 
-GROUP_OF: dict[Grouping, Callable[[CampaignResult], str | None]] = {
+GROUP_OF: dict[Grouping, Callable[[ClosedCampaign], str | None]] = {
     Grouping.KIND: lambda campaign: campaign.kind,
     Grouping.UNDERLYING: lambda campaign: campaign.underlying,
     Grouping.STRATEGY: lambda campaign: campaign.strategy_id,
@@ -72,19 +72,19 @@ class GroupResult:
     group: str | None
     currency: str | None
     number: int
-    wins: int | None
-    win_rate: float | None
-    profit: float | None
+    wins: int | None = None
+    win_rate: float | None = None
+    profit: float | None = None
     fees: float | None
-    average_win: float | None
-    average_loss: float | None
-    expectancy: float | None
-    profit_factor: float | None
-    return_on_risk: Annotated[float | None, Field(serialization_alias="return")]
-    drawdown: float | None
-    wins_with_days: int | None
-    median_worst_of_wins: float | None
-    worst_of_wins: float | None
+    average_win: float | None = None
+    average_loss: float | None = None
+    expectancy: float | None = None
+    profit_factor: float | None = None
+    return_on_risk: Annotated[float | None, Field(serialization_alias="return")] = None
+    drawdown: float | None = None
+    wins_with_days: int | None = None
+    median_worst_of_wins: float | None = None
+    worst_of_wins: float | None = None
     unknown: int
     why_unknown: str | None
 
@@ -120,8 +120,12 @@ def _result(
         "unknown": number - len(known),
     }
     if len(known) < number:
-        nothing: dict[str, Any] = dict.fromkeys(field.name for field in fields(GroupResult))
-        return GroupResult(**nothing | common | {"why_unknown": _why_unknown(campaigns)})
+        reasons = [
+            f"{campaign.campaign_id}: {campaign.profit_unknown}"
+            for campaign in campaigns
+            if campaign.profit_unknown
+        ]
+        return GroupResult(**common, why_unknown=first_reasons(reasons))
 
     wins = [profit for profit in known if profit > 0]
     losses = [profit for profit in known if profit < 0]
@@ -153,15 +157,6 @@ def _result(
     )
 
 
-def _why_unknown(campaigns: Iterable[CampaignResult]) -> str:
-    reasons = [
-        f"{campaign.campaign_id}: {campaign.profit_unknown}"
-        for campaign in campaigns
-        if campaign.profit_unknown
-    ]
-    return first_reasons(reasons)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DayResult:
     """The profit of a trading day in one currency.
@@ -185,7 +180,7 @@ class DayResult:
 
 
 def days_of(
-    campaigns: Iterable[CampaignResult], profits: Iterable[tuple[date, str, float | None]]
+    campaigns: Iterable[ClosedCampaign], profits: Iterable[tuple[date, str, float | None]]
 ) -> list[DayResult]:
     """Return each trading day and currency of which something is known, in order; pure.
 
@@ -196,21 +191,22 @@ def days_of(
     profit_of = {(day, currency): amount for day, currency, amount in profits}
     closed = grouped(attrgetter("closed", "currency"), campaigns)
 
-    totals: defaultdict[str | None, _RunningTotal] = defaultdict(_RunningTotal)
+    totals: defaultdict[str | None, float | None] = defaultdict(float)
+    highest: defaultdict[str | None, float] = defaultdict(float)
     days = []
     for day, currency in sorted({*profit_of, *closed}, key=_by_day):
         of_day = closed[day, currency]
         realised = known_sum(campaign.profit for campaign in of_day)
-        total = totals[currency]
-        total.add(realised)
+        total = totals[currency] = known_sum([totals[currency], realised])
+        highest[currency] = max(highest[currency], total or 0.0)
         result = DayResult(
             day=day,
             currency=currency,
             profit=profit_of.get((day, currency)),
             realised=realised,
             campaigns=len(of_day),
-            total=total.amount,
-            drawdown=total.drawdown,
+            total=total,
+            drawdown=None if total is None else highest[currency] - total,
         )
         days.append(result)
     return days
@@ -219,26 +215,6 @@ def days_of(
 def _by_day(key: tuple[date, str | None]) -> tuple[date, str]:
     day, currency = key
     return day, currency or ""
-
-
-@dataclass(slots=True)
-class _RunningTotal:
-    """What was realised until a day; unknown from the first amount on that is not known."""
-
-    amount: float | None = 0.0
-    highest: float = 0.0
-
-    def add(self, realised: float | None) -> None:
-        """Add what was realised on the next day."""
-        self.amount = known_sum([self.amount, realised])
-        self.highest = max(self.highest, self.amount or 0.0)
-
-    @property
-    def drawdown(self) -> float | None:
-        """How far it is below its highest; None: not known."""
-        if self.amount is None:
-            return None
-        return self.highest - self.amount
 
 
 # ---- what is read
@@ -261,7 +237,7 @@ def read_campaigns(
 
 
 def read_days(
-    lake: MoneyLake, campaigns: Iterable[CampaignResult], since: date | None = None
+    lake: MoneyLake, campaigns: Iterable[ClosedCampaign], since: date | None = None
 ) -> list[DayResult]:
     """Read the profit of each trading day, with what campaigns realised on it; blocks."""
     chosen = col("partition.session_date") >= (since or date.min)

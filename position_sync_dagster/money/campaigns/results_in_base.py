@@ -1,6 +1,7 @@
 """Results over currencies: each campaign by the rates of the day on which it closed."""
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
@@ -74,17 +75,18 @@ def read_day_rates(lake: MoneyLake, campaigns: Sequence[ClosedCampaign]) -> DayR
     if not days:
         return DayRates(bases, {})
 
-    of_day: dict[tuple[str, date], dict[str, float]] = {}
-    for account, day, base, sent in _rates_on(lake, days).iter_rows():
-        if base == bases.setdefault(account, base):
-            of_day[account, day] = json.loads(sent)
-
+    sent = [
+        (account, day, base, currency, rate)
+        for account, day, base, rates in _rates_on(lake, days).iter_rows()
+        for currency, rate in json.loads(rates).items()
+    ]
     is_rate = (col.kind == EventKind.RATE.value) & col.day.is_in(days)
     stated = lake.statement_events.rows(days[0], is_rate).sort("stated_at", nulls_last=False)
     stated = stated.select("account", "day", "type", "currency", "amount").drop_nulls()
-    for account, day, base, currency, rate in stated.iter_rows():
+    of_day: defaultdict[tuple[str, date], dict[str, float]] = defaultdict(dict)
+    for account, day, base, currency, rate in (*sent, *stated.iter_rows()):
         if base == bases.setdefault(account, base):
-            of_day.setdefault((account, day), {})[currency] = rate
+            of_day[account, day][currency] = rate
     return DayRates(bases, of_day)
 
 

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 
+import polars as pl
+from polars import DataFrame, Expr, col
+
 from position_sync_dagster.domain.holding import Key
-from position_sync_dagster.domain.instrument import leg_name
+from position_sync_dagster.domain.instrument import digits, leg_name
 from position_sync_dagster.money.past.movements import Movement, MovementKind, moment_of, times
 
 
@@ -159,6 +162,16 @@ def name_of(movement: Movement) -> str:
     """Return the contract of a movement as a trader writes it."""
     symbol = movement.symbol or f"{movement.conid}"
     return leg_name(symbol, movement.right, movement.strike, movement.expiry)
+
+
+def names_of(rows: DataFrame) -> Expr:
+    """Return the names of the contracts of rows, as `leg_name` makes them."""
+    strikes = {strike: digits(strike) for strike in rows["strike"].drop_nulls().unique()}
+    strike = col.strike.replace_strict(strikes, default=None, return_dtype=pl.String)
+    strike += col.right.fill_null("").str.slice(0, 1)
+    return pl.concat_str(
+        "symbol", strike, col.expiry.dt.to_string("%d%b%y"), separator=" ", ignore_nulls=True
+    )
 
 
 # Why the cash of some kinds is not known; of others it follows from price and multiplier.

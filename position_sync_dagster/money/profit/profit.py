@@ -16,7 +16,6 @@ from polars import DataFrame, Expr, Float64, Series, coalesce, col, concat, lit,
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING
-from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, moment
@@ -30,6 +29,7 @@ from position_sync_dagster.money.past.owned_parts import (
     owned_at,
     part_rows,
 )
+from position_sync_dagster.money.past.postings import names_of
 from position_sync_dagster.money.profit.moved_between import (
     MovedBetween,
     TradingDay,
@@ -507,7 +507,8 @@ def by_strategy(rows: DataFrame) -> DataFrame:
     is_whole = col.conid.is_null() | col.profit.is_not_null()
     nothing = when(is_whole & col.is_split.is_null()).then(0.0)
     rows = rows.with_columns(col(MARKET, *PROFIT_PARTS).fill_null(nothing))
-    rows = rows.with_columns(col.is_split.fill_null(value=False), contract=_contract_names(rows))
+    contract = names_of(rows).replace("", None)  # the money of an account is of none
+    rows = rows.with_columns(col.is_split.fill_null(value=False), contract=contract)
 
     are_known = col.repricing.null_count() == 0
     sum_of_parts = sum_if_known(col(NUMBERS).exclude(BY_GREEKS))
@@ -541,12 +542,6 @@ def sum_of_greek(name: str) -> Expr:
     amount = col(name)
     is_carried = carries(amount.is_not_null(), col.is_split, col.value_0.abs())
     return when(is_carried).then(amount.sum())
-
-
-def _contract_names(rows: DataFrame) -> Series:
-    """Return the contract of each row as a trader writes it; null for the money of an account."""
-    names = [leg_name(*terms) or None for terms in rows.select(_CONTRACT).iter_rows()]
-    return Series(names, dtype=pl.String)
 
 
 def is_explained(row: Mapping[str, Any]) -> bool:

@@ -21,6 +21,7 @@ from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.money.cents import cents, in_cents
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
+from position_sync_dagster.money.past.postings import names_of
 from position_sync_dagster.money.profit.moved_between import TradingDay, movements_between
 from position_sync_dagster.money.profit.profit import (
     BOOKED_BEFORE,
@@ -33,7 +34,6 @@ from position_sync_dagster.money.profit.profit import (
 )
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.reports.figures import Figures
-from position_sync_dagster.money.risk.priced_legs import contract_of
 from position_sync_dagster.money.sums import sum_if_carried, sum_if_known
 from position_sync_dagster.money.tables import ProfitParts
 from position_sync_dagster.settings import Settings
@@ -258,9 +258,8 @@ def _rows_of_groups(figures: Figures, opening: OpeningBook, parts: DataFrame) ->
 
 def _explained_parts(parts: DataFrame) -> dict[str, Any]:
     """Return the profit of the open holdings of a group, its parts, and what is not known."""
-    names = [contract_of(row) for row in parts.iter_rows(named=True)]
     is_counted = col.daily_pnl.is_not_null()
-    named = parts.with_columns(leg=pl.Series(names, dtype=pl.String))
+    named = parts.with_columns(leg=names_of(parts))
     counted = named.filter(is_counted)
     left_out = named.filter(~is_counted)
     unknown = counted.drop_nulls("why_unknown")

@@ -18,7 +18,7 @@ from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import SKEW, elapsed
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import GREEKS_COLUMNS, KEY
-from position_sync_dagster.domain.instrument import ContractDetails, digits
+from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import PriceKind, Source, ValueOrigin
 from position_sync_dagster.lake import lake as tables
@@ -42,6 +42,7 @@ from position_sync_dagster.money.cents import cents
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.past.owned_parts import PostingBook
+from position_sync_dagster.money.past.postings import names_of
 from position_sync_dagster.money.reports import exposure
 from position_sync_dagster.money.reports.exposure import NO_PARTS, Claims, Split
 from position_sync_dagster.money.reports.known_names import KnownNames
@@ -606,16 +607,6 @@ def position_rows(rows: DataFrame, book: Book) -> DataFrame:
     )
     return rows.with_columns(
         age_s=_age_s(col.confirmed_at, book.now), greeks_age_s=_age_s(col.greeks_at, book.now)
-    )
-
-
-def names_of(rows: DataFrame) -> Expr:
-    """Return the names of the contracts of rows, as `leg_name` makes them."""
-    strikes = {strike: digits(strike) for strike in rows["strike"].drop_nulls().unique()}
-    strike = col.strike.replace_strict(strikes, default=None, return_dtype=String)
-    strike += col.right.fill_null("").str.slice(0, 1)
-    return pl.concat_str(
-        "symbol", strike, col.expiry.dt.to_string("%d%b%y"), separator=" ", ignore_nulls=True
     )
 
 

@@ -20,7 +20,7 @@ from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.position_update import Source, ValueOrigin
 from position_sync_dagster.domain.streamed_holding import ROW_INTERVAL_S
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
-from position_sync_dagster.money.lake import MoneyLake, rows_around
+from position_sync_dagster.money.lake import MoneyLake, nearest_rows
 from position_sync_dagster.money.magnifiers import VALUED, magnifier_in
 from position_sync_dagster.money.past.causes import cancelled_ids
 from position_sync_dagster.money.past.movements import known_sum
@@ -33,9 +33,6 @@ from position_sync_dagster.sync.exchange_days import time_zone_of
 # A streamed holding has a row at least this often, with a moment for its flush: what is older is no
 # quote of a line that was there.
 OLDEST_QUOTE = timedelta(seconds=ROW_INTERVAL_S + 10)
-
-# A contract, and when it was filled.
-_Moment = tuple[int, datetime | None]
 
 
 class FillGrouping(StrEnum):
@@ -259,7 +256,14 @@ def read_fill_costs(
             if movement.movement_id not in taken_back:
                 fills.append(_fill(part, zone))
 
-    quotes = _read_quotes(lake, fills)
+    quotes = nearest_rows(
+        lake,
+        [(fill.conid, fill.at) for fill in fills],
+        _QUOTED,
+        (col.position != 0) & (col.source == Source.STREAM.value),
+        before=OLDEST_QUOTE,
+        magnifier=magnifier_in(lake.contracts.quoted_in_cents()),
+    )
     costs = [fill_cost(fill, quotes.get((fill.conid, fill.at), {})) for fill in fills]
     costs.sort(key=lambda fill: (fill.day, fill.at or NEVER, fill.movement_id))
     return combinations_as_one(costs)
@@ -300,21 +304,3 @@ def _fill(part: Posting, zone: ZoneInfo) -> FillCost:
 
 
 _QUOTED = ["conid", "source", "bid", "ask", "value_source", "market_data_type", *VALUED]
-
-
-def _read_quotes(lake: MoneyLake, fills: Iterable[FillCost]) -> dict[_Moment, Row]:
-    """Read the last row of a line before each fill, day by day; blocks."""
-    moments = {(fill.conid, fill.at) for fill in fills if fill.at is not None}
-    in_cents = lake.contracts.quoted_in_cents()
-
-    quotes: dict[_Moment, Row] = {}
-    for of_day, rows in rows_around(lake, moments, _QUOTED, before=OLDEST_QUOTE):
-        rows = rows.filter(col.position != 0, source=Source.STREAM.value)
-        rows = rows.with_columns(magnifier=magnifier_in(in_cents)).sort("timestamp")
-        before = of_day.join_asof(
-            rows, left_on="at", right_on="timestamp", by="conid", tolerance=OLDEST_QUOTE,
-            coalesce=False, check_sortedness=False,  # Polars checks no groups, and warns of it
-        )  # fmt: skip
-        for row in before.drop_nulls("timestamp").to_dicts():
-            quotes[row["conid"], row["at"]] = row
-    return quotes

@@ -17,9 +17,9 @@ from position_sync_dagster.domain.instrument import (
     OPTION_TYPES,
     ContractDetails,
     Instrument,
-    leg_name,
 )
 from position_sync_dagster.money.magnifiers import usual_magnifier
+from position_sync_dagster.money.past.postings import names_of
 from position_sync_dagster.money.risk.terms import (
     CONTRACT_FIELDS,
     WITHOUT_CARRY,
@@ -153,11 +153,6 @@ class PricedLeg:
         return str(self.row["name"])
 
 
-def contract_of(row: Row) -> str:
-    """Return the name of the contract of a row as a trader writes it."""
-    return leg_name(row["symbol"], row["right"], row["strike"], row["expiry"])
-
-
 # What trades that somebody thinks of settle: whose part of which contract they trade, what closing
 # it realises, and what the trade gives against the mark; null: not known.
 SETTLED_COLUMNS = {
@@ -198,18 +193,14 @@ class PricedLegs:
         parts = parts.with_columns(spot=_own_spot())
         parts = parts.with_columns(spot=_spot_of_underlying()).filter(choice.condition)
 
-        names = []
         terms = []
         reasons = []
         for row in parts.iter_rows(named=True):
-            names.append(contract_of(row))
             terms_of_part = _terms_of(row, given)
             terms.append(terms_of_part)
             reasons.append(_left_out(row, terms_of_part))
 
-        parts = parts.with_columns(
-            name=Series(names, dtype=String), reason=Series(reasons, dtype=String)
-        )
+        parts = parts.with_columns(name=names_of(parts), reason=Series(reasons, dtype=String))
         return cls(parts=parts, given=given, terms=terms)
 
     def of_strategy(self, strategy: str | None) -> "PricedLegs":

@@ -12,8 +12,8 @@ from polars import DataFrame, col
 
 from position_sync_dagster.domain.clock import seconds_since
 from position_sync_dagster.domain.exchange_time import exchange_date
-from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import few
+from position_sync_dagster.money.past.postings import names_of
 from position_sync_dagster.money.reports.book import Book, is_current
 from position_sync_dagster.money.reports.columns import readable
 from position_sync_dagster.money.reports.exposure import Split, figure_of
@@ -207,8 +207,7 @@ def _sum(limit: Limit, book: Book, parts: DataFrame) -> Reading:
 
 def _named(parts: DataFrame) -> str:
     contracts = parts.unique("conid").sort("symbol", "expiry", "strike", "conid")
-    terms = contracts.select("symbol", "right", "strike", "expiry")
-    return few([leg_name(*contract) for contract in terms.iter_rows()], 5)
+    return few(contracts.select(names_of(contracts)).to_series(), 5)
 
 
 def _number(measure: Measure, subject: Split, now: datetime) -> Reading:

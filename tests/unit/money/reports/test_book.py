@@ -6,7 +6,7 @@ import pytest
 from polars import DataFrame, Date, Float64, String
 
 from position_sync_dagster.domain.instrument import leg_name
-from position_sync_dagster.money.reports.book import names_of
+from position_sync_dagster.money.past.postings import names_of
 
 TERMS = {"symbol": String, "right": String, "strike": Float64, "expiry": Date}
 
