@@ -159,12 +159,14 @@ class ClientConnection(asyncio.Protocol):
         now = asyncio.get_running_loop().time()
         times = self._request_times
         sent = now - self._host.behind_s()
+        # What came while the gateway was busy counts as sent as early as the rate allowed.
         if times:
-            # What came while the gateway was busy counts as sent at the greatest rate allowed,
-            # less half a message: sums of floats must not make the 50th the 51st.
-            sent = min(now, max(sent, times[-1] + RATE_WINDOW_S / (limit - 0.5)))
+            sent = max(sent, times[-1])
+        if len(times) >= limit:
+            sent = max(sent, times[-limit] + RATE_WINDOW_S)
+        sent = min(sent, now)
 
-        while times and sent - times[0] > RATE_WINDOW_S:
+        while times and times[0] + RATE_WINDOW_S <= sent:
             times.popleft()
         times.append(sent)
         if len(times) > limit:

@@ -27,9 +27,9 @@ from position_sync_dagster.settings import Settings
 # takes up to ten.
 TIMEOUT_S = 15.0
 
-# Pace of our messages: never more than 50 in any second, as the gateway counts them. ib_async's
-# own 45 per second come in bursts, of which two may fall into one second at the gateway.
-MESSAGE_PACE = (10, 0.25)
+# Pace of our messages: never more than 50 in any second, as the gateway counts them. A process that
+# stands still between the clock and the socket sends two bursts at once: each is a small one.
+MESSAGE_PACE = (4, 0.1)
 
 
 # Pauses between two client ids that are in use.

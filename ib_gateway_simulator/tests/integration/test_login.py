@@ -88,6 +88,20 @@ async def test_messages_that_waited_while_the_gateway_was_busy_are_not_counted_a
     assert sim.stats()["rate_violations"] == 0
 
 
+async def test_a_burst_just_before_the_gateway_was_busy_is_no_part_of_what_waited_meanwhile(
+    sim, client
+):
+    for _ in range(20):
+        client.send(49, 1)
+    await client.barrier()
+    for _ in range(45):  # of a client that keeps the limit: the last of them a second later
+        client.send(49, 1)
+    time.sleep(1.3)  # the gateway runs in this loop: it is busy
+    await client.barrier()
+    assert len(client.of(49)) == 67
+    assert sim.stats()["rate_violations"] == 0
+
+
 async def test_a_request_that_cannot_be_read_gets_320_and_is_closed(client):
     client.market_data(3, "Option(symbol='SPY')")  # what ib_async issue 158 sent
     error = await client.wait_error(320)

@@ -1,19 +1,21 @@
 """The inside of ib_async is touched in one module, and is as that module takes it to be."""
 
 import ast
+import heapq
 import inspect
 import logging
 from collections import deque
+from itertools import count
 from pathlib import Path
 
 import eventkit
 import ib_async
 import pytest
-from ib_async import connection, decoder
+from ib_async import client, connection, decoder
 
 from ib_gateway_simulator.protocol import wire
 from position_sync_dagster import gateway
-from position_sync_dagster.gateway import ib_async_internals
+from position_sync_dagster.gateway import ib_async_internals, login
 
 # Attributes of `IB` and of its client that are no part of its documented interface.
 PRIVATE = {"wrapper", "decoder", "conn", "_data", "_logger", "MaxRequests", "RequestsInterval"}
@@ -100,3 +102,52 @@ def test_another_version_than_the_tested_one_is_named(monkeypatch):
     text, remedy = ib_async_internals.version_problem()
     assert "2.10.1" in text
     assert "ib-async==2.1.*" in remedy
+
+
+class StandsStill:
+    """The loop and the socket of a client whose process stands still as it sends a message.
+
+    Attributes:
+        sent_at: When each message reached the socket.
+    """
+
+    def __init__(self, number: int, stall_s: float) -> None:
+        self.sent_at: list[float] = []
+        self._at_message, self._stall_s = number, stall_s
+        self._now = 0.0
+        self._timers: list[tuple[float, int, object]] = []
+        self._numbers = count()
+
+    def time(self) -> float:
+        return self._now
+
+    def call_at(self, when, callback, *args) -> None:
+        heapq.heappush(self._timers, (when, next(self._numbers), lambda: callback(*args)))
+
+    def send(self, _data: bytes) -> None:
+        if len(self.sent_at) == self._at_message:
+            self._now += self._stall_s
+        self.sent_at.append(self._now)
+
+    def run(self) -> None:
+        while self._timers:
+            when, _number, call = heapq.heappop(self._timers)
+            self._now = max(self._now, when + 1e-4)
+            call()
+
+
+@pytest.mark.parametrize("stall_s", [0.0, 0.05, 0.3, 0.6, 1.5])
+def test_no_second_has_more_than_50_messages_also_if_the_process_stands_still(monkeypatch, stall_s):
+    loop = StandsStill(81, stall_s)
+    monkeypatch.setattr(client, "getLoop", lambda: loop)
+    ib = ib_async.IB()
+    ib_async_internals.set_pace(ib, *login.MESSAGE_PACE)
+    ib.client.conn.sendMsg = loop.send
+    for _ in range(240):
+        ib.client.sendMsg("49")
+    loop.run()
+
+    times = loop.sent_at
+    assert len(times) == 240
+    assert max(sum(at <= other < at + 1.01 for other in times) for at in times) <= 50
+    assert times[-1] - stall_s <= 240 / 40  # as many as before
