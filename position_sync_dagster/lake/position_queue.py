@@ -42,7 +42,13 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.lake import queue_transitions as transitions
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.queue_transitions import FAILED, Action, claim_order, requests_of
+from position_sync_dagster.lake.queue_transitions import (
+    FAILED,
+    SUCCESS,
+    Action,
+    claim_order,
+    requests_of,
+)
 from position_sync_dagster.lake.schema import storable
 from position_sync_dagster.lake.storage.data_files import (
     EVERY,
@@ -72,7 +78,8 @@ def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> DataFrame:
     rows = snapshot.finished(in_bucket(FAILED) & may_have_one, ["request_id", "part"])
     parts = rows.filter(col.request_id.is_in(ids)).get_column("part").unique()
     of_parts = col("partition.part").is_in(parts.implode())
-    return snapshot.finished(in_bucket(FAILED) & of_parts, stored=True)
+    files = snapshot.finished_files(in_bucket(FAILED) & of_parts)
+    return snapshot.table.scan_stored(files).collect()
 
 
 def live_requests(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, QueuedPosition]:
@@ -102,6 +109,12 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
         message = f"The request {unknown[0][:80]!r} is not in the queue."
         raise UnknownRequestError(message, remedy=_WHICH_IDS)
     return status_of
+
+
+def last_attempted(snapshot: Snapshot, limit: int) -> DataFrame:
+    """Return the live requests that have attempts, and the finished ones that changed last."""
+    newest = [snapshot.newest_finished(bucket, EVERY, limit) for bucket in (SUCCESS, FAILED)]
+    return concat([snapshot.live.filter(transitions.WAS_CLAIMED), *newest])
 
 
 def wrong_state(request_id: str, status: str, why: str) -> RequestStateError:
@@ -256,7 +269,9 @@ class SyncQueue:
             in_order = live.filter(wanted).sort(claim_order(self.clock()))
             requests = in_order.head(limit)
         else:
-            newest = self.store.newest_finished(status.value, wanted, limit)
+            newest = self.store.read(
+                lambda snapshot: snapshot.newest_finished(status.value, wanted, limit)
+            )
             requests = newest.sort("updated_at", "request_id", descending=True)
         return requests_of(requests)
 
@@ -461,10 +476,7 @@ class SyncQueue:
         if request_id is not None:
             requests = self.beginning_with(request_id)
         else:
-            live = self.store.snapshot().live.filter(transitions.WAS_CLAIMED)
-            newest = partial(self.store.newest_finished, only=EVERY, limit=limit)
-            rows = concat([live, newest(transitions.SUCCESS), newest(FAILED)])
-            requests = requests_of(rows)
+            requests = requests_of(self.store.read(partial(last_attempted, limit=limit)))
 
         attempts = [attempt for request in requests for attempt in attempts_of(request)]
         latest = datetime.max.replace(tzinfo=UTC)
@@ -479,7 +491,7 @@ class SyncQueue:
         few files are read.
         """
         first = schema.id_prefix(since)
-        chosen = in_bucket(transitions.SUCCESS) & may_have("request_id", first)
+        chosen = in_bucket(SUCCESS) & may_have("request_id", first)
         was_inserted_since = col.request_id >= first
         # At the end of the span both the answer and the confirmation were there.
         answered_at = pl.max_horizontal("updated_at", "confirmed_at")
@@ -497,8 +509,8 @@ class SyncQueue:
         Args:
             except_accounts: Requests of these accounts count as neither claimable nor expired.
         """
-        snapshot, finished = self.store.counted_snapshot()
         now = self.clock()
+        snapshot, finished = self.store.read(lambda snapshot: (snapshot, snapshot.counts(now)))
         live = snapshot.live
 
         counts = dict.fromkeys(QueueStatus, 0)
@@ -520,7 +532,7 @@ class SyncQueue:
             oldest_pending_at=oldest if isinstance(oldest, datetime) else None,
             expired=expired.height,
             version=snapshot.version,
-            last_success_at=newest.get(transitions.SUCCESS),
+            last_success_at=newest.get(SUCCESS),
         )
 
     def _change_claimed(

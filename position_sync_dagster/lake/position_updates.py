@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
 import polars as pl
-from deltalake import DeltaTable, Transaction
+from deltalake import DeltaTable
 from polars import DataFrame, Int64, col, lit
 
 from position_sync_dagster.domain.clock import Clock, utc_now
@@ -241,8 +241,7 @@ def append_rows(
 ) -> AppendResult:
     """Write the rows that the table does not hold, in one commit; see `SyncUpdates.append`.
 
-    The application transaction of each append is named like the table. Concurrent appends with
-    equal ids conflict, so that each one checks its ids against all earlier rows.
+    Concurrent appends conflict, so that each one checks its ids against all earlier rows.
 
     Args:
         table: `position_updates`, or another table whose rows have an id, a `ledger_version` and
@@ -292,7 +291,7 @@ def append_rows(
         )
         if RESETS in rows.columns:
             rows = rows.with_columns(lit(clock_resets(files, now), Int64).alias(RESETS))
-        commits.write(handle, rows, commit_info, [Transaction(table.spec.name, version)])
+        commits.write(handle, rows, commit_info, writer=table.spec.name)
         return AppendResult(version=handle.version(), rows=rows.height, batch_id=batch_id)
 
     return table.transact(step)
