@@ -11,7 +11,7 @@ from position_sync_dagster.domain.account_values import AccountSource, AccountSu
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.position_update import trading_mode_of
 from position_sync_dagster.lake import position_updates
-from position_sync_dagster.lake.ledger_rows import ADDED, added_after, newest_version, rows_between
+from position_sync_dagster.lake.ledger_rows import ADDED, added_after, newest_version, read_between
 from position_sync_dagster.lake.schema import ACCOUNT_VALUES, frame_of, new_ids, records_of
 from position_sync_dagster.lake.storage.data_files import data_files
 from position_sync_dagster.lake.storage.table import Table
@@ -96,14 +96,12 @@ class AccountValuesTable:
 
     def summaries_at(self, moment: datetime) -> list[AccountSummary]:
         """Return the newest row of each account that was made by a moment; see `latest`."""
-        rows = self.table.read(
-            lambda files: _newest(rows_between(self.table, files, moment - VALUES_BACK, moment))
-        )
+        rows = read_between(self.table, moment - VALUES_BACK, moment, _newest)
         return records_of(AccountSummary, rows)
 
     def between(self, first: datetime, last: datetime) -> DataFrame:
         """Return all rows with `first` <= timestamp <= `last`, in order of time."""
-        rows = self.table.read(lambda files: rows_between(self.table, files, first, last).collect())
+        rows = read_between(self.table, first, last, pl.LazyFrame.collect)
         return rows.sort("timestamp", "row_id")
 
 

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from datetime import date
 
 import polars as pl
-from deltalake import DeltaTable, Transaction
 from polars import col
 
 from position_sync_dagster.domain.instrument import ContractDetails
@@ -12,10 +11,6 @@ from position_sync_dagster.lake.schema import CONTRACTS, frame_of, one_of, recor
 from position_sync_dagster.lake.storage import commits
 from position_sync_dagster.lake.storage.data_files import EVERY
 from position_sync_dagster.lake.storage.table import Table
-
-# The application id in the Delta transaction of every commit. Concurrent commits with equal ids
-# conflict, so that each one sees what the other stored.
-WRITER = "contracts"
 
 
 class ContractsTable:
@@ -32,11 +27,9 @@ class ContractsTable:
         conids = ",".join(map(str, rows["conid"]))
         predicate = f"conid IN ({conids})"
 
-        def step(handle: DeltaTable) -> None:
-            transaction = Transaction(WRITER, handle.version() + 1)
-            commits.write(handle, rows, {}, [transaction], predicate)
-
-        self.table.transact(step)
+        self.table.transact(
+            lambda handle: commits.write(handle, rows, {}, predicate, CONTRACTS.name)
+        )
 
     def unexpired(self, since: date, besides: Iterable[int]) -> dict[int, ContractDetails]:
         """Return the details of contracts that had not expired on a day, and of some others."""

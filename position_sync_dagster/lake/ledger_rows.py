@@ -4,6 +4,7 @@ Files are chosen by the statistics in the log, and read directly. The newest row
 date by reading only what was added.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from threading import Lock
 from typing import Any
@@ -15,6 +16,7 @@ from polars import DataFrame, LazyFrame, col, concat
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import WAITED_OUT
 from position_sync_dagster.domain.holding import KEY
+from position_sync_dagster.lake.storage.commits import T
 from position_sync_dagster.lake.storage.data_files import data_files, may_have, may_have_one_of
 from position_sync_dagster.lake.storage.table import Table
 
@@ -30,25 +32,25 @@ def stored_ids(table: Table, files: DataFrame, column: str, ids: pl.Series) -> s
     return set(stored.collect()[column])
 
 
-def rows_between(table: Table, files: DataFrame, first: datetime, last: datetime) -> LazyFrame:
-    """Return the rows with `first` <= timestamp <= `last`, from the files that may hold one.
+def read_between(
+    table: Table, first: datetime, last: datetime, step: Callable[[LazyFrame], T]
+) -> T:
+    """Read from the rows with `first` <= timestamp <= `last`, in the files that may hold one.
 
     Args:
-        table: The table.
-        files: Its data files.
+        table: The table, with a partition for each UTC date.
         first: The start; one without a time zone is local time.
         last: The end, likewise.
+        step: Reads the rows that it is given; it may run more than once.
     """
     first = first.astimezone(UTC)
     last = last.astimezone(UTC)
-    chosen = files.filter(on_days(first, last), may_have("timestamp", first, last))
-
-    return table.scan_files(chosen).filter(col.timestamp.is_between(first, last))
-
-
-def on_days(first: datetime, last: datetime) -> pl.Expr:
-    """Return which data files have rows of the UTC days of a span."""
-    return col("partition.date").is_between(first.date(), last.date())
+    is_of_days = col("partition.date").is_between(first.date(), last.date())
+    is_within = col.timestamp.is_between(first, last)
+    return table.read(
+        lambda files: step(table.scan_files(files).filter(is_within)),
+        is_of_days & may_have("timestamp", first, last),
+    )
 
 
 def added_after(table: Table, files: DataFrame, version: int) -> LazyFrame:

@@ -9,8 +9,8 @@ import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -24,6 +24,7 @@ from position_sync_dagster.domain.queue_request import (
     LEASE_S,
     MONITORING_PRIORITY,
     Answer,
+    Outcome,
     ProcessingAttempt,
     QueuedPosition,
     QueueRequest,
@@ -40,9 +41,24 @@ from position_sync_dagster.errors import (
     UnknownRequestError,
     shown,
 )
-from position_sync_dagster.lake import queue_transitions as transitions
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.queue_transitions import FAILED, Action, claim_order, requests_of
+from position_sync_dagster.lake.queue_transitions import (
+    FAILED,
+    PENDING,
+    SUCCESS,
+    WAS_CLAIMED,
+    Action,
+    as_finished,
+    check_leases,
+    claim_order,
+    follow_ups,
+    insert_requests,
+    is_claimable,
+    lease_has_expired,
+    requests_of,
+    retry_requests,
+    tried_again,
+)
 from position_sync_dagster.lake.schema import storable
 from position_sync_dagster.lake.storage.data_files import (
     EVERY,
@@ -72,7 +88,8 @@ def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> DataFrame:
     rows = snapshot.finished(in_bucket(FAILED) & may_have_one, ["request_id", "part"])
     parts = rows.filter(col.request_id.is_in(ids)).get_column("part").unique()
     of_parts = col("partition.part").is_in(parts.implode())
-    return snapshot.finished(in_bucket(FAILED) & of_parts, stored=True)
+    files = snapshot.finished_files(in_bucket(FAILED) & of_parts)
+    return snapshot.table.scan_stored(files).collect()
 
 
 def live_requests(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, QueuedPosition]:
@@ -102,6 +119,12 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
         message = f"The request {unknown[0][:80]!r} is not in the queue."
         raise UnknownRequestError(message, remedy=_WHICH_IDS)
     return status_of
+
+
+def last_attempted(snapshot: Snapshot, limit: int) -> DataFrame:
+    """Return the live requests that have attempts, and the finished ones that changed last."""
+    newest = [snapshot.newest_finished(bucket, EVERY, limit) for bucket in (SUCCESS, FAILED)]
+    return concat([snapshot.live.filter(WAS_CLAIMED), *newest])
 
 
 def wrong_state(request_id: str, status: str, why: str) -> RequestStateError:
@@ -224,8 +247,11 @@ class SyncQueue:
         if not checked:
             return []
 
-        step = partial(transitions.insert, requests=checked, now=self.clock(), new_ids=self.new_ids)
-        ids = self.store.change(step, {"action": "insert"})
+        now = self.clock()
+        ids = self.store.change(
+            lambda snapshot: insert_requests(snapshot.live, checked, now, self.new_ids),
+            {"action": "insert"},
+        )
         logger.debug("inserted %d requests", len(ids))
         return ids
 
@@ -256,20 +282,19 @@ class SyncQueue:
             in_order = live.filter(wanted).sort(claim_order(self.clock()))
             requests = in_order.head(limit)
         else:
-            newest = self.store.newest_finished(status.value, wanted, limit)
+            newest = self.store.read(
+                lambda snapshot: snapshot.newest_finished(status.value, wanted, limit)
+            )
             requests = newest.sort("updated_at", "request_id", descending=True)
         return requests_of(requests)
 
     def beginning_with(self, prefix: str) -> list[QueuedPosition]:
         """Read the live and finished requests whose id begins with a prefix."""
-        live = self.store.snapshot().live
         chosen = may_have("request_id", prefix, prefix + schema.LAST)
-        requests = concat([live, self.store.finished(chosen)])
-
-        named = requests.filter(col.request_id.str.starts_with(prefix))
-        # One that ended between the two readings is in both.
-        distinct = named.unique("request_id", keep="first", maintain_order=True)
-        return requests_of(distinct)
+        requests = self.store.read(
+            lambda snapshot: concat([snapshot.live, snapshot.finished(chosen)])
+        )
+        return requests_of(requests.filter(col.request_id.str.starts_with(prefix)))
 
     def claim_batch(
         self,
@@ -298,15 +323,33 @@ class SyncQueue:
             return []
 
         token = os.urandom(16).hex()
-        step = partial(
-            transitions.claim,
-            limit=limit,
-            owner=storable(owner or f"pid-{os.getpid()}"),
-            token=token,
-            lease_s=lease_s,
-            except_accounts=except_accounts,
-            clock=self.clock,
-        )
+        worker = storable(owner or f"pid-{os.getpid()}")
+
+        def step(snapshot: Snapshot) -> Change[list[QueuedPosition]]:
+            now = self.clock()
+            order = claim_order(now)
+            is_granted = snapshot.live.get_column("lease_token") == token
+            if is_granted.any():  # the answer to the commit was lost
+                return Change(requests_of(snapshot.live.filter(is_granted).sort(order)))
+
+            # Step by step: to plan them as one query takes longer than they do.
+            claimable = snapshot.live.filter(is_claimable(now, except_accounts))
+            first = claimable.sort(order).head(limit)
+            granted = [
+                replace(
+                    request,
+                    status=QueueStatus.PROCESSING,
+                    updated_at=now,
+                    claimed_at=now,
+                    available_at=None,
+                    lease_owner=worker,
+                    lease_token=token,
+                    lease_expires_at=now + timedelta(seconds=lease_s),
+                )
+                for request in requests_of(first)
+            ]
+            return Change(granted, granted)
+
         granted = self.store.change(step, {"action": "claim", "lease_token": token})
         self._tokens |= {request.request_id: token for request in granted}
         if granted:
@@ -359,7 +402,15 @@ class SyncQueue:
         self, ids: list[str], action: Action, token: str | None, answers: Mapping[str, Answer]
     ) -> None:
         """Finish requests as SUCCESS; `action` says whether one that was only read may be."""
-        step = partial(transitions.succeed, answers=answers, new_ids=self.new_ids)
+        rows = {request_id: schema.fields_of(answer) for request_id, answer in answers.items()}
+
+        def step(done: Sequence[QueuedPosition], now: datetime) -> Change[None]:
+            ended = [
+                as_finished(request, QueueStatus.SUCCESS, now, **rows.get(request.request_id, {}))
+                for request in done
+            ]
+            return Change(None, follow_ups(done, now, self.new_ids), {SUCCESS: ended})
+
         self._change_claimed(ids, action, token, step, {"action": "success"})
         if ids:
             logger.info("marked %d requests SUCCESS", len(ids))
@@ -392,8 +443,27 @@ class SyncQueue:
         """
         texts = {storable(failed_id): storable(text) for failed_id, text in errors.items()}
 
-        after = partial(next_attempt, retryable=retryable, policy=self.policy, random=self.random)
-        step = partial(transitions.fail, errors=texts, following=after, new_ids=self.new_ids)
+        def step(done: Sequence[QueuedPosition], now: datetime) -> Change[None]:
+            final, retried = [], []
+            for request in done:
+                after = next_attempt(
+                    request.attempts,
+                    retryable=retryable,
+                    now=now,
+                    policy=self.policy,
+                    random=self.random,
+                )
+                error = texts[request.request_id]
+                failed = replace(request, attempts=after.attempts, error_message=error)
+                if after.status is QueueStatus.FAILED:
+                    final.append(failed)
+                else:
+                    pending = tried_again(failed, now, Outcome.FAILED, ended_at=now, error=error)
+                    retried.append(replace(pending, available_at=after.available_at))
+
+            ended = [as_finished(request, QueueStatus.FAILED, now) for request in final]
+            return Change(None, [*retried, *follow_ups(final, now, self.new_ids)], {FAILED: ended})
+
         self._change_claimed(list(texts), Action.MARK, lease_token, step, {"action": "failure"})
         for request_id, text in texts.items():
             logger.info("request %s failed: %s", request_id, text)
@@ -407,8 +477,16 @@ class SyncQueue:
         `mark_success`.
         """
         ids = ids_of(request_ids)
-        info = {"action": "release", "reason": storable(reason)[:200]}
-        step = partial(transitions.release, reason=storable(reason))
+        why = storable(reason)
+
+        def step(claimed: Sequence[QueuedPosition], now: datetime) -> Change[None]:
+            pending = [
+                tried_again(request, now, Outcome.RELEASED, ended_at=now, error=why or None)
+                for request in claimed
+            ]
+            return Change(None, pending)
+
+        info = {"action": "release", "reason": why[:200]}
         self._change_claimed(ids, Action.RELEASE, lease_token, step, info)
 
     def rescue(self) -> list[str]:
@@ -419,7 +497,17 @@ class SyncQueue:
         if not self.overview().expired:
             return []
 
-        step = partial(transitions.rescue, now=self.clock())
+        now = self.clock()
+
+        def step(snapshot: Snapshot) -> Change[list[str]]:
+            pending = [
+                tried_again(
+                    request, now, Outcome.EXPIRED, ended_at=request.lease_expires_at, error=None
+                )
+                for request in requests_of(snapshot.live.filter(lease_has_expired(now)))
+            ]
+            return Change(sorted(request.request_id for request in pending), pending)
+
         return self.store.change(step, {"action": "rescue"})
 
     def retry(self, request_ids: str | Iterable[str]) -> list[str]:
@@ -434,7 +522,7 @@ class SyncQueue:
         now = self.clock()
 
         def step(snapshot: Snapshot) -> Change[list[str]]:
-            return transitions.retry(snapshot.live, failed_rows(snapshot, ids), ids, now=now)
+            return retry_requests(snapshot.live, failed_rows(snapshot, ids), ids, now=now)
 
         return self.store.change(step, {"action": "retry"})
 
@@ -447,7 +535,7 @@ class SyncQueue:
         live = live_requests(self.store.snapshot(), ids)
         tokens = self._tokens_of(ids, lease_token)
         with suppress(LeaseLostError, RequestStateError):
-            return not transitions.check_leases(live, ids, tokens, Action.HOLD, self.clock())
+            return not check_leases(live, ids, tokens, Action.HOLD, self.clock())
         return False
 
     def attempts(self, limit: int = 50, request_id: str | None = None) -> list[ProcessingAttempt]:
@@ -461,10 +549,7 @@ class SyncQueue:
         if request_id is not None:
             requests = self.beginning_with(request_id)
         else:
-            live = self.store.snapshot().live.filter(transitions.WAS_CLAIMED)
-            newest = partial(self.store.newest_finished, only=EVERY, limit=limit)
-            rows = concat([live, newest(transitions.SUCCESS), newest(FAILED)])
-            requests = requests_of(rows)
+            requests = requests_of(self.store.read(partial(last_attempted, limit=limit)))
 
         attempts = [attempt for request in requests for attempt in attempts_of(request)]
         latest = datetime.max.replace(tzinfo=UTC)
@@ -479,7 +564,7 @@ class SyncQueue:
         few files are read.
         """
         first = schema.id_prefix(since)
-        chosen = in_bucket(transitions.SUCCESS) & may_have("request_id", first)
+        chosen = in_bucket(SUCCESS) & may_have("request_id", first)
         was_inserted_since = col.request_id >= first
         # At the end of the span both the answer and the confirmation were there.
         answered_at = pl.max_horizontal("updated_at", "confirmed_at")
@@ -497,8 +582,8 @@ class SyncQueue:
         Args:
             except_accounts: Requests of these accounts count as neither claimable nor expired.
         """
-        snapshot, finished = self.store.counted_snapshot()
         now = self.clock()
+        snapshot, ended = self.store.read(lambda snapshot: (snapshot, snapshot.counts(now)))
         live = snapshot.live
 
         counts = dict.fromkeys(QueueStatus, 0)
@@ -506,21 +591,21 @@ class SyncQueue:
             counts[QueueStatus(status)] += number
 
         newest = {}
-        for bucket, number, last in finished.iter_rows():
+        for bucket, number, last in ended.iter_rows():
             if bucket in counts:
                 counts[QueueStatus(bucket)] += number
                 newest[bucket] = last
 
-        oldest = live.filter(status=transitions.PENDING).get_column("created_at").min()
-        claimable = live.filter(transitions.is_claimable(now, except_accounts))
-        expired = live.filter(transitions.lease_has_expired(now, except_accounts))
+        oldest = live.filter(status=PENDING).get_column("created_at").min()
+        claimable = live.filter(is_claimable(now, except_accounts))
+        expired = live.filter(lease_has_expired(now, except_accounts))
         return QueueOverview(
             counts=counts,
             claimable=claimable.height,
             oldest_pending_at=oldest if isinstance(oldest, datetime) else None,
             expired=expired.height,
             version=snapshot.version,
-            last_success_at=newest.get(transitions.SUCCESS),
+            last_success_at=newest.get(SUCCESS),
         )
 
     def _change_claimed(
@@ -539,7 +624,7 @@ class SyncQueue:
         def checked(snapshot: Snapshot) -> Change[None]:
             live = live_requests(snapshot, ids)
             tokens = self._tokens_of(ids, lease_token)
-            missing = transitions.check_leases(live, ids, tokens, action, now)
+            missing = check_leases(live, ids, tokens, action, now)
             if missing:
                 status = statuses_of(snapshot, missing)[missing[0]]
                 raise wrong_state(missing[0], status, "the step needs a live request")

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
 import polars as pl
-from deltalake import DeltaTable, Transaction
-from polars import DataFrame, Int64, col, lit
+from deltalake import DeltaTable
+from polars import DataFrame, Int64, LazyFrame, col, lit
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.holding import KEY, Key
@@ -38,8 +38,7 @@ from position_sync_dagster.lake.ledger_rows import (
     clock_resets,
     last_added,
     newest_rows,
-    on_days,
-    rows_between,
+    read_between,
     stored_ids,
 )
 from position_sync_dagster.lake.schema import (
@@ -241,8 +240,7 @@ def append_rows(
 ) -> AppendResult:
     """Write the rows that the table does not hold, in one commit; see `SyncUpdates.append`.
 
-    The application transaction of each append is named like the table. Concurrent appends with
-    equal ids conflict, so that each one checks its ids against all earlier rows.
+    Concurrent appends conflict, so that each one checks its ids against all earlier rows.
 
     Args:
         table: `position_updates`, or another table whose rows have an id, a `ledger_version` and
@@ -292,7 +290,7 @@ def append_rows(
         )
         if RESETS in rows.columns:
             rows = rows.with_columns(lit(clock_resets(files, now), Int64).alias(RESETS))
-        commits.write(handle, rows, commit_info, [Transaction(table.spec.name, version)])
+        commits.write(handle, rows, commit_info, writer=table.spec.name)
         return AppendResult(version=handle.version(), rows=rows.height, batch_id=batch_id)
 
     return table.transact(step)
@@ -482,14 +480,8 @@ class SyncUpdates:
 
         Reads only files of the `look_back_days` before the moment.
         """
-        last = moment.astimezone(UTC)
-        first = last - timedelta(days=look_back_days)
-        table = self.table
-        chosen = on_days(first, last)
-        rows = table.read(
-            lambda files: newest_rows(rows_between(table, files, first, last)), chosen
-        )
-        return rows.sort(KEY)
+        first = moment - timedelta(days=look_back_days)
+        return read_between(self.table, first, moment, newest_rows).sort(KEY)
 
     def follow(self, since: str | None = None) -> Follower:
         """Return a reader of what is committed from a place on; see `Follower`.
@@ -519,11 +511,10 @@ class SyncUpdates:
         wanted = EVERY if conids is None else one_of("conid", conids)
         names = list(dict.fromkeys((*columns, *BY_TIME)))
 
-        def step(files: DataFrame) -> DataFrame:
-            rows = rows_between(self.table, files, first, last)
+        def step(rows: LazyFrame) -> DataFrame:
             return rows.filter(wanted).select(names).collect()
 
-        return self.table.read(step).sort(BY_TIME)
+        return read_between(self.table, first, last, step).sort(BY_TIME)
 
     def count(self) -> int:
         """Count the rows, without reading them."""

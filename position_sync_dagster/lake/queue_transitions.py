@@ -1,10 +1,10 @@
-"""The transitions of requests: inserted, claimed, ended, released, rescued and retried; pure.
+"""What a request becomes: inserted, pending again, finished, retried; and who may act on it; pure.
 
-Each returns a `Change`. A caller may act on requests whose lease it holds, and on requests that it
-only read while nobody else holds their lease.
+A caller may act on requests whose lease it holds, and on requests that it only read while nobody
+else holds their lease.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
@@ -14,11 +14,8 @@ from typing import Any
 import polars as pl
 from polars import DataFrame, Expr, col, lit, when
 
-from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.queue_request import (
     ACTIVE_PRIORITY,
-    Answer,
-    NextAttempt,
     Outcome,
     QueuedPosition,
     QueueRequest,
@@ -29,7 +26,7 @@ from position_sync_dagster.domain.queue_request import (
 from position_sync_dagster.errors import LeaseLostError, RequestStateError
 from position_sync_dagster.lake.schema import NewIds, fields_of, is_ahead, moment, records_of
 from position_sync_dagster.lake.storage.commits import in_parts
-from position_sync_dagster.lake.storage.lifecycle_table import Change, Snapshot
+from position_sync_dagster.lake.storage.lifecycle_table import Change
 
 PENDING = QueueStatus.PENDING.value
 PROCESSING = QueueStatus.PROCESSING.value
@@ -128,107 +125,10 @@ def claim_order(now: datetime) -> list[Expr]:
     return [rank, created_at, col.request_id]
 
 
-def claim(
-    snapshot: Snapshot,
-    *,
-    limit: int,
-    owner: str,
-    token: str,
-    lease_s: float,
-    except_accounts: Collection[str],
-    clock: Clock,
-) -> Change[list[QueuedPosition]]:
-    """Grant up to `limit` claimable requests under one lease.
-
-    Args:
-        snapshot: The live rows.
-        limit: The most requests to grant.
-        owner: The name of the worker.
-        token: Drawn anew at each claim; every later step is checked against it.
-        lease_s: The length of the lease, in seconds.
-        except_accounts: As for `is_claimable`.
-        clock: Returns the time.
-
-    Returns:
-        The granted requests, in claim order.
-    """
-    now = clock()
-    live = snapshot.live
-    order = claim_order(now)
-    is_granted = live.get_column("lease_token") == token
-    if is_granted.any():  # the answer to the commit was lost
-        return Change(requests_of(live.filter(is_granted).sort(order)))
-
-    # Step by step: to plan them as one query takes longer than they do.
-    claimable = live.filter(is_claimable(now, except_accounts))
-    first = claimable.sort(order).head(limit)
-    granted = [
-        replace(
-            request,
-            status=QueueStatus.PROCESSING,
-            updated_at=now,
-            claimed_at=now,
-            available_at=None,
-            lease_owner=owner,
-            lease_token=token,
-            lease_expires_at=now + timedelta(seconds=lease_s),
-        )
-        for request in requests_of(first)
-    ]
-    return Change(granted, granted)
-
-
-def succeed(
-    done: Sequence[QueuedPosition],
-    now: datetime,
-    *,
-    answers: Mapping[str, Answer],
-    new_ids: NewIds,
-) -> Change[None]:
-    """Finish requests as SUCCESS with the rows that answer them; insert the follow-up requests."""
-    answered = {request_id: fields_of(answer) for request_id, answer in answers.items()}
-    finished = [
-        _finished(request, QueueStatus.SUCCESS, now, **answered.get(request.request_id, {}))
-        for request in done
-    ]
-    return Change(None, _follow_ups(done, now, new_ids), {SUCCESS: finished})
-
-
-def fail(
-    done: Sequence[QueuedPosition],
-    now: datetime,
-    *,
-    errors: Mapping[str, str],
-    following: Callable[..., NextAttempt],
-    new_ids: NewIds,
-) -> Change[None]:
-    """Return failed requests to PENDING for another attempt, or finish them as FAILED.
-
-    Follow-up requests are inserted for those that are finished.
-
-    Args:
-        errors: Error message by request id.
-        following: `next_attempt` with the rules of this queue.
-    """
-    final, retried = [], []
-    for request in done:
-        attempt = following(request.attempts, now=now)
-        error = errors[request.request_id]
-        failed = replace(request, attempts=attempt.attempts, error_message=error)
-        if attempt.status is QueueStatus.FAILED:
-            final.append(failed)
-        else:
-            pending = tried_again(failed, now, Outcome.FAILED, ended_at=now, error=error)
-            retried.append(replace(pending, available_at=attempt.available_at))
-
-    finished = [_finished(request, QueueStatus.FAILED, now) for request in final]
-    return Change(None, [*retried, *_follow_ups(final, now, new_ids)], {FAILED: finished})
-
-
-def _follow_ups(
+def follow_ups(
     done: Sequence[QueuedPosition], now: datetime, new_ids: NewIds
 ) -> list[QueuedPosition]:
-    """Return new requests for positions that changed while they were processed (see `insert`)."""
+    """Return new requests for positions that changed while they were processed."""
     changed = [
         QueueRequest(
             request.conid, request.symbol, request.priority, request.account, Reason.CHANGED
@@ -255,7 +155,7 @@ def new_requests(
     ]
 
 
-def _finished(
+def as_finished(
     request: QueuedPosition, status: QueueStatus, now: datetime, **columns: Any
 ) -> QueuedPosition:
     """Return a request in a final status, without a lease."""
@@ -279,8 +179,8 @@ IS_CHANGE = frozenset({Reason.CHANGED, Reason.OVERFLOW})
 Position = tuple[str | None, int]
 
 
-def insert(
-    snapshot: Snapshot, *, requests: Sequence[QueueRequest], now: datetime, new_ids: NewIds
+def insert_requests(
+    live: DataFrame, requests: Sequence[QueueRequest], now: datetime, new_ids: NewIds
 ) -> Change[list[str]]:
     """Add requests, at most one live request per (account, conid).
 
@@ -295,7 +195,7 @@ def insert(
     conids = [request.conid for request in requests]
     before = {
         (request.account, request.conid): request
-        for request in requests_of(snapshot.live.filter(col.conid.is_in(conids)))
+        for request in requests_of(live.filter(col.conid.is_in(conids)))
     }
     after = dict(before)
     fresh: dict[Position, QueueRequest] = {}
@@ -392,30 +292,7 @@ def lease_lost(request_id: str) -> LeaseLostError:
     )
 
 
-def release(claimed: Sequence[QueuedPosition], now: datetime, *, reason: str) -> Change[None]:
-    """Return requests to PENDING at once, without using up an attempt."""
-    pending = [
-        tried_again(request, now, Outcome.RELEASED, ended_at=now, error=reason or None)
-        for request in claimed
-    ]
-    return Change(None, pending)
-
-
-def rescue(snapshot: Snapshot, *, now: datetime) -> Change[list[str]]:
-    """Return requests with an expired lease to PENDING, without using up an attempt.
-
-    Returns:
-        Their ids.
-    """
-    expired = requests_of(snapshot.live.filter(lease_has_expired(now)))
-    pending = [
-        tried_again(request, now, Outcome.EXPIRED, ended_at=request.lease_expires_at, error=None)
-        for request in expired
-    ]
-    return Change(sorted(request.request_id for request in expired), pending)
-
-
-def retry(
+def retry_requests(
     live: DataFrame, stored: DataFrame, ids: Sequence[str], *, now: datetime
 ) -> Change[list[str]]:
     """Return FAILED requests to PENDING with all their attempts.

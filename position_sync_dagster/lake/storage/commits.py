@@ -141,19 +141,22 @@ def write(
     handle: DeltaTable,
     frame: pl.DataFrame,
     commit_info: Mapping[str, str],
-    transactions: list[Transaction] | None = None,
     predicate: str | None = None,
+    writer: str | None = None,
 ) -> None:
     """Append rows, or replace the rows that match a predicate by them.
 
-    An append conflicts only with a commit that names the same application transaction; a
-    replacement with every commit that changes or adds rows that match.
+    An append conflicts only with an append of the same writer; a replacement with every commit that
+    changes or adds rows that match.
 
     Args:
         predicate: Of partitions and of the column of order.
+        writer: The name of an application for Delta. Of two commits at once that have it one runs
+            again: each one sees what the other stored.
     """
     check_room(handle.table_uri, frame.estimated_size())
-    metadata = {**commit_info, durability.TRANSACTIONS: str(len(transactions or []))}
+    transactions = [Transaction(writer, handle.version() + 1)] if writer else []
+    metadata = {**commit_info, durability.TRANSACTIONS: str(len(transactions))}
     options: dict[str, Any] = {"mode": "append"}
     if predicate is not None:
         options = {"mode": "overwrite", "predicate": predicate}

@@ -17,7 +17,6 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from typing import Any, Generic, NamedTuple
 
 from deltalake import DeltaTable
@@ -63,15 +62,52 @@ class Change(Generic[T]):
 class Snapshot:
     """One version of the table: its live rows in memory, its finished rows on demand.
 
-    Attributes:
-        finished: Reads finished rows, all their columns or some: those in the data files that an
-            expression over the log's statistics chooses. With `stored`, also those that lack a
-            value that they need.
+    The finished rows are read while the step runs that the snapshot is given to.
     """
 
     version: int
     live: DataFrame
-    finished: Callable[..., DataFrame]
+    table: Table
+    handle: DeltaTable
+
+    def finished_files(self, chosen: Expr = EVERY) -> DataFrame:
+        """Return the data files with finished rows that an expression over the log chooses."""
+        return data_files(self.handle).filter(~in_bucket(LIVE), chosen)
+
+    def finished(self, chosen: Expr = EVERY, columns: list[str] | None = None) -> DataFrame:
+        """Read the finished rows, all their columns or some, of the data files that are chosen."""
+        return self.table.read_rows(self.finished_files(chosen), columns)
+
+    def newest_finished(self, bucket: str, only: Expr, limit: int) -> DataFrame:
+        """Read the finished rows of a bucket that changed last (`updated_at`), at most `limit`.
+
+        Files are read from the newest on, until those that are left have older rows.
+        """
+        last = "max.updated_at"
+        files = self.finished_files(in_bucket(bucket))
+        files = files.sort(last, descending=True, nulls_last=False)
+        count = 1
+        while True:
+            rows = self.table.read_rows(files.head(count)).filter(only)
+            newest = rows.top_k(limit, by="updated_at")
+            if count >= files.height:
+                return newest
+            # No row of the files that are left changed later than this.
+            oldest = lit(last_of(files[last][count]))
+            if newest.filter(col.updated_at >= oldest).height == limit:
+                return newest
+            count *= 2
+
+    def counts(self, now: datetime) -> DataFrame:
+        """Count the finished rows, from the log alone.
+
+        Returns:
+            The name of each bucket, its number of rows, and the time at which one of them last
+            changed (`updated_at`), apart from times that a clock ahead wrote.
+        """
+        changed_at = col("max.updated_at").filter(~is_ahead("max.updated_at", now))
+        by_bucket = self.finished_files().group_by("partition.bucket")
+        return by_bucket.agg(col.num_records.sum(), changed_at.max())
 
 
 Step = Callable[[Snapshot], Change[T]]
@@ -104,57 +140,23 @@ class LifecycleTable:
         """
         return self.table.transact(lambda handle: self._commit(handle, step, info, part))
 
+    def read(self, step: Callable[[Snapshot], T]) -> T:
+        """Read from the newest version; `step` may run more than once."""
+        return self.table.snapshot(lambda handle: step(self._snapshot(handle)))
+
     def snapshot(self) -> Snapshot:
         """Read the newest live rows."""
         return self.table.snapshot(self._snapshot)
 
     def finished(
-        self,
-        chosen: Expr = EVERY,
-        columns: list[str] | None = None,
-        only: Expr = EVERY,
+        self, chosen: Expr = EVERY, columns: list[str] | None = None, only: Expr = EVERY
     ) -> DataFrame:
         """Read the finished rows that `only` chooses, of the data files that are chosen."""
         return self.table.rows(only, ~in_bucket(LIVE) & chosen, columns)
 
-    def newest_finished(self, bucket: str, only: Expr, limit: int) -> DataFrame:
-        """Read the finished rows of a bucket that changed last (`updated_at`), at most `limit`.
-
-        Files are read from the newest on, until those that are left have older rows.
-        """
-        last = "max.updated_at"
-
-        def step(handle: DeltaTable) -> DataFrame:
-            files = files_in(handle, bucket=bucket).sort(last, descending=True, nulls_last=False)
-            count = 1
-            while True:
-                rows = self.table.read_rows(files.head(count)).filter(only)
-                newest = rows.top_k(limit, by="updated_at")
-                if count >= files.height:
-                    return newest
-                # No row of the files that are left changed later than this.
-                oldest = lit(last_of(files[last][count]))
-                if newest.filter(col.updated_at >= oldest).height == limit:
-                    return newest
-                count *= 2
-
-        return self.table.snapshot(step)
-
-    def counted_snapshot(self) -> tuple[Snapshot, DataFrame]:
-        """Read the live rows; count the finished ones from the log's file statistics.
-
-        Returns:
-            The live rows; and the name of each bucket, its number of rows, and the time at which
-            one of them last changed (`updated_at`), apart from times that a clock ahead wrote.
-        """
-        now = self._clock()
-        return self.table.snapshot(lambda handle: (self._snapshot(handle), _counts(handle, now)))
-
     def _snapshot(self, handle: DeltaTable) -> Snapshot:
-        return self._snapshot_of(handle, self._all_live(handle))
-
-    def _snapshot_of(self, handle: DeltaTable, live: _LiveRows) -> Snapshot:
-        return Snapshot(handle.version(), live.readable, partial(self._finished, handle))
+        live = self._all_live(handle).readable
+        return Snapshot(handle.version(), live, self.table, handle)
 
     def _all_live(self, handle: DeltaTable) -> _LiveRows:
         """Return all live rows, from memory if they are those of this version."""
@@ -178,20 +180,6 @@ class LifecycleTable:
         is_readable = self.table.spec.readable
         return _LiveRows(rows.filter(is_readable), rows.filter(~is_readable))
 
-    def _finished(
-        self,
-        handle: DeltaTable,
-        chosen: Expr,
-        columns: list[str] | None = None,
-        *,
-        stored: bool = False,
-    ) -> DataFrame:
-        """Read finished rows for a step; see `Snapshot`."""
-        files = data_files(handle).filter(~in_bucket(LIVE), chosen)
-        if stored:
-            return self.table.scan_stored(files).collect()
-        return self.table.read_rows(files, columns)
-
     def _commit(self, handle: DeltaTable, step: Step[T], info: Mapping[str, str], part: str) -> T:
         """Run a step on live rows, and write what it decides in one commit; see `change`."""
         in_part = files_in(handle, bucket=LIVE, part=part) if part else DataFrame()
@@ -199,7 +187,7 @@ class LifecycleTable:
         before = self._all_live(handle) if is_whole else self._read_live(in_part)
 
         generation, version = self.table.cache_key(handle)
-        change = step(self._snapshot_of(handle, before))
+        change = step(Snapshot(version, before.readable, self.table, handle))
         finished = {bucket: records for bucket, records in change.finished.items() if records}
         if not (change.live or finished):
             return change.result
@@ -235,10 +223,3 @@ class LifecycleTable:
 
         [key] = self.table.spec.key
         return rows.filter(~col(key).is_in(written.get_column(key).implode()))
-
-
-def _counts(handle: DeltaTable, now: datetime) -> DataFrame:
-    """Return the buckets of finished rows, as `counted_snapshot` does, from the log alone."""
-    finished = data_files(handle).filter(~in_bucket(LIVE))
-    changed_at = col("max.updated_at").filter(~is_ahead("max.updated_at", now))
-    return finished.group_by("partition.bucket").agg(col.num_records.sum(), changed_at.max())
