@@ -215,21 +215,18 @@ def describe(closed: ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
 YEARS_AHEAD = 2
 
 
-def exchange_since(
-    settings: Settings, stated: Stated[L]
-) -> tuple[exchange_days.ExchangeDays, date]:
-    """Return the days of the exchange in the settings, and the first day that is a partition.
+def exchange_since(settings: Settings, stated: Stated[L]) -> tuple[exchange_days.Exchange, date]:
+    """Return the exchange in the settings, and the first day that is a partition.
 
     Raises:
         SettingsError: The exchange is not known.
     """
     start = _first_day(settings, stated.days(settings, None).days())
-    last_year = utc_now().year + YEARS_AHEAD
-    return exchange_days.exchange_days(settings.calendar, start, date(last_year, 12, 31)), start
+    return exchange_days.exchange_of(settings.calendar), start
 
 
 def exchange_partitions(
-    days: exchange_days.ExchangeDays, first: date
+    days: exchange_days.Exchange, first: date
 ) -> dg.TimeWindowPartitionsDefinition:
     """Return one partition per trading day, which Dagster offers once the day can be recorded.
 
@@ -249,12 +246,15 @@ def exchange_partitions(
         if (hour, minute) != (begin.hour, begin.minute)
     ]
 
+    last = date(utc_now().year + YEARS_AHEAD, 12, 31)
+    zone = exchange_days.time_zone_of(days.calendar)
+    closed = [datetime.combine(day, begin, zone) for day in days.holidays(first, last)]
     return dg.TimeWindowPartitionsDefinition(
         start=first.isoformat(),
         fmt="%Y-%m-%d",
         timezone=days.timezone,
         cron_schedule=f"{_listed(minutes)} {_listed(hours)} * * {weekdays}",
-        exclusions=[*exclusions, *days.holidays_at(begin)],
+        exclusions=[*exclusions, *closed],
     )
 
 
