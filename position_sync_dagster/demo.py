@@ -63,7 +63,7 @@ from position_sync_dagster.processes.live_status import (
 from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS, NoAnswerError, exchange_json
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.confirmations import CONFIRMED
-from position_sync_dagster.sync.exchange_days import exchange_days, session_before
+from position_sync_dagster.sync.exchange_days import exchange_of, session_before
 from position_sync_dagster.terminal.text import command_as_typed
 
 # The number of past trading days that have a statement.
@@ -122,7 +122,7 @@ def prepare_book(home: homes.Home, now: datetime) -> History:
     """Write the book of a home and its strategies, and return what was before them."""
     today, _session, closed_at = day_and_close_before(CALENDAR, now)
     days = past_sessions(CALENDAR, now)
-    trades = exchange_days(CALENDAR, today, today + DAYS_AHEAD).is_trading_day
+    trades = exchange_of(CALENDAR).is_trading_day
     text = dated((BOOKS / "demo.yaml").read_text("utf-8"), today, trades)
     strategies = (BOOKS / "demo_strategies.yaml").read_text("utf-8")
     strategies = dated(strategies, today, trades).replace("history", f"{days[0]}")

@@ -11,7 +11,7 @@ from benchmarks.bench import Bench
 from benchmarks.outcome import Line, Target
 from ib_gateway_simulator.books.loader import load_book
 from ib_gateway_simulator.past_sessions import closing_market, play_sessions
-from position_sync_dagster.sync.exchange_days import exchange_days
+from position_sync_dagster.sync.exchange_days import closing_times, exchange_of
 
 YEAR = 252
 
@@ -21,14 +21,14 @@ def backfill(bench: Bench) -> None:
     count = bench.size(YEAR, 5)
     today = datetime.now(UTC).date()
     first = today - timedelta(days=2 * count + 20)
-    exchange = exchange_days("XNYS", first, today)
+    exchange = exchange_of("XNYS")
     span = (first + timedelta(days=n) for n in range((today - first).days))
     days = [day for day in span if exchange.is_trading_day(day)][-count:]
     folder = bench.new_folder("year")
     (folder / "home").mkdir()
     (folder / "flex").mkdir()
     book = load_book("demo")
-    closing = closing_market(book, datetime.combine(days[-1], exchange.closes_at, exchange.zone))
+    closing = closing_market(book, closing_times("XNYS", days)[days[-1]])
     for name, content in play_sessions(book, days, closing).statements():
         (folder / "flex" / name).write_bytes(content)
     state = f"{count} days × 200 legs of statements"

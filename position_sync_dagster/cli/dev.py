@@ -21,7 +21,7 @@ from position_sync_dagster.processes.child_process import ChildProcess, StopRequ
 from position_sync_dagster.processes.home import HomeError, exclusive_use
 from position_sync_dagster.processes.live_status import LOOK_INTERVAL_S, LiveDisplay, frames
 from position_sync_dagster.settings import PREFIX, Settings, load_settings, read_env_file
-from position_sync_dagster.sync.exchange_days import require_known
+from position_sync_dagster.sync.exchange_days import exchange_of
 
 UI_URL = f"{PREFIX}UI_URL"
 LOG_NAME = "dagster-dev.log"
@@ -46,7 +46,7 @@ def dev(
     _ = settings.logins  # reads the gateways file
     if settings.strategies_file is not None:
         load_strategies(settings.strategies_file)  # else the stream followed an older registry
-    require_known(settings.calendar)
+    exchange_of(settings.calendar)  # unknown, no definition could be loaded
     ports.require_free(ui_port, purpose="Dagster UI", option="--ui-port (make: UI_PORT=)")
 
     home = dagster_files.dagster_home()

@@ -73,7 +73,7 @@ def scheduled(job: str, cron: str, timezone: str) -> Callable[[Any], dg.Schedule
     return decorate
 
 
-def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.ScheduleDefinition]:
+def schedules_of(days: exchange_days.Exchange, first: date) -> list[dg.ScheduleDefinition]:
     """Build the schedules, in the time zone of the exchange.
 
     Dagster's own schedule for partitions would also run on holidays, for the previous trading day,
@@ -108,7 +108,7 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
     return [record_day_after_close, record_late_rows]
 
 
-def last_days(days: exchange_days.ExchangeDays, number: int, *, before: date) -> list[date]:
+def last_days(days: exchange_days.Exchange, number: int, *, before: date) -> list[date]:
     """Return the last trading days before a day, oldest first."""
     span = timedelta(days=3 * number + 7)  # weekends and holidays are fewer
     return days.trading_days(before - span, before - timedelta(days=1))[-number:]

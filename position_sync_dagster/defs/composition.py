@@ -20,7 +20,7 @@ import dagster as dg
 
 from position_sync_dagster.dagster_files import PartOfTicks
 from position_sync_dagster.defs.assets.latest_positions import latest_positions
-from position_sync_dagster.defs.assets.past_days import Stated, days_check
+from position_sync_dagster.defs.assets.past_days import days_check
 from position_sync_dagster.defs.assets.queue_and_ledger import WRITTEN_BY_TICKS
 from position_sync_dagster.defs.assets.table_asset import DerivedTable, Sources
 from position_sync_dagster.defs.checks.evaluation import CheckDriver, TableCheck
@@ -37,6 +37,7 @@ from position_sync_dagster.lake.lake import L, Lake
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.threads import together
 from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.sync.past_days import ClosingService
 from position_sync_dagster.sync.stream.streamer import Complete
 
 
@@ -51,7 +52,7 @@ class Extension(Generic[L]):
         checks: Further checks of tables.
         stream_parts: Returns the parts of a stream with further ones.
         tick_parts: What each tick does after the work of the core.
-        stated: A source of stated positions of past days.
+        stated: What collects past days, with a source of stated positions.
         groups: The part of the lineage of each asset, as its tag says, if it is not the first one.
         pages: The page that shows what an asset holds.
         short_jobs: Jobs whose old runs are deleted.
@@ -64,7 +65,7 @@ class Extension(Generic[L]):
     checks: tuple[TableCheck[L], ...] = ()
     stream_parts: Complete[L] | None = None
     tick_parts: tuple[TickPart[L], ...] = ()
-    stated: Stated[L] = field(default_factory=Stated)
+    stated: type[ClosingService[L]] = ClosingService
     groups: Mapping[str, str] = field(default_factory=dict)
     pages: Mapping[str, str] = field(default_factory=dict)
     short_jobs: tuple[str, ...] = ()

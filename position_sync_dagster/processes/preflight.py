@@ -39,7 +39,7 @@ from position_sync_dagster.processes.home import holder_of
 from position_sync_dagster.processes.repair import examine_files
 from position_sync_dagster.processes.unknown_settings import warnings_of
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.exchange_days import require_known
+from position_sync_dagster.sync.exchange_days import exchange_of
 
 
 class Level(StrEnum):
@@ -356,7 +356,7 @@ def check_settings(
     """
     remedy = "Correct the name, or remove it."
     unknown = warnings_of(environ, env_file=env_file)
-    require_known(settings.calendar)
+    exchange_of(settings.calendar)  # raises if it is not known
     gateway = settings.gateways_file or settings.gateway_address
     mode = settings.trading_mode or "the mode that is found"
     text = f"gateway {gateway}, lake {settings.lake}, {mode}"

@@ -64,18 +64,19 @@ MAX_BATCH_SIZE = 5_000
 
 @dataclass(slots=True)
 class BatchPlan:
-    """The rows to write for a batch, and what becomes of its requests, by their ids.
+    """The rows to write for a batch, and what becomes of its requests.
 
     Attributes:
-        answers: The row that answers each valued request: one of `rows`, or one of the ledger.
+        answers: The row that answers each valued request: one of `rows`, or one of the ledger; by
+            the id of the request.
         not_held: Requests whose holding no account has: they fail.
         not_covered: Requests of whose holding the view says too little: they are released.
     """
 
     rows: list[PositionUpdate] = field(default_factory=list)
     answers: dict[str, Answer] = field(default_factory=dict)
-    not_held: list[str] = field(default_factory=list)
-    not_covered: list[str] = field(default_factory=list)
+    not_held: list[QueuedPosition] = field(default_factory=list)
+    not_covered: list[QueuedPosition] = field(default_factory=list)
 
 
 def plan_batch(
@@ -117,7 +118,7 @@ def plan_batch(
     for request in batch:
         holdings = match_holdings(request, view)
         if not holdings:
-            (plan.not_covered if holdings is None else plan.not_held).append(request.request_id)
+            (plan.not_covered if holdings is None else plan.not_held).append(request)
             continue
 
         for holding in holdings:
@@ -555,7 +556,7 @@ class QueueWorker:
             reason=NOT_COVERED if plan.not_covered else None,
         )
         self._count(report)
-        return report, [request for request in batch if request.request_id in plan.not_covered]
+        return report, plan.not_covered
 
     def _count(self, report: DrainReport) -> None:
         """Add a batch to the counts of the worker, and log it."""
@@ -630,7 +631,7 @@ class QueueWorker:
         """End the requests that have an answer, and those whose holding is not held."""
         lease = batch[0].lease_token
         await self.queue.mark_success(list(plan.answers), answers=plan.answers, lease_token=lease)
-        failures = dict.fromkeys(plan.not_held, NOT_HELD)
+        failures = dict.fromkeys(_ids(plan.not_held), NOT_HELD)
         await offload(
             self.queue.sync.mark_failed_many, failures, retryable=False, lease_token=lease
         )

@@ -4,7 +4,7 @@
 """
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
@@ -38,26 +38,23 @@ class NoTradingDayError(PositionSyncError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExchangeDays:
-    """The data of an exchange for the partitions and their schedule.
+class Exchange:
+    """An exchange, and its trading days.
 
     Attributes:
         calendar: Market identifier code (ISO 10383), for example "XNYS".
         closes_at: The usual close in local time; half days close earlier. Midnight ends a day.
-        weekdays: From the first to the last on which it trades, as in cron: Sunday is 0.
-        holidays: Days among the weekdays on which it does not trade, ascending.
+        weekdays: From the first to the last on which it has traded, as in cron: Sunday is 0.
+        known_until: The last day of which it is known whether it trades.
+        close_on: Returns when it closes on a day, in UTC; None where it does not trade.
     """
 
     calendar: str
     timezone: str
     closes_at: time
     weekdays: range
-    holidays: tuple[date, ...]
-
-    @property
-    def zone(self) -> ZoneInfo:
-        """Return the time zone of the exchange."""
-        return ZoneInfo(self.timezone)
+    known_until: date
+    close_on: Callable[[date], datetime | None]
 
     @property
     def settled_at(self) -> time:
@@ -73,17 +70,21 @@ class ExchangeDays:
         """Return the weekdays, or those some days later, as cron has them: Sunday is 7 as well."""
         return f"{self.weekdays[0] + days_later}-{self.weekdays[-1] + days_later}"
 
-    def holidays_at(self, at: time) -> list[datetime]:
-        """Return each holiday at a local time."""
-        return [datetime.combine(day, at, self.zone) for day in self.holidays]
-
     def is_trading_day(self, day: date) -> bool:
         """Return whether the exchange trades on a day."""
-        return _number_of(day) in self.weekdays and day not in self.holidays
+        return self.close_on(day) is not None
 
     def trading_days(self, first: date, last: date) -> list[date]:
         """Return the days from one to another on which the exchange trades."""
-        return [day for day in days_between(first, last) if self.is_trading_day(day)]
+        return list(filter(self.is_trading_day, days_between(first, last)))
+
+    def holidays(self, first: date, last: date) -> list[date]:
+        """Return the known days among the weekdays on which it does not trade."""
+        return [
+            day
+            for day in days_between(first, min(last, self.known_until))
+            if day.isoweekday() % 7 in self.weekdays and not self.is_trading_day(day)
+        ]
 
 
 def days_between(first: date, last: date) -> list[date]:
@@ -91,35 +92,53 @@ def days_between(first: date, last: date) -> list[date]:
     return [first + timedelta(days=number) for number in range((last - first).days + 1)]
 
 
-def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
-    """Return the days of an exchange from `first` to `last`.
-
-    `exchange_calendars` knows the holidays of one year ahead: later ones are not among them.
+@cache
+def exchange_of(calendar: str) -> Exchange:
+    """Return an exchange; of others than New York, the holidays of one year ahead are known.
 
     Raises:
-        SettingsError: The calendar is not known.
+        SettingsError: The calendar is not known: without its days, Dagster loads no definition.
     """
-    exchange = _exchange(calendar)
-    days = days_between(max(first, exchange.first), min(last, exchange.last))
-    is_open = {day: exchange.trades_on(day) for day in days}
-    numbers = exchange.weekdays.union(_number_of(day) for day in days if is_open[day])
-    weekdays = range(min(numbers), max(numbers) + 1)
-    return ExchangeDays(
+    if calendar == LISTED:
+        return _new_york()
+
+    exchange = _calendar(calendar)
+    closes = {day.date(): close.to_pydatetime() for day, close in exchange.closes.items()}
+    numbers = {day.isoweekday() % 7 for day in closes}
+    _, closes_at = exchange.close_times[-1]  # since when each one counts, and the time
+    return Exchange(
         calendar=calendar,
-        timezone=exchange.timezone,
-        closes_at=exchange.closes_at,
-        weekdays=weekdays,
-        holidays=tuple(day for day in days if not is_open[day] and _number_of(day) in weekdays),
+        timezone=str(exchange.tz),
+        closes_at=closes_at,
+        weekdays=range(min(numbers), max(numbers) + 1),
+        known_until=max(closes),
+        close_on=closes.get,
     )
 
 
-def require_known(calendar: str) -> None:
-    """Check that an exchange is known: without its days, Dagster loads no definition at all.
+def _new_york() -> Exchange:
+    """Return New York, by the list of its days."""
+    closes_at = time(16, 0)
+    lines = NEW_YORK_DAYS.read_text(encoding="ascii").splitlines()
+    listed = {
+        date.fromisoformat(day): time.fromisoformat(closes) if closes else None
+        for day, _space, closes in (line.partition(" ") for line in lines)
+    }
 
-    Raises:
-        SettingsError: It is not.
-    """
-    _exchange(calendar)
+    def close_on(day: date) -> datetime | None:
+        at = listed.get(day, closes_at)
+        if at is None or day.weekday() >= 5:
+            return None
+        return datetime.combine(day, at, NEW_YORK).astimezone(UTC)
+
+    return Exchange(
+        calendar=LISTED,
+        timezone=str(NEW_YORK),
+        closes_at=closes_at,
+        weekdays=range(1, 6),
+        known_until=date.max,
+        close_on=close_on,
+    )
 
 
 def closing_times(calendar: str, days: Iterable[date]) -> dict[date, datetime]:
@@ -129,14 +148,14 @@ def closing_times(calendar: str, days: Iterable[date]) -> dict[date, datetime]:
         NoTradingDayError: One of the days is no trading day.
         SettingsError: The calendar is not known.
     """
-    exchange = _exchange(calendar)
     closes = {}
     for day in days:
-        if not exchange.trades_on(day):
+        close = exchange_of(calendar).close_on(day)
+        if close is None:
             raise NoTradingDayError(
                 f"{calendar} does not trade on {day}.", remedy="Choose a trading day."
             )
-        closes[day] = exchange.close_of(day)
+        closes[day] = close
     return closes
 
 
@@ -146,8 +165,8 @@ def session_before(calendar: str, day: date) -> date:
     Raises:
         SettingsError: The calendar is not known.
     """
-    begin = day - LONGEST_CLOSED
-    return exchange_days(calendar, begin, day).trading_days(begin, day - timedelta(days=1))[-1]
+    sessions = exchange_of(calendar).trading_days(day - LONGEST_CLOSED, day - timedelta(days=1))
+    return sessions[-1]
 
 
 @cache
@@ -157,8 +176,7 @@ def session_of(calendar: str, day: date) -> date:
     Raises:
         SettingsError: The calendar is not known.
     """
-    last = day + LONGEST_CLOSED
-    return exchange_days(calendar, day, last).trading_days(day, last)[0]
+    return exchange_of(calendar).trading_days(day, day + LONGEST_CLOSED)[0]
 
 
 def day_of(calendar: str, at: datetime) -> date:
@@ -185,74 +203,7 @@ def time_zone_of(calendar: str) -> ZoneInfo:
     Raises:
         SettingsError: The calendar is not known.
     """
-    return ZoneInfo(_exchange(calendar).timezone)
-
-
-def _exchange(calendar: str) -> "NewYork | OtherExchange":
-    return NewYork() if calendar == LISTED else OtherExchange(calendar)
-
-
-def _number_of(day: date) -> int:
-    """Return the weekday of a day as cron has it: Sunday is 0."""
-    return day.isoweekday() % 7
-
-
-class NewYork:
-    """New York, by the list of its days.
-
-    Attributes:
-        weekdays: On which it trades lately, as in cron.
-        first: The first day that is known.
-    """
-
-    timezone = str(NEW_YORK)
-    closes_at = time(16, 0)
-    weekdays = frozenset(range(1, 6))
-    first = date.min
-    last = date.max
-
-    def trades_on(self, day: date) -> bool:
-        """Return whether it trades on a day."""
-        return _number_of(day) in self.weekdays and self._close(day) is not None
-
-    def close_of(self, day: date) -> datetime:
-        """Return when a trading day closes, in UTC."""
-        return datetime.combine(day, self._close(day) or time.max, NEW_YORK).astimezone(UTC)
-
-    def _close(self, day: date) -> time | None:
-        return _listed_days().get(day, self.closes_at)
-
-
-@cache
-def _listed_days() -> dict[date, time | None]:
-    """Return when New York closes on the days of the list; None where it does not trade."""
-    lines = NEW_YORK_DAYS.read_text(encoding="ascii").splitlines()
-    return {
-        date.fromisoformat(day): time.fromisoformat(closes) if closes else None
-        for day, _space, closes in (line.partition(" ") for line in lines)
-    }
-
-
-class OtherExchange:
-    """An exchange of `exchange_calendars`, with the attributes of `NewYork`."""
-
-    def __init__(self, calendar: str) -> None:
-        self._calendar = exchange = _calendar(calendar)
-        self.timezone = str(exchange.tz)
-        _, self.closes_at = exchange.close_times[-1]  # since when each one counts, and the time
-        self.weekdays = frozenset(map(_number_of, exchange.sessions[-LONGEST_CLOSED.days :].date))
-        self.first: date = exchange.first_session.date()
-        self.last: date = exchange.last_session.date()
-
-    def trades_on(self, day: date) -> bool:
-        """Return whether it trades on a day, as far as that is known."""
-        is_known = self.first <= day <= self.last
-        return is_known and bool(self._calendar.is_session(day.isoformat()))
-
-    def close_of(self, day: date) -> datetime:
-        """Return when a trading day closes, in UTC."""
-        close: datetime = self._calendar.session_close(day.isoformat()).to_pydatetime()
-        return close.astimezone(UTC)
+    return ZoneInfo(exchange_of(calendar).timezone)
 
 
 def _calendar(calendar: str):  # type: ignore[no-untyped-def]

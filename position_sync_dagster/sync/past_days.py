@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import date, datetime, timedelta
+from typing import ClassVar, Generic
 
 from polars import DataFrame
 
@@ -12,7 +13,7 @@ from position_sync_dagster.domain.exchange_time import beginning_of
 from position_sync_dagster.domain.reconciliation import Discrepancy
 from position_sync_dagster.errors import PositionSyncError, UnreadableSourceError
 from position_sync_dagster.lake.derived import values_at_close
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.lake import L
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import closing_times, time_zone_of
 
@@ -51,11 +52,36 @@ class ClosedDays:
     unreadable: tuple[PositionSyncError, ...] = ()
 
 
-class StatedDays:
-    """A source of stated positions, such as files of the broker; this one says nothing."""
+@dataclass(eq=False, repr=False)
+class ClosingService(Generic[L]):
+    """Collects the rows of past trading days, and records what differs.
 
-    def days(self) -> set[date]:
-        """Return the days of which it says something."""
+    A subclass has a source of stated positions, such as files of the broker, which fills the gaps
+    of the ledger. This one has none.
+
+    Attributes:
+        assets: The assets that the source reads.
+        remedy: What a person does about a span of days that the source does not have.
+
+    Example:
+        days = ClosingService(lake, settings).collect([date(2026, 3, 5)])
+    """
+
+    assets: ClassVar[tuple[str, ...]] = ()
+    remedy: ClassVar[str] = ""
+
+    lake: L
+    settings: Settings
+    _: KW_ONLY
+    clock: Clock = utc_now
+
+    @classmethod
+    def days_of_anyone(cls, settings: Settings) -> set[date]:
+        """Return the days of which the source says something, of whatever account."""
+        return set()
+
+    def stated_days(self) -> set[date]:
+        """Return the days of which the source says something of this lake."""
         return set()
 
     def unreadable(self) -> tuple[PositionSyncError, ...]:
@@ -65,30 +91,12 @@ class StatedDays:
     def completed(
         self, rows: DataFrame, day: date, *, opened: datetime, closed: datetime
     ) -> ClosedDay | None:
-        """Return the rows of the ledger of a day with what it says; None if it says nothing of it.
+        """Return the rows of the ledger of a day with what the source says; None if it is silent.
 
         Raises:
             UnreadableSourceError: It cannot be read.
         """
         return None
-
-
-@dataclass(eq=False, repr=False)
-class ClosingService:
-    """Collects the rows of past trading days, and records what differs.
-
-    Args:
-        stated: Fills the gaps of the ledger; by default its own rows are all there is.
-
-    Example:
-        days = ClosingService(lake, settings).collect([date(2026, 3, 5)])
-    """
-
-    lake: Lake
-    settings: Settings
-    _: KW_ONLY
-    stated: StatedDays = field(default_factory=StatedDays)
-    clock: Clock = utc_now
 
     def collect(self, days: Collection[date]) -> ClosedDays:
         """Return the rows of each day, or why there are none; nothing is written.
@@ -100,7 +108,7 @@ class ClosingService:
         """
         now = self.clock()
         closes = closing_times(self.settings.calendar, days)
-        unreadable = self.stated.unreadable()
+        unreadable = self.unreadable()
         result = ClosedDays(unreadable=unreadable)
         for day in sorted(days):
             if closes[day] > now:
@@ -124,7 +132,7 @@ class ClosingService:
         It returns none while something cannot be read: that may say that something was held.
         """
         try:
-            filled = self.collect(self.stated.days().intersection(days)).filled
+            filled = self.collect(self.stated_days().intersection(days)).filled
         except UnreadableSourceError:
             return set()
         return {day for day, closed_day in filled.items() if closed_day.rows.is_empty()}
@@ -149,4 +157,4 @@ class ClosingService:
             confirmed=self.lake.queue.sync.confirmations(closed - span, closed),
         )
         of_ledger = None if rows.is_empty() else ClosedDay(closed_at=closed, rows=rows)
-        return self.stated.completed(rows, day, opened=opened, closed=closed) or of_ledger
+        return self.completed(rows, day, opened=opened, closed=closed) or of_ledger

@@ -21,7 +21,6 @@ from position_sync_dagster.sync.exchange_days import (
     closing_times,
     session_before,
 )
-from position_sync_dagster.sync.past_days import ClosingService
 from tests.support.derived_rows import put_rows
 from tests.support.flex_files import ACCOUNT, element
 
@@ -188,11 +187,7 @@ class Books:
         self.state(day, Booked(**booked))
 
     def fill(self, *days: date) -> None:
-        filled = (
-            ClosingService(self.lake, self.settings, stated=StatementDays(self.settings, self.lake))
-            .collect(days)
-            .filled
-        )
+        filled = StatementDays(self.lake, self.settings).collect(days).filled
         table = self.lake.derived_table(DAILY_POSITIONS)
         put_rows(table, {day: closed.rows for day, closed in filled.items()})
 

@@ -27,9 +27,9 @@ from position_sync_dagster.lake.storage import commits, merges
 from position_sync_dagster.lake.storage.opening import Upkeep
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.money.defs import explained_days, strategies
-from position_sync_dagster.money.defs.extension import STATED
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
+from position_sync_dagster.money.past.statement_days import StatementDays
 from position_sync_dagster.money.past.statement_folder import import_statements
 from position_sync_dagster.settings import Settings
 from tests.support import object_store
@@ -98,7 +98,7 @@ Flow = Callable[[Scene], object]
 @cache
 def _assets() -> Mapping[str, Any]:
     settings = Settings(daily_start=f"{THURSDAY}")
-    partitions = past_days.exchange_partitions(*past_days.exchange_since(settings, STATED))
+    partitions = past_days.exchange_partitions(*past_days.exchange_since(settings, StatementDays))
     made = (explained_days.explained_asset(partitions), explained_days.books_asset(partitions))
     return {asset.key.to_user_string(): asset for asset in made}
 
@@ -119,7 +119,7 @@ def _materialize(name: str, scene: Scene, *days: date) -> None:
 def fill(scene: Scene) -> None:
     """Fill the days."""
     lake = scene.opened()
-    service = partial(past_days.closing_service, lake, scene.settings, STATED)
+    service = partial(StatementDays, lake, scene.settings)
     past_days.fill(lake, service, list(DAYS))
 
 

@@ -24,7 +24,7 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.processes.home import Home, HomeError
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.confirmations import CONFIRMED
-from position_sync_dagster.sync.exchange_days import exchange_days
+from position_sync_dagster.sync.exchange_days import exchange_of
 from tests.support.booked_days import Books
 from tests.support.demo_book import strategies_text
 from tests.support.legs import leg
@@ -276,7 +276,7 @@ def test_the_past_of_the_strategies_is_in_the_lake_with_their_campaigns(prepared
     since = date(2026, 10, 14)
     late = [campaign for campaign in campaigns if campaign.opened >= since]
     last = max(campaign.closed for campaign in late)
-    sessions = exchange_days(settings.calendar, since, last).trading_days(since, last)
+    sessions = exchange_of(settings.calendar).trading_days(since, last)
     rows = pl.concat(Books(lake, settings, settings.flex_folder).explain(sessions).values())
     assert len(late) == 16
     for campaign in late:

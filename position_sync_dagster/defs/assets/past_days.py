@@ -6,11 +6,10 @@ close on. The job `close_day` records them (`defs/closing.py`).
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import partial
 from itertools import product
-from typing import Any, Generic
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -27,35 +26,13 @@ from position_sync_dagster.lake.schema import DAILY_POSITIONS, TableSpec
 from position_sync_dagster.lake.storage.object_store import first_ledger_day
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import exchange_days
-from position_sync_dagster.sync.past_days import ClosedDay, ClosedDays, ClosingService, StatedDays
+from position_sync_dagster.sync.past_days import ClosedDay, ClosedDays, ClosingService
 
 # A trading day is recorded after its close; an exchange is never closed for more than four
 # days.
 CLOSED_DAYS = dg.FreshnessPolicy.time_window(
     fail_window=timedelta(days=5), warn_window=timedelta(days=4)
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stated(Generic[L]):
-    """A source of stated positions, for past days without rows of our own; by default none.
-
-    Attributes:
-        days: Makes the source for a lake; without a lake it has the days of every account.
-        assets: The assets that it reads.
-        remedy: What a person does about a span of days that it does not have.
-    """
-
-    days: Callable[[Settings, L | None], StatedDays] = lambda _settings, _lake: StatedDays()
-    assets: tuple[str, ...] = ()
-    remedy: str = ""
-
-
-def closing_service(
-    lake: L, settings: Settings, stated: Stated[L], clock: Clock = utc_now
-) -> ClosingService:
-    """Return what collects the rows of past days of a lake."""
-    return ClosingService(lake, settings, stated=stated.days(settings, lake), clock=clock)
 
 
 MADE_OF = {"session_date": "timestamp", "closed_at": "timestamp", "age_s": "value_time timestamp"}
@@ -94,7 +71,7 @@ def days_of(context: dg.AssetExecutionContext) -> list[date]:
 def daily_asset(
     partitions: dg.TimeWindowPartitionsDefinition,
     kind: type[L],
-    stated: Stated[L],
+    stated: type[ClosingService[L]],
     *,
     clock: Clock = utc_now,
 ) -> dg.AssetsDefinition:
@@ -124,7 +101,7 @@ def daily_asset(
         without any source stays missing.
         """
         lake = position_sync.lake_of(kind)
-        service = partial(closing_service, lake, position_sync.settings, stated, clock)
+        service = partial(stated, lake, position_sync.settings, clock=clock)
         closed_days, result = fill(lake, service, days_of(context), run_id=context.run.run_id)
         for error in closed_days.unreadable:
             context.log.warning(f"A statement was left out: {error}")
@@ -160,8 +137,8 @@ def daily_asset(
 
 
 def fill(
-    lake: Lake,
-    open_service: Callable[[], ClosingService],
+    lake: L,
+    open_service: Callable[[], ClosingService[L]],
     days: list[date],
     *,
     run_id: str | None = None,
@@ -216,20 +193,19 @@ YEARS_AHEAD = 2
 
 
 def exchange_since(
-    settings: Settings, stated: Stated[L]
-) -> tuple[exchange_days.ExchangeDays, date]:
-    """Return the days of the exchange in the settings, and the first day that is a partition.
+    settings: Settings, stated: type[ClosingService[L]]
+) -> tuple[exchange_days.Exchange, date]:
+    """Return the exchange in the settings, and the first day that is a partition.
 
     Raises:
         SettingsError: The exchange is not known.
     """
-    start = _first_day(settings, stated.days(settings, None).days())
-    last_year = utc_now().year + YEARS_AHEAD
-    return exchange_days.exchange_days(settings.calendar, start, date(last_year, 12, 31)), start
+    start = _first_day(settings, stated.days_of_anyone(settings))
+    return exchange_days.exchange_of(settings.calendar), start
 
 
 def exchange_partitions(
-    days: exchange_days.ExchangeDays, first: date
+    days: exchange_days.Exchange, first: date
 ) -> dg.TimeWindowPartitionsDefinition:
     """Return one partition per trading day, which Dagster offers once the day can be recorded.
 
@@ -249,12 +225,15 @@ def exchange_partitions(
         if (hour, minute) != (begin.hour, begin.minute)
     ]
 
+    last = date(utc_now().year + YEARS_AHEAD, 12, 31)
+    zone = exchange_days.time_zone_of(days.calendar)
+    closed = [datetime.combine(day, begin, zone) for day in days.holidays(first, last)]
     return dg.TimeWindowPartitionsDefinition(
         start=first.isoformat(),
         fmt="%Y-%m-%d",
         timezone=days.timezone,
         cron_schedule=f"{_listed(minutes)} {_listed(hours)} * * {weekdays}",
-        exclusions=[*exclusions, *days.holidays_at(begin)],
+        exclusions=[*exclusions, *closed],
     )
 
 
@@ -272,7 +251,7 @@ def _first_day(settings: Settings, days: Iterable[date]) -> date:
     return min(first_days, default=utc_now().date())
 
 
-def days_check(stated: Stated[L]) -> TableCheck[L]:
+def days_check(stated: type[ClosingService[L]]) -> TableCheck[L]:
     """Return the check of the days, with the source of stated positions."""
     make = table_check(
         DAILY_POSITIONS.name, "days_are_complete", description=inspect.getdoc(_judged_days)
@@ -280,7 +259,9 @@ def days_check(stated: Stated[L]) -> TableCheck[L]:
     return make(partial(_judged_days, stated=stated))
 
 
-def _judged_days(lake: L, settings: Settings, stated: Stated[L]) -> dg.AssetCheckResult:
+def _judged_days(
+    lake: L, settings: Settings, stated: type[ClosingService[L]]
+) -> dg.AssetCheckResult:
     """Whether each trading day since the first is recorded, with values of that day.
 
     The first is that of POSITION_SYNC_DAILY_START, of the ledger or of what is recorded.
@@ -297,7 +278,7 @@ def _judged_days(lake: L, settings: Settings, stated: Stated[L]) -> dg.AssetChec
     over = set(exchange.trading_days(begin, today - timedelta(days=1)))
 
     # Where neither a setting nor a statement says the first day, the ledger begins on it.
-    first_stated = min(stated.days(settings, None).days(), default=None)
+    first_stated = min(stated.days_of_anyone(settings), default=None)
     is_of_ledger = not settings.daily_start and first != first_stated
     if is_of_ledger and first in over - newest_value_days.keys():
         closed = exchange_days.closing_times(settings.calendar, [first])[first]
@@ -307,7 +288,7 @@ def _judged_days(lake: L, settings: Settings, stated: Stated[L]) -> dg.AssetChec
         return passed("No trading day is over yet.")
 
     without = over - newest_value_days.keys()
-    service = closing_service(lake, settings, stated)
+    service = stated(lake, settings)
     missing = without - service.flat_days(without)
     older = {day for day in over - without if newest_value_days[day] < day}
 
@@ -324,7 +305,7 @@ def _judged_days(lake: L, settings: Settings, stated: Stated[L]) -> dg.AssetChec
         return passed(holds, **numbers)
 
     to_do = f"Materialize {to_fill[0]} to {to_fill[-1]} of daily_positions."
-    unstated = sorted(set(to_fill) - service.stated.days())
+    unstated = sorted(set(to_fill) - service.stated_days())
     if stated.remedy and unstated:
         to_do = f"{stated.remedy.format(f'{unstated[0]} to {unstated[-1]}')} {to_do}"
     days_without = f"{len(missing)} of {len(over)} trading days have no rows"

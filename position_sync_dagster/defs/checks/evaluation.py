@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from math import inf, isfinite
+from math import inf
 from typing import Any, Generic
 
 import dagster as dg
@@ -286,8 +286,6 @@ COUNTS_S = 7_200.0
 # No check begins after this time, in seconds; the next tick goes on with the others.
 TIME_LIMIT_S = 10.0
 
-NOT_EVALUATED = -inf, True
-
 # The checks that say whether the values can be used: `doctor` ends with 1 while one of them fails.
 VALUE_CHECKS = frozenset(
     {
@@ -313,19 +311,17 @@ class CheckDriver(Generic[L]):
         # should.
         pause_s = ALL_EVERY_S / max(1, len(self.driven()))
         self._turns = {key: number * pause_s for number, key in enumerate(self.driven())}
-        # When each check was last evaluated, and whether it passed.
-        self._last: dict[Key, tuple[float, bool]] = {}
-        # The newest results, and when they came; also of checks that are evaluated with their
+        # When the newest results came, and these; also of checks that are evaluated with their
         # tables.
-        self._newest: dict[Key, tuple[dg.AssetCheckResult, float]] = {}
+        self._newest: dict[Key, tuple[float, dg.AssetCheckResult]] = {}
 
     def failing(self, results: Iterable[tuple[Key, dg.AssetCheckResult]]) -> list[FailingCheck]:
         """Keep new results; return the checks that did not pass by the newest of `COUNTS_S`."""
         now = time.monotonic()
-        self._newest |= {key: (result, now) for key, result in results}
+        self._newest |= {key: (now, result) for key, result in results}
         return [
             _failing_check(key, result)
-            for key, (result, at) in self._newest.items()
+            for key, (at, result) in self._newest.items()
             if not result.passed and now - at <= COUNTS_S
         ]
 
@@ -344,26 +340,30 @@ class CheckDriver(Generic[L]):
     def results(self, lake: L, settings: Settings) -> Iterator[tuple[Key, dg.AssetCheckResult]]:
         """Evaluate the checks that are due, those first that were not evaluated for longest."""
         began = time.monotonic()
-        for key in sorted(self.driven(), key=lambda check: self._last.get(check, NOT_EVALUATED)):
+        for key in sorted(self.driven(), key=self._newest_at):
             now = time.monotonic()
             if now - began > TIME_LIMIT_S:
                 return
 
-            at, has_passed = self._last.get(key, NOT_EVALUATED)
-            is_due = now >= self._next_turn(key, at, has_passed=has_passed)
+            is_due = now >= self._next_turn(key)
             if not is_due and key != WATCH:  # that one is looked at in each tick
                 continue
 
             result = self._checks[key].evaluate(lake, settings)
-            if is_due or result.passed != has_passed:
-                self._last[key] = (time.monotonic(), result.passed)
+            if is_due or result.passed != self._newest[key][1].passed:
+                self._newest[key] = (time.monotonic(), result)
                 yield key, result
 
-    def _next_turn(self, key: Key, at: float, *, has_passed: bool) -> float:
-        """Return when a check is due again, at its place in the minute, after an evaluation."""
-        every_s = ALL_EVERY_S if has_passed else FAILED_EVERY_S
-        since_turn = (at - self._turns[key]) % every_s if isfinite(at) else 0.0
-        return at + every_s - since_turn
+    def _newest_at(self, key: Key) -> float:
+        return self._newest[key][0] if key in self._newest else -inf
+
+    def _next_turn(self, key: Key) -> float:
+        """Return when a check is due again, at its place in the minute; the first time it is."""
+        if key not in self._newest:
+            return -inf
+        at, result = self._newest[key]
+        every_s = ALL_EVERY_S if result.passed else FAILED_EVERY_S
+        return at + every_s - (at - self._turns[key]) % every_s
 
 
 def _failing_check(key: Key, result: dg.AssetCheckResult) -> FailingCheck:

@@ -20,7 +20,7 @@ from position_sync_dagster.money.campaigns.open_campaigns import OpenCampaign
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.tables import PROFIT_EXPLAINED
-from position_sync_dagster.sync.exchange_days import exchange_days
+from position_sync_dagster.sync.exchange_days import exchange_of
 
 # A row of `profit_explained`.
 Row = Mapping[str, Any]
@@ -175,7 +175,7 @@ def read_explained(
     last = max((campaign.closed or newest for campaign in campaigns), default=newest)
     if last < first:
         return ExplainedDays.of(explained, ())
-    sessions = exchange_days(calendar, first, last).trading_days(first, last)
+    sessions = exchange_of(calendar).trading_days(first, last)
     return ExplainedDays.of(explained, sessions)
 
 

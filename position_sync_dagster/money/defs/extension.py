@@ -7,14 +7,13 @@ than a second goes on beside the ticks, so that a large book delays no drain.
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from position_sync_dagster.defs.assets.past_days import Stated
 from position_sync_dagster.defs.assets.table_asset import FOLLOWED, Derived, Sources
 from position_sync_dagster.defs.composition import Extension
 from position_sync_dagster.defs.tick import DERIVED_EVERY, STREAMED_EVERY, Work
 from position_sync_dagster.money import defs
 from position_sync_dagster.money.defs import explained_days, risk, statements, strategies
 from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.money.past.statement_days import StatementDays
+from position_sync_dagster.money.past.statement_days import FOLDER, StatementDays
 from position_sync_dagster.money.stream_parts import with_money
 from position_sync_dagster.money.tables import (
     CLOSURES,
@@ -26,13 +25,6 @@ from position_sync_dagster.money.tables import (
 from position_sync_dagster.settings import Settings
 
 REPORTS = "position_reports"
-
-
-STATED: Stated[MoneyLake] = Stated(
-    days=StatementDays,
-    assets=(statements.FOLDER,),
-    remedy="Put statements of {} into the folder of POSITION_SYNC_FLEX_FOLDER.",
-)
 
 
 def money_extension(settings: Settings) -> Extension[MoneyLake]:
@@ -64,7 +56,7 @@ def money_extension(settings: Settings) -> Extension[MoneyLake]:
         ),
         stream_parts=with_money,
         tick_parts=(beside.derive_exposure, beside.explain_closes, beside.record_risk),
-        stated=STATED,
+        stated=StatementDays,
         groups=dict.fromkeys((*reports, "risk_scenarios"), REPORTS),
         pages={
             "position_updates": "/money",
@@ -76,8 +68,7 @@ def money_extension(settings: Settings) -> Extension[MoneyLake]:
         },
         short_jobs=(statements.IMPORT_JOB,),
         imported={
-            spec.name: Sources(spec, {statements.FOLDER: FOLLOWED})
-            for spec in (EXECUTIONS, STATEMENT_EVENTS)
+            spec.name: Sources(spec, {FOLDER: FOLLOWED}) for spec in (EXECUTIONS, STATEMENT_EVENTS)
         },
     )
 

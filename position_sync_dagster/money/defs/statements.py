@@ -29,11 +29,10 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past import explain_closes, movement_book, statement_folder
 from position_sync_dagster.money.past.closes import Closure
 from position_sync_dagster.money.past.flex_service import LaterError
+from position_sync_dagster.money.past.statement_days import FOLDER
 from position_sync_dagster.money.strategies import leg_followers
 from position_sync_dagster.money.tables import CLOSURES, EXECUTIONS, MOVEMENTS, STATEMENT_EVENTS
 from position_sync_dagster.settings import Settings
-
-FOLDER = "flex_statements"
 
 IMPORT_JOB = "import_statements"
 IMPORT = table_asset.Writer(IMPORT_JOB, "the job import_statements, by import_statements_nightly")

@@ -34,7 +34,7 @@ from position_sync_dagster.money.past.closes import (
 )
 from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.money.past.movements import BOOKED, MovementSource
-from position_sync_dagster.sync.exchange_days import exchange_days
+from position_sync_dagster.sync.exchange_days import exchange_of
 
 # Time in which a close is judged again: its statement may come late, and may be corrected.
 WINDOW = timedelta(days=60)
@@ -198,8 +198,6 @@ class CloseExplainer:
         is_period = col.kind == EventKind.PERIOD.value
         is_fact = col.source != MovementSource.INFERRED.value
         movements = lake.movements.records(first.date(), of_contracts & is_fact)
-        last: datetime = spans.get_column("last").max()  # type: ignore[assignment]
-        days = exchange_days(self.calendar, first.date(), last.date())
         periods = lake.statement_events.records(first.date(), is_period)
         prices_before = cache(self._prices_before)
         return Facts(
@@ -209,7 +207,7 @@ class CloseExplainer:
             contracts=contracts,
             asked=asked,
             price_before=lambda option, ended: prices_before(ended).get(option.under_conid),
-            trading_days=days.trading_days,
+            trading_days=exchange_of(self.calendar).trading_days,
         )
 
     def _prices_before(self, ended: datetime) -> dict[int | None, float]:

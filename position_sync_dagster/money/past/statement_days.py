@@ -27,34 +27,35 @@ from position_sync_dagster.money.past.statement_folder import (
     Statements,
 )
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.past_days import ClosedDay, StatedDays
+from position_sync_dagster.sync.past_days import ClosedDay, ClosingService
+
+# The folder of statements, as an asset.
+FOLDER = "flex_statements"
 
 
-class StatementDays(StatedDays):
-    """The stated positions in the folder of statements, which is read once.
+class StatementDays(ClosingService[MoneyLake]):
+    """Past days with the positions in the folder of statements, which is read once."""
 
-    Args:
-        settings: The settings that name the folder.
-        lake: Its accounts are those of which statements count; None: of every account.
+    assets = (FOLDER,)
+    remedy = "Put statements of {} into the folder of POSITION_SYNC_FLEX_FOLDER."
 
-    Example:
-        ClosingService(lake, settings, stated=StatementDays(settings, lake))
-    """
-
-    def __init__(self, settings: Settings, lake: MoneyLake | None = None) -> None:
-        accounts = None
-        if lake is not None:
-            accounts = ServedAccounts(lake, settings)
-        self._settings = settings
-        self._folder = StatementFolder(settings.flex_folder, accounts)
+    @cached_property
+    def _folder(self) -> StatementFolder:
+        accounts = ServedAccounts(self.lake, self.settings)
+        return StatementFolder(self.settings.flex_folder, accounts)
 
     @cached_property
     def _contents(self) -> Statements:
         return self._folder.read()
 
-    def days(self) -> set[date]:
-        """Return the days that statements cover."""
-        return set().union(*(statement.days for statement in self._contents.found))
+    @classmethod
+    def days_of_anyone(cls, settings: Settings) -> set[date]:
+        """Return the days that statements cover, of whatever account."""
+        return _days_of(StatementFolder(settings.flex_folder).read())
+
+    def stated_days(self) -> set[date]:
+        """Return the days that statements of the accounts of the lake cover."""
+        return _days_of(self._contents)
 
     def unreadable(self) -> tuple[PositionSyncError, ...]:
         """Return the errors of files that cannot be read, or are of a foreign account."""
@@ -73,7 +74,7 @@ class StatementDays(StatedDays):
         covering = (statement.file for statement in self._contents.found if day in statement.days)
         rows_of_files = map(self._folder.rows_of, dict.fromkeys(covering))
         statements = list(chain.from_iterable(rows_of_files))
-        accounts, files, positions = _stated(statements, day, self._settings.sec_types)
+        accounts, files, positions = _stated(statements, day, self.settings.sec_types)
         if not accounts and not positions and rows.is_empty():
             return None
 
@@ -93,6 +94,10 @@ class StatementDays(StatedDays):
             left_out=tuple(fault for fault, _remedy in faults),
             differences=tuple(differences),
         )
+
+
+def _days_of(statements: Statements) -> set[date]:
+    return set().union(*(statement.days for statement in statements.found))
 
 
 # A stated position, and its file.

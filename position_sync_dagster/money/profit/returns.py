@@ -26,7 +26,7 @@ from position_sync_dagster.money.past.movements import (
 )
 from position_sync_dagster.money.tables import BOOKS
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.exchange_days import LONGEST_CLOSED, exchange_days
+from position_sync_dagster.sync.exchange_days import LONGEST_CLOSED, exchange_of
 
 TRADING_DAYS_OF_A_YEAR = 252
 DAYS_OF_A_YEAR = 365
@@ -314,7 +314,7 @@ def read_returns(
 
     first = books["session_date"][0] - LONGEST_CLOSED
     last = books["session_date"][-1]
-    sessions = exchange_days(settings.calendar, first, last).trading_days(first, last)
+    sessions = exchange_of(settings.calendar).trading_days(first, last)
 
     days: list[AccountDay] = []
     for row_of_day in _booked(books):

@@ -13,14 +13,14 @@ from position_sync_dagster.money.campaigns.results import Grouping, results_of
 from position_sync_dagster.money.past.closes import Cause, Stage
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.exchange_days import exchange_days
+from position_sync_dagster.sync.exchange_days import exchange_of
 from tests.support.booked_days import ACCOUNT, STOCK, Booked, Books, held, traded
 from tests.support.public_cases import acted, bought, moved, option, stock
 from tests.unit.money.past.test_causes import change, details
 
 TODAY = datetime.now(UTC).date()
 # Trading days of the last weeks: closes of earlier ones are not judged any more.
-*_EARLIER, FIRST, SECOND, THIRD = exchange_days("XNYS", TODAY, TODAY).trading_days(
+*_EARLIER, FIRST, SECOND, THIRD = exchange_of("XNYS").trading_days(
     TODAY - timedelta(days=20), TODAY - timedelta(days=4)
 )
 

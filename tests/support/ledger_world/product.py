@@ -34,7 +34,6 @@ from position_sync_dagster.money.profit.profit import explain_days
 from position_sync_dagster.money.tables import PROFIT_EXPLAINED
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import closing_times
-from position_sync_dagster.sync.past_days import ClosingService
 from tests.support.derived_rows import put_rows
 from tests.support.empty_lakes import put_tables
 from tests.support.ledger_world import values
@@ -99,8 +98,7 @@ class Played:
 
     def fill_days(self) -> None:
         """Fill the positions of the days."""
-        stated = StatementDays(self.settings, self.lake)
-        service = ClosingService(self.lake, self.settings, stated=stated)
+        service = StatementDays(self.lake, self.settings)
         filled = service.collect(self.world.days).filled
         table = self.lake.derived_table(DAILY_POSITIONS)
         put_rows(table, {day: closed.rows for day, closed in filled.items()})

@@ -15,8 +15,7 @@ from position_sync_dagster.sync.exchange_days import (
     closing_times,
     day_began,
     day_of,
-    exchange_days,
-    require_known,
+    exchange_of,
     session_before,
     session_of,
     time_zone_of,
@@ -30,31 +29,37 @@ def test_new_york_closes_on_the_days_that_its_calendar_says() -> None:
 
     first = date(2020, 1, 1)
     last = date(2026, 12, 31)
-    days = exchange_days("XNYS", first, last)
+    days = exchange_of("XNYS")
     calendar = exchange_calendars.get_calendar("XNYS")
     weekdays = (
         date.fromordinal(n)
         for n in range(first.toordinal(), last.toordinal() + 1)
         if date.fromordinal(n).weekday() < 5
     )
-    assert days.holidays == tuple(d for d in weekdays if not calendar.is_session(d.isoformat()))
+    closed = [d for d in weekdays if not calendar.is_session(d.isoformat())]
+    assert days.holidays(first, last) == closed
 
 
 def test_another_exchange_has_its_own_zone_close_and_holidays() -> None:
-    days = exchange_days("XETR", date(2026, 1, 1), date(2026, 12, 31))
+    days = exchange_of("XETR")
+    holidays = days.holidays(date(2026, 1, 1), date(2026, 12, 31))
     assert days.timezone == "Europe/Berlin"
     assert days.closes_at == time(17, 30)
-    assert date(2026, 4, 6) in days.holidays
-    assert date(2026, 11, 26) not in days.holidays
+    assert date(2026, 4, 6) in holidays
+    assert date(2026, 11, 26) not in holidays
 
 
 def test_holidays_are_moments_of_the_exchange() -> None:
-    days = exchange_days("XNYS", date(2026, 1, 1), date(2026, 12, 31))
-    for day, moment in zip(days.holidays, days.holidays_at(time(16, 19)), strict=True):
-        assert moment.date() == day
-        assert moment.hour == 16
-        assert moment.minute == 19
-        assert str(moment.tzinfo) == "America/New_York"
+    first = date(2026, 1, 2)
+    partitions = exchange_partitions(exchange_of("XNYS"), first)
+    moments = [
+        datetime.fromtimestamp(day.timestamp, ZoneInfo(day.timezone))
+        for day in partitions.exclusions
+        if not isinstance(day, str)
+    ]
+    holidays = exchange_of("XNYS").holidays(first, date(datetime.now(UTC).year + 2, 12, 31))
+    assert [moment.date() for moment in moments] == holidays
+    assert {moment.time() for moment in moments} == {time(16, 19)}
 
 
 def test_the_close_follows_daylight_saving_and_half_days() -> None:
@@ -70,23 +75,23 @@ def test_a_holiday_has_no_close() -> None:
 
 def test_an_unknown_exchange_is_named_with_its_setting() -> None:
     with pytest.raises(SettingsError, match="POSITION_SYNC_CALENDAR='XMOON'"):
-        exchange_days("XMOON", date(2026, 1, 1), date(2026, 12, 31))
+        exchange_of("XMOON")
 
 
 def test_an_exchange_trades_on_sundays_if_its_calendar_says_so() -> None:
-    riyadh = exchange_days("XSAU", date(2026, 2, 1), date(2026, 3, 31))
+    riyadh = exchange_of("XSAU")
     assert riyadh.trading_days(date(2026, 2, 26), date(2026, 3, 3)) == [
         date(2026, 2, 26), date(2026, 3, 1), date(2026, 3, 2), date(2026, 3, 3),
     ]  # fmt: skip
     assert riyadh.cron_days() == "0-4"
     assert riyadh.cron_days(days_later=1) == "1-5"
-    new_york = exchange_days("XNYS", date(2026, 2, 1), date(2026, 3, 31))
+    new_york = exchange_of("XNYS")
     assert new_york.cron_days() == "1-5"
     assert new_york.cron_days(days_later=1) == "2-6"
 
 
 def test_a_day_that_ends_at_midnight_is_recorded_before_the_next_one_begins() -> None:
-    always = exchange_days("24/7", date(2026, 2, 1), date(2026, 3, 31))
+    always = exchange_of("24/7")
     assert always.cron_days() == "0-6"
     assert always.settled_at == time(23, 59)
     assert len(always.trading_days(date(2026, 2, 1), date(2026, 2, 28))) == 28
@@ -98,7 +103,7 @@ def test_an_exchange_whose_calendar_is_broken_is_named_with_its_setting(monkeypa
     broken = ValueError("Special dates [] are not sessions.")
     monkeypatch.setattr(exchange_calendars, "get_calendar", Mock(side_effect=broken))
     with pytest.raises(SettingsError, match="POSITION_SYNC_CALENDAR='XTAE' has days that"):
-        require_known("XTAE")
+        exchange_of("XTAE")
 
 
 def test_dagster_offers_each_session_also_on_a_sunday() -> None:
@@ -106,7 +111,7 @@ def test_dagster_offers_each_session_also_on_a_sunday() -> None:
     until = datetime(2026, 3, 3, tzinfo=UTC)
     keys = {}
     for calendar in ("XSAU", "24/7"):
-        days = exchange_days(calendar, first, date(2026, 12, 31))
+        days = exchange_of(calendar)
         keys[calendar] = exchange_partitions(days, first).get_partition_keys(current_time=until)
     assert [*map(date.fromisoformat, keys["24/7"])] == days.trading_days(first, date(2026, 3, 2))
     assert keys["XSAU"] == ["2026-02-25", "2026-02-26", "2026-03-01", "2026-03-02"]

@@ -19,18 +19,16 @@ from position_sync_dagster.lake.schema import (
     DAILY_POSITIONS,
 )
 from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.money.defs.extension import STATED
 from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.past.statement_days import StatementDays
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync.exchange_days import closing_times, exchange_days
+from position_sync_dagster.sync.exchange_days import closing_times, exchange_of
 from tests.support.flex_files import of_day, statement
 
-DAYS = exchange_days("XNYS", date(2025, 1, 1), date(2026, 12, 31))
+DAYS = exchange_of("XNYS")
 PARTITIONS = past_days.exchange_partitions(DAYS, date(2025, 1, 2))
-DAILY = daily_asset(PARTITIONS, MoneyLake, STATED)
-days_are_complete = days_check(STATED)
-
-RECENT = exchange_days("XNYS", *(datetime.now(UTC).date() - timedelta(days=n) for n in (30, 0)))
+DAILY = daily_asset(PARTITIONS, MoneyLake, StatementDays)
+days_are_complete = days_check(StatementDays)
 
 # Five trading days around the weekend on which New York turns its clocks.
 WEEK = ("2026-03-05", "2026-03-11")
@@ -51,7 +49,7 @@ def days_between(first: str, last: str) -> list[date]:
     """Return the trading days from one to another."""
     begin, end = date.fromisoformat(first), date.fromisoformat(last)
     days = (begin + timedelta(days=number) for number in range((end - begin).days + 1))
-    return [day for day in days if exchange_days("XNYS", begin, end).is_trading_day(day)]
+    return [day for day in days if DAYS.is_trading_day(day)]
 
 
 @pytest.fixture
@@ -60,7 +58,7 @@ def fill(world) -> Callable[..., None]:
 
     def write(first: str, last: str, clock: Clock = utc_now) -> None:
         days = days_between(first, last)
-        service = partial(past_days.closing_service, world.lake, load_settings(), STATED, clock)
+        service = partial(StatementDays, world.lake, load_settings(), clock=clock)
         past_days.fill(world.lake, service, days)
 
     return write
@@ -208,7 +206,7 @@ def test_a_range_with_a_day_that_is_not_over_fills_the_others(world, fill_in_run
     for day in range(5, 12):
         world.row(1, utc(f"2026-03-{day:02}T15:00:00"))
     at_noon_of_the_last_day = daily_asset(
-        PARTITIONS, MoneyLake, STATED, clock=lambda: utc("2026-03-11T17:00:00")
+        PARTITIONS, MoneyLake, StatementDays, clock=lambda: utc("2026-03-11T17:00:00")
     )
     assert fill_in_run(*WEEK, asset=at_noon_of_the_last_day).success
     assert [day for day, *_ in by_day(table)] == [
@@ -270,7 +268,7 @@ def test_the_first_partition_is_the_first_day_of_the_ledger_or_the_setting(world
 
 
 def _first_key() -> str:
-    return past_days.exchange_since(load_settings(), STATED)[1].isoformat()
+    return past_days.exchange_since(load_settings(), StatementDays)[1].isoformat()
 
 
 def skipped(instance: dg.DagsterInstance) -> dict[str, str]:
@@ -390,7 +388,7 @@ def test_stated_days_before_the_first_recorded_one_wait_for_a_backfill_and_later
 ):
     world.set(flex_folder=tmp_path)
     today = datetime.now(UTC).date()
-    *stated, last = last_days(RECENT, 5, before=today)
+    *stated, last = last_days(DAYS, 5, before=today)
     for day in stated:
         (tmp_path / f"{day}.xml").write_bytes(of_day(day))
     world.row(1, closing_times("XNYS", [last])[last] - timedelta(seconds=5))

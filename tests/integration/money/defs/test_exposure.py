@@ -15,15 +15,14 @@ import pytest
 
 from position_sync_dagster.defs.assets import past_days
 from position_sync_dagster.defs.assets.latest_positions import latest_positions, listed
-from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.position_update import GreeksSource
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.lake.schema import LATEST_POSITIONS
 from position_sync_dagster.lake.storage.commits import write as write_rows
-from position_sync_dagster.money.defs.extension import STATED
 from position_sync_dagster.money.defs.strategies import strategy_exposure
 from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.past.statement_days import StatementDays
 from position_sync_dagster.money.tables import STRATEGY_EXPOSURE
 from tests.support.data_dictionary import null_where_never
 from tests.support.derived_rows import put_rows
@@ -165,7 +164,7 @@ def test_the_query_of_the_page_has_deltas_at_a_close_of_legs_then_active_and_cou
     world.row(3, just_before, position=7.0, sec_type="STK", multiplier=1.0, right=None)
     world.row(4, just_before, position=2.0, delta=-0.5, greeks_source=GreeksSource.GATEWAY)
     world.row(4, just_after, position=2.0, delta=-0.9, greeks_source=GreeksSource.GATEWAY)
-    service = partial(past_days.closing_service, lake, world.settings, STATED, utc_now)
+    service = partial(StatementDays, lake, world.settings)
     past_days.fill(lake, service, [friday.date(), monday])
 
     deltas = printed_query("daily_positions", lake)["deltas"].sort("strategy_id")

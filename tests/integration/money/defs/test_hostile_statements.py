@@ -11,11 +11,11 @@ import pytest
 
 from position_sync_dagster.defs.assets.past_days import exchange_since
 from position_sync_dagster.errors import StatementError
-from position_sync_dagster.money.defs.extension import STATED
 from position_sync_dagster.money.defs.statements import imported
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past import statement_folder
 from position_sync_dagster.money.past.flex_service import LARGEST_STATEMENT, FlexService
+from position_sync_dagster.money.past.statement_days import StatementDays
 from position_sync_dagster.money.past.statement_folder import (
     INDEX_FILE,
     ServedAccounts,
@@ -134,7 +134,7 @@ def check_bad_is_named_and_good_is_read(folder: Path) -> None:
     assert error.what.startswith("bad.xml")
     assert error.remedy
     assert len(str(error)) < 500
-    assert exchange_since(settings, STATED)[1] == date(2026, 3, 5), (
+    assert exchange_since(settings, StatementDays)[1] == date(2026, 3, 5), (
         "Dagster loads from the good one's day"
     )
 

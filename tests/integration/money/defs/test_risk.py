@@ -15,8 +15,8 @@ from position_sync_dagster.defs.assets.past_days import (
 from position_sync_dagster.defs.checks.evaluation import TableCheck
 from position_sync_dagster.money.defs import risk
 from position_sync_dagster.money.defs.explained_days import explained_asset, profits_are_explained
-from position_sync_dagster.money.defs.extension import STATED
 from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.past.statement_days import StatementDays
 from position_sync_dagster.money.tables import PROFIT_EXPLAINED
 from position_sync_dagster.settings import load_settings
 from tests.integration.defs.assets.test_daily_positions import partition_range
@@ -63,8 +63,8 @@ def test_a_day_is_explained_by_a_run_and_what_no_trade_explains_fails_the_check(
     before = CLOSE - timedelta(days=1, minutes=5)
     later = call(CLOSE - timedelta(minutes=5), 27.0, underlying_price=594.0)
     world.set(daily_start="2026-03-02")
-    partitions = exchange_partitions(*exchange_since(load_settings(), STATED))
-    daily = daily_asset(partitions, MoneyLake, STATED)
+    partitions = exchange_partitions(*exchange_since(load_settings(), StatementDays))
+    daily = daily_asset(partitions, MoneyLake, StatementDays)
     explained = explained_asset(partitions)
 
     def filled() -> bool:
@@ -95,10 +95,10 @@ def test_a_day_without_a_source_keeps_no_other_day_of_its_run_back(world, lake, 
         text = books.xml(date(2026, 3, day), date(2026, 3, day), f"2026030{day};230000", ACCOUNT)
         (folder / f"{day}.xml").write_text(text)
     world.set(daily_start="2026-03-02")
-    partitions = exchange_partitions(*exchange_since(load_settings(), STATED))
+    partitions = exchange_partitions(*exchange_since(load_settings(), StatementDays))
     tags = partition_range("2026-03-02", DAY)
     result = world.materialize(
-        daily_asset(partitions, MoneyLake, STATED), explained_asset(partitions), tags=tags
+        daily_asset(partitions, MoneyLake, StatementDays), explained_asset(partitions), tags=tags
     )
     assert result.success
     profits = world.read(PROFIT_EXPLAINED).select("session_date", "profit").sort("session_date")

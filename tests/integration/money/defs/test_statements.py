@@ -16,7 +16,6 @@ from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.errors import StatementError, TradingModeError
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
-from position_sync_dagster.money.defs.extension import STATED
 from position_sync_dagster.money.defs.statements import imported
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past import statement_folder
@@ -57,7 +56,7 @@ def fill(folder: Path, world) -> Callable[..., None]:
     """Fill days as a run does; a run of Dagster takes four times as long."""
 
     def write(first: str = THURSDAY, last: str | None = None) -> None:
-        service = partial(past_days.closing_service, world.lake, load_settings(), STATED)
+        service = partial(StatementDays, world.lake, load_settings())
         past_days.fill(world.lake, service, days_between(first, last or first))
 
     return write
@@ -385,8 +384,7 @@ def test_a_day_with_a_position_that_cannot_be_read_is_never_flat(
     (folder / "a.xml").write_bytes(statement(SPOILT))
 
     def flat_days():
-        stated = StatementDays(settings, lake)
-        return ClosingService(lake, settings, stated=stated).flat_days([date(2026, 3, 5)])
+        return StatementDays(lake, settings).flat_days([date(2026, 3, 5)])
 
     assert flat_days() == set()
     with pytest.raises(
