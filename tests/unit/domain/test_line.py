@@ -89,7 +89,7 @@ def line_in(state):
     """Return a line in a state, with something in each field that events change."""
     held = state in HELD
     return Line(
-        silence_s=30.0, state=state, held_since_s=50.0 if held else None, reason="before",
+        state=state, held_since_s=50.0 if held else None, reason="before",
         withheld_until_s=1.0, overdue_at_s=110.0 if held else math.inf, renewals=2,
         dispute=Dispute(holding=HOLDING), changes=4, heard_at=second(9), priced_at=second(8),
     )  # fmt: skip
@@ -114,7 +114,7 @@ class LineWithEvents:
     """A line to which events happen; what it does not define is that of the line."""
 
     def __init__(self):
-        self.line = Line(silence_s=30.0).requested(0.0)
+        self.line = Line().requested(0.0)
 
     def __getattr__(self, name):
         return getattr(self.line, name)

@@ -19,7 +19,7 @@ class Login:
     def __init__(self, *conids):
         self.closed = set()
         self.lines = LoginLines(
-            silence_s=30.0, session_open=lambda c: c not in self.closed, limit=LIMIT,
+            session_open=lambda c: c not in self.closed, limit=LIMIT,
             min_hold_s=5.0,
         )  # fmt: skip
         self.now_s = 0.0

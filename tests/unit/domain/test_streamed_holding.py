@@ -32,7 +32,7 @@ class World:
 
     def __init__(self):
         self.now_s = 0.0
-        self.line = Line(silence_s=30.0).requested(0.0)
+        self.line = Line().requested(0.0)
         self.state = StreamedHolding(key=KEY)
         self.quote = Quote(conid=7)
         self.holding = make_holding(7, START, position=-2.0, instrument=OPTION, average_cost=100.0)

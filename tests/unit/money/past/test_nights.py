@@ -54,7 +54,7 @@ class Night:
         self.requests = 0
         self.rows = []
         self.lines = LoginLines(
-            silence_s=30.0, session_open=lambda conid: hours is None, limit=LIMIT, min_hold_s=5.0
+            session_open=lambda conid: hours is None, limit=LIMIT, min_hold_s=5.0
         )
 
         conids = range(1, LINES + 1)
@@ -127,9 +127,8 @@ class Night:
             state.due = True
         line = self.lines.line(conid)
         if state.is_due(line, self.now_s):
-            agrees = row_of(self, state, self.holdings[conid], self.quotes[conid], line).agrees
-            if agrees is not None:
-                self.lines.put(conid, line.compared(state.key, agrees=agrees))
+            _row, line = row_of(self, state, self.holdings[conid], self.quotes[conid], line)
+            self.lines.put(conid, line)
 
     def pass_for(self, seconds):
         """Let time pass, in small steps after each request."""
