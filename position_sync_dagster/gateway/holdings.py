@@ -285,19 +285,6 @@ class HoldingsBook:
             if row.account == account and row.instrument.sec_type in sec_types
         ]
 
-    def newest_value(self, key: Key) -> tuple[float, datetime] | None:
-        """Return the newest value of a holding for each of its units, and when it was true.
-
-        None without a value, or where that time is not known.
-        """
-        holding = self.get(key)
-        if holding is None or not holding.position:
-            return None
-        if holding.market_value is None or holding.valued_at is None:
-            return None
-        units = holding.position * holding.instrument.multiplier
-        return holding.market_value / units, holding.valued_at
-
     def reported(self, keys: Iterable[Key] | None = None) -> Holdings:
         """Return holdings as their last messages left them, with the completeness of their account.
 
