@@ -308,7 +308,7 @@ class AccountFeed:
 
     def _read_position(self, fields: list[str]) -> bool:
         """Take a row of a list of positions, or a change; False: it is malformed."""
-        if len(fields) != POSITION_FIELDS:
+        if len(fields) != len(POSITION_FIELDS):
             return False
         row = self._usable(translate.position_row(fields))
         if row is None:
@@ -325,7 +325,7 @@ class AccountFeed:
 
     def _read_portfolio(self, fields: list[str]) -> bool:
         """Take a row with values of the subscribed account; False: it is malformed."""
-        if len(fields) != PORTFOLIO_FIELDS:
+        if len(fields) != len(PORTFOLIO_FIELDS):
             self.values.miss_row()
             return False
         row = self._usable(translate.portfolio_row(fields))

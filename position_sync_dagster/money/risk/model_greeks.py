@@ -101,7 +101,7 @@ def underlying_price(
 
     >>> from datetime import UTC
     >>> now = datetime(2026, 1, 2, tzinfo=UTC)
-    >>> index = Quote(conid=1, last=6500.0, quote_time=now)
+    >>> index = Quote(last=6500.0, quote_time=now)
     >>> underlying_price(index, "IND", now=now)[0]
     6500.0
     >>> underlying_price(index, "STK", now=now) is None

@@ -30,7 +30,7 @@ class Login:
 
     def quote(self, conid):
         at = self.at(self.now_s)
-        return Quote(conid=conid, bid=self.bid, ask=2.0, received_at=at, quote_time=at)
+        return Quote(bid=self.bid, ask=2.0, received_at=at, quote_time=at)
 
     def at(self, now_s):
         return START + timedelta(seconds=now_s)

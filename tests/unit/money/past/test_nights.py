@@ -77,7 +77,7 @@ class Night:
 
     def request(self, conid):
         self.requests += 1
-        self.quotes[conid] = Quote(conid=conid)
+        self.quotes[conid] = Quote()
         if self.refuses:
             self.refuse(conid)
         elif not self.dead:
@@ -86,7 +86,7 @@ class Night:
                 sides = {"bid": 0.99, "ask": 1.01}
 
             mark = 1.0 + self.wobble * (self.requests % 7)
-            self.opening[conid] = Quote(conid=conid, mark=mark, min_tick=0.01, **sides)
+            self.opening[conid] = Quote(mark=mark, min_tick=0.01, **sides)
 
     def request_wanted(self):
         for conid in sorted(self.lines.chosen(0, self.now_s) - self.lines.held.keys()):

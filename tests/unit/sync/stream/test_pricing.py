@@ -94,7 +94,7 @@ class PricerWithLines:
         if conid in self.unreadable:
             raise ValueError("no number")
         at, bid = self.ticks.get(conid, (None, self.bid))
-        return Quote(conid=conid, bid=bid, ask=1.2, received_at=at, quote_time=at)
+        return Quote(bid=bid, ask=1.2, received_at=at, quote_time=at)
 
     def _holding(self, key):
         instrument = Instrument(
