@@ -103,8 +103,6 @@ class Line:
     pull/3968, IBC issues/143).
 
     Attributes:
-        silence_s: A line is suspect when it has not ticked for this long after its request, or
-            after the data should flow again.
         held_since_s: When it was requested; None while it is not held.
         delayed: Whether it was requested as delayed data.
         denial: The last refusal of live data; it may be over.
@@ -120,7 +118,7 @@ class Line:
         priced_at: When its newest price arrived that counted.
         heard_at: When its newest tick of any kind arrived.
 
-    >>> line = Line(silence_s=30.0).requested(0.0)
+    >>> line = Line().requested(0.0)
     >>> line = line.elapsed(31.0)
     >>> line.state, line.is_due_for_renewal(31.0)
     (<LineState.SUSPECT: 'SUSPECT'>, True)
@@ -128,7 +126,6 @@ class Line:
     True
     """
 
-    silence_s: float
     state: LineState = LineState.IDLE
     held_since_s: float | None = None
     delayed: bool = False
@@ -191,7 +188,7 @@ class Line:
 
     def cancelled(self) -> "Line":
         """Return the line after we cancelled it: a new one, but for its denial."""
-        return Line(silence_s=self.silence_s, denial=self.denial, changes=self.changes + 1)
+        return Line(denial=self.denial, changes=self.changes + 1)
 
     def ended(self, now_s: float, reason: str) -> "Line":
         """Return the line after the gateway refused or ended it: nothing that it said counts."""
@@ -211,13 +208,13 @@ class Line:
     def _awaiting_answer(self, now_s: float) -> "Line":
         """Return it as WAITING: for a moment no row says that it is not trusted.
 
-        After `silence_s` without a tick it is suspect.
+        After `LINE_SILENCE_S` without a tick it is suspect.
         """
         return self._in(
             LineState.WAITING,
             reason=None,
             withheld_until_s=now_s + FIRST_TICK_GRACE_S,
-            overdue_at_s=now_s + self.silence_s,
+            overdue_at_s=now_s + LINE_SILENCE_S,
         )
 
     # Its farm, and its silence.
@@ -239,7 +236,7 @@ class Line:
             reason=reason,
             since=max(self.since, at),
             withheld_until_s=now_s + FIRST_TICK_GRACE_S,
-            overdue_at_s=now_s + self.silence_s,
+            overdue_at_s=now_s + LINE_SILENCE_S,
         )
 
     def restored(self, now_s: float) -> "Line":
@@ -250,7 +247,7 @@ class Line:
         """
         if not self.held:
             return self
-        overdue_at_s = now_s + self.silence_s
+        overdue_at_s = now_s + LINE_SILENCE_S
         is_over = self.state is LineState.INTERRUPTED and self.overdue_at_s <= now_s
         if not is_over:
             overdue_at_s = min(self.overdue_at_s, overdue_at_s)
@@ -340,7 +337,7 @@ class Line:
         """Return the part of its newest market data that counts; None if it is not held."""
         if quote is None or not self.held:
             return None
-        return quote.counted(since=self.since, model_silence=timedelta(seconds=self.silence_s))
+        return quote.counted(since=self.since, model_silence=timedelta(seconds=LINE_SILENCE_S))
 
     def elapsed(self, now_s: float, *, session_open: bool = True) -> "Line":
         """Return the line after time has passed.
@@ -351,7 +348,7 @@ class Line:
         if not self.is_awaited:
             return self
         if not session_open:
-            return replace(self, overdue_at_s=now_s + self.silence_s)
+            return replace(self, overdue_at_s=now_s + LINE_SILENCE_S)
         if now_s < self.overdue_at_s:
             return self
         if self.trusted:  # and its data should flow again: it may only be quiet

@@ -26,7 +26,6 @@ class LoginLines:
     connection, as a trial of a line, may have lines too.
 
     Args:
-        silence_s: A line is suspect when it should tick and has not for this long.
         session_open: Whether a contract trades now, by conid; true where that is not known.
         limit: The number of lines of the login.
         min_hold_s: How long a line is kept at least.
@@ -37,7 +36,7 @@ class LoginLines:
 
     >>> from position_sync_dagster.domain.retry import Backoff
     >>> lines = LoginLines(
-    ...     silence_s=30.0, session_open=lambda conid: conid != 2, min_hold_s=5.0,
+    ...     session_open=lambda conid: conid != 2, min_hold_s=5.0,
     ...     limit=LineLimit(configured=100, reserve=5, wait=Backoff(first_s=60, longest_s=900)),
     ... )
     >>> for conid in (1, 2):
@@ -47,7 +46,6 @@ class LoginLines:
     [1]
     """
 
-    silence_s: float
     session_open: Callable[[int], bool]
     limit: LineLimit
     min_hold_s: float
@@ -62,7 +60,7 @@ class LoginLines:
 
     def line(self, conid: int) -> Line:
         """Return the line of a contract, an idle one where it has none."""
-        return self._lines.get(conid) or Line(silence_s=self.silence_s)
+        return self._lines.get(conid) or Line()
 
     @property
     def held(self) -> dict[int, float]:

@@ -40,7 +40,6 @@ class Quote:
         dividends: Those of a stock.
     """
 
-    conid: int
     received_at: datetime | None = None
     bid: float | None = None
     ask: float | None = None

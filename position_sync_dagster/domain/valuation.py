@@ -108,8 +108,8 @@ def price_of(quote: Quote, *, now: datetime) -> Price | None:
 
     >>> from datetime import UTC
     >>> now = datetime(2026, 1, 2, tzinfo=UTC)
-    >>> price_of(Quote(conid=1, ask=0.05, last=1.20), now=now)
-    >>> price_of(Quote(conid=1, bid=1.0, ask=1.5), now=now).value
+    >>> price_of(Quote(ask=0.05, last=1.20), now=now)
+    >>> price_of(Quote(bid=1.0, ask=1.5), now=now).value
     1.25
     """
     sides = _sides(quote)
@@ -179,7 +179,7 @@ def in_quoted_unit(quote: Quote, strike: float | None, price_magnifier: int | No
         strike: The strike of the contract.
         price_magnifier: Divisor from quoted prices to the major unit; None: unknown.
 
-    >>> cents = Quote(conid=1, mark=12.5, model_price=0.126, vega=0.02, underlying_price=4.5)
+    >>> cents = Quote(mark=12.5, model_price=0.126, vega=0.02, underlying_price=4.5)
     >>> quoted = in_quoted_unit(cents, 460.0, 100)
     >>> quoted.model_price, quoted.vega, quoted.underlying_price
     (12.6, 2.0, 450.0)
@@ -283,7 +283,7 @@ Worth = dict[str, Any]
 CLOSED_VALUE: Worth = {"market_value": 0.0, "unrealized_pnl": 0.0, "value_source": ValueOrigin.NONE}
 
 # The market data of a holding of which nothing counts.
-NO_QUOTE = Quote(conid=0)
+NO_QUOTE = Quote()
 
 
 # Maximum relative difference of a value from price × quantity × multiplier ÷ magnifier.

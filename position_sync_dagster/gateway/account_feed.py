@@ -83,7 +83,6 @@ class AccountFeed:
         # The list of positions.
         self._listing: asyncio.Future[Any] | None = None  # the one that is under way
         self._list_wanted = False  # messages since the last list may be missing
-        self._listed_at_s = time.monotonic()  # when the newest whole one came
         self._named: set[Key] = set()  # the holdings of which a row came since it was requested
 
         self._complete: set[str] = set()  # the accounts that were COMPLETE when `lapse` was called
@@ -105,10 +104,11 @@ class AccountFeed:
     @property
     def positions_due(self) -> bool:
         """Return whether a new list of the positions should be requested now."""
+        interval = timedelta(seconds=POSITIONS_INTERVAL_S)
+        is_listed = is_recent(self.states.listed_at, interval, utc_now())
         now_s = time.monotonic()
-        is_old = now_s - self._listed_at_s >= POSITIONS_INTERVAL_S
         is_doubted = any(state.needs_second_list(now_s) for state in self.states.values())
-        return is_old or self._list_wanted or is_doubted
+        return not is_listed or self._list_wanted or is_doubted
 
     @property
     def overdue(self) -> list[str]:
@@ -188,7 +188,6 @@ class AccountFeed:
                 await self._list()
                 self.connectivity.require_ib()
 
-            self._listed_at_s = time.monotonic()
             self._end_list()
 
     async def _list(self) -> None:
@@ -269,7 +268,7 @@ class AccountFeed:
             GatewayError: As `snapshot` and `download`.
         """
         async with self._ensuring:
-            if self.states.listed_at is None or self.positions_due:
+            if self.positions_due:
                 await self.snapshot()
             self.values.check_silence()
             now = utc_now()
@@ -309,7 +308,7 @@ class AccountFeed:
 
     def _read_position(self, fields: list[str]) -> bool:
         """Take a row of a list of positions, or a change; False: it is malformed."""
-        if len(fields) != POSITION_FIELDS:
+        if len(fields) != len(POSITION_FIELDS):
             return False
         row = self._usable(translate.position_row(fields))
         if row is None:
@@ -326,7 +325,7 @@ class AccountFeed:
 
     def _read_portfolio(self, fields: list[str]) -> bool:
         """Take a row with values of the subscribed account; False: it is malformed."""
-        if len(fields) != PORTFOLIO_FIELDS:
+        if len(fields) != len(PORTFOLIO_FIELDS):
             self.values.miss_row()
             return False
         row = self._usable(translate.portfolio_row(fields))

@@ -198,35 +198,32 @@ class MessageReader:
     def __init__(self, ib: IB, gateway_id: str) -> None:
         self.understood = self.missed = 0
         self._gateway_id = gateway_id
-        self._type = ""  # of the message that is read now
-        self._failed = False  # whether that could not be read
         self._list_may_lack_a_position = False  # from then on, no list ends
         self._log = LimitedLog(logger, every_s=GARBAGE_LOG_S)
         # ib_async's own function, to which `_read` passes what it leaves to it.
-        self._interpret = ib_async_internals.intercept_messages(
-            ib, read=self._read, unreadable=self._on_unreadable
-        )
+        self._interpret = ib_async_internals.intercept_messages(ib, self._read)
         ib_async_internals.rewrite_times(ib)
 
     def _read(self, fields: list[str]) -> None:
         """Read a message by ib_async, and record whether it was understood."""
-        self._type = fields[0] if fields else ""
-        self._failed = False
-        if self._type == _ERROR:
+        message_type = fields[0] if fields else ""
+        if message_type == _ERROR:
             fields = [codes.readable(field) for field in fields]
-        if self._list_may_lack_a_position and self._type == _POSITION_END:
+        if self._list_may_lack_a_position and message_type == _POSITION_END:
             return
-        self._interpret(fields)
-        if self._failed:
-            may_be_any = not self._type.isdecimal()
-            self._list_may_lack_a_position |= self._type == _POSITION or may_be_any
-            self.missed += self._type in _IN_ANSWERS or may_be_any
+        try:
+            self._interpret(fields)
+        except Exception as error:  # noqa: BLE001 - one message must not end the others
+            self._on_unreadable(message_type, error)
         else:
             self.understood += 1
 
-    def _on_unreadable(self, error: BaseException | None) -> None:
-        """Record that the message is not understood, and log it without its values."""
-        self._failed = True
+    def _on_unreadable(self, message_type: str, error: Exception) -> None:
+        """Record that a message is not understood, and log it without its values."""
+        may_be_any = not message_type.isdecimal()
+        self._list_may_lack_a_position |= message_type == _POSITION or may_be_any
+        self.missed += message_type in _IN_ANSWERS or may_be_any
+
         kind = "unreadable message"
         text = "a message that cannot be read"
         if isinstance(error, UnknownZoneError):
@@ -234,7 +231,7 @@ class MessageReader:
             text = f"a time that cannot be read, since {error}. Choose another time zone at the "
             text += "log-in of TWS or IB Gateway, or UTC for the times that it sends to clients "
             text += "(API settings)"
-        cause = f"(type {self._type[:12]!a}, {type(error).__name__}); it is left out"
+        cause = f"(type {message_type[:12]!a}, {type(error).__name__}); it is left out"
         self._log.report(kind, f"{self._gateway_id} sent {text} {cause}")
 
 

@@ -1,7 +1,8 @@
 """The book of holdings: what the broker last reported of each, merged from its three feeds.
 
-Holdings are immutable: each message replaces one. Confirmations by the broker are kept separately,
-and each holding that is returned contains its newest one. Watchers collect what changed.
+Holdings are immutable: each message replaces one. Confirmations of whole accounts are kept with
+their states, and each holding that is returned contains its newest one. Watchers collect what
+changed.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from weakref import WeakSet
 
 from position_sync_dagster.domain import valuation
 from position_sync_dagster.domain.account_state import AccountStates
-from position_sync_dagster.domain.clock import NEVER, Clock
+from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.holding import (
     AccountConfirmation,
     BrokerPosition,
@@ -230,8 +231,6 @@ class HoldingsBook:
         self._holdings: Holdings = {}
         self.unmanaged: Holdings = {}
         self.snapshot_id = ""
-        # When the newest message of each single holding arrived that confirms its value.
-        self._confirmed: dict[Key, datetime] = {}
         self.moves = 0
         # How many holdings are open, by account and security type.
         self._open: Counter[tuple[str, str]] = Counter()
@@ -286,19 +285,6 @@ class HoldingsBook:
             if row.account == account and row.instrument.sec_type in sec_types
         ]
 
-    def newest_value(self, key: Key) -> tuple[float, datetime] | None:
-        """Return the newest value of a holding for each of its units, and when it was true.
-
-        None without a value, or where that time is not known.
-        """
-        holding = self.get(key)
-        if holding is None or not holding.position:
-            return None
-        if holding.market_value is None or holding.valued_at is None:
-            return None
-        units = holding.position * holding.instrument.multiplier
-        return holding.market_value / units, holding.valued_at
-
     def reported(self, keys: Iterable[Key] | None = None) -> Holdings:
         """Return holdings as their last messages left them, with the completeness of their account.
 
@@ -307,15 +293,16 @@ class HoldingsBook:
         those of accounts that the login does not manage.
         """
         if keys is None:
-            return self.unmanaged | self._all(self._holdings, newer=False)
-        return self._all(keys, newer=False)
+            return self.unmanaged | self._all(self._holdings, by_account=False)
+        return self._all(keys, by_account=False)
 
-    def _all(self, keys: Iterable[Key], *, newer: bool = True) -> Holdings:
+    def _all(self, keys: Iterable[Key], *, by_account: bool = True) -> Holdings:
         """Return these holdings with their newest values; see `_stated`."""
         now = self._clock()
         rows = ((key, self._holdings[key]) for key in keys if key in self._holdings)
         return {
-            key: self._stated(key, self._valued(key, row, now), newer=newer) for key, row in rows
+            key: self._stated(self._valued(key, row, now), by_account=by_account)
+            for key, row in rows
         }
 
     def confirmations(self) -> dict[str, AccountConfirmation]:
@@ -401,9 +388,6 @@ class HoldingsBook:
         if before is None and position == 0:
             return
         now = self._clock()
-        if self._connectivity.lost is None:
-            self._confirmed[key] = now
-
         value = values["market_value"]
         if before is not None and before.position == position:
             profit = self.profits.get(key)
@@ -411,7 +395,12 @@ class HoldingsBook:
                 self.missed.note(key)
 
         origin = ValueOrigin.NONE if value is None else ValueOrigin.PORTFOLIO
-        self.put(self._row(key, instrument, position, value_source=origin, **values))
+        confirmed_at = now if self._connectivity.lost is None else None
+        self.put(
+            self._row(
+                key, instrument, position, value_source=origin, confirmed_at=confirmed_at, **values
+            )
+        )
 
     def put_pnl(self, key: Key, sent: PnlValues) -> bool:
         """Take a PnLSingle message if it has a value for the quantity that is held.
@@ -430,10 +419,8 @@ class HoldingsBook:
         profit = self.profits.get(key)
         if profit is None:
             self.profits[key] = Profit(sent, now, same_since=now, value_at_daily=sent.value)
-        elif not profit.take(sent, now):
-            return False
-        self._confirmed[key] = now
-        return True
+            return True
+        return profit.take(sent, now)
 
     def forget_pnl(self, key: Key) -> None:
         """Keep the value of a holding and remove its daily profit: its subscription ended."""
@@ -493,8 +480,9 @@ class HoldingsBook:
 
     def doubt(self, key: Key) -> None:
         """Confirm a holding with its account no more, until a row of it comes that can be used."""
-        if self._confirmed.pop(key, None) is not None:
-            self.all_changes.note(key)
+        holding = self._holdings.get(key)
+        if holding is not None and holding.confirmed_at is not None:
+            self._store(key, holding, replace(holding, confirmed_at=None))
 
     def doubt_values_before(self, account: str, since: datetime) -> None:
         """Doubt the values of an account whose rows came before a moment."""
@@ -529,7 +517,8 @@ class HoldingsBook:
         self.states.drop()
         for key in list(self.profits):
             self.forget_pnl(key)
-        self._confirmed.clear()
+        for key in self._holdings:
+            self.doubt(key)
         self.all_changes.note(*self._holdings)
 
     def put(self, holding: BrokerPosition) -> None:
@@ -539,33 +528,23 @@ class HoldingsBook:
         moved = before is None or before.position != holding.position
         if moved:
             self.profits.pop(key, None)
-        self._store(key, before, self._stated(key, holding))
+        self._store(key, before, self._stated(holding))
         self.changes.note(key, urgent=moved)
 
-    def _stated(self, key: Key, holding: BrokerPosition, *, newer: bool = True) -> BrokerPosition:
-        """Return a holding with the completeness of its account and its newest confirmation.
-
-        A message of its account confirms the value that a row of the holding brought before it, and
-        no value of an earlier connection of which no row has come.
+    def _stated(self, holding: BrokerPosition, *, by_account: bool = False) -> BrokerPosition:
+        """Return a holding with the completeness of its account.
 
         Args:
-            key: The key of the holding.
             holding: The holding as its last message left it.
-            newer: Whether to set a newer confirmation; one that was cleared is always replaced.
+            by_account: Whether a message of its account confirms it too: the value that a row of
+                the holding brought before, and no value that nothing has confirmed yet.
         """
-        completeness = self.states.completeness(key[0])
-        before = holding.confirmed_at
-        confirmed_at = self.states[key[0]].confirmed_at
-        of_row = self._confirmed.get(key)
-        if of_row is not None:
-            confirmed_at = max(confirmed_at or of_row, of_row)
-        elif holding.market_value is not None:
-            confirmed_at = None  # its value is of an earlier connection
-
-        # Else each confirmation of an account would publish all its rows again.
-        if not newer and confirmed_at is not None and (before or NEVER) < confirmed_at:
-            confirmed_at = before
-        if (completeness, confirmed_at) == (holding.completeness, before):
+        completeness = self.states.completeness(holding.account)
+        times = [holding.confirmed_at]
+        if by_account and (holding.confirmed_at is not None or holding.market_value is None):
+            times.append(self.states[holding.account].confirmed_at)
+        confirmed_at = max(filter(None, times), default=None)
+        if (completeness, confirmed_at) == (holding.completeness, holding.confirmed_at):
             return holding
         return replace(holding, completeness=completeness, confirmed_at=confirmed_at)
 

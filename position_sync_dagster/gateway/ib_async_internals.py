@@ -116,35 +116,32 @@ def unread_bytes(ib: IB) -> bytes:
 # The reading of messages: ib_async logs a trace or a line for each that it cannot use.
 
 
-def intercept_messages(
-    ib: IB, *, read: Callable[[list[str]], None], unreadable: Callable[[BaseException | None], None]
-) -> Callable[[list[str]], None]:
+def intercept_messages(ib: IB, read: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
     """Read each message with a function of ours, which may call ib_async's own.
 
-    ib_async does not tell whether it understood a message: its decoder logs the exception and
-    goes on.
+    ib_async's decoder logs the exception of a message that it cannot read, and goes on.
 
     Args:
         ib: The connection.
         read: Gets the fields of each message.
-        unreadable: Gets the cause when ib_async's own function cannot read a message.
 
     Returns:
-        ib_async's own function.
+        ib_async's own function; it raises what it cannot read.
     """
     decoder = ib.client.decoder
     interpret: Callable[[list[str]], None] = decoder.interpret
-    decoder.interpret = read  # type: ignore[method-assign]
 
     def report(_message: str) -> None:
-        """Report the cause; the message holds values of the account and is not logged."""
+        """Raise the cause; the message holds values of the account and is not logged."""
         error = sys.exc_info()[1]
-        # Where a field cannot be read, ib_async's log line fails as well (its `args` is unbound):
-        # the error before it is the cause.
-        unreadable((error and error.__context__) or error)
+        if error is not None:
+            # Where a field cannot be read, ib_async's log line fails as well (its `args` is
+            # unbound): the error before it is the cause.
+            raise error.__context__ or error
 
     # The decoder uses its logger for messages that it cannot read, and for nothing else.
     decoder.logger = SimpleNamespace(exception=report)  # type: ignore[assignment]
+    decoder.interpret = read  # type: ignore[method-assign]
     return interpret
 
 

@@ -223,14 +223,13 @@ class _LoginListener:
     def _on_bytes(self, data: bytes) -> None:
         """Look at the first bytes: another protocol has no such length, or no version."""
         # The first message is "version NUL time NUL": a length, then digits.
-        if len(self._head) >= GREETING_BYTES:
+        head = self._head
+        if len(head) >= GREETING_BYTES:
             return
 
-        wanted = GREETING_BYTES - len(self._head)
-        self._head.extend(data[:wanted])
-        greeting = self._head[ib_async_internals.LENGTH_BYTES :]
-        is_no_version = bool(greeting) and not greeting[:1].isdigit()
-        if ib_async_internals.is_no_length(self._head) or is_no_version:
+        head += data[: GREETING_BYTES - len(head)]
+        version = head[ib_async_internals.LENGTH_BYTES :]
+        if ib_async_internals.is_no_length(head) or (version and not version.isdigit()):
             error = NotAGatewayError(
                 f"What listens at {self.address} is not an IB gateway.",
                 remedy="Set POSITION_SYNC_GATEWAY_PORT to the API port of TWS or IB Gateway "

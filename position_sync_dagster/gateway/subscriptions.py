@@ -244,8 +244,7 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
         if ib_async_internals.unsent_messages(self._ib):  # they are more urgent
             return
         for key in self._wanted:
-            if key not in self._all:
-                self._all[key] = Subscription(key)
+            self._all.setdefault(key, Subscription(key))
         self._request_due(self._wanted, HOLDINGS_AT_ONCE)
 
     def restored(self) -> None:

@@ -314,7 +314,6 @@ def quote_of(ticker: Ticker, arrivals: Arrivals) -> Quote:
         ticker: The ticker of a line.
         arrivals: When its parts arrived.
     """
-    contract = ticker.contract
     computed = _computed(ticker.modelGreeks)
     greeks = computed or _NO_GREEKS
     kind = ticker.marketDataType
@@ -330,7 +329,6 @@ def quote_of(ticker: Ticker, arrivals: Arrivals) -> Quote:
         halted = ticker.delayedHalted
 
     return Quote(
-        conid=contract.conId if contract else 0,
         received_at=ticker.time,
         bid=_side(ticker.bid),
         ask=_side(ticker.ask),
@@ -397,8 +395,19 @@ class OddRow(NamedTuple):
     why: str
 
 
-# The numbers of fields of the messages 61 and 7.
-POSITION_FIELDS, PORTFOLIO_FIELDS = 16, 20
+# The terms of a contract in both messages, by ib_async's names.
+_TERMS = (
+    *("conId", "symbol", "secType", "lastTradeDateOrContractMonth", "strike", "right"),
+    *("multiplier", "exchange", "currency", "localSymbol", "tradingClass"),
+)
+
+# The amounts of message 7, by the names of the columns, and those that follow from its price.
+_AMOUNTS = ("market_price", "market_value", "average_cost", "unrealized_pnl", "realized_pnl")
+_OF_PRICE = ("market_price", "market_value", "unrealized_pnl")
+
+# The fields of the messages 61 and 7.
+POSITION_FIELDS = ("type", "version", "account", *_TERMS, "quantity", "average_cost")
+PORTFOLIO_FIELDS = ("type", "version", *_TERMS, "quantity", *_AMOUNTS, "account")
 
 
 def position_row(fields: Sequence[str]) -> HoldingRow | OddRow:
@@ -411,58 +420,39 @@ def position_row(fields: Sequence[str]) -> HoldingRow | OddRow:
     >>> position_row(["61", "3", "DU1", *terms, "", "1"])
     OddRow(key=('DU1', 7), why="quantity ''")
     """
-    # Behind type and version: the account, then the contract.
-    account = fields[2]
-    terms = fields[3:14]
-    quantity, cost = fields[14:]
-    return _holding_row(account, terms, quantity, {"average_cost": cost or "nan"})
-
-
-# The amounts of message 7, by the names of the columns, and those that follow from its price.
-_AMOUNTS = ("market_price", "market_value", "average_cost", "unrealized_pnl", "realized_pnl")
-_OF_PRICE = ("market_price", "market_value", "unrealized_pnl")
+    named = dict(zip(POSITION_FIELDS, fields, strict=True))
+    named["average_cost"] = named["average_cost"] or "nan"
+    return _holding_row(named, ("average_cost",))
 
 
 def portfolio_row(fields: Sequence[str]) -> HoldingRow | OddRow:
     """Read message 7. A price of 0 or −1 is none: what follows from it is unknown."""
-    # Behind type and version: the contract, the quantity, the amounts, and the account at last.
-    account = fields[19]
-    terms = fields[2:13]
-    quantity = fields[13]
-    amounts = dict(zip(_AMOUNTS, fields[14:19], strict=True))
-    row = _holding_row(account, terms, quantity, amounts)
+    row = _holding_row(dict(zip(PORTFOLIO_FIELDS, fields, strict=True)), _AMOUNTS)
     if isinstance(row, HoldingRow) and row.position and row.amounts["market_price"] in NO_PRICE:
         row.amounts.update(dict.fromkeys(_OF_PRICE))
     return row
 
 
-# The terms of a contract in both messages, by ib_async's names.
-_TERMS = (
-    *("conId", "symbol", "secType", "lastTradeDateOrContractMonth", "strike", "right"),
-    *("multiplier", "exchange", "currency", "localSymbol", "tradingClass"),
-)
-
-
-def _holding_row(
-    account: str, terms: Sequence[str], quantity: str, amount_texts: Mapping[str, str]
-) -> HoldingRow | OddRow:
+def _holding_row(sent: Mapping[str, str], amount_names: Sequence[str]) -> HoldingRow | OddRow:
     """Read what messages 61 and 7 share; a row that cannot be used says which field is wrong."""
-    named: dict[str, Any] = dict(zip(_TERMS, terms, strict=True))
-    conid = terms[0]
+    account = sent["account"]
+    conid = sent["conId"]
     try:
         if not conid.isdecimal() or int(conid) not in CONIDS:
             raise ValueError(f"conid {shown(conid)}")
-        if not named["symbol"].strip():
+        if not sent["symbol"].strip():
             raise ValueError("no symbol")
-        position = number_of(quantity)
+        position = number_of(sent["quantity"])
         if position is None:
-            raise ValueError(f"quantity {shown(quantity)}")
+            raise ValueError(f"quantity {shown(sent['quantity'])}")
 
-        named["conId"] = int(conid)
-        named["strike"] = _number("strike", named["strike"] or "0")
-        contract = Contract(**named)
-        amounts = {name: known(_number(name, text)) for name, text in amount_texts.items()}
-        return HoldingRow((account, contract.conId), instrument_of(contract), position, amounts)
+        terms: dict[str, Any] = {name: sent[name] for name in _TERMS}
+        terms["conId"] = int(conid)
+        terms["strike"] = _number("strike", sent["strike"] or "0")
+        amounts = {name: known(_number(name, sent[name])) for name in amount_names}
+        return HoldingRow(
+            (account, int(conid)), instrument_of(Contract(**terms)), position, amounts
+        )
     except ValueError as error:
         return OddRow((account, int(number_of(conid) or 0)), str(error))
 

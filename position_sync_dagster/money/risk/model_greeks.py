@@ -16,7 +16,7 @@ from itertools import chain
 from operator import attrgetter, itemgetter
 
 from position_sync_dagster.domain.exchange_time import may_trade
-from position_sync_dagster.domain.holding import HoldingGreeks, Key
+from position_sync_dagster.domain.holding import BrokerPosition, HoldingGreeks, Key
 from position_sync_dagster.domain.leg import QUEUED, LegState, few
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.valuation import price_of
@@ -101,7 +101,7 @@ def underlying_price(
 
     >>> from datetime import UTC
     >>> now = datetime(2026, 1, 2, tzinfo=UTC)
-    >>> index = Quote(conid=1, last=6500.0, quote_time=now)
+    >>> index = Quote(last=6500.0, quote_time=now)
     >>> underlying_price(index, "IND", now=now)[0]
     6500.0
     >>> underlying_price(index, "STK", now=now) is None
@@ -498,7 +498,8 @@ class ModelGreeks:
         """Read the newest values, compute what moved as one batch, and publish it."""
         now = self._clock()
         for conid in self._greeks.legs:
-            values = map(connection.feed.book.newest_value, self._keys.get(conid, ()))
+            holdings = map(connection.feed.book.get, self._keys.get(conid, ()))
+            values = [_value_of_a_unit(holding) for holding in filter(None, holdings)]
             newest = max(filter(None, values), key=itemgetter(1), default=None)
             if newest is not None:
                 self._greeks.valued(conid, *newest)
@@ -538,6 +539,17 @@ def _modelled(terms: ExerciseTerms | NotPriced) -> OptionTerms | Reason:
     if isinstance(terms, OptionTerms):
         return terms
     return NotPriced.NO_RATE
+
+
+def _value_of_a_unit(holding: BrokerPosition) -> tuple[float, datetime] | None:
+    """Return the newest value of a holding for each of its units, and when it was true.
+
+    None without a value, or where that time is not known.
+    """
+    units = holding.position * holding.instrument.multiplier
+    if not units or holding.market_value is None or holding.valued_at is None:
+        return None
+    return holding.market_value / units, holding.valued_at
 
 
 def _differ(rows: Sequence[ExpectedDividend], before: Sequence[ExpectedDividend]) -> bool:

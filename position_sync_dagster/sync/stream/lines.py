@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from position_sync_dagster.domain import line
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.leg import few
 from position_sync_dagster.domain.line import QUEUED_TEXT, Denial
@@ -76,7 +75,6 @@ class StreamLines:
             configured=settings.max_lines, reserve=settings.reserved_lines, wait=LIMIT_WAIT
         )
         self.login = LoginLines(
-            silence_s=line.LINE_SILENCE_S,
             session_open=self.contracts.session_open,
             limit=limit,
             min_hold_s=MIN_HOLD_S,

@@ -531,10 +531,10 @@ def faults():
         def exception(self, *_):
             found.append(traceback.format_exc())
 
-    def unreadable(self, error):
-        if error is not None and innermost(error.__traceback__).startswith("position_sync"):
+    def unreadable(self, message_type, error):
+        if innermost(error.__traceback__).startswith("position_sync"):
             found.append(error)
-        original(self, error)
+        original(self, message_type, error)
 
     original = MessageReader._on_unreadable
     logger = eventkit.event.logger

@@ -89,7 +89,7 @@ def line_in(state):
     """Return a line in a state, with something in each field that events change."""
     held = state in HELD
     return Line(
-        silence_s=30.0, state=state, held_since_s=50.0 if held else None, reason="before",
+        state=state, held_since_s=50.0 if held else None, reason="before",
         withheld_until_s=1.0, overdue_at_s=110.0 if held else math.inf, renewals=2,
         dispute=Dispute(holding=HOLDING), changes=4, heard_at=second(9), priced_at=second(8),
     )  # fmt: skip
@@ -114,7 +114,7 @@ class LineWithEvents:
     """A line to which events happen; what it does not define is that of the line."""
 
     def __init__(self):
-        self.line = Line(silence_s=30.0).requested(0.0)
+        self.line = Line().requested(0.0)
 
     def __getattr__(self, name):
         return getattr(self.line, name)
@@ -176,9 +176,9 @@ def test_a_line_that_does_not_answer_its_request_is_requested_again_less_and_les
 
 def test_the_model_of_a_line_says_nothing_about_prices_that_are_awaited_after_a_restore(line):
     parts = dict.fromkeys(("quote_time", "greeks_time"), second(1))
-    line.heard(Quote(conid=1, received_at=second(1), **parts))
+    line.heard(Quote(received_at=second(1), **parts))
     line.restored(2.0)
-    line.heard(Quote(conid=1, received_at=second(3), **parts | {"greeks_time": second(3)}))
+    line.heard(Quote(received_at=second(3), **parts | {"greeks_time": second(3)}))
     assert line.elapsed(32.0)
 
 
@@ -242,7 +242,7 @@ def test_the_wait_after_a_denial_grows_and_a_refusal_of_delayed_data_is_the_same
 
 
 def test_the_model_shows_nothing_about_the_prices_of_a_line(line):
-    model = Quote(conid=1, received_at=second(1), delta=0.5, greeks_time=second(1))
+    model = Quote(received_at=second(1), delta=0.5, greeks_time=second(1))
     assert not line.heard(model)
     assert not line.trusted
     assert line.elapsed(30.0)
@@ -250,7 +250,7 @@ def test_the_model_shows_nothing_about_the_prices_of_a_line(line):
 
 @pytest.mark.parametrize("part", ["quote_time", "mark_time"])
 def test_a_price_of_the_quote_or_a_mark_makes_a_line_trusted_once(line, part):
-    priced = Quote(conid=1, received_at=second(1), **{part: second(1)})
+    priced = Quote(received_at=second(1), **{part: second(1)})
     assert line.heard(priced)
     assert line.trusted
     assert not line.heard(priced)  # the model ticked meanwhile
@@ -259,10 +259,10 @@ def test_a_price_of_the_quote_or_a_mark_makes_a_line_trusted_once(line, part):
 def test_after_an_interruption_each_part_counts_again_with_its_own_next_tick(line):
     parts = dict(bid=1.0, ask=1.2, mark=1.1, delta=0.5)
     before = dict.fromkeys(("quote_time", "mark_time", "greeks_time"), second(1))
-    line.heard(Quote(conid=1, received_at=second(1), **parts, **before))
+    line.heard(Quote(received_at=second(1), **parts, **before))
     line.interrupted(2.0, second(2))
     line.restored(3.0)
-    after = Quote(conid=1, received_at=second(4), **parts, **before | {"quote_time": second(4)})
+    after = Quote(received_at=second(4), **parts, **before | {"quote_time": second(4)})
     assert line.heard(after)
     counted = line.counted(after)
     assert line.trusted
@@ -274,11 +274,10 @@ def test_after_an_interruption_each_part_counts_again_with_its_own_next_tick(lin
 
 
 def test_what_a_suspect_line_said_counts_no_more_when_a_single_part_of_it_ticks(line):
-    quote = Quote(conid=1, mark=1.5, received_at=second(1), mark_time=second(1))
+    quote = Quote(mark=1.5, received_at=second(1), mark_time=second(1))
     line.heard(quote)
     assert line.disagrees(10.0)
-    sized = Quote(
-        conid=1, bid=4.0, ask=4.1, mark=1.5, received_at=second(11), mark_time=second(1),
+    sized = Quote(bid=4.0, ask=4.1, mark=1.5, received_at=second(11), mark_time=second(1),
         quote_time=second(11),
     )  # fmt: skip
     line.heard(sized)
@@ -288,14 +287,13 @@ def test_what_a_suspect_line_said_counts_no_more_when_a_single_part_of_it_ticks(
 
 
 def test_greeks_without_a_quote_count(line):
-    greeks = Quote(conid=1, delta=0.5, received_at=second(2), greeks_time=second(2))
+    greeks = Quote(delta=0.5, received_at=second(2), greeks_time=second(2))
     line.heard(greeks)
     assert line.counted(greeks).delta == 0.5
 
 
 def test_greeks_that_stand_still_while_the_price_moves_do_not_count(line):
-    quote = Quote(
-        conid=1, bid=1.0, delta=0.5, model_price=1.1, received_at=second(60),
+    quote = Quote(bid=1.0, delta=0.5, model_price=1.1, received_at=second(60),
         quote_time=second(60), moved_at=second(31), greeks_time=second(1),
     )  # fmt: skip
     line.heard(quote)

@@ -19,7 +19,7 @@ class Login:
     def __init__(self, *conids):
         self.closed = set()
         self.lines = LoginLines(
-            silence_s=30.0, session_open=lambda c: c not in self.closed, limit=LIMIT,
+            session_open=lambda c: c not in self.closed, limit=LIMIT,
             min_hold_s=5.0,
         )  # fmt: skip
         self.now_s = 0.0
@@ -30,7 +30,7 @@ class Login:
 
     def quote(self, conid):
         at = self.at(self.now_s)
-        return Quote(conid=conid, bid=self.bid, ask=2.0, received_at=at, quote_time=at)
+        return Quote(bid=self.bid, ask=2.0, received_at=at, quote_time=at)
 
     def at(self, now_s):
         return START + timedelta(seconds=now_s)

@@ -32,9 +32,9 @@ class World:
 
     def __init__(self):
         self.now_s = 0.0
-        self.line = Line(silence_s=30.0).requested(0.0)
+        self.line = Line().requested(0.0)
         self.state = StreamedHolding(key=KEY)
-        self.quote = Quote(conid=7)
+        self.quote = Quote()
         self.holding = make_holding(7, START, position=-2.0, instrument=OPTION, average_cost=100.0)
         self.rows = []
         self.hours = None
@@ -82,7 +82,7 @@ class World:
         """Request the line again, which opens with these prices."""
         assert self.line.is_due_for_renewal(self.now_s)
         self.line = self.line.renewed(self.now_s)
-        self.quote = Quote(conid=7)
+        self.quote = Quote()
         self.tick(**values)
 
     def differ(self, price):
@@ -441,7 +441,7 @@ class Histories(RuleBasedStateMachine):
     def the_gateway_ends_the_line(self):
         world = self.world
         self.record(Line.ended, "354 Not subscribed.")
-        world.quote = Quote(conid=7)
+        world.quote = Quote()
         self.ticked_s = None
         self.counts = self.alive = False
 
@@ -482,7 +482,7 @@ class Histories(RuleBasedStateMachine):
         world = self.world
         if world.line.is_due_for_renewal(world.now_s):
             self.record(Line.renewed)
-            world.quote = Quote(conid=7)
+            world.quote = Quote()
             self.ticked_s = None
             self.counts = False
             self.open(works)

@@ -45,7 +45,7 @@ def value(held, quote, magnifier=1, trusted=True, **more):
 
 
 def marked(price):
-    return Quote(conid=1, mark=price, mark_time=NOW, received_at=NOW, market_data_type=1)
+    return Quote(mark=price, mark_time=NOW, received_at=NOW, market_data_type=1)
 
 
 # No bid, and an offer of a few ticks.
@@ -83,7 +83,7 @@ def test_a_value_counts_the_multiplier_and_is_in_the_major_unit(
 
 
 def test_a_futures_option_quoted_in_cents_is_valued_in_dollars():
-    quote = Quote(conid=11, bid=12.375, ask=12.625, received_at=NOW, market_data_type=3)
+    quote = Quote(bid=12.375, ask=12.625, received_at=NOW, market_data_type=3)
     row = value(holding(CORN_CALL, 2.0, average_cost=602.5), quote, magnifier=100)
     assert row.market_price == 12.5
     assert row.price_kind == PriceKind.MID
@@ -93,7 +93,7 @@ def test_a_futures_option_quoted_in_cents_is_valued_in_dollars():
 
 
 def test_without_a_usable_price_the_money_is_unknown_and_not_zero():
-    row = value(holding(), Quote(conid=1, ask=0.05, last=1.2, received_at=NOW))
+    row = value(holding(), Quote(ask=0.05, last=1.2, received_at=NOW))
     assert row.market_price is None
     assert row.market_value is None
     assert row.unrealized_pnl is None
@@ -129,7 +129,7 @@ OLD_VALUE = replace(VALUED, value_time=BEFORE, received_at=BEFORE)
 
 
 def test_a_delayed_price_does_not_replace_a_value_that_the_broker_gave_later():
-    delayed = Quote(conid=7, bid=1.0, ask=1.2, delta=-0.2, market_data_type=3)
+    delayed = Quote(bid=1.0, ask=1.2, delta=-0.2, market_data_type=3)
     row = value(VALUED, delayed)
     assert row.market_value == (-420.0)
     assert row.value_source == ValueOrigin.PORTFOLIO
@@ -144,7 +144,7 @@ def test_a_delayed_price_does_not_replace_a_value_that_the_broker_gave_later():
 
 
 def test_of_a_line_that_is_not_trusted_the_model_counts_where_the_broker_has_no_value():
-    model = Quote(conid=7, model_price=1.4, delta=-0.2, greeks_time=NOW)
+    model = Quote(model_price=1.4, delta=-0.2, greeks_time=NOW)
     row = value(VALUED, model, trusted=False)
     assert row.value_source == ValueOrigin.PORTFOLIO
     assert row.delta == (-0.2)
@@ -152,7 +152,7 @@ def test_of_a_line_that_is_not_trusted_the_model_counts_where_the_broker_has_no_
 
 
 def test_of_a_quote_without_a_price_the_brokers_value_is_used_beside_its_bid_ask_and_greeks():
-    quote = Quote(conid=7, ask=0.05, last=1.2, delta=-0.01, received_at=NOW)
+    quote = Quote(ask=0.05, last=1.2, delta=-0.01, received_at=NOW)
     row = value(VALUED, quote)
     assert row.market_value == (-420.0)
     assert row.price_kind == PriceKind.PORTFOLIO
@@ -174,7 +174,7 @@ def test_with_an_unknown_factor_the_brokers_value_is_used():
 
 
 def test_the_model_price_values_a_holding_that_has_no_other_price():
-    quote = Quote(conid=7, ask=0.05, model_price=0.01, greeks_time=BEFORE, received_at=NOW)
+    quote = Quote(ask=0.05, model_price=0.01, greeks_time=BEFORE, received_at=NOW)
     row = value(VALUED, quote)
     assert row.price_kind == PriceKind.MODEL
     assert row.value_source == ValueOrigin.TICK
@@ -192,7 +192,7 @@ def test_a_mark_of_zero_of_a_worthless_option_is_a_value_of_zero():
 
 
 def test_an_unchanged_quote_that_counts_is_used_with_the_time_of_its_tick():
-    row = value(VALUED, Quote(conid=7, bid=1.0, ask=1.2, quote_time=BEFORE))
+    row = value(VALUED, Quote(bid=1.0, ask=1.2, quote_time=BEFORE))
     assert row.value_source == ValueOrigin.TICK
     assert row.price_kind == PriceKind.MID
     assert row.timestamp == NOW
@@ -202,7 +202,7 @@ def test_an_unchanged_quote_that_counts_is_used_with_the_time_of_its_tick():
 @pytest.mark.parametrize("kind", [2, 3, 4])
 def test_delayed_and_frozen_data_have_no_value_time_but_that_of_the_last_trade(kind):
     traded = NOW - timedelta(days=2)
-    data = {"conid": 7, "received_at": NOW, "market_data_type": kind}
+    data = {"received_at": NOW, "market_data_type": kind}
     mark = value(OLD_VALUE, Quote(mark=1.3, mark_time=NOW, **data))
     mid = value(OLD_VALUE, Quote(bid=1.0, ask=1.2, **data))
     last = value(OLD_VALUE, Quote(bid=1.0, ask=1.2, last=1.1, last_time=traded, **data))
@@ -466,12 +466,12 @@ CASES["a futures option quoted in cents"] = (dict(bid=12.375, ask=12.625, last=1
 
 @pytest.mark.parametrize(("quote", "expected"), CASES.values(), ids=CASES.keys())
 def test_the_price_of_a_quote(quote, expected):
-    price = valuation.price_of(Quote(conid=1, **quote), now=NOW)
+    price = valuation.price_of(Quote(**quote), now=NOW)
     assert (None if price is None else (pytest.approx(price.value), price.kind)) == expected
 
 
 def at(**quote):
-    price = valuation.price_of(Quote(conid=1, **quote), now=NOW)
+    price = valuation.price_of(Quote(**quote), now=NOW)
     assert price is not None
     return price.at
 

@@ -358,7 +358,8 @@ def test_what_was_reported_has_no_confirmation_from_before_the_clock_was_set_bac
     book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
     clock.advance(hours=-1)
     book.confirm(ACCOUNT)
-    assert [row.confirmed_at for row in book.reported().values()] == [clock.now]
+    assert [row.confirmed_at for row in book.reported().values()] == [None]
+    assert book.get(KEY).confirmed_at == clock.now
 
 
 def test_open_holdings_are_counted_by_their_type_through_opens_moves_and_closes(held):

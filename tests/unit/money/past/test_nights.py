@@ -54,7 +54,7 @@ class Night:
         self.requests = 0
         self.rows = []
         self.lines = LoginLines(
-            silence_s=30.0, session_open=lambda conid: hours is None, limit=LIMIT, min_hold_s=5.0
+            session_open=lambda conid: hours is None, limit=LIMIT, min_hold_s=5.0
         )
 
         conids = range(1, LINES + 1)
@@ -77,7 +77,7 @@ class Night:
 
     def request(self, conid):
         self.requests += 1
-        self.quotes[conid] = Quote(conid=conid)
+        self.quotes[conid] = Quote()
         if self.refuses:
             self.refuse(conid)
         elif not self.dead:
@@ -86,7 +86,7 @@ class Night:
                 sides = {"bid": 0.99, "ask": 1.01}
 
             mark = 1.0 + self.wobble * (self.requests % 7)
-            self.opening[conid] = Quote(conid=conid, mark=mark, min_tick=0.01, **sides)
+            self.opening[conid] = Quote(mark=mark, min_tick=0.01, **sides)
 
     def request_wanted(self):
         for conid in sorted(self.lines.chosen(0, self.now_s) - self.lines.held.keys()):
@@ -127,9 +127,8 @@ class Night:
             state.due = True
         line = self.lines.line(conid)
         if state.is_due(line, self.now_s):
-            agrees = row_of(self, state, self.holdings[conid], self.quotes[conid], line).agrees
-            if agrees is not None:
-                self.lines.put(conid, line.compared(state.key, agrees=agrees))
+            _row, line = row_of(self, state, self.holdings[conid], self.quotes[conid], line)
+            self.lines.put(conid, line)
 
     def pass_for(self, seconds):
         """Let time pass, in small steps after each request."""

@@ -225,7 +225,7 @@ def test_an_option_that_the_model_does_not_fit_is_counted_with_its_reason() -> N
 
 def test_ticks_without_a_price_make_no_price_of_an_underlying_young() -> None:
     def found(sec_type: str = "STK", **values: float | datetime) -> tuple[float, datetime] | None:
-        quote = Quote(conid=1, received_at=NOW, **values)  # type: ignore[arg-type]
+        quote = Quote(received_at=NOW, **values)  # type: ignore[arg-type]
         return underlying_price(quote, sec_type, now=NOW)
 
     before = at(-300)

@@ -8,7 +8,6 @@ import pytest
 
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.domain.line import LINE_SILENCE_S
 from position_sync_dagster.domain.line_allocation import LineLimit
 from position_sync_dagster.domain.login_lines import RENEWALS_AT_ONCE, LoginLines
 from position_sync_dagster.domain.quote import Quote
@@ -35,7 +34,7 @@ class PricerWithLines:
         self.closed = set()
         self.unreadable = set()
         self.lines = LoginLines(
-            silence_s=LINE_SILENCE_S, session_open=lambda conid: conid not in self.closed,
+            session_open=lambda conid: conid not in self.closed,
             limit=LineLimit(configured=100, reserve=5, wait=Backoff(first_s=60.0, longest_s=900.0)),
             min_hold_s=5.0,
         )  # fmt: skip
@@ -95,7 +94,7 @@ class PricerWithLines:
         if conid in self.unreadable:
             raise ValueError("no number")
         at, bid = self.ticks.get(conid, (None, self.bid))
-        return Quote(conid=conid, bid=bid, ask=1.2, received_at=at, quote_time=at)
+        return Quote(bid=bid, ask=1.2, received_at=at, quote_time=at)
 
     def _holding(self, key):
         instrument = Instrument(
