@@ -124,11 +124,13 @@ class PostingBook:
         changed = groups.filter(~one_of("group", unchanged))
         group_of = dict(changed.iter_rows())
         parts_of = grouped(lambda part: group_of[part.conid], sources.of(changed).postings())
-        if self.until is None:
-            names = contents.keys() - unchanged.keys()
-            remembered |= {name: (contents[name], parts_of[name]) for name in names}
-
         parts_of |= unchanged
+        if self.until is None:
+            remembered |= {name: (content, parts_of[name]) for name, content in contents.items()}
+            # A group that was joined with another one is none any more.
+            for gone in remembered.keys() - {*self._groups["group"]}:
+                remembered.pop(gone, None)
+
         of_groups = [parts_of[name] for name in sorted(parts_of)]
         return sorted(chain.from_iterable(of_groups), key=attrgetter("at"))
 
@@ -240,29 +242,24 @@ def owned_at(
     has_of = summed.rows_by_key(KEY)
 
     unexplained: list[tuple[str, int, str, float]] = []
-    for conid, differences in of_somebody.rows_by_key("conid").items():
+    for conid, by_account in of_somebody.rows_by_key("conid").items():
         claiming = tuple(legs_of[conid])
         seen_at = at or max((leg.added_at for leg in claiming), default=NEVER)
-        has = tuple((account, *has_of[account, conid]) for account, _by in differences)
-        unexplained += _unexplained(conid, claiming, tuple(differences), has, seen_at)
+        differences = tuple((account, by, *has_of[account, conid]) for account, by in by_account)
+        unexplained += _unexplained(conid, claiming, differences, seen_at)
     claimed = DataFrame(unexplained, owned.schema, orient="row")
     return _summed(pl.concat([owned, of_nobody.select(columns), claimed]))
 
 
-# How much each account holds, and after its name how much each owner has of it.
-_Quantities = tuple[tuple[str, float], ...]
-_Owned = tuple[tuple[Any, ...], ...]
-
-
 @lru_cache(maxsize=50_000)
 def _unexplained(
-    conid: int,
-    legs: tuple[ActiveContract, ...],
-    differences: _Quantities,
-    has: _Owned,
-    at: datetime,
+    conid: int, legs: tuple[ActiveContract, ...], differences: tuple[Any, ...], at: datetime
 ) -> list[tuple[str, int, str, float]]:
-    """Return whose it is by what holdings of a contract differ: account, conid, owner, quantity."""
+    """Return whose it is by what holdings of a contract differ: account, conid, owner, quantity.
+
+    Args:
+        differences: Of each account its name, by how much it differs, and what each owner has.
+    """
     # Of what differs nothing but the quantity is known.
     day = at.date()
     differing = [
@@ -278,9 +275,9 @@ def _unexplained(
             conid=conid,
             quantity=by,
         )
-        for account, by in differences
+        for account, by, *_owners in differences
     ]
-    owned = {(account, conid): dict(owners) for account, *owners in has}
+    owned = {(account, conid): dict(owners) for account, _by, *owners in differences}
     parts = unexplained_parts(differing, legs, owned)
     return [(*part.key, part.owner, part.quantity) for part in parts]
 
