@@ -244,7 +244,13 @@ class _Holdings:
         leaving = [step.movement for step in by_way[True]]
         for step in by_way[False]:
             arrival = step.movement
-            fits = [left for left in leaving if _fits(left, arrival)]
+            fits = [
+                left
+                for left in leaving
+                if left.account != arrival.account
+                and left.quantity == -(arrival.quantity or 0.0)
+                and _days_between(left, arrival) <= BOOKED
+            ]
             for left in sorted(fits, key=partial(_days_between, arrival))[:1]:
                 self._pair([arrival], [left])
                 leaving.remove(left)
@@ -348,13 +354,6 @@ def _delivery_of(movement: Movement) -> tuple[str, date, int | None]:
     if movement.is_option:
         delivered = movement.counter_conid or movement.underlying_conid
     return movement.account, movement.day, delivered
-
-
-def _fits(left: Movement, arrival: Movement) -> bool:
-    """Return whether as much came to another account as left one, within a few days."""
-    is_as_much = left.quantity == -(arrival.quantity or 0.0)
-    is_near = _days_between(left, arrival) <= BOOKED
-    return is_as_much and is_near and left.account != arrival.account
 
 
 def _days_between(one: Movement, other: Movement) -> timedelta:

@@ -24,16 +24,6 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.yaml_file import first_bytes, open_regular, saved_state
 
 
-def known_accounts(lake: MoneyLake) -> set[str]:
-    """Return the accounts of the broker's holdings, of the ledger and of the gateway's values."""
-    held = lake.broker_positions.table.rows(columns=["account"])
-    recorded = lake.updates.sync.latest().select("account")
-    changed = lake.position_changes.table.rows(columns=["account"])  # also what closed long ago
-    valued = lake.account_values.latest().select("account")
-    rows = pl.concat([held, recorded, changed, valued])
-    return {*rows["account"].unique()} - {""}
-
-
 @dataclass(eq=False, repr=False)
 class ServedAccounts:
     """Decides of which accounts statements are read: those that the tables know.
@@ -75,7 +65,14 @@ class ServedAccounts:
 
     @cached_property
     def _known(self) -> frozenset[str]:
-        return frozenset(known_accounts(self.lake))
+        """The accounts of the broker's holdings, of the ledger and of the gateway's values."""
+        lake = self.lake
+        held = lake.broker_positions.table.rows(columns=["account"])
+        recorded = lake.updates.sync.latest().select("account")
+        changed = lake.position_changes.table.rows(columns=["account"])  # also what closed long ago
+        valued = lake.account_values.latest().select("account")
+        rows = pl.concat([held, recorded, changed, valued])
+        return frozenset(rows["account"]) - {""}
 
     def check(self, statements: Sequence[Statement]) -> None:
         """Refuse a file of which no account is served.
