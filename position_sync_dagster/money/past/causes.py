@@ -162,11 +162,6 @@ class Evidence(NamedTuple):
     booking: BookedMovement
     quantity: float
 
-    @property
-    def fraction(self) -> float:
-        """Return which part of the booking it is."""
-        return abs(self.quantity / (self.booking.movement.quantity or 1.0))
-
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Case:
@@ -709,20 +704,20 @@ def _stated_closure(
 ) -> Closure:
     """Return the cause of a part of a close, with the bookings as evidence."""
     moved = [part.booking.movement for part in evidence]
+    sizes = [abs(part.quantity) for part in evidence]
     trades = [part.booking for part in evidence if part.booking.is_trade]
     closed_at = max((trade.at for trade in trades), default=change.seen_at)
-    price = known_sum(times(part.booking.movement.price, abs(part.quantity)) for part in evidence)
-    if price is not None:
-        price /= _size_of(evidence)
+    paid = known_sum(map(times, map(attrgetter("price"), moved), sizes))
     realized = known_sum(
-        times(part.booking.movement.realized_pnl, part.fraction) for part in evidence
+        times(movement.realized_pnl, size / abs(movement.quantity or 1.0))
+        for movement, size in zip(moved, sizes, strict=True)
     )
     return _closure(
         change,
         reason,
         quantity,
         closed_at=closed_at,
-        price=price,
+        price=times(paid, 1.0 / sum(sizes)),
         realized_pnl=realized,
         executions=_joined(movement.execution_id for movement in moved),
         order_ids=_joined(trade.movement.order_id for trade in trades),

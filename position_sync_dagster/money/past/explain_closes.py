@@ -112,12 +112,11 @@ class CloseExplainer:
 
         unknown = counted.filter(cause=Cause.UNEXPLAINED.value)
         unknown = unknown.join(closes, on="change_id", how="semi")
-        open_ids = {*unknown.get_column("change_id"), *judged}
-        are_open = one_of("change_id", open_ids)
+        open_ids = {*unknown["change_id"], *judged}
         # Read after the facts: another process may have judged meanwhile, from more facts.
         stored = []
         if open_ids:
-            stored = lake.closures.current(are_open, since - BEFORE)
+            stored = lake.closures.current(one_of("change_id", open_ids), since - BEFORE)
         counting = grouped(attrgetter("change_id"), stored)
         replaced = {
             change_id: _judged_last(closures, counting[change_id], now)

@@ -223,32 +223,33 @@ def owned_at(
     Returns:
         Rows with account, conid, strategy_id and `by`.
     """
-    columns = (*OWNED, "by")
-    owned = parts.join(held, on=KEY, how="semi").select(columns)
+    owned = _summed(parts.join(held, on=KEY, how="semi"))
     whole = owned.group_by(KEY).agg(whole=col.by.sum())
-    quantities = held.select(*KEY, "position").join(whole, on=KEY, how="left")
-    quantities = quantities.with_columns(by=col.position - col.whole.fill_null(0.0))
+    quantities = held.join(whole, on=KEY, how="left").select(
+        *KEY,
+        "whole",
+        strategy_id=pl.lit(UNATTRIBUTED),
+        by=col.position - col.whole.fill_null(0.0),
+    )
     differs = col.by.abs() >= QUANTITY_ROUNDING
 
     differing = set(quantities.filter(differs)["conid"])
     legs_of = grouped(attrgetter("conid"), (leg for leg in legs if leg.conid in differing))
     is_of_nobody = col.whole.is_null() & ~col.conid.is_in([*legs_of])
-    nobody = pl.lit(UNATTRIBUTED).alias("strategy_id")
-    of_nobody = quantities.filter(is_of_nobody, differs).with_columns(nobody)
+    of_nobody = quantities.filter(is_of_nobody, differs)
     # Of a claim on all accounts those have a part in which nothing differs.
     of_somebody = quantities.filter(~is_of_nobody, differs.any().over("conid"))
-    of_somebody = of_somebody.select("conid", "account", "by")
-    summed = _summed(owned.join(of_somebody, on=KEY, how="semi"))
-    has_of = summed.rows_by_key(KEY)
+    has_of = owned.join(of_somebody, on=KEY, how="semi").rows_by_key(KEY)
 
     unexplained: list[tuple[str, int, str, float]] = []
-    for conid, by_account in of_somebody.rows_by_key("conid").items():
+    by_account = of_somebody.select("conid", "account", "by")
+    for conid, of_contract in by_account.rows_by_key("conid").items():
         claiming = tuple(legs_of[conid])
         seen_at = at or max((leg.added_at for leg in claiming), default=NEVER)
-        differences = tuple((account, by, *has_of[account, conid]) for account, by in by_account)
+        differences = tuple((account, by, *has_of[account, conid]) for account, by in of_contract)
         unexplained += _unexplained(conid, claiming, differences, seen_at)
     claimed = DataFrame(unexplained, owned.schema, orient="row")
-    return _summed(pl.concat([owned, of_nobody.select(columns), claimed]))
+    return _summed(pl.concat([owned, of_nobody.select(owned.columns), claimed]))
 
 
 @lru_cache(maxsize=50_000)
