@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate, groupby, pairwise
 from operator import attrgetter
 from types import MappingProxyType
@@ -244,8 +244,14 @@ class _Holdings:
         leaving = [step.movement for step in by_way[True]]
         for step in by_way[False]:
             arrival = step.movement
-            fits = [left for left in leaving if _fits(left, arrival)]
-            for left in sorted(fits, key=lambda left: _days_between(left, arrival))[:1]:
+            fits = [
+                left
+                for left in leaving
+                if left.account != arrival.account
+                and left.quantity == -(arrival.quantity or 0.0)
+                and _days_between(left, arrival) <= BOOKED
+            ]
+            for left in sorted(fits, key=partial(_days_between, arrival))[:1]:
                 self._pair([arrival], [left])
                 leaving.remove(left)
 
@@ -348,13 +354,6 @@ def _delivery_of(movement: Movement) -> tuple[str, date, int | None]:
     if movement.is_option:
         delivered = movement.counter_conid or movement.underlying_conid
     return movement.account, movement.day, delivered
-
-
-def _fits(left: Movement, arrival: Movement) -> bool:
-    """Return whether as much came to another account as left one, within a few days."""
-    is_as_much = left.quantity == -(arrival.quantity or 0.0)
-    is_near = _days_between(left, arrival) <= BOOKED
-    return is_as_much and is_near and left.account != arrival.account
 
 
 def _days_between(one: Movement, other: Movement) -> timedelta:
@@ -485,12 +484,12 @@ class _Holding:
     def origin_of(self, movement: Movement) -> _Origin:
         """Return who had it when an action brought another contract for it."""
         at = moment_of(movement)
-        parts = [part for part in self._parts if part.at <= at]
-        held: _Shares = defaultdict(float)
-        for part in parts:
-            held[part.owner] += part.quantity
-        held = {owner: quantity for owner, quantity in held.items() if rounded(quantity)}
-        opened = [part for part in parts if part.opens and part.owner in held]
+        parts_of = grouped(attrgetter("owner"), (part for part in self._parts if part.at <= at))
+        sizes = {
+            owner: sum(part.quantity for part in of_owner) for owner, of_owner in parts_of.items()
+        }
+        held = {owner: size for owner, size in sizes.items() if rounded(size)}
+        opened = [part for owner in held for part in parts_of[owner] if part.opens]
         return _Origin(opened, _scaled(held, 1.0 / sum(held.values())) if held else None)
 
     @property
@@ -534,7 +533,7 @@ class _Holding:
             unclear = (
                 f"what {name_of(prior)} cost is not known: it was held before its first movement"
             )
-        openers = self._openers(prior, quantity)
+        openers = self._openers(prior, quantity, {})
         self._add_parts(prior, Effect.OPENS, openers, unclear=unclear, is_prior=True)
 
     def _move(self, movement: Movement, by: float) -> None:
@@ -629,10 +628,10 @@ class _Holding:
     def _receivers(self, movement: Movement, by: float, origin: _Origin) -> _Shares:
         """Return whose it is that came: of those who had what it came from, or who claim it."""
         if origin.shares is None:
-            return self._openers(movement, by)
+            return self._openers(movement, by, self._has)
         return _scaled(origin.shares, by)
 
-    def _openers(self, movement: Movement, by: float, has: _Shares | None = None) -> _Shares:
+    def _openers(self, movement: Movement, by: float, before: _Shares) -> _Shares:
         """Return whose an opening is: of those that claim a quantity, as far as they lack it.
 
         Claims that go on come before those that ended, and those that name the account before
@@ -640,11 +639,8 @@ class _Holding:
         claims in each its part of what all hold.
 
         Args:
-            has: What each owner has before; None: what it has now.
+            before: What each owner has before.
         """
-        before = self._has
-        if has is not None:
-            before = has
         sized, whole = _counting(claim for claim in self._claims if claim.covers(movement))
         sized = [claim for claim in sized if (claim.leg.quantity or 0.0) * by > 0]
         held = sum(before.values()) + by
@@ -658,16 +654,16 @@ class _Holding:
                     part = self._part_of_accounts(movement, held)
                 claimed[claim.owner] += (claim.leg.quantity or 0.0) * part
 
-            missing_of = {o: size - before.get(o, 0.0) - openers[o] for o, size in claimed.items()}
-            lacking = {owner: missing for owner, missing in missing_of.items() if missing * by > 0}
-            total = sum(lacking.values())
-            if not total:
-                continue
-
-            fraction = min(1.0, unclaimed / total)
-            for owner, missing in lacking.items():
-                openers[owner] += missing * fraction
-            unclaimed -= total * fraction
+            lacking = {
+                owner: missing
+                for owner, size in claimed.items()
+                if (missing := size - before.get(owner, 0.0) - openers[owner]) * by > 0
+            }
+            if total := sum(lacking.values()):
+                fraction = min(1.0, unclaimed / total)
+                for owner, missing in lacking.items():
+                    openers[owner] += missing * fraction
+                unclaimed -= total * fraction
 
         if rounded(unclaimed):
             takers = [claim.owner for claim in whole] or [UNATTRIBUTED]
@@ -693,11 +689,11 @@ class _Holding:
 
         after = rounded(total + by)
         is_turned = total * after < 0  # more was taken than is known to have been held
-        keeps = total * by > 0 or (after and movement.type in SPLITS)
+        is_split = after and movement.type in SPLITS
         effect = Effect.CLOSES
         if movement.movement_id in self._holdings.left:
             effect = Effect.LEAVES
-        elif keeps and not is_turned:
+        elif not is_turned and (total * by > 0 or is_split):
             effect = Effect.KEEPS
 
         unclear = None
@@ -727,42 +723,38 @@ class _Holding:
 
     def _is_lost(self, movement: Movement) -> bool:
         """Return whether it is not known what came for what an action took."""
-        payments = [
-            step for step in self._movements if self._payees.get(step.movement_id) is movement
-        ]
-        paid = known_sum([movement.cash, *(payment.cash or 0.0 for payment in payments)])
+        paid_later = (
+            step.cash or 0.0
+            for step in self._movements
+            if self._paid_for.get(step.movement_id) == movement.movement_id
+        )
+        paid = known_sum([movement.cash, *paid_later])
         if paid is None or movement.type == _WORTHLESS:
             return False
         return not _is_sold(movement, paid)
 
     @cached_property
-    def _payees(self) -> dict[str, Movement]:
+    def _paid_for(self) -> dict[str, str]:
         """The movements whose cash has a row of its own, by the id of that row.
 
         That may come before or after it: on its day of a settlement, days later of an action.
         """
-        payees = {}
+        paid_for = {}
         for payment in self._movements:
             if not payment.quantity and payment.kind not in INCOME:
                 ends = [
                     end for end in self._movements if end.quantity and _is_paid_by(payment, end)
                 ]
-                if ends:
-                    payees[payment.movement_id] = min(
-                        ends, key=lambda end: _days_between(end, payment)
-                    )
-        return payees
+                for end in sorted(ends, key=partial(_days_between, payment))[:1]:
+                    paid_for[payment.movement_id] = end.movement_id
+        return paid_for
 
     def _pay(self, movement: Movement) -> None:
         """Divide cash of a holding among its owners, or the last ones."""
-        pays_for = None
-        effect = Effect.EARNS
-        if (movement.type or "").lower() == COMMISSION_ADJUSTMENTS:
-            effect = Effect.PAYS
-        elif movement.kind not in INCOME:
-            effect = Effect.PAYS
-            payee = self._payees.get(movement.movement_id)
-            pays_for = payee and payee.movement_id
+        effect = Effect.PAYS
+        if movement.kind in INCOME and (movement.type or "").lower() != COMMISSION_ADJUSTMENTS:
+            effect = Effect.EARNS
+        pays_for = self._paid_for.get(movement.movement_id)
         paid_for = [part for part in self._parts if part.movement.movement_id == pays_for]
         owners = _divided_by(paid_for) or self._has or self._last_owners or {UNATTRIBUTED: 1.0}
         total = sum(owners.values())

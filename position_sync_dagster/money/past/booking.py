@@ -149,18 +149,16 @@ def booked(
     """
     booker = _Booker(is_pooled=is_pooled)
     entries = _entries(postings, group_of)
-    coming = [entry for entry in entries if entry.share.posting.effect is Effect.COMES]
-    for entry in coming:
-        for left in entry.came_from:
-            booker.arrivals[left][entry.group] += entry.share.quantity
-
-    left_at = {
-        posting.posting_id: posting.at
-        for entry in entries
-        for posting in entry.postings
-        if posting.effect is Effect.LEAVES
-    }
-    brought = {(entry.group, entry.share.posting.at) for entry in coming}
+    brought = set()
+    left_at: dict[str, datetime] = {}
+    for entry in entries:
+        posting = entry.share.posting
+        if posting.effect is Effect.COMES:
+            brought.add((entry.group, posting.at))
+            for left in entry.came_from:
+                booker.arrivals[left][entry.group] += entry.share.quantity
+        elif posting.effect is Effect.LEAVES:
+            left_at.update((left.posting_id, left.at) for left in entry.postings)
 
     def order_of(entry: _Entry) -> tuple[datetime, int]:
         """Return the sort key: what comes is after what left for it, and before what it sells."""
@@ -173,7 +171,7 @@ def booked(
 
     for entry in sorted(entries, key=order_of):
         booker.add(entry)
-    return booker.booking
+    return booker
 
 
 class _Entry(NamedTuple):
@@ -230,7 +228,7 @@ def _share_of(posting: Posting, *, is_by_account: bool) -> Share:
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class _Booker:
+class _Booker(Booking):
     """Books one entry after the other.
 
     Attributes:
@@ -239,7 +237,6 @@ class _Booker:
     """
 
     is_pooled: bool
-    booking: Booking = field(default_factory=Booking)
     arrivals: defaultdict[str, defaultdict[Group, float]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(float))
     )
@@ -253,7 +250,7 @@ class _Booker:
                 self._trade(entry)
 
             case Effect.KEEPS:
-                held = self.booking.held[entry.group]
+                held = self.held[entry.group]
                 total = sum(opened.quantity for opened in held)
                 ratio = (total + share.quantity) / total if total else 1.0
                 self._bring(entry, _paying(entry, held), ratio, held)
@@ -272,14 +269,14 @@ class _Booker:
 
     def _trade(self, entry: _Entry) -> None:
         """Close what is held on the other side, and open what is left."""
-        held = self.booking.held[entry.group]
+        held = self.held[entry.group]
         share = entry.share
         while held and held[0].quantity * share.quantity < 0:
             first = held.popleft()
             size = min(abs(first.quantity), abs(share.quantity))
             closing = share.part(copysign(size, share.quantity))
             opened = first.part(-closing.quantity)
-            self.booking.edges.append(Edge(kind=EdgeKind.CLOSES, opened=opened, by=closing))
+            self.edges.append(Edge(kind=EdgeKind.CLOSES, opened=opened, by=closing))
 
             still_held = first.quantity + closing.quantity
             if rounded(still_held):
@@ -303,23 +300,23 @@ class _Booker:
         """Record money that changed no quantity, or that it is not known what changed."""
         if share.cash != 0:
             paid = share._replace(quantity=0.0)
-            self.booking.edges.append(Edge(kind=kind, opened=None, by=paid))
+            self.edges.append(Edge(kind=kind, opened=None, by=paid))
 
     def _lose(self, entry: _Entry, why: str | None) -> None:
         """Make unknown what is held of a group."""
-        held = self.booking.held[entry.group]
-        self.booking.held[entry.group] = deque(opened.unknown(why) for opened in held)
+        held = self.held[entry.group]
+        self.held[entry.group] = deque(opened.unknown(why) for opened in held)
 
     def _leave(self, entry: _Entry) -> None:
         """Take, in proportion, what goes to what comes for it."""
-        held = self.booking.held[entry.group]
+        held = self.held[entry.group]
         total = sum(opened.quantity for opened in held)
         fraction = min(1.0, -entry.share.quantity / total) if total else 0.0
         taken = _paying(entry, [opened.part(opened.quantity * fraction) for opened in held])
         self.taken.update((posting.posting_id, taken) for posting in entry.postings)
         kept = 1.0 - fraction
         parts = (opened.part(opened.quantity * kept) for opened in held)
-        self.booking.held[entry.group] = deque(part for part in parts if rounded(part.quantity))
+        self.held[entry.group] = deque(part for part in parts if rounded(part.quantity))
         self._receive(entry)
 
     def _come(self, entry: _Entry) -> None:
@@ -330,7 +327,7 @@ class _Booker:
         total = sum(opened.quantity for opened in taken)
         arrivals = [self.arrivals[name] for name in entry.came_from]
         is_divided = any(len(of_groups) > 1 for of_groups in arrivals)
-        held = self.booking.held[entry.group]
+        held = self.held[entry.group]
         if is_divided or not total:
             name = name_of(share.posting.movement)
             why = f"what {name} cost is not known: a corporate action brought it"
@@ -360,7 +357,7 @@ class _Booker:
                 brought_by=entry.share.posting,
                 paid=0.0,
             )
-            self.booking.edges.append(Edge(kind=EdgeKind.CAME_FROM, opened=share, by=brought))
+            self.edges.append(Edge(kind=EdgeKind.CAME_FROM, opened=share, by=brought))
             self._open(held, brought)
 
         # It keeps its day: what was opened first closes first, whatever was held before it came.

@@ -162,11 +162,6 @@ class Evidence(NamedTuple):
     booking: BookedMovement
     quantity: float
 
-    @property
-    def fraction(self) -> float:
-        """Return which part of the booking it is."""
-        return abs(self.quantity / (self.booking.movement.quantity or 1.0))
-
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Case:
@@ -303,7 +298,14 @@ def closures_of(facts: Facts, only: Container[str] | None = None) -> list[Closur
     deliverable = [case for case in all_cases if _may_be_of_delivery(case)]
     for under_key, event in _events_of(deliverable):
         _explain_delivery(event, bookings[under_key])
-    for under_key, options in _unclear_options(deliverable).items():
+    # Of which it is not clear how they ended: the underlying was near the strike, or its price is
+    # not known.
+    unclear = [
+        case
+        for case in deliverable
+        if case.change.is_option and case.is_over and case.inference is None
+    ]
+    for under_key, options in grouped(attrgetter("under_key"), unclear).items():
         _explain_nothing_came(options, cases[under_key], bookings[under_key])
 
     periods_of = grouped(attrgetter("account"), facts.periods)
@@ -466,7 +468,14 @@ def _mark_strays(cases: Sequence[Case], bookings: Sequence[BookedMovement]) -> N
 
 def _claim_within(reach: Reach, case: Case, bookings: Sequence[BookedMovement]) -> None:
     """Claim the bookings in reach; of more than the change needs, the oldest of its direction."""
-    near = _unclaimed_near(case.change, bookings, reach)
+    change = case.change
+    earliest = (change.since or change.seen_at - BOOKED) - max(reach.slack, RESOLUTION)
+    latest = change.seen_at + reach.slack
+    near = [
+        booking
+        for booking in bookings
+        if booking.unclaimed and earliest - min(reach.lead, booking.lead) < booking.at <= latest
+    ]
     net = rounded(sum(booking.unclaimed for booking in near))
     unexplained = case.unexplained
     if net * unexplained <= 0:
@@ -483,19 +492,6 @@ def _claim_within(reach: Reach, case: Case, bookings: Sequence[BookedMovement]) 
         wanted = case.unexplained
         if wanted and booking.unclaimed * wanted > 0:
             case.evidence.append(booking.claim(wanted))
-
-
-def _unclaimed_near(
-    change: PositionChange, bookings: Sequence[BookedMovement], reach: Reach
-) -> list[BookedMovement]:
-    """Return the bookings in reach of a change of which something is unclaimed."""
-    earliest = (change.since or change.seen_at - BOOKED) - max(reach.slack, RESOLUTION)
-    latest = change.seen_at + reach.slack
-    return [
-        booking
-        for booking in bookings
-        if booking.unclaimed and earliest - min(reach.lead, booking.lead) < booking.at <= latest
-    ]
 
 
 # ---- the last day of options, and what they deliver
@@ -518,9 +514,14 @@ def _is_in_the_money(case: Case, facts: Facts) -> bool | None:
 
 
 def _may_be_of_delivery(case: Case) -> bool:
-    """Return whether a change may be of a delivery: of an underlying, or the end of an option."""
-    is_candidate = not case.change.is_option or _may_be_exercised(case)
-    return case.under_key is not None and bool(case.unexplained) and is_candidate
+    """Return whether a change may be of a delivery: of an underlying, or the end of an option.
+
+    That is one that closed and may have been exercised, assigned, or have expired.
+    """
+    if case.under_key is None or not case.unexplained:
+        return False
+    may_be_exercised = case.is_in is not False and not case.settles_in_cash
+    return not case.change.is_option or (bool(case.change.closed) and may_be_exercised)
 
 
 def _events_of(cases: Iterable[Case]) -> list[tuple[Key, list[Case]]]:
@@ -538,13 +539,6 @@ def _events_of(cases: Iterable[Case]) -> list[tuple[Key, list[Case]]]:
             events[-1][1].append(case)
             seen_at = case.change.seen_at
     return events
-
-
-def _may_be_exercised(option: Case) -> bool:
-    """Return whether an option closed that may have been exercised, assigned, or have expired."""
-    if not option.change.closed or option.is_in is False:
-        return False
-    return not option.settles_in_cash
 
 
 def _explain_delivery(event: Sequence[Case], bookings: Sequence[BookedMovement]) -> None:
@@ -592,17 +586,6 @@ def _explain_delivery(event: Sequence[Case], bookings: Sequence[BookedMovement])
     )
 
 
-def _unclear_options(cases: Iterable[Case]) -> defaultdict[Key, list[Case]]:
-    """Return by underlying the options that are over, and of which it is not clear how they ended.
-
-    That is where the underlying was near the strike, or its price is not known.
-    """
-    unclear = [
-        case for case in cases if case.change.is_option and case.is_over and case.inference is None
-    ]
-    return grouped(attrgetter("under_key"), unclear)
-
-
 def _explain_nothing_came(
     options: Sequence[Case], moved: Iterable[Case], bookings: Iterable[BookedMovement]
 ) -> None:
@@ -626,7 +609,10 @@ def _explain_nothing_came(
 
     for option in options:
         _begin, until = option.asked
-        night_is_over = option.ended is not None and until >= _day_after(option.ended)
+        # The broker books expiries in the night.
+        night_is_over = option.ended is not None and until >= beginning_of(
+            exchange_date(option.ended) + A_DAY
+        )
         if option.change.units and night_is_over and option.named_until(last + ONE_EVENT):
             option.inference = Reason(
                 cause=Cause.EXPIRED_WORTHLESS,
@@ -634,11 +620,6 @@ def _explain_nothing_came(
                 f"executions until {until:%Y-%m-%d %H:%M} UTC nothing came of the underlying",
                 price=0.0,
             )
-
-
-def _day_after(moment: datetime) -> datetime:
-    """Return the end of its day in New York: the broker books expiries in the night."""
-    return beginning_of(exchange_date(moment) + A_DAY)
 
 
 # ---- the causes of one close
@@ -723,20 +704,20 @@ def _stated_closure(
 ) -> Closure:
     """Return the cause of a part of a close, with the bookings as evidence."""
     moved = [part.booking.movement for part in evidence]
+    sizes = [abs(part.quantity) for part in evidence]
     trades = [part.booking for part in evidence if part.booking.is_trade]
     closed_at = max((trade.at for trade in trades), default=change.seen_at)
-    price = known_sum(times(part.booking.movement.price, abs(part.quantity)) for part in evidence)
-    if price is not None:
-        price /= _size_of(evidence)
+    paid = known_sum(map(times, map(attrgetter("price"), moved), sizes))
     realized = known_sum(
-        times(part.booking.movement.realized_pnl, part.fraction) for part in evidence
+        times(movement.realized_pnl, size / abs(movement.quantity or 1.0))
+        for movement, size in zip(moved, sizes, strict=True)
     )
     return _closure(
         change,
         reason,
         quantity,
         closed_at=closed_at,
-        price=price,
+        price=times(paid, 1.0 / sum(sizes)),
         realized_pnl=realized,
         executions=_joined(movement.execution_id for movement in moved),
         order_ids=_joined(trade.movement.order_id for trade in trades),
@@ -779,11 +760,10 @@ def _is_stated(
 
     days = trading_days(exchange_date(change.since), exchange_date(change.seen_at + EVENING))
     ends = [min(change.seen_at, datetime.combine(day, LAST_TRADES, NEW_YORK)) for day in days]
-    are_covered = [
+    return bool(days) and all(
         any(_covers(period, day, until) for period in periods)
         for day, until in zip(days, ends, strict=True)
-    ]
-    return bool(days) and all(are_covered)
+    )
 
 
 def _covers(period: StatementEvent, day: date, until: datetime) -> bool:

@@ -112,12 +112,11 @@ class CloseExplainer:
 
         unknown = counted.filter(cause=Cause.UNEXPLAINED.value)
         unknown = unknown.join(closes, on="change_id", how="semi")
-        open_ids = {*unknown.get_column("change_id"), *judged}
-        are_open = one_of("change_id", open_ids)
+        open_ids = {*unknown["change_id"], *judged}
         # Read after the facts: another process may have judged meanwhile, from more facts.
         stored = []
         if open_ids:
-            stored = lake.closures.current(are_open, since - BEFORE)
+            stored = lake.closures.current(one_of("change_id", open_ids), since - BEFORE)
         counting = grouped(attrgetter("change_id"), stored)
         replaced = {
             change_id: _judged_last(closures, counting[change_id], now)
@@ -266,46 +265,30 @@ def due_closes(closes: DataFrame, counted: DataFrame, named: DataFrame, now: dat
     is_stated = is_known & (col.stage == Stage.STATED.value)
     is_open = ~is_stated & col.statement.is_null()
     age = moment(now) - col.seen_at
-    waits = is_open & (~is_traded | (age <= WEEK))
 
     of_statement = [*KEY, "statement"]
     last_stated_at = named.group_by(of_statement).agg(last_stated_at=col.stated_at.max())
     judged = closes.join(counted, on="change_id", how="left")
-    judged = judged.join(last_stated_at, on=of_statement, how="left")
-    judged = judged.with_columns(begin=_BEGIN, waits=waits)
+    judged = judged.join(last_stated_at, on=of_statement, how="left").with_columns(
+        begin=coalesce("since", "seen_at"), waits=is_open & (~is_traded | (age <= WEEK))
+    )
 
     may_come_soon = ~is_traded & (age <= AN_HOUR)
     may_come_today = ~is_known & (age <= A_DAY)
     by_time = judged.filter(col.judged_at.is_null() | (is_open & (may_come_soon | may_come_today)))
-    by_contract = _with_newer_facts(judged, named)
-    by_day = _with_statement_of_days(judged.filter("waits"), named)
-    return {*by_time["change_id"], *by_contract["change_id"], *by_day["change_id"]}
 
-
-# When a close began, and when a fact was.
-_BEGIN = coalesce("since", "seen_at")
-_AT = coalesce("time", "day")
-
-# Whether a fact may explain a close that began after it was last confirmed.
-_FIRST_NEAR = col.begin - BOOKED - A_DAY
-_LAST_NEAR = col.seen_at + SLACK
-IS_NEAR = col.at.is_between(_FIRST_NEAR, _LAST_NEAR)
-
-
-def _with_newer_facts(closes: DataFrame, named: DataFrame) -> DataFrame:
-    """Return the closes with an execution or an event near them that was stated after the cause."""
-    facts = named.select(*KEY, "stated_at", "source", at=_AT)
+    # Of an execution or an event near a close that began after it was last confirmed.
+    facts = named.select(*KEY, "stated_at", "source", at=coalesce("time", "day"))
+    is_near = col.at.is_between(col.begin - BOOKED - A_DAY, col.seen_at + SLACK)
     is_newer = col.stated_at > coalesce("last_stated_at", "judged_at")
     is_awaited = col.waits & (col.source == FLEX)
-    return closes.join(facts, on=KEY).filter(is_newer | is_awaited, IS_NEAR)
+    by_contract = judged.join(facts, on=KEY).filter(is_near, is_newer | is_awaited)
 
-
-def _with_statement_of_days(closes: DataFrame, named: DataFrame) -> DataFrame:
-    """Return the closes of whose days a statement has the trades."""
-    periods = named.filter(col.first_day.is_not_null()).select("account", "first_day", "day")
-    of_account = closes.join(periods, on="account")
+    periods = named.drop_nulls("first_day").select("account", "first_day", "day")
+    by_day = judged.filter("waits").join(periods, on="account")
     ends_after = col.day >= _new_york(col.begin)
-    return of_account.filter(ends_after, col.first_day <= _new_york(col.seen_at))
+    by_day = by_day.filter(ends_after, col.first_day <= _new_york(col.seen_at))
+    return {*chain(by_time["change_id"], by_contract["change_id"], by_day["change_id"])}
 
 
 def _discrepancy(closure: Closure) -> Discrepancy:

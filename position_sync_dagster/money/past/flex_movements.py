@@ -78,7 +78,18 @@ def movements_of(fields: Fields, record: Execution | StatementEvent) -> list[Mov
     if isinstance(record, Execution):
         return [_trade(fields, record)]
 
-    base = _event(fields, record)
+    base = _moved(
+        fields,
+        record,
+        record.day,
+        kind=MovementKind.OTHER,
+        section=SECTION_OF[fields.element],
+        at=record.time,
+        fee=0.0,  # an event is booked without a commission
+        fee_currency=record.currency,
+        type=record.type,
+        description=record.description,
+    )
     match record.kind:
         case EventKind.CASH:
             return [_cash(base, record.amount)]
@@ -218,29 +229,16 @@ def _cash_of_trade(fields: Fields, execution: Execution) -> float | None:
     return float(proceeds) + (taxes or 0.0)  # a trade without taxes names none
 
 
-def _event(fields: Fields, event: StatementEvent) -> Movement:
-    return _moved(
-        fields,
-        event,
-        event.day,
-        kind=MovementKind.OTHER,
-        section=SECTION_OF[fields.element],
-        at=event.time,
-        fee=0.0,  # an event is booked without a commission
-        fee_currency=event.currency,
-        type=event.type,
-        description=event.description,
-    )
-
-
 def _cash(base: Movement, amount: float | None) -> Movement:
     words = (base.type or "").strip().lower()
     kind = _OF_CASH.get(words, MovementKind.OTHER)
     if words in _OWN_CASH:
-        kind = MovementKind.DEPOSIT
-        if amount is not None and amount < 0:
-            kind = MovementKind.WITHDRAWAL
+        kind = _of_owner(amount or 0.0)
     return replace(base, kind=kind, cash=amount, multiplier=None)
+
+
+def _of_owner(cash: float) -> MovementKind:
+    return MovementKind.WITHDRAWAL if cash < 0 else MovementKind.DEPOSIT
 
 
 def _transfers(base: Movement, fields: Fields, event: StatementEvent) -> list[Movement]:
@@ -258,11 +256,8 @@ def _transfers(base: Movement, fields: Fields, event: StatementEvent) -> list[Mo
 
     cash = _read(fields, NUMBER, "cashTransfer")
     if cash:
-        kind = MovementKind.DEPOSIT
-        if cash < 0:
-            kind = MovementKind.WITHDRAWAL
         nothing: dict[str, Any] = dict.fromkeys(("conid", "symbol", "sec_type", "multiplier"))
-        movements.append(replace(base, kind=kind, cash=cash, **nothing))
+        movements.append(replace(base, kind=_of_owner(cash), cash=cash, **nothing))
     return movements
 
 

@@ -111,7 +111,11 @@ class MovementBook:
         since: date | None,
     ) -> list[Movement]:
         sections = self._sections(statements)
-        reported = self._reported(since)
+        begin = None
+        if since is not None:
+            # The day of a movement may differ by one from that of its time in UTC.
+            begin = beginning_of(since, UTC) - A_DAY
+        reported = self.lake.executions.records(begin, col.source != FLEX)
         read_now = {
             (account, statement.first, statement.last, statement.generated_at)
             for statement in statements
@@ -133,7 +137,11 @@ class MovementBook:
 
         records: tuple[Movement | Execution | Closure, ...] = (*stated, *reported, *judged)
         terms = self._terms({record.conid for record in records if record.conid is not None})
-        movements = [_again(movement, terms) for movement in stated]
+        # What is known of the contract and of its calendar now counts, of a stored movement too.
+        movements = [
+            completed(replace(movement, session_date=terms.session_of(movement.day)), terms)
+            for movement in stated
+        ]
         movements += [reported_movement(execution, terms) for execution in reported]
         for closure in judged:
             movements += inferred_movements(closure, terms)
@@ -156,14 +164,6 @@ class MovementBook:
         positions = chain.from_iterable(statement.positions for statement in statements)
         closes += map(attrgetter("day", *_CLOSE[1:]), positions)
         return [_with_side(movement, closes) for movement in stated]
-
-    def _reported(self, since: date | None) -> list[Execution]:
-        """Return the executions that gateways reported, in all wordings."""
-        # The day of a movement may differ by one from that of its time in UTC.
-        begin = None
-        if since is not None:
-            begin = beginning_of(since, UTC) - A_DAY
-        return self.lake.executions.records(begin, col.source != FLEX)
 
     def _sections(self, statements: Iterable[Statement]) -> list[StatedSection]:
         """Return the sections of all statements, stored and new."""
@@ -247,8 +247,3 @@ def _dated(movement: Movement, of_file: Iterable[StatedSection]) -> Movement:
     if stated is None or movement.stated_first is not None:
         return movement
     return replace(movement, stated_first=stated.first, stated_last=stated.last)
-
-
-def _again(movement: Movement, terms: Terms) -> Movement:
-    """Return a stored movement with what is known of its contract and its calendar now."""
-    return completed(replace(movement, session_date=terms.session_of(movement.day)), terms)

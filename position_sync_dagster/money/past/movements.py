@@ -417,8 +417,13 @@ def counting_movements(
             unstated.append(movement)
 
     counting = _with_single_ends(_newest_bookings(stated), covering)
-    counting += _not_named_by(counting, unstated)
-    return sorted(counting, key=lambda movement: (movement.day, movement.movement_id))
+    # What no statement names, also not under another day: a trade of the evening. Of several
+    # answers of the gateway about an execution the last revision counts, and of that the newest one
+    # with its commission: an answer may come before it.
+    named = set(map(_execution_of, counting))
+    newest_of_gateway = {_execution_of(row): row for row in sorted(unstated, key=_newness)}
+    counting += [row for execution, row in newest_of_gateway.items() if execution not in named]
+    return sorted(counting, key=attrgetter("day", "movement_id"))
 
 
 def newest_of(statements: Iterable[StatedSection], day: date) -> StatedSection | None:
@@ -467,37 +472,34 @@ def _with_single_ends(
 ) -> list[Movement]:
     """Return movements where each end of an option, and what it delivered, is once."""
     ends = grouped(attrgetter("key"), [end for end in stated if end.kind in ENDS])
-    single: list[Movement] = []
-    for movement in stated:
-        if movement.kind not in ENDS:
-            single.append(movement)
-            continue
-
-        of_contract = ends[movement.key]
-        near = [end for end in of_contract if abs(end.day - movement.day) <= BOOKED]
-        of_trades = covering[movement.account, Section.TRADES]
-        is_covered = newest_of(of_trades, movement.day) is not None
-        counted = _beside(movement, near, is_covered=is_covered)
-        if counted is not None:
-            single.append(counted)
-    return single
+    beside = (_beside(movement, ends[movement.key], covering) for movement in stated)
+    return [*filter(None, beside)]
 
 
-def _beside(movement: Movement, ends: Sequence[Movement], *, is_covered: bool) -> Movement | None:
-    """Return an end as it counts beside the ends of its contract; None: one of trades has it.
+def _beside(
+    movement: Movement,
+    of_contract: Sequence[Movement],
+    covering: defaultdict[_Part, list[StatedSection]],
+) -> Movement | None:
+    """Return a movement as it counts beside the ends of its contract; None: one of trades has it.
 
     Where no section of trades covers its day, those of other days are other ends.
     """
+    if movement.kind not in ENDS:
+        return movement
+
+    ends = [end for end in of_contract if abs(end.day - movement.day) <= BOOKED]
     is_event = movement.section is Section.OPTION_EVENTS
     if is_event and movement.kind is MovementKind.CASH_SETTLEMENT:
         return _settlement_beside(movement, ends)
 
+    is_covered = newest_of(covering[movement.account, Section.TRADES], movement.day)
     same = [
-        end
+        abs(end.quantity or 0.0)
         for end in ends
         if end.section is Section.TRADES and (is_covered or end.day == movement.day)
     ]
-    if is_event and abs(movement.quantity or 0.0) in {abs(end.quantity or 0.0) for end in same}:
+    if is_event and abs(movement.quantity or 0.0) in same:
         return None
     # What an option delivered, such as a future, may itself be settled in cash soon after.
     is_settled = any(end.kind is MovementKind.CASH_SETTLEMENT for end in ends)
@@ -517,17 +519,6 @@ def _settlement_beside(event: Movement, ends: Sequence[Movement]) -> Movement | 
             # The quantity is that of the other end: its cash is there alone.
             event = replace(event, quantity=0.0, at=event.at or end.at)
     return event
-
-
-def _not_named_by(stated: Iterable[Movement], unstated: Iterable[Movement]) -> list[Movement]:
-    """Return what no statement names, also not under another day: a trade of the evening.
-
-    Of several answers of the gateway about an execution the last revision counts, and of that the
-    newest one with its commission: an answer may come before it.
-    """
-    named = {_execution_of(movement) for movement in stated}
-    newest = {_execution_of(movement): movement for movement in sorted(unstated, key=_newness)}
-    return [movement for execution, movement in newest.items() if execution not in named]
 
 
 def _execution_of(movement: Movement) -> tuple[str, str | None]:

@@ -124,11 +124,13 @@ class PostingBook:
         changed = groups.filter(~one_of("group", unchanged))
         group_of = dict(changed.iter_rows())
         parts_of = grouped(lambda part: group_of[part.conid], sources.of(changed).postings())
-        if self.until is None:
-            names = contents.keys() - unchanged.keys()
-            remembered |= {name: (contents[name], parts_of[name]) for name in names}
-
         parts_of |= unchanged
+        if self.until is None:
+            remembered |= {name: (content, parts_of[name]) for name, content in contents.items()}
+            # A group that was joined with another one is none any more.
+            for gone in remembered.keys() - {*self._groups["group"]}:
+                remembered.pop(gone, None)
+
         of_groups = [parts_of[name] for name in sorted(parts_of)]
         return sorted(chain.from_iterable(of_groups), key=attrgetter("at"))
 
@@ -221,48 +223,44 @@ def owned_at(
     Returns:
         Rows with account, conid, strategy_id and `by`.
     """
-    columns = (*OWNED, "by")
-    owned = parts.join(held, on=KEY, how="semi").select(columns)
+    owned = _summed(parts.join(held, on=KEY, how="semi"))
     whole = owned.group_by(KEY).agg(whole=col.by.sum())
-    quantities = held.select(*KEY, "position").join(whole, on=KEY, how="left")
-    quantities = quantities.with_columns(by=col.position - col.whole.fill_null(0.0))
+    quantities = held.join(whole, on=KEY, how="left").select(
+        *KEY,
+        "whole",
+        strategy_id=pl.lit(UNATTRIBUTED),
+        by=col.position - col.whole.fill_null(0.0),
+    )
     differs = col.by.abs() >= QUANTITY_ROUNDING
 
     differing = set(quantities.filter(differs)["conid"])
     legs_of = grouped(attrgetter("conid"), (leg for leg in legs if leg.conid in differing))
     is_of_nobody = col.whole.is_null() & ~col.conid.is_in([*legs_of])
-    nobody = pl.lit(UNATTRIBUTED).alias("strategy_id")
-    of_nobody = quantities.filter(is_of_nobody, differs).with_columns(nobody)
+    of_nobody = quantities.filter(is_of_nobody, differs)
     # Of a claim on all accounts those have a part in which nothing differs.
     of_somebody = quantities.filter(~is_of_nobody, differs.any().over("conid"))
-    of_somebody = of_somebody.select("conid", "account", "by")
-    summed = _summed(owned.join(of_somebody, on=KEY, how="semi"))
-    has_of = summed.rows_by_key(KEY)
+    has_of = owned.join(of_somebody, on=KEY, how="semi").rows_by_key(KEY)
 
     unexplained: list[tuple[str, int, str, float]] = []
-    for conid, differences in of_somebody.rows_by_key("conid").items():
+    by_account = of_somebody.select("conid", "account", "by")
+    for conid, of_contract in by_account.rows_by_key("conid").items():
         claiming = tuple(legs_of[conid])
         seen_at = at or max((leg.added_at for leg in claiming), default=NEVER)
-        has = tuple((account, *has_of[account, conid]) for account, _by in differences)
-        unexplained += _unexplained(conid, claiming, tuple(differences), has, seen_at)
+        differences = tuple((account, by, *has_of[account, conid]) for account, by in of_contract)
+        unexplained += _unexplained(conid, claiming, differences, seen_at)
     claimed = DataFrame(unexplained, owned.schema, orient="row")
-    return _summed(pl.concat([owned, of_nobody.select(columns), claimed]))
-
-
-# How much each account holds, and after its name how much each owner has of it.
-_Quantities = tuple[tuple[str, float], ...]
-_Owned = tuple[tuple[Any, ...], ...]
+    return _summed(pl.concat([owned, of_nobody.select(owned.columns), claimed]))
 
 
 @lru_cache(maxsize=50_000)
 def _unexplained(
-    conid: int,
-    legs: tuple[ActiveContract, ...],
-    differences: _Quantities,
-    has: _Owned,
-    at: datetime,
+    conid: int, legs: tuple[ActiveContract, ...], differences: tuple[Any, ...], at: datetime
 ) -> list[tuple[str, int, str, float]]:
-    """Return whose it is by what holdings of a contract differ: account, conid, owner, quantity."""
+    """Return whose it is by what holdings of a contract differ: account, conid, owner, quantity.
+
+    Args:
+        differences: Of each account its name, by how much it differs, and what each owner has.
+    """
     # Of what differs nothing but the quantity is known.
     day = at.date()
     differing = [
@@ -278,9 +276,9 @@ def _unexplained(
             conid=conid,
             quantity=by,
         )
-        for account, by in differences
+        for account, by, *_owners in differences
     ]
-    owned = {(account, conid): dict(owners) for account, *owners in has}
+    owned = {(account, conid): dict(owners) for account, _by, *owners in differences}
     parts = unexplained_parts(differing, legs, owned)
     return [(*part.key, part.owner, part.quantity) for part in parts]
 

@@ -135,7 +135,17 @@ class Posting:
     @property
     def why_no_money(self) -> str | None:
         """Return why its movement does not say what it brought, whoever had it."""
-        return _why_no_money(self.movement)
+        movement = self.movement
+        why = None
+        if movement.cash is None:
+            lacking = "price" if movement.multiplier else "multiplier"
+            why = _NO_CASH.get(movement.kind, f"the {lacking} of {{}} is not known")
+
+        if why is None and movement.fee is None:
+            why = "the fee of {} is not known"
+        elif why is None and movement.fee and movement.fee_currency is None:
+            why = "the fee of {} was charged in an unknown currency"
+        return why and why.format(f"{name_of(movement)} of {movement.day}")
 
     @property
     def known_cash(self) -> float | None:
@@ -180,17 +190,3 @@ _NO_CASH = {
     MovementKind.CORPORATE_ACTION: "what the corporate action on {} paid is not known",
     MovementKind.TRANSFER: "what was transferred with {} had no stated value",
 }
-
-
-def _why_no_money(movement: Movement) -> str | None:
-    """Return why it is not known what a movement brought; None: it is known."""
-    why = None
-    if movement.cash is None:
-        lacking = "price" if movement.multiplier else "multiplier"
-        why = _NO_CASH.get(movement.kind, f"the {lacking} of {{}} is not known")
-
-    if why is None and movement.fee is None:
-        why = "the fee of {} is not known"
-    elif why is None and movement.fee and movement.fee_currency is None:
-        why = "the fee of {} was charged in an unknown currency"
-    return why and why.format(f"{name_of(movement)} of {movement.day}")

@@ -11,7 +11,7 @@ from itertools import accumulate, chain
 from operator import attrgetter
 
 import polars as pl
-from polars import DataFrame, col, lit
+from polars import DataFrame, col
 
 from position_sync_dagster.domain.holding import KEY, Key
 from position_sync_dagster.domain.position_update import PriceKind, trading_mode_of
@@ -212,46 +212,25 @@ def join_rows(
     of_seen = stated.join(compared, on="account", how="semi").select(_COMPARED)
     pairs = compared.join(of_seen, on=KEY, how="full", suffix="_stated", coalesce=True)
 
-    later = _traded_later(pairs, traded)
+    traded_later: list[Key] = []
+    differences: list[Discrepancy] = []
+    for account, conid, symbol, mine, stated_symbol, theirs in pairs.sort(KEY).iter_rows():
+        # What only one side lists, the other does not hold.
+        by = rounded((theirs or 0.0) - (mine or 0.0))
+        if by in map(rounded, accumulate(traded.get((account, conid), ()))):
+            traded_later.append((account, conid))  # both are right
+        elif by:
+            detail = "the quantity differs from the broker's statement"
+            if mine is None:
+                detail = "the broker's statement lists it, and we have no row of the day"
+            holding = (account, conid, symbol or stated_symbol or "")
+            differences.append(
+                Discrepancy(DiscrepancyType.STATEMENT, *holding, theirs, mine, detail)
+            )
+
+    later = DataFrame(traded_later, {name: pairs.schema[name] for name in KEY}, orient="row")
     stated_alone = stated.join(fresh, on=KEY, how="anti").join(later, on=KEY, how="anti")
-    rows = pl.concat([fresh, stated_alone]).sort(KEY)
-
-    differing = _differing(pairs.join(later, on=KEY, how="anti"))
-    differences = [
-        Discrepancy(type=DiscrepancyType.STATEMENT, **row)
-        for row in differing.sort(KEY).iter_rows(named=True)
-    ]
-    return rows, differences
-
-
-def _traded_later(pairs: DataFrame, traded: Mapping[Key, Sequence[float]]) -> DataFrame:
-    """Return the holdings whose trades after the close lead from our quantity to the stated one.
-
-    Both quantities are right then.
-    """
-    # What only one side lists, the other does not hold.
-    quantities = col("position", "position_stated").fill_null(0.0)
-    compared = pairs.select(*KEY, quantities).iter_rows()
-    holdings = [
-        key
-        for *key, mine, theirs in compared
-        if rounded(theirs - mine) in map(rounded, accumulate(traded.get((*key,), ())))
-    ]
-    return DataFrame(holdings, {name: pairs.schema[name] for name in KEY}, orient="row")
+    return pl.concat([fresh, stated_alone]).sort(KEY), differences
 
 
 _COMPARED = [*KEY, "symbol", "position"]
-
-
-def _differing(pairs: DataFrame) -> DataFrame:
-    """Return the holdings of which the quantity differs, with the fields of a Discrepancy."""
-    mine = col.position
-    theirs = col.position_stated
-    # What only one side lists, the other does not hold.
-    differing = pairs.filter(mine.fill_null(0.0) != theirs.fill_null(0.0))
-
-    missing = lit("the broker's statement lists it, and we have no row of the day")
-    differs = lit("the quantity differs from the broker's statement")
-    symbol = pl.coalesce("symbol", "symbol_stated", lit(""))
-    detail = pl.when(mine.is_null()).then(missing).otherwise(differs)
-    return differing.select(*KEY, symbol=symbol, expected=theirs, actual=mine, detail=detail)

@@ -24,16 +24,6 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.yaml_file import first_bytes, open_regular, saved_state
 
 
-def known_accounts(lake: MoneyLake) -> set[str]:
-    """Return the accounts of the broker's holdings, of the ledger and of the gateway's values."""
-    held = lake.broker_positions.table.rows(columns=["account"])
-    recorded = lake.updates.sync.latest().select("account")
-    changed = lake.position_changes.table.rows(columns=["account"])  # also what closed long ago
-    valued = lake.account_values.latest().select("account")
-    rows = pl.concat([held, recorded, changed, valued])
-    return {*rows["account"].unique()} - {""}
-
-
 @dataclass(eq=False, repr=False)
 class ServedAccounts:
     """Decides of which accounts statements are read: those that the tables know.
@@ -75,7 +65,14 @@ class ServedAccounts:
 
     @cached_property
     def _known(self) -> frozenset[str]:
-        return frozenset(known_accounts(self.lake))
+        """The accounts of the broker's holdings, of the ledger and of the gateway's values."""
+        lake = self.lake
+        held = lake.broker_positions.table.rows(columns=["account"])
+        recorded = lake.updates.sync.latest().select("account")
+        changed = lake.position_changes.table.rows(columns=["account"])  # also what closed long ago
+        valued = lake.account_values.latest().select("account")
+        rows = pl.concat([held, recorded, changed, valued])
+        return frozenset(rows["account"]) - {""}
 
     def check(self, statements: Sequence[Statement]) -> None:
         """Refuse a file of which no account is served.
@@ -99,20 +96,9 @@ class ServedAccounts:
 # A file as the folder's index has it: its size and time of change, and its statements without rows.
 _IndexedFile = tuple[tuple[int, int], list[Statement]]
 
-
-@dataclass(slots=True, kw_only=True)
-class _Index:
-    """The files whose rows the tables of a lake have; unchanged ones are not parsed again.
-
-    Attributes:
-        of: Names the tables, and the accounts that were served.
-    """
-
-    of: str = ""
-    files: dict[str, _IndexedFile] = field(default_factory=dict)
-
-
-_INDEX = TypeAdapter(_Index)
+# The index has the files whose rows the tables of a lake have, after what names these tables and
+# the accounts that were served: unchanged files are not parsed again.
+_INDEX = TypeAdapter(tuple[str, dict[str, _IndexedFile]])
 INDEX_FILE = ".position-sync.json"
 
 # Grows with each release that reads more of a file: then all are read again.
@@ -126,15 +112,18 @@ _NO_XML = {".csv", ".txt", ".tsv", ".htm", ".html", ".pdf", ".zip", ".gz", ".xls
 
 
 class Statements(NamedTuple):
-    """The statements in the files of a folder, without their rows.
+    """The statements in the files of a folder, without their rows, and what an import stored.
 
     Attributes:
         found: The newest first: of two for one day, the one that was made later counts.
         unreadable: The errors of other files and of rows, which name both. The others are used.
+        executions, events: The rows new in each table.
     """
 
     found: tuple[Statement, ...]
     unreadable: tuple[errors.PositionSyncError, ...]
+    executions: int = 0
+    events: int = 0
 
 
 @dataclass(eq=False, repr=False)
@@ -204,9 +193,8 @@ class StatementFolder:
 
         In a folder that cannot be written, each read parses all files.
         """
-        index = _Index(of=accounts.name, files=self._files)
         with suppress(OSError):
-            self.write(INDEX_FILE, _INDEX.dump_json(index))
+            self.write(INDEX_FILE, _INDEX.dump_json((accounts.name, self._files)))
 
     def rows_of(self, file: str) -> list[Statement]:
         """Return the statements of a file of the folder, with their rows; it is parsed once.
@@ -239,11 +227,12 @@ class StatementFolder:
     def _indexed_files(self) -> dict[str, _IndexedFile]:
         """Return the files of the index; none where it is of other tables or accounts."""
         try:
-            index = _INDEX.validate_json(first_bytes(self.folder / INDEX_FILE, _LARGEST_INDEX))
+            data = first_bytes(self.folder / INDEX_FILE, _LARGEST_INDEX)
+            tables, files = _INDEX.validate_json(data)
         except (OSError, ValueError):  # it is made anew
             return {}
-        if self.accounts is None or index.of == self.accounts.name:
-            return index.files
+        if self.accounts is None or tables == self.accounts.name:
+            return files
         return {}
 
 
@@ -276,12 +265,12 @@ def _newest_first(
     served = [statement for statement in statements if statement.accounts]
     served.sort(key=lambda made: (made.generated_at or NEVER, made.last, made.file), reverse=True)
 
-    all_errors = list(unreadable)
-    for statement in served:
-        all_errors.extend(
-            errors.StatementError(fault, remedy=remedy) for fault, remedy in statement.left_out
-        )
-    return Statements(tuple(served), tuple(all_errors))
+    of_rows = [
+        errors.StatementError(fault, remedy=remedy)
+        for statement in served
+        for fault, remedy in statement.left_out
+    ]
+    return Statements(tuple(served), (*unreadable, *of_rows))
 
 
 def statements_in(path: Path, serves: Callable[[str], bool] = every_account) -> list[Statement]:
@@ -326,15 +315,6 @@ def _opened(path: Path) -> BinaryIO:
             remedy="Download fewer days at once.",
         )
     return file
-
-
-class Imported(NamedTuple):
-    """The statements of the folder, what could not be read, and the rows new in each table."""
-
-    found: tuple[Statement, ...]
-    unreadable: tuple[errors.PositionSyncError, ...]
-    executions: int = 0
-    events: int = 0
 
 
 class FlexQuery(NamedTuple):
@@ -402,7 +382,7 @@ class Downloads(NamedTuple):
 
 def download_and_import(
     lake: MoneyLake, settings: Settings, run_id: str | None = None
-) -> tuple[Downloads, Imported]:
+) -> tuple[Downloads, Statements]:
     """Download each query, then import the folder, whose files count also if one fails.
 
     Returns:
@@ -452,7 +432,7 @@ def download(query: FlexQuery, settings: Settings, served: ServedAccounts) -> in
     return len(statements)
 
 
-def import_statements(lake: MoneyLake, settings: Settings, run_id: str | None = None) -> Imported:
+def import_statements(lake: MoneyLake, settings: Settings, run_id: str | None = None) -> Statements:
     """Store what statements say that the lake does not have: of new and of changed files.
 
     Each table gets one commit. The days that a statement covers are stored after what it moved: a
@@ -467,7 +447,7 @@ def import_statements(lake: MoneyLake, settings: Settings, run_id: str | None = 
     statements: list[Statement] = []
     read = folder.read(statements)
     if not statements:
-        return Imported(*read)
+        return read
 
     accounts = chain.from_iterable(statement.accounts for statement in statements)
     for mode in sorted(set(map(trading_mode_of, accounts))):
@@ -476,8 +456,7 @@ def import_statements(lake: MoneyLake, settings: Settings, run_id: str | None = 
     executions = [execution for statement in statements for execution in statement.executions]
     events = [event for statement in statements for event in statement.events]
     MovementBook(lake, settings.calendar, run_id=run_id).update(statements)
-    done = Imported(
-        *read,
+    done = read._replace(
         executions=lake.executions.add(executions, run_id=run_id),
         events=lake.statement_events.add(events, run_id=run_id),
     )

@@ -4,12 +4,13 @@ They are rows of the tables, looked at for some days: a statement says days late
 ended. The keys of what was told stay with the messages that wait, so that both are stored together.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from operator import attrgetter
 
-from position_sync_dagster.domain.clock import elapsed
+from position_sync_dagster.domain.clock import A_DAY, elapsed
+from position_sync_dagster.domain.exchange_time import beginning_of
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.leg import UNATTRIBUTED, few
 from position_sync_dagster.lake.schema import part_named
@@ -29,7 +30,13 @@ from position_sync_dagster.money.reports.changes import (
 from position_sync_dagster.money.reports.columns import percent, readable
 from position_sync_dagster.money.strategies.messages import Happened, Wanted
 from position_sync_dagster.money.tables import CLOSED_CAMPAIGNS
-from position_sync_dagster.sync.exchange_days import closing_times, day_began, day_of
+from position_sync_dagster.sync.exchange_days import (
+    closing_times,
+    day_began,
+    day_of,
+    session_of,
+    time_zone_of,
+)
 
 # How far back happenings are looked for: the statement of a Friday may come on Tuesday.
 WINDOW = timedelta(days=5)
@@ -122,8 +129,11 @@ def read_happenings(lake: MoneyLake, calendar: str, since: datetime) -> list[Hap
         if change.happened is not None
     ]
     campaigns = read_campaigns(lake, day_of(calendar, since))
-    closes = closing_times(calendar, {campaign.closed for campaign in campaigns})
-    happenings += [_of_campaign(campaign, closes[campaign.closed]) for campaign in campaigns]
+    days_closed = {campaign.closed for campaign in campaigns}
+    closes = closing_times(
+        calendar, [day for day in days_closed if session_of(calendar, day) == day]
+    )
+    happenings += [_of_campaign(campaign, calendar, closes) for campaign in campaigns]
     return sorted(happenings, key=attrgetter("at", "key"))[-MOST_LOOKED_AT:]
 
 
@@ -142,17 +152,26 @@ def _of_change(change: DayChange, what: Happened, day: Day) -> Happening:
     )
 
 
-def _of_campaign(campaign: ClosedCampaign, at: datetime) -> Happening:
-    """Return the end of a campaign: nothing was left at the close of its last day."""
+def _of_campaign(
+    campaign: ClosedCampaign, calendar: str, closes: Mapping[date, datetime]
+) -> Happening:
+    """Return the end of a campaign: nothing was left at the close of its last day.
+
+    The table may be of the time of another calendar: its day may be none of this one.
+    """
+    day = campaign.closed
     profit = f"profit {readable(campaign.profit)} {campaign.currency}"
     reached = f"{percent(campaign.profit_reached)} of the greatest"
+    text = f"{campaign.contracts}: {campaign.ended}, {profit}, {reached}"
+    if day not in closes:
+        text += f"; {day} is no trading day of {calendar}: materialize closed_campaigns"
     names = () if campaign.strategy_id == UNATTRIBUTED else (campaign.strategy_id,)
     return Happening(
         key=_key(campaign.campaign_id, campaign.currency),
-        at=at,
+        at=closes.get(day) or beginning_of(day + A_DAY, time_zone_of(calendar)),
         what=Happened.CLOSED,
         strategies=names,
-        text=f"{campaign.contracts}: {campaign.ended}, {profit}, {reached}",
+        text=text,
     )
 
 

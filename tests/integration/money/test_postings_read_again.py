@@ -8,6 +8,7 @@ import pytest
 
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.past import owned_parts
 from position_sync_dagster.money.past.closes import Cause, Closure, Stage
 from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.money.past.movements import MovementKind
@@ -89,6 +90,20 @@ def test_what_changed_is_made_anew_and_nothing_else(
     of_other = [name for name, posting in after.items() if posting.key[1] == OTHER]
     assert of_other
     assert all(after[name] is before[name] for name in of_other)
+
+
+def test_of_groups_that_an_order_joined_only_the_joined_one_is_remembered(lake: MoneyLake) -> None:
+    bought = [fill(conid, 2, order_id=f"{conid}", multiplier=100.0) for conid in (CALL, OTHER)]
+    lake.executions.add(bought)
+    MovementBook(lake, "XNYS").update()
+    PostingBook(lake).postings()
+    assert owned_parts._remembered(lake).keys() == {CALL, OTHER}
+
+    sold = [fill(conid, -1, order_id="72", multiplier=100.0) for conid in (CALL, OTHER)]
+    lake.executions.add(sold)
+    MovementBook(lake, "XNYS").update()
+    PostingBook(lake).postings({OTHER})
+    assert owned_parts._remembered(lake).keys() == {min(CALL, OTHER)}
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ MUTATIONS = {
     "an edge doubled": Mutation(
         where=_BOOKER, function="_trade",
         lines={"opened=opened, by=closing))": "opened=opened, by=closing))\n        "
-               "self.booking.edges.append(self.booking.edges[-1])"},
+               "self.edges.append(self.edges[-1])"},
     ),
     "a wrong ratio": Mutation(
         where=_BOOKER, function="_come",

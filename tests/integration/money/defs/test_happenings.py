@@ -143,6 +143,14 @@ def test_a_campaign_is_over_at_the_close_of_its_session(calendar, day, hour_utc,
     assert told.at.replace(minute=0) == datetime.combine(day, time(hour_utc), UTC)
 
 
+def test_a_campaign_that_closed_on_no_trading_day_of_this_calendar_is_told_and_says_it(lake):
+    thanksgiving = date(2026, 11, 26)
+    close(lake, thanksgiving)
+    [told] = read_happenings(lake, "XNYS", datetime.combine(thanksgiving, time(12), UTC))
+    assert told.at == datetime(2026, 11, 27, 5, tzinfo=UTC)  # the end of that day in New York
+    assert "2026-11-26 is no trading day of XNYS" in told.text
+
+
 @pytest.fixture
 def ticks(instance, composition) -> Ticks:
     return Ticks(instance, composition)
