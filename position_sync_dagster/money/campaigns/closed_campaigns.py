@@ -82,17 +82,18 @@ class CampaignBook:
             for row in recorded
             if row.entry_after_s is not None or row.entry_unknown is not None
         }
-        rows = []
-        new = []
-        for campaign in self.campaigns:
-            for currency in campaign.currencies:
-                row = self._row(campaign, currency)
-                rows.append(row)
-                if _FILLS(row) not in entries:
-                    new.append((row, entry_legs(campaign, currency)))
-
+        rows = [
+            (self._row(campaign, currency), campaign)
+            for campaign in self.campaigns
+            for currency in campaign.currencies
+        ]
+        new = [
+            (row, entry_legs(campaign, row.currency))
+            for row, campaign in rows
+            if _FILLS(row) not in entries
+        ]
         entries |= {_FILLS(row): row for row in read_entries(self.lake, new)}
-        return [with_entry(row, entries[_FILLS(row)]) for row in rows]
+        return [with_entry(row, entries[_FILLS(row)]) for row, _campaign in rows]
 
     def contracts_of(self, campaign: TradedCampaign) -> dict[int, Contract]:
         """Return what is known of the contracts of a campaign."""
