@@ -95,10 +95,6 @@ class CampaignBook:
         entries |= {_FILLS(row): row for row in read_entries(self.lake, new)}
         return [with_entry(row, entries[_FILLS(row)]) for row, _campaign in rows]
 
-    def contracts_of(self, campaign: TradedCampaign) -> dict[int, Contract]:
-        """Return what is known of the contracts of a campaign."""
-        return {conid: self._contracts[conid] for conid in campaign.conids}
-
     def columns_of(
         self, campaign: TradedCampaign, currency: str | None, *, is_open: bool
     ) -> dict[str, Any]:
@@ -108,7 +104,7 @@ class CampaignBook:
         """
         parts = campaign.parts_in(currency)
         money = money_of(parts, campaign.fees_beside(currency))
-        contracts = self.contracts_of(campaign)
+        contracts = self.contracts
         states = states_of(campaign)
         kind, why_no_kind = kind_in(states[0].lots, contracts)
         risk, why_no_risk = capital_at_risk(states, contracts, currency)
@@ -181,7 +177,7 @@ class CampaignBook:
     # -- what is read -------------------------------------------------------------------------
 
     @cached_property
-    def _contracts(self) -> dict[int, Contract]:
+    def contracts(self) -> dict[int, Contract]:
         """What is known of each contract: from its movements and its details."""
         moved = (part.movement for part in self.parts)
         by_conid = grouped(lambda movement: movement.key[1], moved)
