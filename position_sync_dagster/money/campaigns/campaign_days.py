@@ -82,8 +82,7 @@ def with_days(campaign: AnyCampaign, days: ExplainedDays) -> AnyCampaign:
     causes: dict[str, Any] = {name: known_sum(row[name] for row in rows) for name in CAUSES}
     campaign = replace(campaign, worst=min(ends), best=max(ends), **causes)
     if isinstance(campaign, OpenCampaign):
-        until = days.sessions[-1]
-        campaign = replace(campaign, path=tuple(ends), stands=ends[-1], until=until)
+        campaign = replace(campaign, path=tuple(ends), stands=ends[-1], until=days.sessions[-1])
 
     unknown = [name for name, amount in causes.items() if amount is None]
     if not unknown:
@@ -145,8 +144,7 @@ def _rows_of(campaign: ClosedCampaign | OpenCampaign, days: ExplainedDays) -> li
 
 
 def _because(campaign: AnyCampaign, reason: str) -> AnyCampaign:
-    reasons = filter(None, [campaign.why_unknown, reason])
-    return replace(campaign, why_unknown="; ".join(reasons))
+    return replace(campaign, why_unknown="; ".join(filter(None, [campaign.why_unknown, reason])))
 
 
 def read_explained(

@@ -84,8 +84,7 @@ def close_books(lake: MoneyLake, settings: Settings, day: date) -> DataFrame:
     before = session_before(settings.calendar, day)
     first = _stated_worth(lake, before)
     last = _stated_worth(lake, day)
-    stated = sorted(first.keys() & last.keys())
-    accounts = DataFrame({"account": stated}, {"account": pl.String})
+    accounts = DataFrame({"account": sorted(first.keys() & last.keys())}, {"account": pl.String})
     rows = []
     for account in rows_of_logins(accounts, settings)["account"]:
         is_of_account = col.account == account

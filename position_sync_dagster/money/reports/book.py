@@ -550,10 +550,9 @@ def position_rows(rows: DataFrame, book: Book) -> DataFrame:
         days=left.dt.total_days(), feed=when(col.value_source == "TICK").then(feed)
     )
 
-    has_greeks = col.delta.is_not_null()
     rows = rows.with_columns(
         greeks=pl.struct(BOOK_GREEKS),
-        greeks_at=when(has_greeks).then("greeks_time"),
+        greeks_at=when(col.delta.is_not_null()).then("greeks_time"),
         current=is_current(book.live_since),
         kept=col.source == Source.STREAM,
     )
@@ -570,8 +569,7 @@ def _owners(parts: DataFrame) -> DataFrame:
 
 def _age_s(at: Expr, now: datetime) -> Expr:
     """Return the age of what is of a time, in seconds."""
-    age = moment(now) - at
-    return (age.dt.total_milliseconds() / 1000).clip(0.0)
+    return ((moment(now) - at).dt.total_milliseconds() / 1000).clip(0.0)
 
 
 def open_positions(
