@@ -34,11 +34,11 @@ def money(rows: list[PositionUpdate], legs: list[ActiveContract]) -> Book:
 def book_of(rows: Sequence[PositionUpdate], legs: Sequence[ActiveContract], **values: Any) -> Book:
     """Return the book of rows that the broker confirms nothing of."""
     priced = priced_rows(rows)
-    active = tuple(legs)
+    claims = Claims(legs)
     closes = values.get("closes", NO_CLOSES)
     betas = values.pop("betas", None)
-    parts = split(Claims(active), priced, end_of=closes.end_of, betas=betas, owned=closes.owned)
-    return Book(now=NOW, priced=priced, legs=active, split=parts, **values)
+    parts = split(claims, priced, end_of=closes.end_of, betas=betas, owned=closes.owned)
+    return Book(now=NOW, priced=priced, claims=claims, split=parts, **values)
 
 
 def shown(table: Sequence[Text], width: int) -> list[str]:

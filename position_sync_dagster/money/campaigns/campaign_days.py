@@ -5,7 +5,7 @@ where these add up to its profit: then the days are its own, and none of them is
 one each day has to be recorded, until the newest that is.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import accumulate
@@ -45,20 +45,16 @@ class ExplainedDays:
     """
 
     sessions: Sequence[date]
-    recorded: Mapping[str, set[date]]
+    recorded: Mapping[str, Collection[date]]
     rows: Mapping[tuple[str, str, str | None], Sequence[Row]]
 
     @classmethod
     def of(cls, explained: pl.DataFrame, sessions: Sequence[date]) -> "ExplainedDays":
         """Return what rows of `profit_explained` say."""
-        by_account = explained.rows_by_key("account", named=True)
         owner = ("strategy_id", "account", "currency")
         rows = explained.sort("session_date").rows_by_key(owner, named=True, include_key=True)
-        recorded = {
-            account: {row["session_date"] for row in of_account}
-            for account, of_account in by_account.items()
-        }
-        return cls(sessions, recorded, rows)
+        recorded = explained.group_by("account").agg("session_date")
+        return cls(sessions, dict(recorded.iter_rows()), rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +82,7 @@ def with_days(campaign: AnyCampaign, days: ExplainedDays) -> AnyCampaign:
     causes: dict[str, Any] = {name: known_sum(row[name] for row in rows) for name in CAUSES}
     campaign = replace(campaign, worst=min(ends), best=max(ends), **causes)
     if isinstance(campaign, OpenCampaign):
-        until = days.sessions[-1]
-        campaign = replace(campaign, path=tuple(ends), stands=ends[-1], until=until)
+        campaign = replace(campaign, path=tuple(ends), stands=ends[-1], until=days.sessions[-1])
 
     unknown = [name for name, amount in causes.items() if amount is None]
     if not unknown:
@@ -119,7 +114,6 @@ def _rows_of(campaign: ClosedCampaign | OpenCampaign, days: ExplainedDays) -> li
     """Return the days of a campaign, or why they do not say how it stood."""
     opened = campaign.opened
     closed = campaign.closed or date.max
-    is_open = campaign.closed is None
     profit = 0.0 if isinstance(campaign, OpenCampaign) else campaign.profit
     if opened is None:
         return "it was held before all movements"
@@ -131,15 +125,15 @@ def _rows_of(campaign: ClosedCampaign | OpenCampaign, days: ExplainedDays) -> li
     owner = (campaign.strategy_id, campaign.account, campaign.currency)
     rows = [row for row in days.rows.get(owner, ()) if opened <= row["session_date"] <= closed]
     sessions = [day for day in days.sessions if opened <= day <= closed]
-    recorded = days.recorded.get(campaign.account, set())
-    # An open one has something at each close.
+    recorded = days.recorded.get(campaign.account, ())
+    is_open = campaign.closed is None
     if is_open:
-        recorded = {row["session_date"] for row in rows}
+        recorded = [row["session_date"] for row in rows]  # it has something at each close
         if not sessions:
             return "none of its days is over"
 
-    lacking = set(sessions) - recorded
-    lacking |= {row["session_date"] for row in rows if row["profit"] is None}
+    unknown = [row["session_date"] for row in rows if row["profit"] is None]
+    lacking = set(sessions).difference(recorded).union(unknown)
     if lacking:
         return f"{len(lacking)} of its {len(sessions)} days have no recorded profit"
 
@@ -150,8 +144,7 @@ def _rows_of(campaign: ClosedCampaign | OpenCampaign, days: ExplainedDays) -> li
 
 
 def _because(campaign: AnyCampaign, reason: str) -> AnyCampaign:
-    reasons = filter(None, [campaign.why_unknown, reason])
-    return replace(campaign, why_unknown="; ".join(reasons))
+    return replace(campaign, why_unknown="; ".join(filter(None, [campaign.why_unknown, reason])))
 
 
 def read_explained(

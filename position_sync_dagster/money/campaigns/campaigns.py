@@ -520,8 +520,7 @@ class AsOpened:
 
 def as_opened(campaign: TradedCampaign, contracts: Contracts, currency: str | None) -> AsOpened:
     """Return how a campaign was opened in a currency."""
-    first_day = campaign.parts[0].session
-    of_day = [part for part in campaign.parts if part.session == first_day]
+    of_day = [part for part in campaign.parts if part.session == campaign.parts[0].session]
     opened = _after(_NOTHING, _until_most(of_day))
     kind, _why = kind_in(opened.lots, contracts)
     if kind == SINGLE:

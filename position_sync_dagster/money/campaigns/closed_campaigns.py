@@ -82,21 +82,18 @@ class CampaignBook:
             for row in recorded
             if row.entry_after_s is not None or row.entry_unknown is not None
         }
-        rows = []
-        new = []
-        for campaign in self.campaigns:
-            for currency in campaign.currencies:
-                row = self._row(campaign, currency)
-                rows.append(row)
-                if _FILLS(row) not in entries:
-                    new.append((row, entry_legs(campaign, currency)))
-
+        rows = [
+            (self._row(campaign, currency), campaign)
+            for campaign in self.campaigns
+            for currency in campaign.currencies
+        ]
+        new = [
+            (row, entry_legs(campaign, row.currency))
+            for row, campaign in rows
+            if _FILLS(row) not in entries
+        ]
         entries |= {_FILLS(row): row for row in read_entries(self.lake, new)}
-        return [with_entry(row, entries[_FILLS(row)]) for row in rows]
-
-    def contracts_of(self, campaign: TradedCampaign) -> dict[int, Contract]:
-        """Return what is known of the contracts of a campaign."""
-        return {conid: self._contracts[conid] for conid in campaign.conids}
+        return [with_entry(row, entries[_FILLS(row)]) for row, _campaign in rows]
 
     def columns_of(
         self, campaign: TradedCampaign, currency: str | None, *, is_open: bool
@@ -107,7 +104,7 @@ class CampaignBook:
         """
         parts = campaign.parts_in(currency)
         money = money_of(parts, campaign.fees_beside(currency))
-        contracts = self.contracts_of(campaign)
+        contracts = self.contracts
         states = states_of(campaign)
         kind, why_no_kind = kind_in(states[0].lots, contracts)
         risk, why_no_risk = capital_at_risk(states, contracts, currency)
@@ -180,7 +177,7 @@ class CampaignBook:
     # -- what is read -------------------------------------------------------------------------
 
     @cached_property
-    def _contracts(self) -> dict[int, Contract]:
+    def contracts(self) -> dict[int, Contract]:
         """What is known of each contract: from its movements and its details."""
         moved = (part.movement for part in self.parts)
         by_conid = grouped(lambda movement: movement.key[1], moved)

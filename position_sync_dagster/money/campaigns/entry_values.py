@@ -147,8 +147,7 @@ def read_entries(
     """Return records with what was known when they began, by one read a day for all; blocks."""
     legs = [leg for _record, of_record in entered for leg in of_record if leg.is_option]
     moments = [(leg.conid, leg.at) for leg in legs]
-    has_delta = col.delta.is_not_null()
-    first_rows = nearest_rows(lake, moments, _OF_ENTRY, has_delta, after=WITHIN)
+    first_rows = nearest_rows(lake, moments, _OF_ENTRY, col.delta.is_not_null(), after=WITHIN)
     return [with_entry(record, entry_of(legs, first_rows)) for record, legs in entered]
 
 
@@ -157,5 +156,4 @@ _OF_ENTRY = ("conid", "delta", "implied_vol", "underlying_price")
 
 def with_entry(record: Entered, entry: Any) -> Entered:
     """Return a record with the columns of an entry, or of a record that has them; pure."""
-    columns = {field.name: getattr(entry, field.name) for field in fields(Entry)}
-    return replace(record, **columns)
+    return replace(record, **{field.name: getattr(entry, field.name) for field in fields(Entry)})

@@ -18,7 +18,7 @@ from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.lake.schema import TableSpec, columns_of
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
-from position_sync_dagster.money.campaigns.entry_values import EntryLeg, read_entries
+from position_sync_dagster.money.campaigns.entry_values import Entry, EntryLeg, read_entries
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.booking import EdgeKind, Share, booked, of_account
 from position_sync_dagster.money.past.closes import EventKind, StatementEvent
@@ -34,7 +34,7 @@ class LotSource(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TradedLot:
+class TradedLot(Entry):
     """A quantity that was opened at once and closed at once, or is still held.
 
     Attributes:
@@ -97,15 +97,14 @@ class TradedLot:
     fees: float | None
     source: LotSource = LotSource.FIFO
     why_unknown: str | None
-    entry_delta: float | None = None
-    entry_implied_vol: float | None = None
-    entry_underlying_price: float | None = None
-    entry_after_s: float | None = None
-    entry_unknown: str | None = None
 
 
-# The columns of lots as a frame; no table has them.
-LOTS = TableSpec("lots", columns_of(TradedLot), description="Lots, as they are exported.")
+# The columns of lots as a frame, those of the entry last; no table has them.
+LOTS = TableSpec(
+    "lots",
+    columns_of(TradedLot, besides=columns_of(Entry)) | columns_of(TradedLot),
+    description="Lots, as they are exported.",
+)
 
 
 def lots_of(postings: Iterable[Posting]) -> list[TradedLot]:

@@ -85,12 +85,11 @@ def read_campaign(lake: MoneyLake, calendar: str, campaign_id: str) -> OneCampai
     conids = {int(conid) for conid in rows[0].conids.split(",")}
     book = CampaignBook(lake, PostingBook(lake).postings(conids))
     campaign = next(each for each in book.campaigns if each.campaign_id == campaign_id)
-    contracts = book.contracts_of(campaign)
     days = read_explained(lake, calendar, rows)
     return OneCampaign(
         campaigns=tuple(rows),
-        fills=tuple(_fill(part, contracts) for part in campaign.parts),
-        rolls=tuple(rolls_in(campaign, contracts)),
+        fills=tuple(_fill(part, book.contracts) for part in campaign.parts),
+        rolls=tuple(rolls_in(campaign, book.contracts)),
         days=tuple(day for row in rows for day in path_of(row, days)),
     )
 

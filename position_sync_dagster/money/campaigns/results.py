@@ -91,8 +91,9 @@ class GroupResult:
     @property
     def row(self) -> dict[str, Any]:
         """The result for a program."""
-        values = asdict(self).items()
-        return {"return" if name == "return_on_risk" else name: value for name, value in values}
+        row = asdict(self)
+        row["return"] = row.pop("return_on_risk")
+        return row
 
 
 def results_of(campaigns: Iterable[ClosedCampaign], by: Grouping) -> list[GroupResult]:
@@ -129,8 +130,11 @@ def _result(
 
     wins = [profit for profit in known if profit > 0]
     losses = [profit for profit in known if profit < 0]
-    stood = [campaign.worst for campaign in campaigns if (campaign.profit or 0.0) > 0]
-    worst_of_wins = [worst for worst in stood if worst is not None]
+    worst_of_wins = [
+        campaign.worst
+        for campaign in campaigns
+        if campaign.worst is not None and (campaign.profit or 0.0) > 0
+    ]
     won = fsum(wins)
     lost = -fsum(losses)
     profit = fsum(known)

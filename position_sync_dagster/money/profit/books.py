@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
+from math import fsum
 from typing import Any
 
 import polars as pl
@@ -83,8 +84,7 @@ def close_books(lake: MoneyLake, settings: Settings, day: date) -> DataFrame:
     before = session_before(settings.calendar, day)
     first = _stated_worth(lake, before)
     last = _stated_worth(lake, day)
-    stated = sorted(first.keys() & last.keys())
-    accounts = DataFrame({"account": stated}, {"account": pl.String})
+    accounts = DataFrame({"account": sorted(first.keys() & last.keys())}, {"account": pl.String})
     rows = []
     for account in rows_of_logins(accounts, settings)["account"]:
         is_of_account = col.account == account
@@ -156,31 +156,26 @@ def _stated_worth(lake: MoneyLake, day: date) -> dict[str, StatedWorth]:
     """Return what the newest statement says of each account at the end of a day."""
     kinds = [EventKind.NET_LIQUIDATION.value, EventKind.CASH_BALANCE.value, EventKind.RATE.value]
     events = lake.statement_events.rows(day, col.kind.is_in(kinds) & (col.day == day))
-    events = events.drop_nulls("amount")
-
-    newest = {}
-    # By kind, account and, of rates, base currency.
-    amounts: defaultdict[tuple[str | None, ...], dict[str, float]] = defaultdict(dict)
-    for event in events.sort("stated_at", nulls_last=False).iter_rows(named=True):
-        if event["kind"] == EventKind.NET_LIQUIDATION:
-            newest[event["account"]] = event
-        elif event["currency"] is not None:
-            place = (event["kind"], event["account"], event["type"])
-            amounts[place][event["currency"]] = event["amount"]
+    events = events.drop_nulls("amount").sort("stated_at", nulls_last=False)
+    # The newest one of a name counts.
+    totals = events.filter(kind=EventKind.NET_LIQUIDATION.value)
+    of_currencies = events.drop_nulls("currency").rows_by_key(("account", "kind"), named=True)
 
     worth = {}
-    for account, event in newest.items():
+    for event in totals.iter_rows(named=True):
+        account, base = event["account"], event["currency"]
         parts = json.loads(event["attributes"])
         accruals = sum(amount for name, amount in parts.items() if name.endswith("Accruals"))
-        base = event["currency"]
-        rates = amounts[EventKind.RATE, account, base]
+        cash = of_currencies[account, EventKind.CASH_BALANCE.value]
+        rates = of_currencies[account, EventKind.RATE.value]
+        in_base = {rate["currency"]: rate["amount"] for rate in rates if rate["type"] == base}
         worth[account] = StatedWorth(
             currency=base,
             total=event["amount"],
             accruals=accruals if parts else None,
             statement=event["statement"],
-            cash=amounts[EventKind.CASH_BALANCE, account, None],
-            rates={} if base is None else rates | {base: 1.0},
+            cash={balance["currency"]: balance["amount"] for balance in cash},
+            rates={} if base is None else in_base | {base: 1.0},
         )
     return worth
 
@@ -196,29 +191,21 @@ def book_parts(first: StatedWorth, last: StatedWorth, moved: Moved) -> dict[str,
         last: What it was worth at the close.
         moved: What the tables have of the account and day.
     """
-    unknown = []
-    if last.currency is None or first.currency != last.currency:
-        unknown.append("its base currency")
-
-    if not first.cash:  # a statement without its section Cash Report
-        unknown.append("its cash by currency")
-
     foreign = _foreign_currencies(moved, first, last.currency)
     rated = first.rates.keys() & last.rates.keys()
     without_rates = [code for code in foreign if code not in rated]
-    if without_rates:
-        unknown.append(f"the effect of the rates of {', '.join(without_rates)}")
-    if foreign and moved.lacks_open_profit:
-        unknown.append("the open profit of its CFDs")
-    if moved.explained["profit"].has_nulls() or moved.lacks_profit:
-        unknown.append("the profit of its holdings")
-
-    conversions = moved.conversions
-    if conversions["cash"].has_nulls() or conversions["quantity"].has_nulls():
-        unknown.append("what a conversion paid")
+    conversions = moved.conversions.select("cash", "quantity")
     owner = _moved_by_owner(moved, last.rates)
-    if owner is None:
-        unknown.append("what the owner moved")
+    lacking = {
+        "its base currency": last.currency is None or first.currency != last.currency,
+        "its cash by currency": not first.cash,  # a statement without its section Cash Report
+        f"the effect of the rates of {', '.join(without_rates)}": without_rates,
+        "the open profit of its CFDs": foreign and moved.lacks_open_profit,
+        "the profit of its holdings": moved.explained["profit"].has_nulls() or moved.lacks_profit,
+        "what a conversion paid": conversions.height > conversions.drop_nulls().height,
+        "what the owner moved": owner is None,
+    }
+    unknown = [reason for reason, is_lacking in lacking.items() if is_lacking]
 
     # What has no amount is unknown above, or makes a profit unknown.
     cash = moved.movements.filter(col.cash != 0)
@@ -271,10 +258,11 @@ def _effect_of_rates(moved: Moved, first: StatedWorth, last: StatedWorth) -> flo
     for currency, value in worth.group_by("currency").agg(value_of_it.sum()).iter_rows():
         had[currency] += value
 
-    effect = 0.0
-    for currency, amount in had.items():
-        if amount:
-            effect += amount * (last.rates[currency] - first.rates[currency])
+    effect = sum(
+        amount * (last.rates[currency] - first.rates[currency])
+        for currency, amount in had.items()
+        if amount
+    )
 
     # A conversion costs what its own rate differs from that of the day.
     for conversion in moved.conversions.iter_rows(named=True):
@@ -294,12 +282,8 @@ def _bought(symbol: str) -> str:
 
 def _in_base(rows: DataFrame, name: str, rates: Mapping[str, float]) -> float:
     """Return the sum of amounts that are all known, in the base currency."""
-    total = 0.0
-    amounts = rows.group_by("currency").agg(col(name).sum())
-    for currency, amount in amounts.iter_rows():
-        if amount:
-            total += amount * rates[currency]
-    return total
+    amounts = rows.group_by("currency").agg(col(name).sum()).iter_rows()
+    return fsum(amount * rates[currency] for currency, amount in amounts if amount)
 
 
 def _moved_by_owner(moved: Moved, rates: Mapping[str, float]) -> float | None:
@@ -329,8 +313,7 @@ def open_books(rows: Iterable[Mapping[str, Any]]) -> list[str]:
         if is_closed(row):
             continue
 
-        sizes = {name: abs(row[name] or 0.0) for name in EXPLAINS}
-        largest = max(EXPLAINS, key=sizes.__getitem__)
+        largest = max(EXPLAINS, key=lambda name: abs(row[name] or 0.0))
         title = f"{row['account']} on {row['session_date']}"
         difference = f"{row['difference']:+,.2f} {row['currency']}"
         missing = f"{difference} of {row['change']:+,.2f}"

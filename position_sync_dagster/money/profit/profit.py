@@ -481,16 +481,15 @@ def _of_known_ends(rows: DataFrame, start: Series, end: Series, earlier: Series)
         start, end: The accounts of the rows at both ends.
         earlier: The accounts that have rows of any day before.
     """
-    accounts = set(rows.filter(IS_MISSING)["account"])
-    without_close = accounts - set(end)
-    without_start = accounts - set(start)
-    lost = without_start & set(earlier)
-    is_left_out = col.account.is_in(list(without_close | (without_start - lost)))
-    is_lost = col.account.is_in(list(lost))
-    reason = when(is_lost).then(lit(NO_CLOSE_BEFORE)).otherwise("why_unknown")
-    rows = rows.filter(~is_left_out)
-    rows = rows.with_columns(when(~is_lost).then(col(NUMBERS)))
-    return rows.with_columns(why_unknown=reason)
+    lacks_movements = IS_MISSING.any().over("account")
+    lacks_start = lacks_movements & ~col.account.is_in(start.to_list())
+    lacks_end = lacks_movements & ~col.account.is_in(end.to_list())
+    is_lost = lacks_start & col.account.is_in(earlier.to_list())
+    rows = rows.filter(~lacks_end & (is_lost | ~lacks_start))
+    return rows.with_columns(
+        when(~is_lost).then(col(NUMBERS)),
+        why_unknown=when(is_lost).then(lit(NO_CLOSE_BEFORE)).otherwise("why_unknown"),
+    )
 
 
 def by_strategy(rows: DataFrame) -> DataFrame:

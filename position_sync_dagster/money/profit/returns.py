@@ -6,24 +6,22 @@ which one of these is not known breaks every chain that it is in.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
 from itertools import accumulate, pairwise
-from operator import attrgetter, itemgetter, mul
+from operator import attrgetter, mul
 from statistics import stdev
 from typing import Any
 
-import polars as pl
+from polars import DataFrame, col, when
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.holding import grouped
+from position_sync_dagster.lake.schema import records_of
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
-from position_sync_dagster.money.past.movements import (
-    first_reasons,
-    known_sum,
-)
+from position_sync_dagster.money.past.movements import first_reasons, known_sum
 from position_sync_dagster.money.tables import BOOKS
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import LONGEST_CLOSED, exchange_of
@@ -134,16 +132,16 @@ class PeriodReturn:
     until: date
     net_liquidation_before: float | None
     net_liquidation: float | None
-    brought: float | None
-    profit: float | None
-    time_weighted: float | None
-    money_weighted: float | None
-    deepest_fall: float | None
-    volatility: float | None
-    worst_return: float | None
-    worst_on: date | None
-    best_return: float | None
-    best_on: date | None
+    brought: float | None = None
+    profit: float | None = None
+    time_weighted: float | None = None
+    money_weighted: float | None = None
+    deepest_fall: float | None = None
+    volatility: float | None = None
+    worst_return: float | None = None
+    worst_on: date | None = None
+    best_return: float | None = None
+    best_on: date | None = None
     why_unknown: str | None
 
 
@@ -191,7 +189,7 @@ def _returned(period: str, days: Sequence[AccountDay]) -> PeriodReturn:
     returns = [(day.returned, day.day) for day in days if day.returned is not None]
     unknown = [f"{day.day}: {day.why_unknown}" for day in days if day.returned is None]
 
-    numbers: dict[str, float | date | None] = dict.fromkeys(_NUMBERS)
+    numbers: dict[str, Any] = {}
     if not unknown:
         parts = [part for part, _day in returns]
         numbers["time_weighted"] = math.prod(1 + part for part in parts) - 1
@@ -224,14 +222,8 @@ def _returned(period: str, days: Sequence[AccountDay]) -> PeriodReturn:
         net_liquidation_before=first.before,
         net_liquidation=last.after,
         why_unknown=first_reasons(unknown) or None,
-        **numbers,  # type: ignore[arg-type]
+        **numbers,
     )
-
-
-_NUMBERS = (
-    "brought", "profit", "time_weighted", "money_weighted", "deepest_fall", "volatility",
-    "worst_return", "worst_on", "best_return", "best_on",
-)  # fmt: skip
 
 
 def _profit_of(day: AccountDay) -> float | None:
@@ -305,46 +297,36 @@ def read_returns(
     Args:
         since: The first day; None: any.
     """
-    chosen = pl.lit(value=True)
-    if since is not None:
-        chosen = pl.col("partition.session_date") >= since
+    chosen = col("partition.session_date") >= (since or date.min)
     books = derived_rows(lake.derived_table(BOOKS), chosen=chosen).sort("session_date")
     if books.is_empty():
         return []
 
-    first = books["session_date"][0] - LONGEST_CLOSED
-    last = books["session_date"][-1]
-    sessions = exchange_of(settings.calendar).trading_days(first, last)
-
-    days: list[AccountDay] = []
-    for row_of_day in _booked(books):
-        first_booked = min(row_of_day)
-        last_booked = max(row_of_day)
-        days.extend(
-            _day_of(row_of_day, day, since_day)
-            for since_day, day in pairwise(sessions)
-            if first_booked <= day <= last_booked
-        )
+    days = _days_of(books, settings.calendar)
     periods = dict.fromkeys((Period.ALL, by))
     return [row for period in periods for row in returns_of(days, period)]
 
 
-def _booked(books: pl.DataFrame) -> list[dict[date, Mapping[str, Any]]]:
-    """Return the rows of each account by their day."""
-    accounts = grouped(itemgetter("account"), books.iter_rows(named=True))
-    return [{row["session_date"]: row for row in rows} for rows in accounts.values()]
+def _days_of(books: DataFrame, calendar: str) -> list[AccountDay]:
+    """Return the days of accounts, from the first with books to the last.
 
+    A day without its books has no known worth.
+    """
+    first = books["session_date"][0] - LONGEST_CLOSED
+    last = books["session_date"][-1]
+    sessions = exchange_of(calendar).trading_days(first, last)
+    of_calendar = DataFrame({"since": sessions[:-1], "session_date": sessions[1:]})
 
-def _day_of(booked: Mapping[date, Mapping[str, Any]], day: date, since: date) -> AccountDay:
-    """Return a day of an account; a day without its books has no known worth."""
-    row = booked.get(day, {})
-    account = next(iter(booked.values()))
-    return AccountDay(
-        account=account["account"],
-        currency=row.get("currency", account["currency"]),
-        day=day,
-        since=since,
-        before=row.get("net_liquidation_before"),
-        after=row.get("net_liquidation"),
-        owner=row.get("owner"),
+    day = col.session_date
+    spans = books.group_by("account").agg(
+        first=day.min(), last=day.max(), usual_currency=col.currency.first()
     )
+    days = spans.join(of_calendar, how="cross").filter(day.is_between("first", "last"))
+    days = days.join(books, on=("account", "session_date"), how="left")
+    is_booked = col.statement.is_not_null()
+    days = days.select(
+        "account", "since", "owner",
+        currency=when(is_booked).then("currency").otherwise("usual_currency"),
+        day=day, before="net_liquidation_before", after="net_liquidation",
+    )  # fmt: skip
+    return records_of(AccountDay, days)

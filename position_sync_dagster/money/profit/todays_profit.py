@@ -19,7 +19,7 @@ from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
-from position_sync_dagster.money.cents import cents, in_cents
+from position_sync_dagster.money.cents import cents, in_cents, split_in_cents
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.postings import names_of
 from position_sync_dagster.money.profit.moved_between import TradingDay, movements_between
@@ -269,10 +269,8 @@ def _explained_parts(parts: DataFrame) -> dict[str, Any]:
     largest: dict[str, list[LargestLeg]] = {}
     if profit is not None and unknown.is_empty():
         *explaining, unexplained = PROFIT_PARTS
-        for name in explaining:
-            sums[name] = cents(float(counted[name].sum()))
-        explained_sum = sum(sums[name] for name in explaining)
-        sums[unexplained] = cents(profit - explained_sum)
+        [row] = counted.select(col(PROFIT_PARTS).sum(), profit=pl.lit(profit)).to_dicts()
+        sums = split_in_cents(row, "profit", explaining, unexplained)
         sums |= _greeks_that_carry(counted)
         largest = _largest(counted, [name for name in PROFIT_PARTS if sums[name] is not None])
 
@@ -296,14 +294,12 @@ def _greeks_that_carry(counted: DataFrame) -> dict[str, float | None]:
 
 def _why_unknown(unknown: DataFrame, left_out: DataFrame, sums: dict[str, Any]) -> str | None:
     """Return why parts are not known, each reason once; None: all are."""
-    reasons: dict[str, None] = {}
+    reasons = []
     if sums["trades"] is not None and sums["repricing"] is None:
-        reasons["too few legs have greeks: the change of the prices is in no part"] = None
-    for leg, why in unknown.select("leg", "why_unknown").iter_rows():
-        reasons[f"{leg}: {why}"] = None
-    for leg in left_out["leg"]:
-        reasons[f"{leg}: its profit of the day, which is left out"] = None
-    return "; ".join(reasons) or None
+        reasons.append("too few legs have greeks: the change of the prices is in no part")
+    reasons += [f"{leg}: {why}" for leg, why in unknown.select("leg", "why_unknown").iter_rows()]
+    reasons += [f"{leg}: its profit of the day, which is left out" for leg in left_out["leg"]]
+    return "; ".join(dict.fromkeys(reasons)) or None
 
 
 def _largest(counted: DataFrame, names: Iterable[str]) -> dict[str, list[LargestLeg]]:

@@ -18,7 +18,6 @@ from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import SKEW, elapsed
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import GREEKS_COLUMNS, KEY
-from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import PriceKind, Source, ValueOrigin
 from position_sync_dagster.lake import lake as tables
@@ -44,7 +43,7 @@ from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.past.owned_parts import PostingBook
 from position_sync_dagster.money.past.postings import names_of
 from position_sync_dagster.money.reports import exposure
-from position_sync_dagster.money.reports.exposure import NO_PARTS, Claims, Split
+from position_sync_dagster.money.reports.exposure import NO_CLAIMS, NO_PARTS, Claims, Split
 from position_sync_dagster.money.reports.known_names import KnownNames
 from position_sync_dagster.money.reports.money_sums import (
     BaseTotal,
@@ -83,7 +82,7 @@ class Book:
         now: The moment.
         priced: The newest row of each holding, also of closed ones, with its times
             (`with_priced`).
-        legs: The active legs.
+        claims: The active legs, with their contracts and all that are quoted in cents.
         split: The parts of all these holdings.
         reported: What the broker last reported of the followed types: rows of `broker_positions`.
         live_since: For each connected login: values that their source confirmed since then are
@@ -92,7 +91,6 @@ class Book:
             whose owner is connected; None while none is.
         accounts: The newest values of the accounts, with their exchange rates.
         closes: What closed, and why.
-        contracts: The details of the contracts of legs, and of all that are quoted in cents.
         logins: All logins, connected or not.
         unresolved: The strategies with a leg whose contract is not found.
         served: The accounts that the gateways file names.
@@ -101,14 +99,13 @@ class Book:
 
     now: datetime
     priced: DataFrame
-    legs: tuple[ActiveContract, ...] = ()
+    claims: Claims = NO_CLAIMS
     split: Split = NO_PARTS
     reported: DataFrame = field(default_factory=lambda: NO_HOLDINGS)
     live_since: Mapping[str, datetime] = field(default_factory=dict)
     streamed: frozenset[int] | None = None
     accounts: tuple[AccountSummary, ...] = ()
     closes: Closes = NO_CLOSES
-    contracts: Mapping[int, ContractDetails] = field(default_factory=dict)
     logins: tuple[str, ...] = ()
     unresolved: frozenset[str] = frozenset()
     served: frozenset[str] = frozenset()
@@ -144,11 +141,10 @@ class Book:
         """The newest values of the accounts, by account."""
         return {summary.account: summary for summary in self.accounts}
 
-    @cached_property
-    def matching(self) -> list[ActiveContract]:
-        """The legs that match the contract of their conid, or whose contract is not known yet."""
-        wrong = set(self.split.legs.drop_nulls("mismatch")["leg"])
-        return [leg for number, leg in enumerate(self.legs) if number not in wrong]
+    @property
+    def legs(self) -> Sequence[ActiveContract]:
+        """The active legs."""
+        return self.claims.legs
 
     @cached_property
     def held(self) -> DataFrame:
@@ -383,7 +379,7 @@ def read_undivided(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
     """
     book = _read_holdings(lake, settings, now)
     legs = lake.registry.sync.get_all_active()
-    return _followed(replace(book, legs=tuple(legs), closes=read_ends(lake)), settings)
+    return _followed(replace(book, claims=Claims(legs), closes=read_ends(lake)), settings)
 
 
 def _followed(book: Book, settings: Settings) -> Book:
@@ -523,10 +519,9 @@ def _divided(book: Book, closes_and_claims: ClosesAndClaims, settings: Settings)
         betas = {}
     return replace(
         book,
-        legs=tuple(claims.legs),
+        claims=claims,
         split=exposure.split(claims, book.priced, closes.end_of, betas, closes.owned),
         closes=closes,
-        contracts=claims.contracts,
     )
 
 
@@ -598,10 +593,9 @@ def position_rows(rows: DataFrame, book: Book) -> DataFrame:
         days=left.dt.total_days(), feed=when(col.value_source == "TICK").then(feed)
     )
 
-    has_greeks = col.delta.is_not_null()
     rows = rows.with_columns(
         greeks=pl.struct(BOOK_GREEKS),
-        greeks_at=when(has_greeks).then("greeks_time"),
+        greeks_at=when(col.delta.is_not_null()).then("greeks_time"),
         current=is_current(book.live_since),
         kept=col.source == Source.STREAM,
     )
@@ -618,8 +612,7 @@ def _owners(parts: DataFrame) -> DataFrame:
 
 def _age_s(at: Expr, now: datetime) -> Expr:
     """Return the age of what is of a time, in seconds."""
-    age = moment(now) - at
-    return (age.dt.total_milliseconds() / 1000).clip(0.0)
+    return ((moment(now) - at).dt.total_milliseconds() / 1000).clip(0.0)
 
 
 def open_positions(

@@ -3,7 +3,6 @@
 The list is the same after a restart of everything: nothing of it is kept in memory.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
@@ -202,18 +201,13 @@ def realized_of(day: Day) -> dict[Key, float | None]:
     A holding is left out while its movements do not explain all that it changed by. The profit is
     None if that of one of them is not known.
     """
-    unexplained: defaultdict[Key, float] = defaultdict(float)
-    for change in day.changes:
-        unexplained[change.key] += change.by
-
+    changes_of = grouped(attrgetter("key"), day.changes)
     realized = {}
     for key, movements in grouped(attrgetter("key"), day.movements).items():
-        moved = known_sum(map(attrgetter("quantity"), movements))
-        if moved is None:
-            continue
-
-        if abs(unexplained[key] - moved) < NEGLIGIBLE_QUANTITY:
-            realized[key] = known_sum(map(attrgetter("realized_pnl"), movements))
+        changed = sum(change.by for change in changes_of[key])
+        moved = known_sum(movement.quantity for movement in movements)
+        if moved is not None and abs(changed - moved) < NEGLIGIBLE_QUANTITY:
+            realized[key] = known_sum(movement.realized_pnl for movement in movements)
     return realized
 
 
@@ -245,9 +239,7 @@ def closed_profits(day: Day) -> dict[Key, float | None]:
 
 def _profit_of(changes: Sequence[PositionChange], movements: Sequence[Movement]) -> float | None:
     """Return the profit of a holding that is gone; without changes it was never seen open."""
-    held = 0.0
-    if changes:
-        held = changes[0].before
+    held = changes[0].before if changes else 0.0
     moved = known_sum(movement.quantity for movement in movements)
     if moved is None or abs(held + moved) >= NEGLIGIBLE_QUANTITY:
         return None
@@ -277,10 +269,7 @@ def _order(trades: Sequence[Movement], day: Day, rolls: Iterable[Roll]) -> DayCh
     """Return the line of an order: its strategies, what it rolled and traded, and its gain."""
     first = trades[0]
     profits = [profit for profit in map(_closing_profit, trades) if profit is not None]
-    amount = None
-    if profits:
-        amount = cents(sum(profits))
-
+    amount = cents(sum(profits)) if profits else None
     by_conid = grouped(lambda trade: trade.conid or 0, trades)
     rolled = [roll for roll in rolls if roll.order == first.order_id]
     text = _common_strategies(day, [*by_conid])
@@ -318,12 +307,9 @@ def _order_of(trade: Movement) -> tuple[str, str]:
 
 def _common_strategies(day: Day, conids: Sequence[int]) -> str:
     """Return the strategies that have all legs of a combo, before what was traded."""
-    if len(conids) < 2:
-        return ""
-    names = day.strategies.get(conids[0], frozenset())
-    for conid in conids:
-        names &= day.strategies.get(conid, frozenset())
-    if not names:
+    of_legs = [day.strategies.get(conid, frozenset()) for conid in conids]
+    names = frozenset.intersection(*of_legs)
+    if len(conids) < 2 or not names:
         return ""
     return f"{', '.join(sorted(names))}: "
 
@@ -376,9 +362,7 @@ def _traded_leg(trades: Sequence[Movement]) -> ChangedLeg:
     """Return the contract of trades, with what they changed together."""
     size = _size_of(trades)
     paid = known_sum(times(trade.price, abs(trade.quantity or 0.0)) for trade in trades)
-    average = None
-    if paid is not None and size:
-        average = paid / size
+    average = None if paid is None or not size else paid / size
     quantity = sum(trade.quantity or 0.0 for trade in trades)  # one without moved nothing
     return _leg(trades[0], name_of(trades[0]), quantity, average)
 
@@ -428,11 +412,12 @@ def _are_traded(changes: Iterable[PositionChange], movements: Iterable[Movement]
     """Return whether trades are all that changed a holding, whenever they were made."""
     steps = [change.by for change in changes]
     traded = [movement.quantity or 0.0 for movement in movements if movement.kind in TRADES]
-    rises = sum(max(step, 0.0) for step in steps)
-    falls = sum(min(step, 0.0) for step in steps)
-    bought = rises - sum(max(size, 0.0) for size in traded)
-    sold = falls - sum(min(size, 0.0) for size in traded)
-    return abs(bought) < NEGLIGIBLE_QUANTITY and abs(sold) < NEGLIGIBLE_QUANTITY
+    # All rises were bought, and all falls were sold.
+    gaps = [
+        sum(side(step, 0.0) for step in steps) - sum(side(size, 0.0) for size in traded)
+        for side in (max, min)
+    ]
+    return max(map(abs, gaps)) < NEGLIGIBLE_QUANTITY
 
 
 def _move(change: PositionChange, closures: Sequence[Closure]) -> DayChange:

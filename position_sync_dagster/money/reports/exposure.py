@@ -90,6 +90,7 @@ class Split:
         return Split(self.parts.filter(*where), self.legs.filter(*where))
 
 
+NO_CLAIMS = Claims(())
 NO_PARTS = Split(DataFrame(), DataFrame())
 
 

@@ -224,13 +224,12 @@ def combinations_as_one(fills: Sequence[FillCost]) -> list[FillCost]:
         if without and len({fill.conid for fill in of_order}) > 1:
             incomplete[order] = f"another leg of its order has no quote: {without[0]}"
 
-    costs = []
-    for fill in fills:
-        why = incomplete.get(fill.order)
-        if why is not None and fill.slippage is not None:
-            fill = replace(fill, slippage=None, cost=None, part_of_spread=None, why_unknown=why)
-        costs.append(fill)
-    return costs
+    return [
+        replace(fill, slippage=None, cost=None, part_of_spread=None, why_unknown=why)
+        if (why := incomplete.get(fill.order)) and fill.slippage is not None
+        else fill
+        for fill in fills
+    ]
 
 
 # ---- what is read
@@ -246,16 +245,12 @@ def read_fill_costs(
     """
     zone = time_zone_of(settings.calendar)
     trades = [part for part in CampaignBook(lake).parts if part.is_trade and part.quantity]
-    fills = []
-    for parts in grouped(attrgetter("key"), trades).values():
-        taken_back = cancelled_ids([part.movement for part in parts])
-        for part in parts:
-            movement = part.movement
-            if since is not None and movement.session_date < since:
-                continue
-            if movement.movement_id not in taken_back:
-                fills.append(_fill(part, zone))
-
+    taken_back = cancelled_ids([part.movement for part in trades])
+    fills = [
+        _fill(part, zone)
+        for part in trades
+        if part.session >= (since or date.min) and part.movement.movement_id not in taken_back
+    ]
     quotes = nearest_rows(
         lake,
         [(fill.conid, fill.at) for fill in fills],

@@ -151,14 +151,14 @@ class HypotheticalBook:
     def result(self) -> tuple[Book, PricedLegs]:
         """Return the book after the trades, and its legs as the option model has them."""
         split = self._without_what_was_closed()
-        legs = self.book.legs
+        claims = self.book.claims
         if self._lots:
             opened = self._opened(split.parts)
             parts = concat([split.parts, opened.parts])
             split = Split(parts, concat([split.legs, opened.legs]))
-            legs = (*legs, *self._claims)
+            claims = replace(claims, legs=(*claims.legs, *self._claims))
 
-        after = replace(self.book, legs=legs, split=split)
+        after = replace(self.book, claims=claims, split=split)
         settled = DataFrame(self._settled, SETTLED_COLUMNS)
         return after, replace(PricedLegs.of(split.parts, self.legs.given), settled=settled)
 

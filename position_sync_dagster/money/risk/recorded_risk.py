@@ -52,8 +52,8 @@ def price_legs(
     """
     is_option = col.sec_type.is_in(list(OPTION_TYPES))
     conids = {*book.split.parts.filter(is_option)["conid"]}
-    without_leg = conids - book.contracts.keys()
-    of_legs = {conid: book.contracts[conid] for conid in conids - without_leg}
+    without_leg = conids - book.claims.contracts.keys()
+    of_legs = {conid: book.claims.contracts[conid] for conid in conids - without_leg}
     rows = lake.dividends.current()
     symbols = {row.conid: row.symbol for row in rows}
     given = Assumptions(

@@ -166,7 +166,7 @@ def _doubt_of_legs(limit: Limit, book: Book, subject: Split) -> str:
 def _doubt_of_values(limit: Limit, book: Book, parts: DataFrame) -> str:
     """Return which holding has no value of now; "" if all have one."""
     if limit.account is None:
-        legs = [leg.conid for leg in book.matching if leg.strategy_id == limit.strategy_id]
+        legs = [leg.conid for leg in book.claims.matching if leg.strategy_id == limit.strategy_id]
         is_of_subject = col.conid.is_in(legs)
     else:
         is_of_subject = col.account == limit.account

@@ -95,7 +95,7 @@ def test_legs_are_compared_with_their_contracts_again_only_after_one_of_them_cha
     def matching(after_s: float) -> int:
         compared.clear()
         now = datetime.now(UTC) + timedelta(seconds=after_s)
-        return len(figures.figures(now).book.matching)
+        return len(figures.figures(now).book.claims.matching)
 
     assert matching(after_s=0) == 40
     assert len(compared) == 40

@@ -55,7 +55,7 @@ def overview(
         now=NOW,
         priced=priced_rows(rows),
         reported=broker_rows([holding(1), holding(2)] if holdings is None else holdings, None),
-        legs=tuple(active),
+        claims=Claims(active),
         split=split(Claims(active), priced_rows(rows)),
         live_since={status.gateway_id: since} if status.session_state == "LIVE" else {},
         streamed=frozenset({1, 2}),

@@ -75,7 +75,7 @@ def book(
     column = pl.Series([times[conid] for conid in frame["conid"]], dtype=pl.Datetime("us", "UTC"))
     priced = frame.with_columns(column.alias(CONFIRMED), column.alias(PRICED))
     plain = Book(
-        now=NOW, priced=priced, legs=tuple(legs),
+        now=NOW, priced=priced, claims=Claims(legs),
         split=split(Claims(legs), priced, end_of=lambda entry: (ends or {}).get(entry.conid)),
         live_since={LOGIN: NOW - timedelta(minutes=6)}, logins=(LOGIN,),
     )  # fmt: skip
