@@ -46,8 +46,8 @@ class SteadyClock:
     def __call__(self) -> datetime:
         """Return the machine's time, or the newest one that was returned while that is greater."""
         now = self.machine()
-        step_back = self.newest - now
-        if not timedelta() < step_back <= WAITED_OUT:
+        is_back = now < self.newest
+        if not is_back or self.newest - now > WAITED_OUT:
             self.newest = now
         return self.newest
 

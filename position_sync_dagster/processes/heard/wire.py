@@ -124,6 +124,7 @@ _TICKS = frozenset({"1", "2", "21", "45", "46"})
 _OF_ACCOUNTS = frozenset({"6", "7", "8", "54"})
 _ROWS = ("6", "7")
 _ROW = "row"
+_ERROR = "4"
 
 # Messages that name no request: the series to which they belong, and the sent ones that begin it.
 _SERIES = {"61": ("positions",), "62": ("positions",), "15": ("log-in",), "9": ("log-in",)}
@@ -226,8 +227,10 @@ class Heard:
 
     def _about(self, kind: str, fields: Sequence[str]) -> str:
         """Return the tick, code or tag that a message is about; the text of a code is counted."""
-        counted, place = self._vocabulary.about.get(kind, (SaidKind.TICK, len(fields)))
-        subject = "".join(fields[place : place + 1])
+        if kind not in self._vocabulary.about:
+            return ""
+        counted, place = self._vocabulary.about[kind]
+        subject = fields[place] if place < len(fields) else ""
         form = _TAG if counted == SaidKind.TAG else _NUMBER
         if subject and not form.fullmatch(subject):
             return UNREADABLE
@@ -285,22 +288,22 @@ class Heard:
         """Yield what a message belongs to, and its name there."""
         name = self._name_of(kind)
         place = self._vocabulary.places.get(kind, len(fields))
-        request = "".join(fields[place : place + 1])
-        if kind in (GREETING, CLOSED):
+        request = fields[place] if place < len(fields) else ""
+        if request and kind != _ERROR:
+            yield (request,), "ticks" if kind in _TICKS else name
+            if kind == "21" and about in _MODEL_TICKS:
+                yield (request, _MODEL), "model tick"
+        elif kind in (GREETING, CLOSED):
             yield ("connection",), kind
-        elif kind == "4" and request in ("", "-1"):
+        elif kind == _ERROR and request in ("", "-1"):
             code = int(about) if about.isdecimal() else 0
             if code in _STATES:
                 yield ("IB",), about
             elif code in FARM_BROKEN | FARM_OK:
                 yield ("farm", farm_of("".join(fields[4:5]))), about
-        elif kind == "4":
+        elif kind == _ERROR:
             ends = about.isdecimal() and int(about) in ENDS_LINE
             yield (request,), about if ends else name
-        elif request:
-            yield (request,), "ticks" if kind in _TICKS else name
-            if kind == "21" and about in _MODEL_TICKS:
-                yield (request, _MODEL), "model tick"
         elif kind in _OF_ACCOUNTS:
             yield _ACCOUNT, name
             if kind in _ROWS:
