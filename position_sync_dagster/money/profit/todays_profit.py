@@ -19,7 +19,7 @@ from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
-from position_sync_dagster.money.cents import cents, in_cents
+from position_sync_dagster.money.cents import cents, in_cents, split_in_cents
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.profit.moved_between import TradingDay, movements_between
 from position_sync_dagster.money.profit.profit import (
@@ -286,7 +286,7 @@ def _sums_of_groups(parts: DataFrame) -> DataFrame:
         left_out=left_out.filter(~_IS_COUNTED),
     )
     lacking = {f"{name}_lacks": sum_of_greek(name).is_null() for name in BY_GREEKS}
-    counted = parts.filter(_IS_COUNTED).group_by(_GROUP).agg(col(_EXPLAINING).sum(), **lacking)
+    counted = parts.filter(_IS_COUNTED).group_by(_GROUP).agg(col(PROFIT_PARTS).sum(), **lacking)
     return sums.join(counted, on=_GROUP, how="left")
 
 
@@ -300,8 +300,8 @@ def _explained_parts(sums: Mapping[str, Any]) -> dict[str, Any]:
     explained: dict[str, Any] = dict.fromkeys(PROFIT_PARTS)
     reasons = [*sums["unknown"], *sums["left_out"]]
     if profit is not None and not sums["unknown"]:
-        explained = {name: cents(sums[name]) for name in _EXPLAINING}
-        explained["unexplained"] = cents(profit - sum(explained.values()))
+        split = split_in_cents(sums, "profit", _EXPLAINING, "unexplained")
+        explained = {name: split[name] for name in PROFIT_PARTS}
         lacking = [name for name in BY_GREEKS if sums[f"{name}_lacks"]]
         if lacking:  # the legs whose greeks are known do not carry them
             explained |= dict.fromkeys([*lacking, "repricing"])
