@@ -18,6 +18,8 @@ class ContractsTable:
 
     def __init__(self, table: Table) -> None:
         self.table = table
+        # What was read of a version of the table: its details by conid, each made once.
+        self._read: tuple[object, dict[int, ContractDetails]] = (None, {})
 
     def put(self, details: Iterable[ContractDetails]) -> None:
         """Store the details of these contracts in one commit; older ones are replaced."""
@@ -43,8 +45,18 @@ class ContractsTable:
 
     def get(self, conids: Iterable[int] | None = None) -> dict[int, ContractDetails]:
         """Return the details of these contracts, or of all, by conid; unknown ones are absent."""
-        wanted = EVERY if conids is None else one_of("conid", set(conids))
-        return self._details(wanted)
+        if conids is None:
+            return self._details(EVERY)
+
+        version = self.table.snapshot(self.table.cache_key)
+        if version != self._read[0]:
+            self._read = (version, {})
+        details = self._read[1]
+        wanted = dict.fromkeys(conids)
+        missing = wanted.keys() - details.keys()
+        if missing:
+            details |= self._details(one_of("conid", missing))
+        return {conid: details[conid] for conid in wanted if conid in details}
 
     def rows(self, only: pl.Expr = EVERY) -> pl.DataFrame:
         """Return the rows of contracts with details."""

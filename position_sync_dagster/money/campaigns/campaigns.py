@@ -489,8 +489,10 @@ def _value_of(pieces: Iterable[Piece], contracts: Contracts, extreme: Extreme) -
         if contract.magnifier is None:
             return f"whether {contract.name} is quoted in cents is not known"
 
-        unit = piece.instrument.multiplier / contract.magnifier
-        in_units.append(Piece(replace(piece.instrument, multiplier=unit), piece.quantity))
+        if contract.magnifier != 1:
+            unit = piece.instrument.multiplier / contract.magnifier
+            piece = Piece(replace(piece.instrument, multiplier=unit), piece.quantity)
+        in_units.append(piece)
 
     value, is_unlimited = extreme.value_of(in_units)
     if is_unlimited:

@@ -222,11 +222,18 @@ def _money_of_strategy(
     parts: Sequence[Posting], campaign: TradedCampaign | None, contracts: Contracts
 ) -> MoneyByCurrency:
     """Return the money of a strategy in each currency."""
-    of_open = chain.from_iterable(current.parts for current in open_campaigns(parts))
+    # Options alone have no cost per share.
+    has_shares = any(part.quantity and not part.is_option for part in parts)
+    current = open_campaigns(parts) if has_shares else []
+    of_open = chain.from_iterable(of_account.parts for of_account in current)
     open_parts = grouped(attrgetter("currency"), of_open)
-    earned_lately = {} if campaign is None else live_money(campaign.parts)
+
+    earned_ever = live_money(parts)
+    earned_lately = earned_ever
+    if campaign is None or len(campaign.parts) < len(parts):
+        earned_lately = live_money(campaign.parts if campaign else ())
     money = {}
-    for (strategy, currency), earned in live_money(parts).items():
+    for (strategy, currency), earned in earned_ever.items():
         lately = earned_lately.get((strategy, currency))
         latest = None
         if campaign and lately:

@@ -1,6 +1,6 @@
 """Whose holdings and movements are, in columns: what `attributed` says of the tables."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
@@ -59,7 +59,8 @@ class PostingBook:
     @cached_property
     def legs(self) -> list[ActiveContract]:
         """The legs of strategies that claim something, also those that were removed."""
-        return _claiming(self._memberships, self._contracts)
+        details = self.lake.contracts.get(self._memberships["conid"])
+        return _claiming(self._memberships, details)
 
     @cached_property
     def _memberships(self) -> DataFrame:
@@ -123,7 +124,9 @@ class PostingBook:
 
         changed = groups.filter(~one_of("group", unchanged))
         group_of = dict(changed.iter_rows())
-        parts_of = grouped(lambda part: group_of[part.conid], sources.of(changed).postings())
+        details = self.lake.contracts.get(group_of)
+        postings = sources.of(changed).postings(details)
+        parts_of = grouped(lambda part: group_of[part.conid], postings)
         parts_of |= unchanged
         if self.until is None:
             remembered |= {name: (content, parts_of[name]) for name, content in contents.items()}
@@ -169,10 +172,10 @@ class _Sources(NamedTuple):
         of_groups = pl.concat(hashes).join(groups, on="conid").group_by("group")
         return dict(of_groups.agg(col.content.sum()).iter_rows())
 
-    def postings(self) -> list[Posting]:
-        """Return whose the movements are."""
+    def postings(self, details: Mapping[int, ContractDetails]) -> list[Posting]:
+        """Return whose the movements are, by the details of the contracts."""
         movements = [*records_of(Movement, self.movements), *unexplained_ends(self.unexplained)]
-        legs = _claiming(self.legs, self.contracts)
+        legs = _claiming(self.legs, details)
         return attributed(movements, legs, openings_in(self.openings))
 
 
@@ -181,9 +184,10 @@ def _of(contracts: DataFrame, rows: DataFrame) -> DataFrame:
     return rows.join(contracts, on="conid", how="semi", maintain_order="left")
 
 
-def _claiming(memberships: DataFrame, contracts: DataFrame) -> list[ActiveContract]:
+def _claiming(
+    memberships: DataFrame, details: Mapping[int, ContractDetails]
+) -> list[ActiveContract]:
     """Return the legs that claim something: not those whose description is of another contract."""
-    details = {known.conid: known for known in records_of(ContractDetails, contracts)}
     legs = records_of(ActiveContract, memberships)
     return [leg for leg in legs if not contract_mismatch(leg, details.get(leg.conid))]
 

@@ -6,7 +6,7 @@ that close in `daily_positions`. What our closes and movements do not explain of
 is `unexplained`; where a holding cannot be explained, the parts of its strategy are not known.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -226,6 +226,12 @@ def _parts_of(book: Book, holdings: DataFrame) -> DataFrame:
 # Strategy, account and currency.
 _GROUP = ("strategy_id", "account", "currency")
 
+# Whether the profit of the day of a part is known.
+_IS_COUNTED = col.daily_pnl.is_not_null()
+
+# The parts that `unexplained` completes.
+_EXPLAINING = PROFIT_PARTS[:-1]
+
 
 def _rows_of_groups(figures: Figures, opening: OpeningBook, parts: DataFrame) -> list[TodaysProfit]:
     """Return the rows in order, by strategy, account and currency.
@@ -235,14 +241,22 @@ def _rows_of_groups(figures: Figures, opening: OpeningBook, parts: DataFrame) ->
     """
     # All of what closed belongs to one strategy, or to none.
     owner = col.strategies.list.first().fill_null(UNATTRIBUTED)
-    parts_of = parts.partition_by(_GROUP, as_dict=True)
     closed = figures.closed_today.with_columns(strategy_id=owner)
     closed = closed.group_by(_GROUP).agg(sum_if_known(col.today))
     closed_of = {row[:3]: row[3] for row in closed.iter_rows()}
 
+    named = parts.with_columns(leg=names_of(parts))
+    sums_of = _sums_of_groups(named).rows_by_key(_GROUP, named=True, unique=True)
+    legs_of = _largest_legs(named).rows_by_key((*_GROUP, "part"), named=True)
     rows = []
-    for group in sorted({*parts_of, *closed_of}):
+    for group in sorted({*sums_of, *closed_of}):
         strategy, account, currency = group
+        explained = _explained_parts(sums_of[group]) if group in sums_of else _NOTHING_OPEN
+        largest = {
+            name: [_largest_leg(account, leg) for leg in legs_of[*group, name]]
+            for name in PROFIT_PARTS
+            if explained[name] is not None and (*group, name) in legs_of
+        }
         row = TodaysProfit(
             strategy=strategy,
             account=account,
@@ -250,69 +264,76 @@ def _rows_of_groups(figures: Figures, opening: OpeningBook, parts: DataFrame) ->
             at=figures.at,
             since=opening.closed_at,
             closed=closed_of.get(group, 0.0),
-            **_explained_parts(parts_of.get(group, parts.clear())),
+            largest=largest,
+            **explained,
         )
         rows.append(row)
     return rows
 
 
-def _explained_parts(parts: DataFrame) -> dict[str, Any]:
-    """Return the profit of the open holdings of a group, its parts, and what is not known."""
-    is_counted = col.daily_pnl.is_not_null()
-    named = parts.with_columns(leg=names_of(parts))
-    counted = named.filter(is_counted)
-    left_out = named.filter(~is_counted)
-    unknown = counted.drop_nulls("why_unknown")
+def _sums_of_groups(parts: DataFrame) -> DataFrame:
+    """Return for each group its sums, which greeks do not carry theirs, and what is not known.
 
-    profit = in_cents(named.select(sum_if_carried(col.daily_pnl)).item())
-    sums: dict[str, Any] = dict.fromkeys(PROFIT_PARTS)
-    largest: dict[str, list[LargestLeg]] = {}
-    if profit is not None and unknown.is_empty():
-        *explaining, unexplained = PROFIT_PARTS
-        [row] = counted.select(col(PROFIT_PARTS).sum(), profit=pl.lit(profit)).to_dicts()
-        sums = split_in_cents(row, "profit", explaining, unexplained)
-        sums |= _greeks_that_carry(counted)
-        largest = _largest(counted, [name for name in PROFIT_PARTS if sums[name] is not None])
+    Args:
+        parts: The parts of open holdings, with the names of their contracts (`leg`).
+    """
+    unknown = pl.format("{}: {}", "leg", "why_unknown")
+    left_out = pl.format("{}: its profit of the day, which is left out", "leg")
+    sums = parts.group_by(_GROUP).agg(
+        profit=sum_if_carried(col.daily_pnl),
+        known=_IS_COUNTED.sum(),
+        of=pl.len(),
+        unknown=unknown.filter(_IS_COUNTED).drop_nulls(),
+        left_out=left_out.filter(~_IS_COUNTED),
+    )
+    lacking = {f"{name}_lacks": sum_of_greek(name).is_null() for name in BY_GREEKS}
+    counted = parts.filter(_IS_COUNTED).group_by(_GROUP).agg(col(PROFIT_PARTS).sum(), **lacking)
+    return sums.join(counted, on=_GROUP, how="left")
 
-    why_unknown = _why_unknown(unknown, left_out, sums) if parts.height else "nothing is open"
-    return sums | {
+
+def _explained_parts(sums: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the profit of a group, its parts, and what is not known.
+
+    Args:
+        sums: A row of `_sums_of_groups`.
+    """
+    profit = in_cents(sums["profit"])
+    explained: dict[str, Any] = dict.fromkeys(PROFIT_PARTS)
+    reasons = [*sums["unknown"], *sums["left_out"]]
+    if profit is not None and not sums["unknown"]:
+        split = split_in_cents(sums, "profit", _EXPLAINING, "unexplained")
+        explained = {name: split[name] for name in PROFIT_PARTS}
+        lacking = [name for name in BY_GREEKS if sums[f"{name}_lacks"]]
+        if lacking:  # the legs whose greeks are known do not carry them
+            explained |= dict.fromkeys([*lacking, "repricing"])
+            reasons.insert(0, "too few legs have greeks: the change of the prices is in no part")
+
+    return explained | {
         "profit": profit,
-        "largest": largest,
-        "left_out": left_out.height,
-        "known": counted.height,
-        "of": parts.height,
-        "why_unknown": why_unknown,
+        "left_out": sums["of"] - sums["known"],
+        "known": sums["known"],
+        "of": sums["of"],
+        "why_unknown": "; ".join(dict.fromkeys(reasons)) or None,
     }
 
 
-def _greeks_that_carry(counted: DataFrame) -> dict[str, float | None]:
-    """Return the parts that are null, since the legs whose greeks are known do not carry them."""
-    sums = counted.select([*map(sum_of_greek, BY_GREEKS)])
-    lacking = [name for name in BY_GREEKS if sums[name].has_nulls()]
-    return dict.fromkeys([*lacking, "repricing"] if lacking else [])
+# What is known of a group of which all has closed.
+_NOTHING_OPEN: Mapping[str, Any] = dict.fromkeys((*PROFIT_PARTS, "profit")) | {
+    "left_out": 0, "known": 0, "of": 0, "why_unknown": "nothing is open",
+}  # fmt: skip
 
 
-def _why_unknown(unknown: DataFrame, left_out: DataFrame, sums: dict[str, Any]) -> str | None:
-    """Return why parts are not known, each reason once; None: all are."""
-    reasons = []
-    if sums["trades"] is not None and sums["repricing"] is None:
-        reasons.append("too few legs have greeks: the change of the prices is in no part")
-    reasons += [f"{leg}: {why}" for leg, why in unknown.select("leg", "why_unknown").iter_rows()]
-    reasons += [f"{leg}: its profit of the day, which is left out" for leg in left_out["leg"]]
-    return "; ".join(dict.fromkeys(reasons)) or None
+def _largest_legs(parts: DataFrame) -> DataFrame:
+    """Return the largest legs of each part of the profit of each group, the largest first."""
+    legs = parts.filter(_IS_COUNTED).unpivot(
+        PROFIT_PARTS, index=(*_GROUP, "conid", "leg"), variable_name="part", value_name="amount"
+    )
+    size = col.amount.abs()
+    legs = legs.filter(size > AMOUNT_ROUNDING).sort(size, descending=True, maintain_order=True)
+    return legs.group_by(*_GROUP, "part", maintain_order=True).head(LARGEST)
 
 
-def _largest(counted: DataFrame, names: Iterable[str]) -> dict[str, list[LargestLeg]]:
-    """Return the largest legs of some parts."""
-    largest = {}
-    for name in names:
-        size = col(name).abs()
-        rows = counted.filter(size > AMOUNT_ROUNDING).sort(size, descending=True)
-        rows = rows.head(LARGEST).select("account", "conid", "leg", amount=name)
-        legs = [
-            LargestLeg(**row | {"amount": cents(row["amount"])})
-            for row in rows.iter_rows(named=True)
-        ]
-        if legs:
-            largest[name] = legs
-    return largest
+def _largest_leg(account: str, leg: Mapping[str, Any]) -> LargestLeg:
+    return LargestLeg(
+        account=account, conid=leg["conid"], leg=leg["leg"], amount=cents(leg["amount"])
+    )

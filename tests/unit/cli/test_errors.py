@@ -90,9 +90,10 @@ def test_a_folder_that_is_no_home_or_cannot_be_looked_for_is_named(refuse, home)
     assert f"{home} " in printed
 
 
-def test_a_report_imports_what_it_uses_alone():
-    code = "import position_sync_dagster.cli.reports"
-    libraries = ["dagster", "ib_async", "ib_gateway_simulator", "sqlalchemy"]
+@pytest.mark.parametrize("module", ["reports", "figures"])
+def test_a_report_imports_what_it_uses_alone(module):
+    code = f"import position_sync_dagster.cli.{module}"
+    libraries = ["dagster", "ib_async", "ib_gateway_simulator", "numpy", "sqlalchemy", "starlette"]
     code += f"; import sys; print([name for name in {libraries} if name in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert printed.stdout.strip() == "[]", printed.stderr

@@ -231,6 +231,23 @@ def test_a_profit_of_the_day_that_is_not_known_is_left_out_of_all_numbers() -> N
     assert nothing.left_out == 1
 
 
+def test_each_strategy_names_its_three_largest_legs_and_has_no_part_of_what_is_left_out() -> None:
+    """The underlying fell by 1: each put gained half a point, which those that were sold lost."""
+    sizes = {1: -20.0, 2: 5.0, 3: -60.0, 4: -40.0, 5: 1.0, 6: 3.0}
+    fell = {"underlying_price": 599.0}
+    now = [held(conid, size, 12.0, 0.0, **fell) for conid, size in sizes.items()]
+    now[4] = held(5, 1.0, 12.0, None, **fell)
+    legs = [
+        leg(conid, "small" if conid == 6 else "large", strike=600.0, expiry=FAR) for conid in sizes
+    ]
+    large, small = rows_of([at_close(*each, 12.0) for each in sizes.items()], now, legs=legs)
+    assert [(leg.conid, leg.amount) for leg in large.largest["delta"]] == [
+        (3, -3000.0), (4, -2000.0), (1, -1000.0),
+    ]  # fmt: skip
+    assert (large.delta, large.left_out, small.delta) == (-5750.0, 1, 150.0)
+    assert [leg.conid for leg in small.largest["delta"]] == [6]
+
+
 def test_what_closed_today_is_beside_the_number_of_its_strategy() -> None:
     """A call of 0dte was sold and bought back between two rows; another leg of it stays open."""
     sale = trade(2, -1.0, 5.0, None)
