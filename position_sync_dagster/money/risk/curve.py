@@ -15,7 +15,6 @@ A payoff is a line between two of its corners, so that its mean is exact.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import repeat
 from operator import attrgetter
 from typing import Any
 
@@ -271,22 +270,19 @@ def _profits(
 
 def _greeks_along(legs: PricedLegs, moves: model.Array, shift: Point) -> dict[str, list[float]]:
     """Return the greeks of parts that can all be priced at each move, on the chosen day."""
-    spot = legs.parts["spot"].to_numpy()
-    spots = spot[:, None] * (1 + moves / 100)
+    spots = legs.parts.select("spot").to_numpy() * (1 + moves / 100)
 
     # A share or a future moves with its price, and has no other greek.
     of_parts = {name: np.zeros(spots.shape) for name in ("delta", "gamma", "theta", "vega")}
     of_parts["delta"] += 1.0
 
-    options = list(legs.options)
-    if options:
-        terms = as_options([*legs.options.values()], repeat(legs.given.now), spot[options].tolist())
-        shifted = legs.parts["implied_vol"].to_numpy()[options] + shift.vol / 100
-        volatility = model.within_bounds(shifted)
-        later = terms.later(shift.days)
-        greeks = model.greeks_along(later, spots[options], volatility, model.COARSE)
-        for name, rows in of_parts.items():
-            rows[options] = getattr(greeks, name)
+    places = legs.options
+    options, _spot, volatility = legs.modelled(places)
+    later_volatility = model.within_bounds(volatility + shift.vol / 100)
+    later = options.later(shift.days)
+    greeks = model.greeks(later, spots[places], later_volatility, model.COARSE)
+    for name, rows in of_parts.items():
+        rows[places] = getattr(greeks, name)
 
     of_parts["dollar_delta"] = of_parts["delta"] * spots
     of_parts["gamma_1pct"] = of_parts.pop("gamma") * spots**2 / 100
@@ -333,8 +329,8 @@ def distribution_at_expiry(
 
     options = as_options([nearest.priced], [now], [spot])
     return Distribution(
-        forward=float(options.forwards(np.array([[spot]]))[0, 0]),
-        deviation=nearest.row["implied_vol"] * float(options.years[0]) ** 0.5,
+        forward=options.forwards(np.array([[spot]])).item(),
+        deviation=nearest.row["implied_vol"] * options.years.item() ** 0.5,
     )
 
 

@@ -11,19 +11,17 @@ its day.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from itertools import zip_longest
-from typing import Self, TypeVar
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-
-_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 DAYS_PER_YEAR = 365.0
 
@@ -94,18 +92,22 @@ class Exercise(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VanillaOptions:
-    """The terms of options, one entry each; prices and strikes in the major unit.
+    """The terms of options; prices and strikes in the major unit.
+
+    Each term is a column with an entry for each option, so that it meets rows of prices of their
+    underlyings. The volatilities of options are such a column too.
 
     Attributes:
+        side: 1 for a call, −1 for a put.
         years: The time to expiry; at 0 and below an option is worth its exercise.
         rate: The interest rate per year.
         on_future: Whether the underlying costs no interest.
         dividends: For each option a list of (years, amount, share), all of the same length: the
             time until the ex-date, and an amount of money in the major unit, or a share of the
-            price on that day.
+            price on that day. An option on a future has none.
     """
 
-    is_call: Flags
+    side: Array
     strike: Array
     years: Array
     rate: Array
@@ -116,23 +118,27 @@ class VanillaOptions:
     @classmethod
     def of(
         cls,
-        terms: Iterable[tuple[bool, float, float, float, Exercise]],
+        terms: Sequence[tuple[float, ...]],
         dividends: Sequence[Sequence[tuple[float, float, float]]],
     ) -> Self:
-        """Return options by (is call, strike, years, rate, exercise) and the dividends of each."""
-        is_call, strike, years, rate, exercises = zip(*terms, strict=True)
+        """Return options by their terms and the dividends of each.
+
+        Args:
+            terms: For each option side, strike, years and rate, whether it is American, and whether
+                it is on a future.
+            dividends: As the attribute; the lists may have different lengths.
+        """
+        columns = np.array(terms, dtype=float).reshape(-1, 6).T[..., None]
+        side, strike, years, rate, is_american, on_future = columns
         return cls(
-            is_call=np.array(is_call),
-            strike=np.array(strike, dtype=float),
-            years=np.array(years, dtype=float),
-            rate=np.array(rate, dtype=float),
-            is_american=np.array([exercise.is_early for exercise in exercises]),
-            on_future=np.array([exercise.is_on_future for exercise in exercises]),
+            side=side,
+            strike=strike,
+            years=years,
+            rate=rate,
+            is_american=is_american > 0,
+            on_future=on_future > 0,
             dividends=_padded(dividends),
         )
-
-    def __len__(self) -> int:
-        return len(self.strike)
 
     def at(self, places: NDArray[np.int64] | slice) -> Self:
         """Return some of the options."""
@@ -147,17 +153,10 @@ class VanillaOptions:
         return replace(self, years=self.years - passed, dividends=dividends)
 
     @property
-    def side(self) -> Array:
-        """1 for a call, −1 for a put."""
-        return np.where(self.is_call, 1.0, -1.0)
-
-    @property
     def pays(self) -> Flags:
         """Whether the underlying pays a dividend before the expiry."""
-        ex_dates = self.dividends[..., 0]
-        is_to_come = ex_dates > 0
-        is_before_expiry = ex_dates <= _column(self.years)
-        return (is_to_come & is_before_expiry).any(axis=1) & ~self.on_future
+        money, share = self.kept_from_now()
+        return (money > 0) | (share < 1)
 
     @property
     def growth(self) -> Array:
@@ -171,8 +170,7 @@ class VanillaOptions:
 
     def exercised(self, spots: Array) -> Array:
         """Return what exercise gives; a row of prices of the underlying for each option."""
-        above_strike = spots - _column(self.strike)
-        return np.maximum(0.0, _column(self.side) * above_strike)
+        return np.maximum(0.0, self.side * (spots - self.strike))
 
     def kept(self, since: Array) -> tuple[Array, Array]:
         """Return what dividends leave between some times and expiry.
@@ -185,50 +183,42 @@ class VanillaOptions:
         """
         money = np.zeros(since.shape)
         share = np.ones(since.shape)
-        rate = _column(self.rate)
-        may_pay = _column(~self.on_future)
-
-        for number in range(self.dividends.shape[1]):
-            years, amount, part = map(_column, self.dividends[:, number].T)
-            is_later = years > since
-            is_paid = is_later & (years <= _column(self.years)) & may_pay
-
-            with np.errstate(invalid="ignore", over="ignore"):
-                waiting = np.where(is_paid, years - since, 0.0)
-                present_value = amount * np.exp(-rate * waiting)
+        for years, amount, part in np.moveaxis(self.dividends, 0, -1)[..., None]:
+            is_paid = (years > since) & (years <= self.years)
+            waiting = np.where(is_paid, years, since) - since
+            present_value = amount * np.exp(-self.rate * waiting)
             money += np.where(is_paid, present_value, 0.0)
             share *= np.where(is_paid, 1.0 - part, 1.0)
         return money, share
 
     def kept_from_now(self) -> tuple[Array, Array]:
         """Return what `kept` does of the present moment: a column with an entry for each option."""
-        return self.kept(np.zeros((len(self), 1)))
+        return self.kept(np.zeros(self.years.shape))
 
     def forwards(self, spots: Array) -> Array:
         """Return the forward price at expiry for rows of prices."""
         money, share = self.kept_from_now()
-        growth = _column(np.exp(self.growth * self.time_left))
+        growth = np.exp(self.growth * self.time_left)
         forward = (spots - money) * (share * growth)
 
         # The logarithm of a forward that dividends leave nothing of is not known.
-        return np.asarray(np.maximum(forward, 1e-9 * _column(self.strike)))
-
-
-def _column(values: NDArray[_Scalar]) -> NDArray[_Scalar]:
-    """Return a number of each option as a column, beside rows of prices."""
-    return values[:, None]
+        return np.asarray(np.maximum(forward, 1e-9 * self.strike))
 
 
 def _padded(dividends: Sequence[Sequence[tuple[float, float, float]]]) -> Array:
     """Return lists of dividends in one array; the shorter ones end in some that are never paid."""
     never = (math.inf, 0.0, 0.0)
-    by_place = np.array([*zip_longest(*dividends, fillvalue=never)], dtype=float)
-    return by_place.reshape(-1, len(dividends), 3).swapaxes(0, 1)
+    by_place = [*zip_longest(*dividends, fillvalue=never)]
+    shape = (len(by_place), len(dividends), 3)
+    return np.array(by_place, dtype=float).reshape(shape).swapaxes(0, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Greeks:
-    """Greeks in the gateway's units: vega per point of volatility, theta per calendar day."""
+    """Greeks in the gateway's units: vega per point of volatility, theta per calendar day.
+
+    Each has a row for each option, with an entry for each price of its underlying.
+    """
 
     price: Array
     delta: Array
@@ -245,16 +235,15 @@ def prices(
     Args:
         options: The options.
         spots: A row of prices for each option.
-        volatility: That of each option, per year.
+        volatility: That of each option, per year, as a column.
         steps: Steps of a lattice, by the greatest time to expiry.
     """
     exercise_value = options.exercised(spots)
     price, is_exercised = _smooth_prices(options, spots, volatility, steps)
 
-    is_near = price < exercise_value + (NEGLIGIBLE_VALUE * _column(options.strike))
-    is_near &= _column(options.is_american)
-
-    return np.where((is_exercised | is_near) & (exercise_value > 0), exercise_value, price)
+    is_near = price < exercise_value + NEGLIGIBLE_VALUE * options.strike
+    is_worth_exercise = is_exercised | (is_near & options.is_american)
+    return np.where(is_worth_exercise & (exercise_value > 0), exercise_value, price)
 
 
 def _smooth_prices(
@@ -274,15 +263,7 @@ def _smooth_prices(
     return price, is_exercised
 
 
-def greeks(options: VanillaOptions, spot: Array, volatility: Array, steps: Steps = FINE) -> Greeks:
-    """Return prices and greeks of options, each at one price of its underlying."""
-    along = greeks_along(options, _column(spot), volatility, steps)
-    return Greeks(**{row.name: getattr(along, row.name)[:, 0] for row in fields(Greeks)})
-
-
-def greeks_along(
-    options: VanillaOptions, spots: Array, volatility: Array, steps: Steps = FINE
-) -> Greeks:
+def greeks(options: VanillaOptions, spots: Array, volatility: Array, steps: Steps = FINE) -> Greeks:
     """Return prices and greeks of options, each at a row of prices of its underlying.
 
     With the price `V`, the price `S` of the underlying, the present value `D` of the money that it
@@ -294,30 +275,29 @@ def greeks_along(
     Source of Θ: the equation of Black and Scholes for S − D, which alone is diffused (the escrowed
     model). An option that is worth its exercise has Δ ±1, and neither Γ, Θ nor vega.
     """
-    step = spots * _column(_price_step(options, volatility))
-    beside = np.concatenate([spots - step, spots, spots + step], axis=1)
+    deviation = volatility * np.sqrt(options.time_left)
+    step = spots * np.clip(ASIDE * deviation, 1e-4, 0.5)
+    beside = np.hstack([spots - step, spots, spots + step])
     smooth, exercised_at = _smooth_prices(options, beside, volatility, steps)
-    lower, price, higher = np.split(smooth, 3, axis=1)
+    lower, price, higher = np.hsplit(smooth, 3)
     delta = (higher - lower) / (2 * step)
     gamma = (higher - 2 * price + lower) / step**2
 
     vega = _vega(options, spots, volatility, steps)
 
     paid, _share = options.kept_from_now()
-    diffused = _column(volatility) * (spots - paid)
-    interest = _column(options.rate) * price
-    growth = _column(options.growth) * spots * delta
-    theta = interest - growth - diffused**2 * gamma / 2
+    diffused = volatility * (spots - paid)
+    growth = options.growth * spots * delta
+    theta = options.rate * price - growth - diffused**2 * gamma / 2
     # More time is never worth less to who may exercise at any time, unless a dividend comes closer.
-    is_decaying = _column(options.is_american & ~options.pays)
+    is_decaying = options.is_american & ~options.pays
     theta = np.where(is_decaying, np.minimum(theta, 0.0), theta)
 
     exercise_value = options.exercised(spots)
-    _below, is_at_price, _above = np.split(exercised_at, 3, axis=1)
-    is_worth_exercise = is_at_price | _column(options.years <= 0)
-    is_in_the_money = is_worth_exercise & (exercise_value > 0)
-    delta_of_exercise = np.where(is_in_the_money, _column(options.side), 0.0)
-    lowest_delta = _column(np.where(options.is_call, 0.0, -1.0))
+    _below, is_at_price, _above = np.hsplit(exercised_at, 3)
+    is_worth_exercise = is_at_price | (options.years <= 0)
+    delta_of_exercise = np.where(exercise_value > 0, options.side, 0.0)
+    lowest_delta = np.minimum(options.side, 0.0)
     delta = np.clip(delta, lowest_delta, lowest_delta + 1.0)
     return Greeks(
         price=np.where(is_worth_exercise, exercise_value, price),
@@ -328,18 +308,12 @@ def greeks_along(
     )
 
 
-def _price_step(options: VanillaOptions, volatility: Array) -> Array:
-    """Return how far beside a price delta and gamma are measured, as a part of it."""
-    deviation = volatility * np.sqrt(options.time_left)
-    return np.clip(ASIDE * deviation, 1e-4, 0.5)
-
-
 def _vega(options: VanillaOptions, spots: Array, volatility: Array, steps: Steps) -> Array:
     """Return the change of prices by a point of volatility."""
     change = 0.01 * volatility
     more, _exercised = _smooth_prices(options, spots, volatility + change, steps)
     less, _exercised = _smooth_prices(options, spots, volatility - change, steps)
-    slope: Array = (more - less) / _column(2 * change)
+    slope: Array = (more - less) / (2 * change)
     return slope / 100
 
 
@@ -360,6 +334,8 @@ def implied_volatility(
     options: VanillaOptions, value: Array, spot: Array, near: Array, steps: Steps = TREE_STEPS
 ) -> tuple[Array, list[NoVolatility | None]]:
     """Return the volatilities that explain values of the broker, and why some have none.
+
+    Numbers of the options are columns.
 
     Args:
         options: The options; none has expired.
@@ -382,7 +358,8 @@ def implied_volatility(
     is_inner = is_above_lowest & (volatility < HIGHEST_VOLATILITY / 1.001)
     is_flat = is_at_least | (is_inner & is_in_the_money & (vega < SMALLEST_VEGA))
 
-    reasons = [_reason(*flags) for flags in zip(is_below, is_flat, is_inner, strict=True)]
+    flags = np.hstack([is_below, is_flat, is_inner])
+    reasons = [_reason(*of_option) for of_option in flags.tolist()]
     return np.where(is_inner & ~is_flat, volatility, np.nan), reasons
 
 
@@ -404,20 +381,19 @@ def _search(
 
     Each takes steps of Newton within a bracket; one that leaves it bisects the bracket.
     """
-    low = np.full(len(options), LOWEST_VOLATILITY)
-    high = np.full(len(options), HIGHEST_VOLATILITY)
+    low = np.full(near.shape, LOWEST_VOLATILITY)
+    high = np.full(near.shape, HIGHEST_VOLATILITY)
     guess = np.clip(near, 1.02 * low, high / 1.02)
-    vega = np.zeros(len(options))
+    vega = np.zeros(near.shape)
     places = np.flatnonzero(asked)
     for _step in range(MOST_STEPS):
         if not places.size:
             break
 
         chosen = options.at(places)
-        spots = _column(spot[places])
         tried = guess[places]
-        price = prices(chosen, spots, tried, steps)[:, 0]
-        bumped = prices(chosen, spots, 1.01 * tried, steps)[:, 0]
+        price = prices(chosen, spot[places], tried, steps)
+        bumped = prices(chosen, spot[places], 1.01 * tried, steps)
         slope = (bumped - price) / (0.01 * tried)
         excess = price - value[places]
 
@@ -430,8 +406,8 @@ def _search(
 
         guess[places] = np.where(is_inside, newton, bisection)
         vega[places] = slope / 100
-        moved = np.abs(guess[places] - tried)
-        places = places[moved > CLOSE_ENOUGH * tried]
+        is_close = np.abs(guess[places] - tried) <= CLOSE_ENOUGH * tried
+        places = places[~is_close[:, 0]]
 
     is_found = asked.copy()
     is_found[places] = False
@@ -440,13 +416,9 @@ def _search(
 
 def _least(options: VanillaOptions, spot: Array) -> Array:
     """Return the least value of each option: that of its exercise, if European at expiry."""
-    spots = _column(spot)
     discount = np.exp(-options.rate * options.years)
-    forward = options.forwards(spots)[:, 0]
-    on_forward = options.side * (forward - options.strike)
-    at_expiry = np.maximum(0.0, discount * on_forward)
-
-    at_once = options.exercised(spots)[:, 0]
+    at_expiry = discount * options.exercised(options.forwards(spot))
+    at_once = options.exercised(spot)
     return np.where(options.is_american, np.maximum(at_expiry, at_once), at_expiry)
 
 
@@ -470,7 +442,7 @@ def _may_gain(options: VanillaOptions) -> Flags:
     """
     strike_earns = options.side * options.rate < 0
     earns = np.where(options.on_future, options.rate > 0, strike_earns)
-    takes_dividends = options.is_call & options.pays
+    takes_dividends = (options.side > 0) & options.pays
 
     return options.is_american & (options.years > 0) & (earns | takes_dividends)
 
@@ -492,16 +464,14 @@ def _european(options: VanillaOptions, spots: Array, volatility: Array) -> Array
         price = D w (F N(w d1) − K N(w d2))
     """
     forward = options.forwards(spots)
-    strike = _column(options.strike)
-    side = _column(options.side)
-    discount = _column(np.exp(-options.rate * options.years))
-    spread = _column(volatility * np.sqrt(options.years))
+    discount = np.exp(-options.rate * options.years)
+    spread = volatility * np.sqrt(options.years)
 
-    d1 = np.log(forward / strike) / spread + spread / 2
+    d1 = np.log(forward / options.strike) / spread + spread / 2
     d2 = d1 - spread
-    on_forward = forward * normal(side * d1)
-    on_strike = strike * normal(side * d2)
-    return np.maximum(0.0, discount * side * (on_forward - on_strike))
+    on_forward = forward * normal(options.side * d1)
+    on_strike = options.strike * normal(options.side * d2)
+    return np.maximum(0.0, discount * options.side * (on_forward - on_strike))
 
 
 def _early_exercise(
@@ -515,15 +485,13 @@ def _early_exercise(
     Returns:
         The addition, and where the nodes to both sides of a price are worth their exercise.
     """
-    strike = _column(options.strike)
-    step = options.years / steps
-    width = _column(volatility * np.sqrt(3 * step))
+    width = volatility * np.sqrt(3 * (options.years / steps))
     reach = math.ceil(WIDTH * math.sqrt(steps / 3))
     numbers = np.arange(-reach, reach + 1)
-    nodes = strike * np.exp(width * numbers)
+    nodes = options.strike * np.exp(width * numbers)
     added, node_is_exercised = _addition(options, nodes, width, steps)
 
-    steps_from_strike = np.log(options.forwards(spots) / strike) / width
+    steps_from_strike = np.log(options.forwards(spots) / options.strike) / width
     place = np.clip(reach + steps_from_strike, 0, 2 * reach)
     below = np.minimum(place, 2 * reach - 1).astype(np.int64)
     below_is_exercised = np.take_along_axis(node_is_exercised, below, axis=1)
@@ -562,22 +530,22 @@ def _addition(
     # A row for each node: neighbours of all options lie side by side.
     nodes, up = nodes.T, np.exp(width.T)
     step = options.years / steps
-    times = _column(step) * np.arange(steps + 1)
+    times = step * np.arange(steps + 1)
     money, share = options.kept(times)
-    growth = np.exp(-_column(options.growth) * (_column(options.years) - times))
+    growth = np.exp(-options.growth * (options.years - times))
     spots_of_forward = np.ascontiguousarray((growth / share).T)
-    constants = np.ascontiguousarray((_column(options.side) * (money - _column(options.strike))).T)
+    constants = np.ascontiguousarray((options.side * (money - options.strike)).T)
 
-    discount = np.exp(-options.rate * step)[None]
+    discount = np.exp(-options.rate * step).T
     rise = discount / (3 * (1 + up))
     stay = discount * 2 / 3
 
     payoff = np.ascontiguousarray(options.exercised(nodes.T).T)
     # The sum over nodes leaves this out of the integral over the bend (Euler and Maclaurin).
-    payoff[len(payoff) // 2] = options.strike * width[:, 0] / 12
+    payoff[len(payoff) // 2] = (options.strike * width / 12)[:, 0]
     european = _expected_at_last(payoff, nodes, up, discount, steps)
 
-    signed_nodes = options.side * nodes
+    signed_nodes = options.side.T * nodes
     american = payoff
     exercise_value, before, part = np.empty_like(payoff), np.empty_like(payoff), payoff[1:-1].copy()
     fall = rise * up
@@ -608,7 +576,7 @@ def _expected_at_last(payoff: Array, nodes: Array, up: Array, discount: Array, s
     line = payoff[0] + slope * (nodes - lowest)
 
     count = len(nodes) - 1
-    numbers = _column(np.arange(1, count))
+    numbers = np.arange(1, count)[:, None]
     weights = up ** ((count / 2 - numbers) / 2)
     part_of_both = np.sqrt(up) / (3 * (1 + up))
     kept = 2 / 3 + 2 * part_of_both * np.cos(np.pi / count * numbers)

@@ -228,7 +228,7 @@ def _profit_of(
     spots = [leg.row["spot"] or terms.strike for leg, terms in later]
     living = as_options([terms for _leg, terms in later], repeat(now), spots).later(days)
     sizes = np.array([leg.size for leg, _terms in later])
-    volatility = np.array([leg.row["implied_vol"] for leg, _terms in later])
+    volatility = np.array([[leg.row["implied_vol"]] for leg, _terms in later])
 
     def with_living(prices: model.Array) -> model.Array:
         rows = np.tile(prices, (len(later), 1))

@@ -8,8 +8,10 @@ that of another part of the same underlying counts.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from itertools import repeat
 from typing import Any
 
+import numpy as np
 import polars as pl
 from polars import DataFrame, Expr, Float64, Int64, Series, String, coalesce, col, when
 
@@ -20,6 +22,7 @@ from position_sync_dagster.domain.instrument import (
 )
 from position_sync_dagster.money.magnifiers import usual_magnifier
 from position_sync_dagster.money.past.postings import names_of
+from position_sync_dagster.money.risk.model import Array, VanillaOptions
 from position_sync_dagster.money.risk.terms import (
     CONTRACT_FIELDS,
     WITHOUT_CARRY,
@@ -27,6 +30,7 @@ from position_sync_dagster.money.risk.terms import (
     ExerciseTerms,
     NotPriced,
     OptionTerms,
+    as_options,
     option_terms,
 )
 
@@ -221,14 +225,22 @@ class PricedLegs:
         )
 
     @property
-    def options(self) -> dict[int, OptionTerms]:
-        """What the model prices the options as that are in scenarios, by the place of the part."""
-        reasons = self.parts["reason"]
-        return {
-            place: terms
-            for place, terms in enumerate(self.terms)
-            if isinstance(terms, OptionTerms) and reasons[place] is None
-        }
+    def options(self) -> list[int]:
+        """The places of the options that are in scenarios: the model prices each of them."""
+        is_option = col.reason.is_null() & ~_IS_LINEAR
+        return self.parts.select(pl.arg_where(is_option)).to_series().to_list()
+
+    def modelled(self, places: Sequence[int]) -> tuple[VanillaOptions, Array, Array]:
+        """Return options that are in scenarios as the model takes them, by their places.
+
+        Returns:
+            The options; the price of the underlying and the volatility of each, as columns.
+        """
+        of_places = [self.terms[place] for place in places]
+        terms = [priced for priced in of_places if isinstance(priced, OptionTerms)]
+        given = self.parts[places].select("spot", "implied_vol")
+        spot, volatility = np.hsplit(given.to_numpy(), 2)
+        return as_options(terms, repeat(self.given.now), given["spot"]), spot, volatility
 
     def left_out(self) -> dict[str, int]:
         """Return how many legs are left out of every scenario, by reason."""

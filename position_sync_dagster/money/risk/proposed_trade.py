@@ -225,13 +225,11 @@ def nearest_option(
 def volatility_of(terms: OptionTerms, price: float, spot: float, now: datetime) -> float | None:
     """Return the volatility that a price shows; None: it shows none."""
     options = as_options([terms], [now], [spot])
-    values = np.array([price])
-    spots = np.array([spot])
-    near = np.array([FIRST_GUESS])
-    [volatility], _reasons = model.implied_volatility(options, values, spots, near)
-    if np.isnan(volatility):
+    given = np.reshape([price, spot, FIRST_GUESS], (3, 1, 1))
+    volatility, [reason] = model.implied_volatility(options, *given)
+    if reason is not None:
         return None
-    return float(volatility)
+    return float(volatility.item())
 
 
 def greeks_of(
@@ -239,5 +237,5 @@ def greeks_of(
 ) -> dict[str, float]:
     """Return `price`, `delta`, `gamma`, `vega` and `theta` of one unit, in the major unit."""
     options = as_options([terms], [now], [spot])
-    greeks = model.greeks(options, np.array([spot]), np.array([volatility]))
-    return {name: float(values[0]) for name, values in asdict(greeks).items()}
+    greeks = model.greeks(options, *np.reshape([spot, volatility], (2, 1, 1)))
+    return {name: values.item() for name, values in asdict(greeks).items()}

@@ -7,17 +7,16 @@ zero. The value of a leg is that of the broker, plus what the model says it chan
 
 from collections.abc import Sequence
 from enum import StrEnum
-from itertools import repeat
 from typing import Any
 
 import numpy as np
 import polars as pl
 from polars import DataFrame, col
 
+from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.money.risk import model
 from position_sync_dagster.money.risk.priced_legs import SIZE, PricedLeg, PricedLegs, Row
 from position_sync_dagster.money.risk.scenario_file import Point
-from position_sync_dagster.money.risk.terms import as_options
 from position_sync_dagster.money.sums import sum_if_carried
 
 
@@ -54,18 +53,13 @@ def changes(legs: PricedLegs, points: Sequence[Point]) -> model.Array:
     change: model.Array = shifted - spots
     change[left_out] = np.nan
 
-    options = list(legs.options)
-    if not options:
-        return change
-
     # Many accounts may hold the same: it is priced once.
-    rows = parts.select("conid", "implied_vol", "spot").rows()
-    place_of = {rows[place]: place for place in options}
-    places = list(place_of.values())
+    options = legs.options
+    contracts = parts[options].select("conid", "implied_vol", "spot").rows()
+    place_of = dict(zip(contracts, options, strict=True))
+    places = [*place_of.values()]
     change[places] = _option_changes(legs, places, shifted[places], points)
-
-    for place in options:
-        change[place] = change[place_of[rows[place]]]
+    change[options] = change[[place_of[contract] for contract in contracts]]
     return change
 
 
@@ -84,37 +78,22 @@ def _option_changes(
     legs: PricedLegs, places: Sequence[int], shifted: model.Array, points: Sequence[Point]
 ) -> model.Array:
     """Return the changes of options, by the places of their parts."""
-    parts = legs.parts[places]
-    spot = parts["spot"].to_numpy()
-    volatility = parts["implied_vol"].to_numpy()
-    terms_of = legs.options
-    terms = [terms_of[place] for place in places]
-    options = as_options(terms, repeat(legs.given.now), spot.tolist())
+    options, spot, volatility = legs.modelled(places)
 
-    spots = spot[:, None]
-    change = np.empty(shifted.shape)
+    # The present price, from which changes are counted, is that of a point that changes nothing.
+    points = [*points, Point()]
+    spots = np.hstack([shifted, spot])
+    is_unknown = np.isnan(spots)
+    spots = np.where(is_unknown, spot, spots)  # an unknown one is not asked of the model
 
-    # The points that differ by nothing but the price of the underlying are priced at once, first
-    # those of now, with the price of now itself.
-    alike: dict[tuple[float, float], list[int]] = {(0.0, 0.0): []}
-    for number, point in enumerate(points):
-        alike.setdefault((point.vol, point.days), []).append(number)
-
-    base = spots
+    # The points that differ by nothing but the price of the underlying are priced at once.
+    alike = grouped(lambda number: (points[number].vol, points[number].days), range(len(points)))
+    prices = np.empty(spots.shape)
     for (vol, days), numbers in alike.items():
-        is_now = not (vol or days)
-        prices = shifted[:, numbers]
-        is_unknown = np.isnan(prices)
-        # An unknown price stays unknown; the model is not asked for it.
-        asked = np.where(is_unknown, spots, prices)
-        if is_now:
-            asked = np.hstack([spots, asked])
         later_volatility = model.within_bounds(volatility + vol / 100)
-        moved = model.prices(options.later(days), asked, later_volatility)
-        if is_now:
-            base, moved = moved[:, :1], moved[:, 1:]
-        change[:, numbers] = np.where(is_unknown, np.nan, moved - base)
-    return change
+        prices[:, numbers] = model.prices(options.later(days), spots[:, numbers], later_volatility)
+    prices[is_unknown] = np.nan
+    return prices[:, :-1] - prices[:, -1:]
 
 
 def scenarios(legs: PricedLegs, points: Sequence[Point], level: Breakdown) -> DataFrame:

@@ -417,8 +417,8 @@ def as_options(
     dividends = []
     for option, now, spot in zip(terms, at, spots, strict=False):
         years = years_between(now, option.expires_at)
-        is_call = option.right == "CALL"
-        options.append((is_call, option.strike, years, option.rate, option.exercise))
+        kind = (option.exercise.is_early, option.exercise.is_on_future)
+        options.append((option.side, option.strike, years, option.rate, *kind))
         dividends.append([dividend.after(now, spot) for dividend in option.dividends or ()])
     return VanillaOptions.of(options, dividends)
 
@@ -516,14 +516,14 @@ def _is_at_parity(leg: ModelledLeg, terms: OptionTerms) -> bool:
 
 def _compute_greeks(legs: Sequence[tuple[ModelledLeg, OptionTerms, float]], now: datetime) -> None:
     """Set the greeks of options, each with the volatility that prices it."""
-    spot = np.array([leg.spot for leg, *_ in legs], dtype=float)
-    volatility = np.array([volatility for *_, volatility in legs])
+    given = np.array([(leg.spot, volatility) for leg, _, volatility in legs], dtype=float)
     terms_of = [terms for _, terms, _ in legs]
-    options = as_options(terms_of, repeat(now), spot.tolist())
+    spot, volatility = np.hsplit(given, 2)
+    options = as_options(terms_of, repeat(now), spot.ravel().tolist())
     greeks = model.greeks(options, spot, volatility, model.COARSE)
 
     names = ("delta", "gamma", "vega", "theta")
-    numbers = np.stack([getattr(greeks, name) for name in names]).T
+    numbers = np.hstack([getattr(greeks, name) for name in names])
     for (leg, terms, _), of_leg in zip(legs, numbers.tolist(), strict=True):
         if not np.isfinite(of_leg).all() or leg.spot is None or leg.value_at is None:
             _set_without(leg, NoGreeks.NOT_COMPUTED)
@@ -559,12 +559,11 @@ def _find_volatilities(legs: Sequence[tuple[ModelledLeg, OptionTerms]]) -> None:
 
     legs_asked, terms_of, times, spots = zip(*asked, strict=True)
     options = as_options(terms_of, times, spots)
-    values = np.array([leg.value for leg in legs_asked])
-    near = np.array([leg.near for leg in legs_asked])
-    volatilities, reasons = model.implied_volatility(
-        options, values, np.array(spots), near, model.COARSE
-    )
-    for leg, volatility, reason in zip(legs_asked, volatilities.tolist(), reasons, strict=True):
+    given = np.array([(leg.value, leg.spot_then, leg.near) for leg in legs_asked], dtype=float)
+    value, spot, near = np.hsplit(given, 3)
+    columns, reasons = model.implied_volatility(options, value, spot, near, model.COARSE)
+    volatilities = columns.ravel().tolist()
+    for leg, volatility, reason in zip(legs_asked, volatilities, reasons, strict=True):
         leg.volatility = reason or volatility
         if reason is None:
             leg.near = volatility

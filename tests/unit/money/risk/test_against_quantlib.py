@@ -1,7 +1,7 @@
 """The option model against QuantLib, over random contracts: price, delta, theta and vega."""
 
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -31,12 +31,14 @@ def modelled(contracts: list[Contract]) -> Greeks:
     dividends = []
     for contract in contracts:
         exercise = exercise_of(contract)
-        years = contract.days / 365
-        terms.append((contract.is_call, contract.strike, years, contract.rate, exercise))
+        side = 1.0 if contract.is_call else -1.0
+        kind = (exercise.is_early, exercise.is_on_future)
+        terms.append((side, contract.strike, contract.days / 365, contract.rate, *kind))
         dividends.append([(days / 365, amount, 0.0) for days, amount in contract.dividends])
-    spot = np.array([contract.spot for contract in contracts])
-    volatility = np.array([contract.volatility for contract in contracts])
-    return model.greeks(VanillaOptions.of(terms, dividends), spot, volatility)
+    spot = np.array([[contract.spot] for contract in contracts])
+    volatility = np.array([[contract.volatility] for contract in contracts])
+    greeks = model.greeks(VanillaOptions.of(terms, dividends), spot, volatility)
+    return Greeks(**{name: column[:, 0] for name, column in asdict(greeks).items()})
 
 
 def random_contracts(count: int) -> list[Contract]:

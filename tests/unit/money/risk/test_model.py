@@ -49,7 +49,14 @@ class Odd:
 def options_of(odd: list[Odd]) -> VanillaOptions:
     return VanillaOptions.of(
         [
-            (contract.call, contract.strike, contract.years, contract.rate, contract.exercise)
+            (
+                1.0 if contract.call else -1.0,
+                contract.strike,
+                contract.years,
+                contract.rate,
+                contract.exercise.is_early,
+                contract.exercise.is_on_future,
+            )
             for contract in odd
         ],
         [[(at, amount, 0.0) for at, amount in one.dividends] for one in odd],
@@ -95,11 +102,11 @@ ODD = more(200)
 
 def test_prices_scenarios_and_greeks_agree_with_the_tree() -> None:
     options = options_of(NAMED)
-    volatility = np.array([option.volatility for option in NAMED])
+    volatility = np.array([[option.volatility] for option in NAMED])
     spots = np.tile([80.0, 100.0, 120.0], (len(NAMED), 1))
     now = model.prices(options, spots, volatility)
     later = model.prices(options.later(1.5), spots, volatility + 0.05)
-    greeks_of_model = model.greeks(options, spots[:, 1], volatility)
+    greeks_of_model = model.greeks(options, spots[:, 1:2], volatility)
     for n, option in enumerate(NAMED):
         close = 3e-4 * max(100.0, option.strike)
         base = option.tree(100.0)
@@ -111,27 +118,30 @@ def test_prices_scenarios_and_greeks_agree_with_the_tree() -> None:
         step = max(0.5, 25 * option.volatility * option.years**0.5)
         up = option.tree(100.0 + step)
         down = option.tree(100.0 - step)
-        bend = greeks_of_model.gamma[n] * step**2
+        bend = greeks_of_model.gamma[n, 0] * step**2
         assert bend == pytest.approx(up - 2 * base + down, abs=close, rel=0.15), option
-        assert greeks_of_model.delta[n] == pytest.approx((up - down) / (2 * step), abs=0.02), option
+        assert greeks_of_model.delta[n, 0] == pytest.approx((up - down) / (2 * step), abs=0.02), (
+            option
+        )
 
         vega = (option.tree(100.0, vol=0.01) - option.tree(100.0, vol=-0.01)) / 2
-        assert greeks_of_model.vega[n] == pytest.approx(vega, abs=6e-3, rel=0.02), option
+        assert greeks_of_model.vega[n, 0] == pytest.approx(vega, abs=6e-3, rel=0.02), option
         hour = option.tree(100.0, days=1 / 24) - base
-        assert greeks_of_model.theta[n] / 24 == pytest.approx(hour, abs=2e-3, rel=0.05), option
+        assert greeks_of_model.theta[n, 0] / 24 == pytest.approx(hour, abs=2e-3, rel=0.05), option
 
 
 def test_an_expired_option_is_worth_its_exercise() -> None:
     options = options_of([NAMED[0], NAMED[2]]).later(800)
-    prices = model.prices(options, np.array([[90.0, 140.0]] * 2), np.array([0.2, 0.2]))
+    prices = model.prices(options, np.array([[90.0, 140.0]] * 2), np.array([[0.2], [0.2]]))
     assert prices.tolist() == [[40.0, 0.0], [0.0, 40.0]]
 
 
 def test_a_share_as_dividend_is_the_same_as_its_amount_at_the_present_price() -> None:
     option = Odd(call=True, strike=100, years=0.5, rate=0.0, volatility=0.25)
-    terms = [(True, 100.0, 0.5, 0.0, Exercise.AMERICAN)] * 2
+    terms = [(1.0, 100.0, 0.5, 0.0, True, False)] * 2
     both = VanillaOptions.of(terms, [[(0.2, 1.0, 0.0)], [(0.2, 0.0, 0.01)]])
-    of_amount, of_share = model.prices(both, np.full((2, 1), 100.0), np.full(2, option.volatility))
+    volatility = np.full((2, 1), option.volatility)
+    of_amount, of_share = model.prices(both, np.full((2, 1), 100.0), volatility)
     assert of_amount[0] == pytest.approx(of_share[0], abs=0.04)
 
 
@@ -140,15 +150,14 @@ def test_a_share_as_dividend_is_the_same_as_its_amount_at_the_present_price() ->
 def test_a_price_gives_back_its_volatility_or_a_reason(number: int, near: float) -> None:
     option = ODD[number]
     options = options_of([option])
-    spot = np.array([100.0])
-    volatility = np.array([option.volatility])
-    value = model.prices(options, spot[:, None], volatility)[:, 0]
-    found, reasons = model.implied_volatility(options, value, spot, np.array([near]))
+    spot = np.array([[100.0]])
+    value = model.prices(options, spot, np.array([[option.volatility]]))
+    found, reasons = model.implied_volatility(options, value, spot, np.array([[near]]))
     if reasons[0] is not None:
-        assert np.isnan(found[0])
+        assert np.isnan(found.item())
         return
-    again = model.prices(options, spot[:, None], found)[:, 0]
-    assert again[0] == pytest.approx(value[0], abs=1e-3)
+    again = model.prices(options, spot, found)
+    assert again.item() == pytest.approx(value.item(), abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -162,10 +171,10 @@ def test_a_price_gives_back_its_volatility_or_a_reason(number: int, near: float)
 def test_a_value_that_shows_no_volatility_has_a_reason(value: float, reason: NoVolatility) -> None:
     options = options_of([NAMED[0]])
     found, reasons = model.implied_volatility(
-        options, np.array([value]), np.array([100.0]), np.array([0.3])
+        options, np.array([[value]]), np.array([[100.0]]), np.array([[0.3]])
     )
     assert reasons == [reason]
-    assert np.isnan(found[0])
+    assert np.isnan(found.item())
 
 
 @pytest.mark.parametrize("volatility", [0.02, 0.3, 5.0])

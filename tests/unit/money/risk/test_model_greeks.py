@@ -44,7 +44,7 @@ def at(seconds: float) -> datetime:
 def value(greeks: AccountGreeks, spot: float, seconds: float, volatility: float = 0.3) -> None:
     """Report the value that the option has at a price of its underlying."""
     option = as_options([PUT], [at(seconds)], [spot])
-    prices = model.prices(option, np.array([[spot]]), np.array([volatility]), model.COARSE)
+    prices = model.prices(option, np.array([[spot]]), np.array([[volatility]]), model.COARSE)
     greeks.valued(7, float(prices[0, 0]), at(seconds))
 
 
@@ -190,7 +190,7 @@ def test_a_model_without_a_number_is_the_reason_once_it_has_computed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     greeks = valued()
-    numbers = dict.fromkeys(("price", "delta", "gamma", "vega", "theta"), np.array([np.nan]))
+    numbers = dict.fromkeys(("price", "delta", "gamma", "vega", "theta"), np.array([[np.nan]]))
     monkeypatch.setattr(model, "greeks", lambda *_: model.Greeks(**numbers))
     assert only(computed(greeks, 0)).reason is NoGreeks.NOT_COMPUTED
     assert greeks.without == {7: NoGreeks.NOT_COMPUTED}
