@@ -216,10 +216,8 @@ class TableSpec:
     @cached_property
     def stored(self) -> pl.Schema:
         """Return the schema of a data file: without the partition columns."""
-        kinds = pl.Schema(self.polars)
-        for name in self.partition_by:
-            del kinds[name]
-        return kinds
+        kinds = self.polars.items()
+        return pl.Schema({name: kind for name, kind in kinds if name not in self.partition_by})
 
     @cached_property
     def delta(self) -> Schema:

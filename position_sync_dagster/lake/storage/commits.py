@@ -33,6 +33,7 @@ from position_sync_dagster.lake.storage.commit_errors import (
     fail,
     to_lake_error,
 )
+from position_sync_dagster.lake.storage.object_store import is_remote
 from position_sync_dagster.lake.storage.opening import NO_HOOKS, with_plain_texts
 
 _PROPERTY = "positionSync.owner."
@@ -128,11 +129,9 @@ def check_room(table: str, needed: float = 0) -> None:
     Raises:
         OSError: Less is free than `needed` and `SPARE_BYTES` (ENOSPC).
     """
-    if table.startswith("file://"):
-        table = unquote(table.removeprefix("file://"))
-    if "://" in table:
+    if is_remote(table):
         return
-    disk = os.statvfs(table)
+    disk = os.statvfs(unquote(table.removeprefix("file://")))
     if disk.f_bavail * disk.f_frsize < needed + SPARE_BYTES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -47,8 +47,8 @@ from position_sync_dagster.lake.storage.durability import (
 )
 from position_sync_dagster.lake.storage.object_store import (
     data_file_below,
-    delta_options,
     is_remote,
+    options_at,
 )
 
 logger = logging.getLogger(__name__)
@@ -269,7 +269,7 @@ class TableHandle:
         if not self.is_remote:
             with suppress(FileNotFoundError, NotADirectoryError):
                 os.stat(f"{self.path}/{LOG}")  # raises where the folder may not be read
-        has_log = partial(DeltaTable.is_deltatable, self.path, self._options())
+        has_log = partial(DeltaTable.is_deltatable, self.path, options_at(self.path, self.options))
         if has_log():
             return True
 
@@ -356,7 +356,7 @@ class TableHandle:
             RetryCommit: The table was migrated; open it again.
         """
         try:
-            handle = DeltaTable(self.path, storage_options=self._options())
+            handle = DeltaTable(self.path, storage_options=options_at(self.path, self.options))
         except TableNotFoundError as missing:
             if self.exists():
                 raise  # another process has created it, or nothing of its log is whole
@@ -388,7 +388,7 @@ class TableHandle:
             name=self.spec.name,
             description=self.spec.description or None,
             configuration=self.spec.configuration,
-            storage_options=self._options(),
+            storage_options=options_at(self.path, self.options),
             raise_if_key_not_exists=False,
             # With retries the loser of a race would create the table again, as version 1, and
             # overwrite the winner's properties.
@@ -397,13 +397,6 @@ class TableHandle:
         # Nothing of a table whose first entry is torn can be read.
         self.synced.sync_through(0)
         return handle
-
-    def _options(self) -> dict[str, str] | None:
-        """Return the options of the store, with its keys as they are now; None of a disk."""
-        if not self.is_remote:
-            return None
-
-        return delta_options(self.options)
 
     def _unexpected_content(self) -> ForeignTableError | None:
         """Return the error for files without a log; None where a table may be created."""
