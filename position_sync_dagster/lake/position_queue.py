@@ -49,12 +49,13 @@ from position_sync_dagster.lake.queue_transitions import (
     WAS_CLAIMED,
     Action,
     as_finished,
-    check_leases,
+    check_lease,
     claim_order,
     follow_ups,
     insert_requests,
     is_claimable,
     lease_has_expired,
+    lease_lost,
     requests_of,
     retry_requests,
     tried_again,
@@ -631,14 +632,18 @@ class SyncQueue:
         Raises:
             LeaseLostError, RequestStateError, UnknownRequestError.
         """
-        rows = snapshot.live.filter(col.request_id.is_in(ids))
-        live = {request.request_id: request for request in requests_of(rows)}
+        live = requests_of(snapshot.live.filter(col.request_id.is_in(ids)))
         tokens = self._tokens if lease_token is None else dict.fromkeys(ids, lease_token)
-        missing = check_leases(live, ids, tokens, action, now)
+        for request in live:
+            check_lease(request, tokens.get(request.request_id), action, now)
+
+        missing = set(ids).difference(request.request_id for request in live)
+        for request_id in missing & tokens.keys():
+            raise lease_lost(request_id)
         if missing:
-            request_id, status = stored_requests(snapshot, missing).select(STATE).row(0)
+            request_id, status = stored_requests(snapshot, [*missing]).select(STATE).row(0)
             raise wrong_state(request_id, status, "the step needs a live request")
-        return list(live.values())
+        return live
 
 
 class PositionQueue:

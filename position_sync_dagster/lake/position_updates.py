@@ -24,7 +24,6 @@ from position_sync_dagster.domain.instrument import Right, parse_expiry, parse_r
 from position_sync_dagster.domain.position_update import (
     PositionUpdate,
     Source,
-    TradingMode,
     trading_mode_of,
 )
 from position_sync_dagster.errors import InvalidLegError, InvalidRequestError, NewerRowError
@@ -257,8 +256,7 @@ def append_rows(
 
     fenced = frame.filter(col.fencing_token.is_not_null())
     owners = fenced.select("gateway_id", "fencing_token").unique().rows()
-    stored_modes = frame.get_column("trading_mode").unique()
-    modes = [TradingMode(mode) for mode in stored_modes if mode]
+    modes = frame.get_column("trading_mode").unique()
     checked_through = through
 
     def step(handle: DeltaTable) -> AppendResult:

@@ -755,11 +755,6 @@ def id_prefix(at: datetime) -> str:
     return _uuid(_milliseconds(at) << 12, 0, version=7)[:13]
 
 
-def new_part(now: datetime) -> str:
-    """Return the name of a new part: unique, sorted by time, hexadecimal digits and dashes."""
-    return new_ids(now, 1)[0]
-
-
 def content_id(at: datetime, *content: object) -> str:
     """Return the UUID (version 8) of a content at a moment; equal for equal content."""
     digest = int.from_bytes(blake2b(repr(content).encode(), digest_size=16).digest())

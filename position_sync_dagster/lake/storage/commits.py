@@ -67,7 +67,7 @@ def mode_of(handle: DeltaTable) -> TradingMode | None:
 def bind(
     handle: DeltaTable,
     path: str,
-    modes: Iterable[TradingMode] = (),
+    modes: Iterable[str | None] = (),
     owner: tuple[str, int] | None = None,
 ) -> None:
     """Check that data of these trading modes and of this owner may go into the table.
@@ -79,6 +79,7 @@ def bind(
 
     Args:
         path: The table's path, for the error.
+        modes: Those of the data, as stored; what has none is not checked.
         owner: A gateway and the fencing token of its owner.
 
     Raises:
@@ -87,7 +88,7 @@ def bind(
     """
     new = {}
 
-    offered = sorted(set(modes))
+    offered = sorted({TradingMode(mode) for mode in modes if mode})
     remembered = mode_of(handle)
     if remembered is None and len(offered) == 1:
         new[MODE_PROPERTY] = offered[0].value

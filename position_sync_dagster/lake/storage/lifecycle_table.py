@@ -23,7 +23,7 @@ from deltalake import DeltaTable
 from polars import DataFrame, Expr, col, concat, lit
 
 from position_sync_dagster.domain.clock import Clock
-from position_sync_dagster.lake.schema import LIVE, LIVE_PART, frame_of, is_ahead, new_part
+from position_sync_dagster.lake.schema import LIVE, LIVE_PART, frame_of, is_ahead, new_ids
 from position_sync_dagster.lake.storage import commits
 from position_sync_dagster.lake.storage.commits import T, in_parts
 from position_sync_dagster.lake.storage.data_files import (
@@ -192,7 +192,7 @@ class LifecycleTable:
         if not (change.live or finished):
             return change.result
 
-        new = new_part(self._clock())
+        [new] = new_ids(self._clock(), 1)
         changed = self._rows(change.live, LIVE, part or LIVE_PART)
         ended = [self._rows(records, bucket, new) for bucket, records in finished.items()]
         written = concat([changed, *ended])
