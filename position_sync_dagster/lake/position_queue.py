@@ -147,12 +147,12 @@ class QueueOverview:
 
 _WHICH_IDS = "Use ids of `insert`, `claim_batch` or `position-sync queue --status FAILED`."
 
-# For each argument: its type, which values of the type are right (None: all), and the remedy.
-_RULES: Mapping[str, tuple[Any, Callable[[Any], object] | None, str]] = {
+# For each argument: its type, which values of the type are right, and the remedy.
+_RULES: Mapping[str, tuple[Any, Callable[[Any], object], str]] = {
     "conid": (int, range(1, 2**63).__contains__, "Use the contract id that TWS shows."),
     "symbol": (str, str.strip, "Use the symbol of the position's underlying."),
     "priority": (int, (1, 2).__contains__, "Use 1 for an active leg without a line, else 2."),
-    "reason": (Reason, None, f"Use a Reason: {', '.join(Reason)}."),
+    "reason": (Reason, bool, f"Use a Reason: {', '.join(Reason)}."),
     "limit": (int, range(2**32).__contains__, "Use a whole number of requests, 0 or more."),
     "lease_s": (int | float, lambda s: 0 < s < 10**9, "Use seconds above 0, such as 60."),
 }
@@ -166,11 +166,8 @@ def check(request: QueueRequest | None = None, /, **arguments: object) -> None:
     """
     for name, value in arguments.items():
         kind, is_right, remedy = _RULES[name]
-        is_valid = isinstance(value, kind) and not isinstance(value, bool)
-        if is_valid and is_right is not None:
-            is_valid = bool(is_right(value))
-
-        if not is_valid:
+        is_of_kind = isinstance(value, kind) and not isinstance(value, bool)
+        if not (is_of_kind and is_right(value)):
             whose = f" of the request for {shown(request.conid)}" if request else ""
             message = f"The {name} {shown(value)}{whose} is not valid."
             raise InvalidRequestError(message, remedy=remedy)

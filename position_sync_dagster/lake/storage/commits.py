@@ -29,7 +29,6 @@ from position_sync_dagster.lake.schema import MODE_PROPERTY, storable
 from position_sync_dagster.lake.storage import durability
 from position_sync_dagster.lake.storage.commit_errors import (
     STORAGE_ERRORS,
-    RetryCommit,
     fail,
     to_lake_error,
 )
@@ -214,8 +213,6 @@ def retried(attempt: Callable[[], T], *, path: str, contention_s: float) -> T:
     while True:
         try:
             return attempt()
-        except RetryCommit:
-            pass
         except STORAGE_ERRORS as error:
             match to_lake_error(error, path):
                 case BrokenTableError() if not isinstance(error, PanicException):

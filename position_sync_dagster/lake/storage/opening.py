@@ -35,7 +35,7 @@ from position_sync_dagster.lake.schema import (
     VERSION_PROPERTY,
     TableSpec,
 )
-from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS, RetryCommit, fail
+from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS, fail
 from position_sync_dagster.lake.storage.durability import (
     LOG,
     WRITER_LOCK,
@@ -353,7 +353,6 @@ class TableHandle:
 
         Raises:
             ForeignTableError, NewerTableError, BrokenTableError, LakeNotWritableError.
-            RetryCommit: The table was migrated; open it again.
         """
         try:
             handle = DeltaTable(self.path, storage_options=options_at(self.path, self.options))
@@ -375,8 +374,7 @@ class TableHandle:
                 refuse_torn(Path(self.path))
             raise
 
-        self._check(handle)
-        return handle
+        return self._checked(handle)
 
     def _create(self) -> DeltaTable:
         """Create the table; the first entry is on the disk before anything follows it."""
@@ -414,12 +412,11 @@ class TableHandle:
             "the lake is another folder, set POSITION_SYNC_LAKE to it.",
         )
 
-    def _check(self, handle: DeltaTable) -> None:
-        """Refuse a table of another schema; migrate one of an older release.
+    def _checked(self, handle: DeltaTable) -> DeltaTable:
+        """Return the handle; refuse a table of another schema, migrate one of an older release.
 
         Raises:
             ForeignTableError, NewerTableError.
-            RetryCommit: The table was migrated; open it again.
         """
         properties = handle.metadata().configuration
         name = properties.get(NAME_PROPERTY)
@@ -445,8 +442,11 @@ class TableHandle:
         if wrong or list(handle.metadata().partition_columns) != list(self.spec.partition_by):
             raise self._foreign(f"its schema is another one ({', '.join(wrong) or 'partitions'})")
 
-        if is_older and self.use != "look":
-            self._migrate(handle, missing, former)
+        if not is_older or self.use == "look":
+            return handle
+
+        self._migrate(handle, missing, former)
+        return self._open()
 
     def _migrate(self, handle: DeltaTable, missing: list[str], former: list[str]) -> None:
         """Bring a table of an older release to this schema; its version is set last.
@@ -454,9 +454,6 @@ class TableHandle:
         Args:
             missing: Columns that it does not have yet.
             former: Columns that this release has no more.
-
-        Raises:
-            RetryCommit: It is done; open the table again.
         """
         logger.info("migrating %s to schema version %d", self.path, self.spec.version)
         # Columns first: if this process dies in between, the next one does the rest.
@@ -481,7 +478,6 @@ class TableHandle:
         handle.alter.set_table_properties(
             properties, raise_if_not_exists=False, post_commithook_properties=NO_HOOKS
         )
-        raise RetryCommit
 
     def _rewrite(self, handle: DeltaTable, former: list[str]) -> None:
         """Write the rows anew without some columns, and with values that were elsewhere before.

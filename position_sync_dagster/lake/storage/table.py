@@ -26,7 +26,6 @@ from position_sync_dagster.errors import LakeError, StalledError
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage.commit_errors import (
     STORAGE_ERRORS,
-    RetryCommit,
     to_lake_error,
 )
 from position_sync_dagster.lake.storage.commits import T, bind, check_room, retried
@@ -324,7 +323,7 @@ class Table:
                     return self._attempt(step, change=change)
                 except CommitFailedError:
                     raise  # another writer won: the handle is whole, and only to be updated
-                except (*STORAGE_ERRORS, RetryCommit):
+                except STORAGE_ERRORS:
                     self._handle.drop()
                     raise
 
