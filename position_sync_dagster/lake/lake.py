@@ -283,7 +283,5 @@ def rows_of_logins(rows: DataFrame, settings: Settings) -> DataFrame:
     """
     if settings.gateways_file is None:
         return rows
-    accounts: set[str] = set()
-    for login in settings.logins:
-        accounts.update(login.accounts or ())
+    accounts = {account for login in settings.logins for account in login.accounts or ()}
     return rows.filter(col.account.is_in(accounts))

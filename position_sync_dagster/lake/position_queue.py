@@ -82,7 +82,9 @@ def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> DataFrame:
         RequestStateError: A request is not FAILED.
     """
     requests = stored_requests(snapshot, ids)
-    for request_id, status in requests.filter(col.status != FAILED).select(STATE).iter_rows():
+    others = requests.filter(col.status != FAILED)
+    if not others.is_empty():
+        request_id, status = others.select(STATE).row(0)
         raise wrong_state(request_id, status, "only a FAILED request is retried")
 
     is_of_part = col("partition.part").is_in(requests.get_column("part").unique().implode())
@@ -445,8 +447,15 @@ class SyncQueue:
                 if after.status is QueueStatus.FAILED:
                     final.append(failed)
                 else:
-                    pending = tried_again(failed, now, Outcome.FAILED, ended_at=now, error=error)
-                    retried.append(replace(pending, available_at=after.available_at))
+                    pending = tried_again(
+                        failed,
+                        now,
+                        Outcome.FAILED,
+                        ended_at=now,
+                        error=error,
+                        available_at=after.available_at,
+                    )
+                    retried.append(pending)
 
             ended = [as_finished(request, QueueStatus.FAILED, now) for request in final]
             return Change(None, [*retried, *follow_ups(final, now, self.new_ids)], {FAILED: ended})
@@ -635,8 +644,9 @@ class SyncQueue:
             check_lease(request, tokens.get(request.request_id), action, now)
 
         missing = set(ids).difference(request.request_id for request in live)
-        for request_id in missing & tokens.keys():
-            raise lease_lost(request_id)
+        for request_id in missing:
+            if request_id in tokens:
+                raise lease_lost(request_id)
         if missing:
             request_id, status = stored_requests(snapshot, [*missing]).select(STATE).row(0)
             raise wrong_state(request_id, status, "the step needs a live request")

@@ -94,6 +94,7 @@ def tried_again(
     *,
     ended_at: datetime | None,
     error: str | None,
+    **columns: Any,
 ) -> QueuedPosition:
     """Return a request as PENDING, with the attempt that ended among the earlier ones."""
     attempts = with_ended_attempt(
@@ -104,7 +105,7 @@ def tried_again(
         error,
         outcome.value,
     )
-    return replace(as_pending(request, now), earlier_attempts=attempts)
+    return replace(as_pending(request, now), earlier_attempts=attempts, **columns)
 
 
 # A pending request older than this is claimed as if it had priority 1, in seconds.
@@ -291,6 +292,7 @@ def retry_requests(
     holders = dict(
         zip(live.select("account", "conid").iter_rows(), live["request_id"], strict=True)
     )
+
     result = []
     retried = {}
     for request_id in ids:
@@ -298,14 +300,14 @@ def retry_requests(
         holder = holders.setdefault((failed.account, failed.conid), request_id)
         result.append(holder)
         if holder == request_id:
-            pending = tried_again(
+            retried[request_id] = tried_again(
                 failed,
                 now,
                 Outcome.FAILED,
                 ended_at=failed.updated_at,
                 error=failed.error_message,
+                attempts=0,
             )
-            retried[request_id] = replace(pending, attempts=0)
 
     if not retried:
         return Change(result)

@@ -69,7 +69,7 @@ class SyncRegistry:
         self.version = -1
         self.legs, self.unresolved = in_order(())
         self._accounts: dict[int, set[str | None]] = {}  # by conid; None: a leg of any account
-        self._rows: DataFrame | None = None  # of `version`
+        self._rows: DataFrame | None = None  # of `version`: the same object until they change
 
     def initialize(self) -> None:
         """Create the table, or check and migrate it, and read the active legs."""
@@ -86,8 +86,7 @@ class SyncRegistry:
     def refresh(self) -> bool:
         """Read the changes of other processes, and return whether the active legs differ now."""
         snapshot = self._memberships.snapshot()
-        # A restored table may have the same version again, with other rows.
-        if snapshot.version == self.version and snapshot.live is self._rows:
+        if snapshot.live is self._rows:
             return False
 
         before = (self.legs, self.unresolved)

@@ -243,7 +243,8 @@ class SyncedCommits:
 
         with self._confirming():
             if self._through is None:
-                checkpoint = self._checkpoint_until(version)
+                checkpoints = versions_of(self._log, CHECKPOINT)
+                checkpoint = max((v for v in checkpoints if v <= version), default=0)
                 paths = {self._table.parent, self._table, self._log / LAST_CHECKPOINT}
                 paths.add(self._log / checkpoint_name(checkpoint))
                 paths |= self._written_by(range(checkpoint, version + 1))
@@ -252,11 +253,6 @@ class SyncedCommits:
             sync_paths(paths)
         self._through = version
         self._folders = {path.parent for path in paths if path.suffix == ".parquet"}
-
-    def _checkpoint_until(self, version: int) -> int:
-        """Return the version of the last checkpoint until this one; 0 without any."""
-        checkpoints = versions_of(self._log, CHECKPOINT)
-        return max((v for v in checkpoints if v <= version), default=0)
 
     def sync_checkpoint(self, version: int) -> None:
         """Sync the checkpoint of a version; entries before it may be deleted only afterwards."""
