@@ -10,7 +10,7 @@ from deltalake import DeltaTable
 from benchmarks.bench import Bench
 from benchmarks.queue.contestant import BATCH
 from benchmarks.queue.lake_queue import ACCOUNT, FIRST_CONID, LakeQueue
-from position_sync_dagster.lake.schema import POSITION_QUEUE, new_ids, new_part
+from position_sync_dagster.lake.schema import POSITION_QUEUE, new_ids
 from position_sync_dagster.lake.storage.commits import write
 from position_sync_dagster.lake.storage.data_files import data_files
 from position_sync_dagster.lake.storage.merges import SMALL_BYTES, maintain
@@ -123,7 +123,7 @@ def _write_parts(contestant: LakeQueue, rows: int) -> None:
     per_part = _rows_of_a_full_part(contestant.queue.table.path, began)
     for first in range(0, rows, per_part):
         at = began + timedelta(seconds=first)
-        frame = finished_rows(at, min(per_part, rows - first), new_part(at))
+        frame = finished_rows(at, min(per_part, rows - first), *new_ids(at, 1))
 
         def step(handle: DeltaTable, frame: pl.DataFrame = frame) -> None:
             write(handle, frame, {"action": "compact"})
@@ -133,7 +133,7 @@ def _write_parts(contestant: LakeQueue, rows: int) -> None:
 
 def _rows_of_a_full_part(path: str, at: datetime) -> int:
     probe = LakeQueue(Path(path + "-probe"))
-    frame = finished_rows(at, _PROBE_ROWS, new_part(at))
+    frame = finished_rows(at, _PROBE_ROWS, *new_ids(at, 1))
     probe.queue.table.transact(lambda handle: write(handle, frame, {}))
     size = int(probe.queue.table.snapshot(data_files).get_column("size_bytes").sum())
     return int(1.2 * SMALL_BYTES / size * _PROBE_ROWS)

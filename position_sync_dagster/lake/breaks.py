@@ -17,21 +17,19 @@ from position_sync_dagster.lake.storage.table import Table
 CLOSED_BUCKET = "closed"
 
 
-def seen_again(
-    opened: Break,
-    difference: Discrepancy,
-    at: datetime,
-    snapshot_id: str | None,
-    run_id: str | None,
-) -> Break:
+def seen_again(opened: Break, seen: Break) -> Break:
     """Return a break after a reconciliation that found it; the same one if nothing changed.
 
     An acceptance ends when the quantities change.
+
+    Args:
+        opened: The break as it is stored.
+        seen: What was found, as a new break.
     """
-    is_same_expected = _equal(opened.expected, difference.expected)
-    is_same_actual = _equal(opened.actual, difference.actual)
+    is_same_expected = _equal(opened.expected, seen.expected)
+    is_same_actual = _equal(opened.actual, seen.actual)
     if opened.state is not BreakState.OPENED and is_same_expected and is_same_actual:
-        return opened
+        return replace(opened, gateway_id=seen.gateway_id)
 
     note = opened.note
     if opened.state is BreakState.ACCEPTED:
@@ -40,18 +38,12 @@ def seen_again(
         note = f"{by} accepted {broker} against {tables} ({why}); that has changed"
 
     return replace(
-        opened,
+        seen,
+        break_id=opened.break_id,
         state=BreakState.CONFIRMED,
-        confirmed_at=opened.confirmed_at or at,
-        expected=difference.expected,
-        actual=difference.actual,
-        detail=difference.detail,
-        accepted_at=None,
-        accepted_by=None,
+        opened_at=opened.opened_at,
+        confirmed_at=opened.confirmed_at or seen.opened_at,
         note=note,
-        snapshot_id=snapshot_id,
-        run_id=run_id,
-        last_seen_at=at,
     )
 
 
@@ -111,44 +103,41 @@ class ReconciliationBreaks:
             run_id: The Dagster run.
         """
         downloads = snapshots or {}
-        differences = {
-            break_key(difference): (gateway_id, difference)
+        differences = [
+            (gateway_id, difference)
             for gateway_id, listed in found.items()
             for difference in listed
+        ]
+        ids = new_ids(at, len(differences))
+        seen = {
+            break_key(difference): Break(
+                **fields_of(difference),
+                break_id=break_id,
+                gateway_id=gateway_id,
+                state=BreakState.OPENED,
+                opened_at=at,
+                snapshot_id=downloads.get(gateway_id),
+                run_id=run_id,
+                last_seen_at=at,
+            )
+            for break_id, (gateway_id, difference) in zip(ids, differences, strict=True)
         }
         was_compared = compared or (lambda opened: opened.gateway_id in found)
 
         def step(snapshot: Snapshot) -> Change[None]:
-            unmatched = dict(differences)
+            new = dict(seen)
             changed, resolved = [], []
             for opened in filter(was_compared, _in_order(snapshot.live)):
-                match = unmatched.pop(break_key(opened), None)
-                if match is None:
+                again = new.pop(break_key(opened), None)
+                if again is None:
                     resolved.append(_ended(opened, at))
                     continue
 
-                gateway_id, difference = match
-                moved = replace(opened, gateway_id=gateway_id)
-                snapshot_id = downloads.get(gateway_id)
-                after = seen_again(moved, difference, at, snapshot_id, run_id)
+                after = seen_again(opened, again)
                 if after != opened:
                     changed.append(after)
 
-            ids = new_ids(at, len(unmatched))
-            new = [
-                Break(
-                    **fields_of(difference),
-                    break_id=break_id,
-                    gateway_id=gateway_id,
-                    state=BreakState.OPENED,
-                    opened_at=at,
-                    snapshot_id=downloads.get(gateway_id),
-                    run_id=run_id,
-                    last_seen_at=at,
-                )
-                for break_id, (gateway_id, difference) in zip(ids, unmatched.values(), strict=True)
-            ]
-            return Change(None, [*changed, *new], {CLOSED_BUCKET: resolved})
+            return Change(None, [*changed, *new.values()], {CLOSED_BUCKET: resolved})
 
         self._lifecycle.change(step, {"action": "reconcile", "run_id": run_id or ""})
 

@@ -12,7 +12,6 @@ from polars import DataFrame, col, lit, max_horizontal, when
 
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.holding import KEY, AccountConfirmation, BrokerPosition
-from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.lake.schema import broker_positions_of, broker_rows, moment, moments
 from position_sync_dagster.lake.storage import commits
 from position_sync_dagster.lake.storage.commits import bind, refuse_stale_owner, text_literal
@@ -155,10 +154,11 @@ class BrokerPositionsTable:
             TradingModeError: The table holds accounts of another trading mode.
         """
         rows = rows_to_publish(gateway_id, list(positions), session, captured_at, accounts or {})
+        modes = rows.get_column("trading_mode").unique()
 
         def step(handle: DeltaTable) -> int:
             owner = None if session is None else (gateway_id, session.fencing_token)
-            bind(handle, self.table.path, _modes_of(rows), owner)
+            bind(handle, self.table.path, modes, owner)
             commits.write(
                 handle,
                 _numbered(rows, handle),
@@ -201,9 +201,10 @@ class BrokerPositionsTable:
             TradingModeError: The table holds accounts of another trading mode.
         """
         rows = rows_to_publish(gateway_id, list(changed), session, captured_at, accounts)
+        modes = rows.get_column("trading_mode").unique()
 
         def step(handle: DeltaTable) -> int | None:
-            bind(handle, self.table.path, _modes_of(rows))
+            bind(handle, self.table.path, modes)
             if session is not None:
                 token = session.fencing_token
                 if refuse_stale_owner(handle, gateway_id, token) != token:
@@ -255,10 +256,6 @@ class BrokerPositionsTable:
 
 def _numbered(rows: DataFrame, handle: DeltaTable) -> DataFrame:
     return rows.with_columns(published_version=lit(handle.version() + 1, pl.Int64))
-
-
-def _modes_of(rows: DataFrame) -> list[TradingMode]:
-    return list(map(TradingMode, rows.get_column("trading_mode").unique()))
 
 
 def _commit_info(session: GatewaySession | None) -> dict[str, str]:

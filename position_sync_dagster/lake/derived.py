@@ -123,11 +123,9 @@ def derive_from_ledger(
         except CommitContentionError:
             break
 
-    def described(handle: DeltaTable) -> Replaced:
-        stored = table.read_rows(data_files(handle))
-        return _outcome(handle, stored, changed=False)
-
-    return made, table.snapshot(described)
+    return made, table.snapshot(
+        lambda handle: _outcome(handle, table.read_rows(data_files(handle)), changed=False)
+    )
 
 
 def _is_outdated(read: Read) -> bool:

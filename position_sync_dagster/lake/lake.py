@@ -35,11 +35,7 @@ from position_sync_dagster.lake.schema import (
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage import merges
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
-from position_sync_dagster.lake.storage.object_store import (
-    LEASE_OPTIONS,
-    delta_options,
-    is_remote,
-)
+from position_sync_dagster.lake.storage.object_store import LEASE_OPTIONS, options_at
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import together
 from position_sync_dagster.lake.strategies_file import StrategiesFile
@@ -224,9 +220,7 @@ class Lake:
             LakeError: There is no such table or version: begin again without a token.
         """
         path = self.table_path(name)
-        options = None
-        if is_remote(path):
-            options = delta_options(self._options.get("storage_options"))
+        options = options_at(path, self._options.get("storage_options"))
 
         def read(number: int | None) -> tuple[str, DataFrame]:
             try:
@@ -291,7 +285,5 @@ def rows_of_logins(rows: DataFrame, settings: Settings) -> DataFrame:
     """
     if settings.gateways_file is None:
         return rows
-    accounts: set[str] = set()
-    for login in settings.logins:
-        accounts.update(login.accounts or ())
+    accounts = {account for login in settings.logins for account in login.accounts or ()}
     return rows.filter(col.account.is_in(accounts))

@@ -49,12 +49,13 @@ from position_sync_dagster.lake.queue_transitions import (
     WAS_CLAIMED,
     Action,
     as_finished,
-    check_leases,
+    check_lease,
     claim_order,
     follow_ups,
     insert_requests,
     is_claimable,
     lease_has_expired,
+    lease_lost,
     requests_of,
     retry_requests,
     tried_again,
@@ -80,45 +81,36 @@ def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> DataFrame:
         UnknownRequestError: An id is not in the queue.
         RequestStateError: A request is not FAILED.
     """
-    for request_id, status in statuses_of(snapshot, ids).items():
-        if status != FAILED:
-            raise wrong_state(request_id, status, "only a FAILED request is retried")
+    requests = stored_requests(snapshot, ids)
+    others = requests.filter(col.status != FAILED)
+    if not others.is_empty():
+        request_id, status = others.select(STATE).row(0)
+        raise wrong_state(request_id, status, "only a FAILED request is retried")
 
-    may_have_one = may_have_one_of("request_id", Series(ids, dtype=String))
-    rows = snapshot.finished(in_bucket(FAILED) & may_have_one, ["request_id", "part"])
-    parts = rows.filter(col.request_id.is_in(ids)).get_column("part").unique()
-    of_parts = col("partition.part").is_in(parts.implode())
-    files = snapshot.finished_files(in_bucket(FAILED) & of_parts)
+    is_of_part = col("partition.part").is_in(requests.get_column("part").unique().implode())
+    files = snapshot.finished_files(in_bucket(FAILED) & is_of_part)
     return snapshot.table.scan_stored(files).collect()
 
 
-def live_requests(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, QueuedPosition]:
-    """Return those of the requests that are live, by their ids."""
-    rows = snapshot.live.filter(col.request_id.is_in(ids))
-    return {request.request_id: request for request in requests_of(rows)}
+STATE = ["request_id", "status"]
 
 
-def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
-    """Return the status of each request, live or finished.
+def stored_requests(snapshot: Snapshot, ids: Sequence[str]) -> DataFrame:
+    """Return id, status and part of requests, live or finished.
 
     Raises:
         UnknownRequestError: An id is not in the queue.
     """
-    columns = ["request_id", "status"]
-    live = snapshot.live.filter(col.request_id.is_in(ids))
-    status_of = dict(live.select(columns).iter_rows())
+    columns = [*STATE, "part"]
+    may_have_one = may_have_one_of("request_id", Series(ids, dtype=String))
+    rows = concat([snapshot.live.select(columns), snapshot.finished(may_have_one, columns)])
+    requests = rows.filter(col.request_id.is_in(ids))
 
-    absent = [request_id for request_id in ids if request_id not in status_of]
-    chosen = may_have_one_of("request_id", Series(absent, dtype=String))
-    finished = snapshot.finished(chosen, columns)
-    is_absent = col.request_id.is_in(absent)
-    status_of |= dict(finished.filter(is_absent).iter_rows())
-
-    unknown = [request_id for request_id in absent if request_id not in status_of]
+    unknown = set(ids).difference(requests.get_column("request_id"))
     if unknown:
-        message = f"The request {unknown[0][:80]!r} is not in the queue."
+        message = f"The request {min(unknown)[:80]!r} is not in the queue."
         raise UnknownRequestError(message, remedy=_WHICH_IDS)
-    return status_of
+    return requests
 
 
 def last_attempted(snapshot: Snapshot, limit: int) -> DataFrame:
@@ -157,12 +149,12 @@ class QueueOverview:
 
 _WHICH_IDS = "Use ids of `insert`, `claim_batch` or `position-sync queue --status FAILED`."
 
-# For each argument: its type, which values of the type are right (None: all), and the remedy.
-_RULES: Mapping[str, tuple[Any, Callable[[Any], object] | None, str]] = {
+# For each argument: its type, which values of the type are right, and the remedy.
+_RULES: Mapping[str, tuple[Any, Callable[[Any], object], str]] = {
     "conid": (int, range(1, 2**63).__contains__, "Use the contract id that TWS shows."),
     "symbol": (str, str.strip, "Use the symbol of the position's underlying."),
     "priority": (int, (1, 2).__contains__, "Use 1 for an active leg without a line, else 2."),
-    "reason": (Reason, None, f"Use a Reason: {', '.join(Reason)}."),
+    "reason": (Reason, bool, f"Use a Reason: {', '.join(Reason)}."),
     "limit": (int, range(2**32).__contains__, "Use a whole number of requests, 0 or more."),
     "lease_s": (int | float, lambda s: 0 < s < 10**9, "Use seconds above 0, such as 60."),
 }
@@ -176,11 +168,8 @@ def check(request: QueueRequest | None = None, /, **arguments: object) -> None:
     """
     for name, value in arguments.items():
         kind, is_right, remedy = _RULES[name]
-        is_valid = isinstance(value, kind) and not isinstance(value, bool)
-        if is_valid and is_right is not None:
-            is_valid = bool(is_right(value))
-
-        if not is_valid:
+        is_of_kind = isinstance(value, kind) and not isinstance(value, bool)
+        if not (is_of_kind and is_right(value)):
             whose = f" of the request for {shown(request.conid)}" if request else ""
             message = f"The {name} {shown(value)}{whose} is not valid."
             raise InvalidRequestError(message, remedy=remedy)
@@ -458,8 +447,15 @@ class SyncQueue:
                 if after.status is QueueStatus.FAILED:
                     final.append(failed)
                 else:
-                    pending = tried_again(failed, now, Outcome.FAILED, ended_at=now, error=error)
-                    retried.append(replace(pending, available_at=after.available_at))
+                    pending = tried_again(
+                        failed,
+                        now,
+                        Outcome.FAILED,
+                        ended_at=now,
+                        error=error,
+                        available_at=after.available_at,
+                    )
+                    retried.append(pending)
 
             ended = [as_finished(request, QueueStatus.FAILED, now) for request in final]
             return Change(None, [*retried, *follow_ups(final, now, self.new_ids)], {FAILED: ended})
@@ -532,10 +528,12 @@ class SyncQueue:
         A worker checks this before it writes: without its lease it must not write.
         """
         ids = ids_of(request_ids)
-        live = live_requests(self.store.snapshot(), ids)
-        tokens = self._tokens_of(ids, lease_token)
-        with suppress(LeaseLostError, RequestStateError):
-            return not check_leases(live, ids, tokens, Action.HOLD, self.clock())
+        now = self.clock()
+        with suppress(LeaseLostError, RequestStateError, UnknownRequestError):
+            self.store.read(
+                lambda snapshot: self._checked(snapshot, ids, Action.HOLD, lease_token, now)
+            )
+            return True
         return False
 
     def attempts(self, limit: int = 50, request_id: str | None = None) -> list[ProcessingAttempt]:
@@ -616,30 +614,43 @@ class SyncQueue:
         step: Callable[[Sequence[QueuedPosition], datetime], Change[None]],
         commit_info: Mapping[str, str],
     ) -> None:
-        """Check that the caller may act on the requests, and change their rows: its claim ends."""
+        """Check that the caller may act on the requests, and change them: its claim ends."""
         if not ids:
             return
         now = self.clock()
-
-        def checked(snapshot: Snapshot) -> Change[None]:
-            live = live_requests(snapshot, ids)
-            tokens = self._tokens_of(ids, lease_token)
-            missing = check_leases(live, ids, tokens, action, now)
-            if missing:
-                status = statuses_of(snapshot, missing)[missing[0]]
-                raise wrong_state(missing[0], status, "the step needs a live request")
-
-            return step(list(live.values()), now)
-
-        self.store.change(checked, commit_info)
+        self.store.change(
+            lambda snapshot: step(self._checked(snapshot, ids, action, lease_token, now), now),
+            commit_info,
+        )
         for request_id in ids:
             self._tokens.pop(request_id, None)
 
-    def _tokens_of(self, ids: Iterable[str], lease_token: str | None) -> Mapping[str, str]:
-        """Return the caller's tokens by request: the given one for all, or the remembered ones."""
-        if lease_token is None:
-            return self._tokens
-        return dict.fromkeys(ids, lease_token)
+    def _checked(
+        self,
+        snapshot: Snapshot,
+        ids: Sequence[str],
+        action: Action,
+        lease_token: str | None,
+        now: datetime,
+    ) -> list[QueuedPosition]:
+        """Return live requests, if the caller may act on all of them.
+
+        Raises:
+            LeaseLostError, RequestStateError, UnknownRequestError.
+        """
+        live = requests_of(snapshot.live.filter(col.request_id.is_in(ids)))
+        tokens = self._tokens if lease_token is None else dict.fromkeys(ids, lease_token)
+        for request in live:
+            check_lease(request, tokens.get(request.request_id), action, now)
+
+        missing = set(ids).difference(request.request_id for request in live)
+        for request_id in missing:
+            if request_id in tokens:
+                raise lease_lost(request_id)
+        if missing:
+            request_id, status = stored_requests(snapshot, [*missing]).select(STATE).row(0)
+            raise wrong_state(request_id, status, "the step needs a live request")
+        return live
 
 
 class PositionQueue:

@@ -24,7 +24,6 @@ from position_sync_dagster.domain.instrument import Right, parse_expiry, parse_r
 from position_sync_dagster.domain.position_update import (
     PositionUpdate,
     Source,
-    TradingMode,
     trading_mode_of,
 )
 from position_sync_dagster.errors import InvalidLegError, InvalidRequestError, NewerRowError
@@ -251,18 +250,15 @@ def append_rows(
         return AppendResult(version=table.version(), rows=0)
 
     first_row = frame.row(0, named=True)
-    batch_id = first_row.get("batch_id", "")
-    names = [name for name in ("batch_id", "run_id") if first_row.get(name)]
-    commit_info = {name: str(first_row[name]) for name in names}
+    names = ("batch_id", "run_id")
+    commit_info = {name: str(first_row[name]) for name in names if first_row.get(name)}
 
-    fenced = frame.filter(col.fencing_token.is_not_null())
-    owners = fenced.select("gateway_id", "fencing_token").unique().rows()
-    stored_modes = frame.get_column("trading_mode").unique()
-    modes = [TradingMode(mode) for mode in stored_modes if mode]
-    checked_through = through
+    fenced = frame.select("gateway_id", "fencing_token").drop_nulls("fencing_token")
+    owners = fenced.unique().rows()
+    modes = frame.get_column("trading_mode").unique()
 
     def step(handle: DeltaTable) -> AppendResult:
-        nonlocal checked_through
+        nonlocal through
         for gateway_id, token in owners:
             refuse_stale_owner(handle, gateway_id, token)
         bind(handle, table.path, modes)
@@ -272,12 +268,12 @@ def append_rows(
         if rows.is_empty():
             return AppendResult(version=handle.version(), rows=0)
 
-        if checked_through is not None:
-            _refuse_newer(table, files, checked_through, rows)
+        if through is not None:
+            _refuse_newer(table, files, through, rows)
             # After a conflict only the rows that the winner added are checked. Otherwise each
             # commit of others would make the next attempt longer, and beside several streams no
             # attempt would win.
-            checked_through = max(checked_through, last_added(files))
+            through = max(through, last_added(files))
         if guard is not None:
             guard()
 
@@ -291,7 +287,9 @@ def append_rows(
         if RESETS in rows.columns:
             rows = rows.with_columns(lit(clock_resets(files, now), Int64).alias(RESETS))
         commits.write(handle, rows, commit_info, writer=table.spec.name)
-        return AppendResult(version=handle.version(), rows=rows.height, batch_id=batch_id)
+        return AppendResult(
+            version=handle.version(), rows=rows.height, batch_id=commit_info.get("batch_id", "")
+        )
 
     return table.transact(step)
 

@@ -4,7 +4,7 @@ A caller may act on requests whose lease it holds, and on requests that it only 
 else holds their lease.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
@@ -94,6 +94,7 @@ def tried_again(
     *,
     ended_at: datetime | None,
     error: str | None,
+    **columns: Any,
 ) -> QueuedPosition:
     """Return a request as PENDING, with the attempt that ended among the earlier ones."""
     attempts = with_ended_attempt(
@@ -104,7 +105,7 @@ def tried_again(
         error,
         outcome.value,
     )
-    return replace(as_pending(request, now), earlier_attempts=attempts)
+    return replace(as_pending(request, now), earlier_attempts=attempts, **columns)
 
 
 # A pending request older than this is claimed as if it had priority 1, in seconds.
@@ -237,51 +238,30 @@ class Action(Enum):
     HOLD = auto()
 
 
-def check_leases(
-    live: Mapping[str, QueuedPosition],
-    ids: Sequence[str],
-    tokens: Mapping[str, str],
-    action: Action,
-    now: datetime,
-) -> list[str]:
-    """Check that the caller may act on requests, in the order of their ids.
+def check_lease(request: QueuedPosition, token: str | None, action: Action, now: datetime) -> None:
+    """Check that the caller may act on a live request.
 
     Args:
-        live: Those of the requests that are live, by their ids.
-        ids: The ids of all the requests.
-        tokens: The lease tokens of the caller's claims, by request.
-
-    Returns:
-        The ids of the requests that are not live.
+        token: The lease token of the caller's claim; None if it only read the request.
 
     Raises:
-        LeaseLostError: A lease has expired, or another worker holds it.
-        RequestStateError: A request is not PROCESSING.
+        LeaseLostError: The lease has expired, or another worker holds it.
+        RequestStateError: The request is not PROCESSING.
     """
-    for request_id in ids:
-        request = live.get(request_id)
-        if request is None:
-            continue
-        expires_at = request.lease_expires_at
-        is_claimed = request.status is QueueStatus.PROCESSING
-        is_leased = is_claimed and expires_at is not None and expires_at > now
+    expires_at = request.lease_expires_at
+    is_claimed = request.status is QueueStatus.PROCESSING
+    is_leased = is_claimed and expires_at is not None and expires_at > now
 
-        if request_id in tokens:  # the caller claimed it; else it only read it
-            if not is_leased or request.lease_token != tokens[request_id]:
-                raise lease_lost(request_id)
-        elif is_leased or (is_claimed and action is Action.HOLD):
-            raise lease_lost(request_id)
-        elif not is_claimed and action is not Action.MARK:
-            raise RequestStateError(
-                f"The request {request_id} is PENDING.",
-                remedy="Claim it first; only a claimed request has a lease.",
-            )
-
-    missing = [request_id for request_id in ids if request_id not in live]
-    for request_id in missing:
-        if request_id in tokens:
-            raise lease_lost(request_id)
-    return missing
+    if token is not None:
+        if not is_leased or request.lease_token != token:
+            raise lease_lost(request.request_id)
+    elif is_leased or (is_claimed and action is Action.HOLD):
+        raise lease_lost(request.request_id)
+    elif not is_claimed and action is not Action.MARK:
+        raise RequestStateError(
+            f"The request {request.request_id} is PENDING.",
+            remedy="Claim it first; only a claimed request has a lease.",
+        )
 
 
 def lease_lost(request_id: str) -> LeaseLostError:
@@ -312,6 +292,7 @@ def retry_requests(
     holders = dict(
         zip(live.select("account", "conid").iter_rows(), live["request_id"], strict=True)
     )
+
     result = []
     retried = {}
     for request_id in ids:
@@ -319,14 +300,14 @@ def retry_requests(
         holder = holders.setdefault((failed.account, failed.conid), request_id)
         result.append(holder)
         if holder == request_id:
-            pending = tried_again(
+            retried[request_id] = tried_again(
                 failed,
                 now,
                 Outcome.FAILED,
                 ended_at=failed.updated_at,
                 error=failed.error_message,
+                attempts=0,
             )
-            retried[request_id] = replace(pending, attempts=0)
 
     if not retried:
         return Change(result)

@@ -216,10 +216,8 @@ class TableSpec:
     @cached_property
     def stored(self) -> pl.Schema:
         """Return the schema of a data file: without the partition columns."""
-        kinds = pl.Schema(self.polars)
-        for name in self.partition_by:
-            del kinds[name]
-        return kinds
+        kinds = self.polars.items()
+        return pl.Schema({name: kind for name, kind in kinds if name not in self.partition_by})
 
     @cached_property
     def delta(self) -> Schema:
@@ -755,11 +753,6 @@ def id_prefix(at: datetime) -> str:
     '019b7c01-0400'
     """
     return _uuid(_milliseconds(at) << 12, 0, version=7)[:13]
-
-
-def new_part(now: datetime) -> str:
-    """Return the name of a new part: unique, sorted by time, hexadecimal digits and dashes."""
-    return new_ids(now, 1)[0]
 
 
 def content_id(at: datetime, *content: object) -> str:

@@ -69,7 +69,7 @@ class SyncRegistry:
         self.version = -1
         self.legs, self.unresolved = in_order(())
         self._accounts: dict[int, set[str | None]] = {}  # by conid; None: a leg of any account
-        self._rows: DataFrame | None = None  # of `version`
+        self._rows: DataFrame | None = None  # of `version`: the same object until they change
 
     def initialize(self) -> None:
         """Create the table, or check and migrate it, and read the active legs."""
@@ -86,8 +86,7 @@ class SyncRegistry:
     def refresh(self) -> bool:
         """Read the changes of other processes, and return whether the active legs differ now."""
         snapshot = self._memberships.snapshot()
-        # A restored table may have the same version again, with other rows.
-        if snapshot.version == self.version and snapshot.live is self._rows:
+        if snapshot.live is self._rows:
             return False
 
         before = (self.legs, self.unresolved)
@@ -161,18 +160,18 @@ class SyncRegistry:
         A leg with a conid replaces a leg with the same description and no conid.
         """
         wanted = list(legs)
-        added = list[Leg]()
+        added: dict[LegKey, Leg] = {}
 
         def step(before: Legs, _: Snapshot) -> Legs:
-            # In place: if the step runs again, it begins anew.
-            added[:] = distinct_legs(with_known_contracts(wanted, before.values()))
+            added.clear()  # the step may run again
+            added.update(memberships_of(with_known_contracts(wanted, before.values()), before))
             after = dict(before)
-            for leg in added:
+            for leg in added.values():
                 after.pop((leg.strategy_id, leg.account, leg.terms), None)
-            return after | memberships_of(added, before)
+            return after | added
 
-        _before, after = self.change(step, "add")
-        return [after[leg.key] for leg in added]
+        self.change(step, "add")
+        return list(added.values())
 
     def remove_active(
         self,
@@ -227,7 +226,7 @@ class SyncRegistry:
 
         def replaced(before: Legs, snapshot: Snapshot) -> Legs:
             after = step(before, lambda: legs_of(snapshot.finished(EVERY)))
-            return memberships_of(distinct_legs(after), before)
+            return memberships_of(after, before)
 
         before, after = self.change(replaced, "replace")
         joined = after.items() - before.items()
@@ -290,9 +289,25 @@ class SyncRegistry:
 
 
 def memberships_of(legs: Iterable[Leg], before: Legs) -> dict[LegKey, Leg]:
-    """Return each leg's membership: the present one if the leg is unchanged, else a new one."""
+    """Return each leg's membership: the present one if the leg is unchanged, else a new one.
+
+    Raises:
+        InvalidLegError: A strategy has one leg twice, with different values, or a reserved name.
+    """
+    distinct: dict[LegKey, Leg] = {}
+    for leg in legs:
+        strategy_name(leg.strategy_id)
+        first = distinct.setdefault(leg.key, leg)
+        if first is not leg and not is_unchanged(first, leg):
+            message = (
+                f"The strategy {leg.strategy_id!r} names the leg {name_of(leg)} twice, with "
+                "different values."
+            )
+            raise InvalidLegError(message, remedy="Keep one of them.")
+
     return {
-        leg.key: before[leg.key] if is_unchanged(before.get(leg.key), leg) else leg for leg in legs
+        key: before[key] if is_unchanged(before.get(key), leg) else leg
+        for key, leg in distinct.items()
     }
 
 
@@ -433,25 +448,6 @@ def settled(
             problem = f"The strategy has its contract already, as the leg {finding}."
 
     return {**legs, leg.key: replace(present, problem=problem)}
-
-
-def distinct_legs(legs: Iterable[Leg]) -> list[Leg]:
-    """Return the legs without repeats.
-
-    Raises:
-        InvalidLegError: A strategy has one leg twice, with different values, or a reserved name.
-    """
-    distinct: dict[LegKey, Leg] = {}
-    for leg in legs:
-        strategy_name(leg.strategy_id)
-        if leg.key in distinct and not is_unchanged(distinct[leg.key], leg):
-            message = (
-                f"The strategy {leg.strategy_id!r} names the leg {name_of(leg)} twice, with "
-                "different values."
-            )
-            raise InvalidLegError(message, remedy="Keep one of them.")
-        distinct.setdefault(leg.key, leg)
-    return list(distinct.values())
 
 
 def name_of(leg: Leg) -> str:

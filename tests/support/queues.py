@@ -19,7 +19,7 @@ def newest_entry(table: Path) -> Path:
 
 
 def written_by(table: Path, version: int) -> list[Path]:
-    return [table / file for file in parse_entry(version, entry(table, version).read_bytes()).added]
+    return [table / file for file in parse_entry(entry(table, version).read_bytes()).added]
 
 
 def written(table: Table) -> int:

@@ -63,10 +63,6 @@ def _summary(text: str) -> str:
 STORAGE_ERRORS = (DeltaError, ComputeError, SchemaError, OSError, PanicException)
 
 
-class RetryCommit(Exception):
-    """The step must run again on a fresh handle; a signal, not a failure."""
-
-
 # The number of an error of the operating system in the text of delta-rs or Polars.
 _ERRNO = re.compile(r"\(os error (\d+)\)|Os \{ code: (\d+)")
 

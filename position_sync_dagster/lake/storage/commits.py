@@ -29,10 +29,10 @@ from position_sync_dagster.lake.schema import MODE_PROPERTY, storable
 from position_sync_dagster.lake.storage import durability
 from position_sync_dagster.lake.storage.commit_errors import (
     STORAGE_ERRORS,
-    RetryCommit,
     fail,
     to_lake_error,
 )
+from position_sync_dagster.lake.storage.object_store import is_remote
 from position_sync_dagster.lake.storage.opening import NO_HOOKS, with_plain_texts
 
 _PROPERTY = "positionSync.owner."
@@ -66,7 +66,7 @@ def mode_of(handle: DeltaTable) -> TradingMode | None:
 def bind(
     handle: DeltaTable,
     path: str,
-    modes: Iterable[TradingMode] = (),
+    modes: Iterable[str | None] = (),
     owner: tuple[str, int] | None = None,
 ) -> None:
     """Check that data of these trading modes and of this owner may go into the table.
@@ -78,6 +78,7 @@ def bind(
 
     Args:
         path: The table's path, for the error.
+        modes: Those of the data, as stored; what has none is not checked.
         owner: A gateway and the fencing token of its owner.
 
     Raises:
@@ -86,7 +87,7 @@ def bind(
     """
     new = {}
 
-    offered = sorted(set(modes))
+    offered = sorted({TradingMode(mode) for mode in modes if mode})
     remembered = mode_of(handle)
     if remembered is None and len(offered) == 1:
         new[MODE_PROPERTY] = offered[0].value
@@ -128,11 +129,9 @@ def check_room(table: str, needed: float = 0) -> None:
     Raises:
         OSError: Less is free than `needed` and `SPARE_BYTES` (ENOSPC).
     """
-    if table.startswith("file://"):
-        table = unquote(table.removeprefix("file://"))
-    if "://" in table:
+    if is_remote(table):
         return
-    disk = os.statvfs(table)
+    disk = os.statvfs(unquote(table.removeprefix("file://")))
     if disk.f_bavail * disk.f_frsize < needed + SPARE_BYTES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -214,8 +213,6 @@ def retried(attempt: Callable[[], T], *, path: str, contention_s: float) -> T:
     while True:
         try:
             return attempt()
-        except RetryCommit:
-            pass
         except STORAGE_ERRORS as error:
             match to_lake_error(error, path):
                 case BrokenTableError() if not isinstance(error, PanicException):

@@ -10,10 +10,10 @@ backup, or of the broker's next answer.
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -42,15 +42,14 @@ _SETS_SCHEMA = frozenset({"CREATE TABLE", "SET TBLPROPERTIES", "ADD COLUMN"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogEntry:
-    """One version of the log.
+    """The entry of a version in the log.
 
     Attributes:
         added: The size of each data file that it added, by its path relative to the table.
         flaw: What is wrong with it, as a predicate ("is empty"); None for a whole one.
     """
 
-    version: int
-    added: dict[str, int]
+    added: Mapping[str, int] = field(default_factory=dict)
     flaw: str | None = None
 
 
@@ -73,12 +72,12 @@ def versions_of(log: Path, names: re.Pattern[str]) -> list[int]:
 def read_entry(log: Path, version: int) -> LogEntry:
     """Read the entry of a version; a torn one comes with its flaw and its readable part."""
     try:
-        return parse_entry(version, (log / entry_name(version)).read_bytes())
+        return parse_entry((log / entry_name(version)).read_bytes())
     except FileNotFoundError:
-        return LogEntry(version=version, added={}, flaw="is missing")
+        return LogEntry(flaw="is missing")
 
 
-def parse_entry(version: int, text: bytes) -> LogEntry:
+def parse_entry(text: bytes) -> LogEntry:
     """Parse an entry and check that all of it is there.
 
     Delta readers accept an empty entry, and one that is cut at the end of a line. Where
@@ -87,7 +86,7 @@ def parse_entry(version: int, text: bytes) -> LogEntry:
     entry without it is not one of ours that was cut.
     """
     if not text.strip(b"\0 \r\n"):
-        return LogEntry(version=version, added={}, flaw="is empty")
+        return LogEntry(flaw="is empty")
     actions = []
     flaw = None
 
@@ -107,7 +106,7 @@ def parse_entry(version: int, text: bytes) -> LogEntry:
             added[unquote(body["path"])] = int(body["size"])
 
     flaw = flaw or _missing_action(info, [kind for kind, _body in actions])
-    return LogEntry(version=version, added=added, flaw=flaw)
+    return LogEntry(added=added, flaw=flaw)
 
 
 def _missing_action(info: dict[str, Any], kinds: list[str]) -> str | None:
@@ -151,26 +150,26 @@ def torn_entries(table: Path) -> list[TornFile]:
 
     torn = []
     for version in range(last, first - 1, -1):
-        file_and_flaw = _torn_file(table, version)
-        if file_and_flaw is None:
+        torn_file = _torn_file(table, version)
+        if torn_file is None:
             break
-        torn.append(TornFile(version, *file_and_flaw))
+        torn.append(torn_file)
     return torn
 
 
-def _torn_file(table: Path, version: int) -> tuple[str, str] | None:
-    """Return the first file of a version that is not whole, and its flaw; None for a whole one."""
+def _torn_file(table: Path, version: int) -> TornFile | None:
+    """Return the first file of a version that is not whole; None for a whole one."""
     entry = read_entry(table / LOG, version)
     if entry.flaw is not None:
-        return f"{LOG}/{entry_name(version)}", entry.flaw
+        return TornFile(version, f"{LOG}/{entry_name(version)}", entry.flaw)
 
     for file, size in entry.added.items():
         try:
             stored = os.stat(table / file).st_size
         except FileNotFoundError:
-            return file, "is missing"
+            return TornFile(version, file, "is missing")
         if stored < size:
-            return file, "is cut" if stored else "is empty"
+            return TornFile(version, file, "is cut" if stored else "is empty")
     return None
 
 
@@ -244,7 +243,8 @@ class SyncedCommits:
 
         with self._confirming():
             if self._through is None:
-                checkpoint = self._checkpoint_until(version)
+                checkpoints = versions_of(self._log, CHECKPOINT)
+                checkpoint = max((v for v in checkpoints if v <= version), default=0)
                 paths = {self._table.parent, self._table, self._log / LAST_CHECKPOINT}
                 paths.add(self._log / checkpoint_name(checkpoint))
                 paths |= self._written_by(range(checkpoint, version + 1))
@@ -253,11 +253,6 @@ class SyncedCommits:
             sync_paths(paths)
         self._through = version
         self._folders = {path.parent for path in paths if path.suffix == ".parquet"}
-
-    def _checkpoint_until(self, version: int) -> int:
-        """Return the version of the last checkpoint until this one; 0 without any."""
-        checkpoints = versions_of(self._log, CHECKPOINT)
-        return max((v for v in checkpoints if v <= version), default=0)
 
     def sync_checkpoint(self, version: int) -> None:
         """Sync the checkpoint of a version; entries before it may be deleted only afterwards."""

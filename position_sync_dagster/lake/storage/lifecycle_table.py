@@ -23,7 +23,7 @@ from deltalake import DeltaTable
 from polars import DataFrame, Expr, col, concat, lit
 
 from position_sync_dagster.domain.clock import Clock
-from position_sync_dagster.lake.schema import LIVE, LIVE_PART, frame_of, is_ahead, new_part
+from position_sync_dagster.lake.schema import LIVE, LIVE_PART, frame_of, is_ahead, new_ids
 from position_sync_dagster.lake.storage import commits
 from position_sync_dagster.lake.storage.commits import T, in_parts
 from position_sync_dagster.lake.storage.data_files import (
@@ -127,7 +127,7 @@ class LifecycleTable:
         self.table = table
         self._clock = clock
         # The live rows that were read last, behind the key of the version that has them.
-        self._newest: tuple[tuple[int, int], _LiveRows] | None = None
+        self._newest = ((-1, -1), _LiveRows(table.spec.empty, table.spec.empty))
 
     def change(self, step: Step[T], info: Mapping[str, str], part: str = "") -> T:
         """Run a step on the newest live rows and commit its decision, all or nothing.
@@ -161,8 +161,8 @@ class LifecycleTable:
     def _all_live(self, handle: DeltaTable) -> _LiveRows:
         """Return all live rows, from memory if they are those of this version."""
         key = self.table.cache_key(handle)
-        if self._newest is None or self._newest[0] != key:
-            before = self._newest[1].incomplete.height if self._newest else 0
+        if self._newest[0] != key:
+            before = self._newest[1].incomplete.height
             self._newest = (key, self._read_live(files_in(handle, bucket=LIVE)))
             count = self._newest[1].incomplete.height
             if count > before:
@@ -192,7 +192,7 @@ class LifecycleTable:
         if not (change.live or finished):
             return change.result
 
-        new = new_part(self._clock())
+        [new] = new_ids(self._clock(), 1)
         changed = self._rows(change.live, LIVE, part or LIVE_PART)
         ended = [self._rows(records, bucket, new) for bucket, records in finished.items()]
         written = concat([changed, *ended])

@@ -139,7 +139,7 @@ def _merge_parts(table: "Table", small_bytes: int, handle: DeltaTable) -> int:
 
     bucket = many.item(0, "partition.bucket")
     chosen = many.filter(col("partition.bucket") == bucket).head(MAX_FILES)
-    part = schema.new_part(datetime.now(UTC))
+    [part] = schema.new_ids(datetime.now(UTC), 1)
     rows = table.scan_stored(files.join(chosen, on=by_part, how="semi")).collect()
     merged = rows.with_columns(part=lit(part))
     ordered = merged.sort(table.spec.indexed[0])

@@ -79,6 +79,14 @@ def delta_options(options: Mapping[str, str] | None) -> dict[str, str]:
     return _DELTA | file_credentials() | dict(options or {})
 
 
+def options_at(path: str, options: Mapping[str, str] | None) -> dict[str, str] | None:
+    """Return the options of Delta's client for a path, with the keys as they are now.
+
+    None for a path on a disk.
+    """
+    return delta_options(options) if is_remote(path) else None
+
+
 def polars_options(options: Mapping[str, str] | None) -> dict[str, object]:
     """Return the options of Polars' client; the caller's are for Delta's client."""
     return {"max_retries": STORE_RETRIES, **file_credentials(), **(options or {})}

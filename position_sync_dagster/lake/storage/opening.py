@@ -35,7 +35,7 @@ from position_sync_dagster.lake.schema import (
     VERSION_PROPERTY,
     TableSpec,
 )
-from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS, RetryCommit, fail
+from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS, fail
 from position_sync_dagster.lake.storage.durability import (
     LOG,
     WRITER_LOCK,
@@ -47,8 +47,8 @@ from position_sync_dagster.lake.storage.durability import (
 )
 from position_sync_dagster.lake.storage.object_store import (
     data_file_below,
-    delta_options,
     is_remote,
+    options_at,
 )
 
 logger = logging.getLogger(__name__)
@@ -269,7 +269,7 @@ class TableHandle:
         if not self.is_remote:
             with suppress(FileNotFoundError, NotADirectoryError):
                 os.stat(f"{self.path}/{LOG}")  # raises where the folder may not be read
-        has_log = partial(DeltaTable.is_deltatable, self.path, self._options())
+        has_log = partial(DeltaTable.is_deltatable, self.path, options_at(self.path, self.options))
         if has_log():
             return True
 
@@ -301,7 +301,8 @@ class TableHandle:
         handle = self._handle
         if handle is not None and not (self._is_outdated(handle) or self._is_replaced()):
             # Between two steps only: an update between plan and commit would hide a conflict.
-            if self._is_behind(handle):
+            # Versions have no gaps, so one look-up tells; listing the log takes 1.6 ms.
+            if self.is_remote or os.path.exists(self._entry_path(handle.version() + 1)):
                 handle.update_incremental()
             if not self._is_outdated(handle):
                 self.record(handle.version())
@@ -325,12 +326,6 @@ class TableHandle:
         stored = handle.metadata().configuration.get(VERSION_PROPERTY)
         return is_aged or is_far or stored != str(self.spec.version)
 
-    def _is_behind(self, handle: DeltaTable) -> bool:
-        """Return whether the log may have a later version."""
-        # Versions have no gaps, so one look-up answers it; listing the log takes 1.6 ms.
-        following = handle.version() + 1
-        return self.is_remote or os.path.exists(self._entry_path(following))
-
     def _is_replaced(self) -> bool:
         """Return whether the last entry that was seen is another one now, or gone."""
         # The folder may have been deleted: a commit would then create a log without its start.
@@ -353,10 +348,9 @@ class TableHandle:
 
         Raises:
             ForeignTableError, NewerTableError, BrokenTableError, LakeNotWritableError.
-            RetryCommit: The table was migrated; open it again.
         """
         try:
-            handle = DeltaTable(self.path, storage_options=self._options())
+            handle = DeltaTable(self.path, storage_options=options_at(self.path, self.options))
         except TableNotFoundError as missing:
             if self.exists():
                 raise  # another process has created it, or nothing of its log is whole
@@ -375,8 +369,7 @@ class TableHandle:
                 refuse_torn(Path(self.path))
             raise
 
-        self._check(handle)
-        return handle
+        return self._checked(handle)
 
     def _create(self) -> DeltaTable:
         """Create the table; the first entry is on the disk before anything follows it."""
@@ -388,7 +381,7 @@ class TableHandle:
             name=self.spec.name,
             description=self.spec.description or None,
             configuration=self.spec.configuration,
-            storage_options=self._options(),
+            storage_options=options_at(self.path, self.options),
             raise_if_key_not_exists=False,
             # With retries the loser of a race would create the table again, as version 1, and
             # overwrite the winner's properties.
@@ -397,13 +390,6 @@ class TableHandle:
         # Nothing of a table whose first entry is torn can be read.
         self.synced.sync_through(0)
         return handle
-
-    def _options(self) -> dict[str, str] | None:
-        """Return the options of the store, with its keys as they are now; None of a disk."""
-        if not self.is_remote:
-            return None
-
-        return delta_options(self.options)
 
     def _unexpected_content(self) -> ForeignTableError | None:
         """Return the error for files without a log; None where a table may be created."""
@@ -421,12 +407,11 @@ class TableHandle:
             "the lake is another folder, set POSITION_SYNC_LAKE to it.",
         )
 
-    def _check(self, handle: DeltaTable) -> None:
-        """Refuse a table of another schema; migrate one of an older release.
+    def _checked(self, handle: DeltaTable) -> DeltaTable:
+        """Return the handle; refuse a table of another schema, migrate one of an older release.
 
         Raises:
             ForeignTableError, NewerTableError.
-            RetryCommit: The table was migrated; open it again.
         """
         properties = handle.metadata().configuration
         name = properties.get(NAME_PROPERTY)
@@ -452,8 +437,11 @@ class TableHandle:
         if wrong or list(handle.metadata().partition_columns) != list(self.spec.partition_by):
             raise self._foreign(f"its schema is another one ({', '.join(wrong) or 'partitions'})")
 
-        if is_older and self.use != "look":
-            self._migrate(handle, missing, former)
+        if not is_older or self.use == "look":
+            return handle
+
+        self._migrate(handle, missing, former)
+        return self._open()
 
     def _migrate(self, handle: DeltaTable, missing: list[str], former: list[str]) -> None:
         """Bring a table of an older release to this schema; its version is set last.
@@ -461,9 +449,6 @@ class TableHandle:
         Args:
             missing: Columns that it does not have yet.
             former: Columns that this release has no more.
-
-        Raises:
-            RetryCommit: It is done; open the table again.
         """
         logger.info("migrating %s to schema version %d", self.path, self.spec.version)
         # Columns first: if this process dies in between, the next one does the rest.
@@ -488,7 +473,6 @@ class TableHandle:
         handle.alter.set_table_properties(
             properties, raise_if_not_exists=False, post_commithook_properties=NO_HOOKS
         )
-        raise RetryCommit
 
     def _rewrite(self, handle: DeltaTable, former: list[str]) -> None:
         """Write the rows anew without some columns, and with values that were elsewhere before.

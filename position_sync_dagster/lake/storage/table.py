@@ -26,7 +26,6 @@ from position_sync_dagster.errors import LakeError, StalledError
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage.commit_errors import (
     STORAGE_ERRORS,
-    RetryCommit,
     to_lake_error,
 )
 from position_sync_dagster.lake.storage.commits import T, bind, check_room, retried
@@ -229,15 +228,18 @@ class Table:
             rows = rows.join(of_file.lazy(), on=_FILE)
         return rows.select(list(spec.columns))
 
-    def read_rows(self, files: DataFrame, columns: Sequence[str] | None = None) -> DataFrame:
-        """Read data files of a snapshot; see `scan_files`.
+    def read_rows(
+        self, files: DataFrame, columns: Sequence[str] | None = None, only: Expr = EVERY
+    ) -> DataFrame:
+        """Read rows from data files of a snapshot; see `scan_files`.
 
         Args:
             files: Rows of `data_files`.
             columns: Of the table; all by default.
+            only: Chooses rows.
         """
         names = columns or list(self.spec.columns)
-        return self.scan_files(files).select(names).collect()
+        return self.scan_files(files).filter(only).select(names).collect()
 
     def fence(self, gateway_id: str, token: int) -> None:
         """Refuse, from now on, owners of the gateway with a smaller fencing token.
@@ -254,9 +256,7 @@ class Table:
 
         They come in no particular order.
         """
-        names = columns or list(self.spec.columns)
-        scan = self.scan_files
-        return self.read(lambda files: scan(files).filter(only).select(names).collect(), chosen)
+        return self.read(lambda files: self.read_rows(files, columns, only), chosen)
 
     def count(self) -> int:
         """Count the rows, from the log alone."""
@@ -323,7 +323,7 @@ class Table:
                     return self._attempt(step, change=change)
                 except CommitFailedError:
                     raise  # another writer won: the handle is whole, and only to be updated
-                except (*STORAGE_ERRORS, RetryCommit):
+                except STORAGE_ERRORS:
                     self._handle.drop()
                     raise
 
@@ -363,21 +363,18 @@ class Table:
                 remedy="Read the table again before going on; the commit may be lost.",
             )
         self._handle.record(version)
-        every = self.upkeep.compact_every
-        if version // every != before // every:  # a multiple of it lies in between
+        if _has_passed(self.upkeep.compact_every, before, version):
             self._compaction_due = True
 
     def _checkpoint_if_due(self, handle: DeltaTable, before: int) -> None:
         """Write a checkpoint after so many versions, and cut the log after more."""
         version = handle.version()
-        every = self.upkeep.checkpoint_every
-        if version // every == before // every:
+        if not _has_passed(self.upkeep.checkpoint_every, before, version):
             return
         self._handle.drop()  # opened again, it begins from the checkpoint
         try:
             self.checkpoint(handle)
-            every = self.upkeep.clean_every
-            if version // every != before // every:
+            if _has_passed(self.upkeep.clean_every, before, version):
                 handle.cleanup_metadata()
         except (*STORAGE_ERRORS, LakeError) as error:
             # The commit itself is whole; the next checkpoint or `maintain` makes up for this.
@@ -387,6 +384,11 @@ class Table:
                 version,
                 to_lake_error(error, self.path),
             )
+
+
+def _has_passed(every: int, before: int, version: int) -> bool:
+    """Return whether a multiple lies between the version before and this one."""
+    return version // every != before // every
 
 
 @dataclass(frozen=True, slots=True)

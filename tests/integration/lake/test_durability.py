@@ -244,10 +244,10 @@ def test_a_file_that_is_missing_names_itself(before):
 def test_an_entry_cut_at_any_byte_is_found_torn(tmp_path, step):
     step(queues.small_queue(tmp_path / "q"))
     whole = queues.newest_entry(tmp_path / "q").read_bytes()
-    assert durability.parse_entry(3, whole).flaw is None
+    assert durability.parse_entry(whole).flaw is None
     for length in range(len(whole)):
-        assert durability.parse_entry(3, whole[:length]).flaw, length
-        assert durability.parse_entry(3, whole[:length].ljust(len(whole), b"\0")).flaw, length
+        assert durability.parse_entry(whole[:length]).flaw, length
+        assert durability.parse_entry(whole[:length].ljust(len(whole), b"\0")).flaw, length
 
 
 @pytest.mark.parametrize("step", queues.STEPS, ids=lambda step: step.__name__)

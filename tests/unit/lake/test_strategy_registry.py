@@ -18,7 +18,7 @@ def test_legs_come_in_a_fixed_order():
 @pytest.mark.parametrize("name", ["UNATTRIBUTED", " unattributed"])
 def test_a_leg_that_a_program_made_has_no_reserved_strategy_either(name):
     with pytest.raises(InvalidLegError, match="what no strategy has"):
-        strategy_registry.distinct_legs([leg(1), leg(2, name)])
+        strategy_registry.memberships_of([leg(1), leg(2, name)], {})
 
 
 def test_two_whole_holders_are_found_among_accounts():

@@ -149,7 +149,7 @@ def a_row(number: int, spec: schema.TableSpec = schema.LATEST_POSITIONS) -> pl.D
         is_count = spec.polars[spec.order] == pl.Int64
         places[spec.order] = [number if is_count else NOW + timedelta(seconds=number)]
     if "part" in spec.partition_by:
-        places |= {"bucket": ["SUCCESS"], "part": [schema.new_part(datetime.now(UTC))]}
+        places |= {"bucket": ["SUCCESS"], "part": schema.new_ids(datetime.now(UTC), 1)}
     return pl.DataFrame(places, schema=spec.polars)
 
 

@@ -16,7 +16,6 @@ from position_sync_dagster.errors import (
     StoreError,
 )
 from position_sync_dagster.lake.storage.commit_errors import (
-    RetryCommit,
     fail,
     to_lake_error,
 )
@@ -126,7 +125,7 @@ NEWER = NewerTableError("newer", remedy="install it")
 @pytest.mark.parametrize(
     ("errors", "contention_s", "end"),
     [
-        ([CONFLICT, STALE, RetryCommit(), CONFLICT], 15, "done"),
+        ([CONFLICT, STALE, CONFLICT], 15, "done"),
         ([*[CONFLICT] * 4, STALE, CONFLICT, STALE], 15, "done"),
         ([STALE] * 4, 15, BrokenTableError),
         ([CONFLICT], 0, CommitContentionError),
