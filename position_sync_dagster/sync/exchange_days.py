@@ -64,7 +64,9 @@ class Exchange:
         """
         if self.closes_at == time.min:
             return time(23, 59)
-        return (datetime.combine(date.min, self.closes_at) + SETTLE).time()
+        settled = datetime.combine(date.min, self.closes_at) + SETTLE
+        # Not on the hour: the minute before, the window of a partition, is in the same hour.
+        return settled.replace(minute=settled.minute or 1).time()
 
     def cron_days(self, *, days_later: int = 0) -> str:
         """Return the weekdays, or those some days later, as cron has them: Sunday is 7 as well."""

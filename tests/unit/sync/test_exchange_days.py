@@ -110,10 +110,12 @@ def test_dagster_offers_each_session_also_on_a_sunday() -> None:
     first = date(2026, 2, 25)
     until = datetime(2026, 3, 3, tzinfo=UTC)
     keys = {}
-    for calendar in ("XSAU", "24/7"):
+    for calendar in ("XSAU", "XLUX", "24/7"):
         days = exchange_of(calendar)
         keys[calendar] = exchange_partitions(days, first).get_partition_keys(current_time=until)
     assert [*map(date.fromisoformat, keys["24/7"])] == days.trading_days(first, date(2026, 3, 2))
+    assert keys["XLUX"] == ["2026-02-25", "2026-02-26", "2026-02-27", "2026-03-02"]
+    assert exchange_of("XLUX").settled_at == time(18, 1)  # never on the hour
     assert keys["XSAU"] == ["2026-02-25", "2026-02-26", "2026-03-01", "2026-03-02"]
 
 
