@@ -1,6 +1,6 @@
 """When the source of each row last confirmed it, and how old its price is."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -15,7 +15,7 @@ from position_sync_dagster.lake.schema import moment
 
 # A value that its source confirmed longer ago is stale: three rounds of the account's values
 # have passed. Reconciliation calls it STALE, and it is not current in any sum.
-STALE_AFTER_S = 600.0
+STALE_AFTER = timedelta(minutes=10)
 
 
 # The column that `with_confirmed` adds.
