@@ -221,7 +221,8 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
         """
         name = spec.key.to_user_string()
         extension = composition.extension
-        metadata: dict[str, Any] = {"dagster/uri": _address(spec, settings)}
+        address = extension.addresses.get(name) or _address(spec, settings)
+        metadata: dict[str, Any] = {"dagster/uri": address} if address else {}
         if self.pages_url and name in extension.pages:
             page = self.pages_url.rstrip("/") + extension.pages[name]
             metadata["page"] = dg.MetadataValue.url(page)
@@ -297,13 +298,13 @@ def _parts_of(prefix: str | None) -> tuple[str, ...]:
     )
 
 
-def _address(spec: dg.AssetSpec, settings: Settings) -> str:
-    """Return where a table is, the gateways are, or the statements."""
+def _address(spec: dg.AssetSpec, settings: Settings) -> str | None:
+    """Return where a table is, or the gateways are; None of any other asset."""
     name = spec.key.to_user_string()
     if "dagster/table_name" in spec.metadata:
         return absolute_path(settings.table(name))
     if name != GATEWAY:
-        return str(settings.flex_folder.absolute())
+        return None
 
     # The jobs must load also without it. The sensors, the runs and the checks report the error.
     try:

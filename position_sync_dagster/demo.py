@@ -50,6 +50,7 @@ from position_sync_dagster.money.profit.todays_profit import day_and_close_befor
 from position_sync_dagster.money.reports.columns import printable
 from position_sync_dagster.money.reports.figures import Figures, read_figures
 from position_sync_dagster.money.strategies.strategies_file import load_strategies
+from position_sync_dagster.money.trading_days import session_before
 from position_sync_dagster.processes import home as homes
 from position_sync_dagster.processes import ports, supervisor
 from position_sync_dagster.processes.child_process import ChildProcess, StopRequest, StopRequested
@@ -63,7 +64,7 @@ from position_sync_dagster.processes.live_status import (
 from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS, NoAnswerError, exchange_json
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.confirmations import CONFIRMED
-from position_sync_dagster.sync.exchange_days import exchange_of, session_before
+from position_sync_dagster.sync.exchange_days import exchange_of
 from position_sync_dagster.terminal.text import command_as_typed
 
 # The number of past trading days that have a statement.

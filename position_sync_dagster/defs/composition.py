@@ -55,6 +55,7 @@ class Extension(Generic[L]):
         stated: What collects past days, with a source of stated positions.
         groups: The part of the lineage of each asset, as its tag says, if it is not the first one.
         pages: The page that shows what an asset holds.
+        addresses: Where an asset without a table is.
         short_jobs: Jobs whose old runs are deleted.
         imported: What tables are made of that runs alone make, by name: ticks report them too.
     """
@@ -68,6 +69,7 @@ class Extension(Generic[L]):
     stated: type[ClosingService[L]] = ClosingService
     groups: Mapping[str, str] = field(default_factory=dict)
     pages: Mapping[str, str] = field(default_factory=dict)
+    addresses: Mapping[str, str] = field(default_factory=dict)
     short_jobs: tuple[str, ...] = ()
     imported: Mapping[str, Sources] = field(default_factory=dict)
 

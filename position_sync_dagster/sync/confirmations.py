@@ -6,7 +6,7 @@ Of a row of the ledger: `confirmed_until` says until when its source has confirm
 that its value was true, and `confirmed_at` until when the broker has confirmed it.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -21,7 +21,7 @@ from position_sync_dagster.lake.schema import moment
 
 # A value that its source confirmed longer ago is stale: three rounds of the account's values
 # have passed. Reconciliation calls it STALE, and it is not current in any sum.
-STALE_AFTER_S = 600.0
+STALE_AFTER = timedelta(minutes=10)
 
 
 # The column that `with_confirmed` adds.

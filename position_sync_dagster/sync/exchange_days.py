@@ -11,15 +11,11 @@ from functools import cache
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from position_sync_dagster.domain.exchange_time import NEW_YORK, beginning_of
+from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.errors import PositionSyncError, SettingsError
 
 # Delay from the close to the recording of a day: index options trade for another 15 minutes.
 SETTLE = timedelta(minutes=20)
-
-# New York was closed for a week in September 2001; others close for Lunar New Year, or a Golden
-# Week.
-LONGEST_CLOSED = timedelta(days=14)
 
 # New York: every command asks for its days. They are listed, since `exchange_calendars` takes
 # seconds to import.
@@ -64,7 +60,9 @@ class Exchange:
         """
         if self.closes_at == time.min:
             return time(23, 59)
-        return (datetime.combine(date.min, self.closes_at) + SETTLE).time()
+        settled = datetime.combine(date.min, self.closes_at) + SETTLE
+        # Not on the hour: the minute before, the window of a partition, is in the same hour.
+        return settled.replace(minute=settled.minute or 1).time()
 
     def cron_days(self, *, days_later: int = 0) -> str:
         """Return the weekdays, or those some days later, as cron has them: Sunday is 7 as well."""
@@ -159,26 +157,6 @@ def closing_times(calendar: str, days: Iterable[date]) -> dict[date, datetime]:
     return closes
 
 
-def session_before(calendar: str, day: date) -> date:
-    """Return the last trading day before a day.
-
-    Raises:
-        SettingsError: The calendar is not known.
-    """
-    sessions = exchange_of(calendar).trading_days(day - LONGEST_CLOSED, day - timedelta(days=1))
-    return sessions[-1]
-
-
-@cache
-def session_of(calendar: str, day: date) -> date:
-    """Return the trading day to which a day belongs: that day, or the next one that is one.
-
-    Raises:
-        SettingsError: The calendar is not known.
-    """
-    return exchange_of(calendar).trading_days(day, day + LONGEST_CLOSED)[0]
-
-
 def day_of(calendar: str, at: datetime) -> date:
     """Return the day of an exchange at a moment: of the present one, what is called today.
 
@@ -186,15 +164,6 @@ def day_of(calendar: str, at: datetime) -> date:
         SettingsError: The calendar is not known.
     """
     return at.astimezone(time_zone_of(calendar)).date()
-
-
-def day_began(calendar: str, now: datetime) -> datetime:
-    """Return when today began at an exchange: the last midnight there (UTC).
-
-    Raises:
-        SettingsError: The calendar is not known.
-    """
-    return beginning_of(day_of(calendar, now), time_zone_of(calendar))
 
 
 def time_zone_of(calendar: str) -> ZoneInfo:

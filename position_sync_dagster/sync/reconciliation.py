@@ -34,7 +34,7 @@ from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync import confirmations
 from position_sync_dagster.sync.broker_view import Coverage, LakeValues, ValueSource
-from position_sync_dagster.sync.confirmations import STALE_AFTER_S
+from position_sync_dagster.sync.confirmations import STALE_AFTER
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +51,6 @@ CONFIRM_AFTER = timedelta(seconds=15)
 # How long values may be old after the owner of their login became LIVE: after an outage of more
 # than STALE_AFTER all are, until they are confirmed again.
 CONFIRMED_WITHIN = timedelta(minutes=1)
-
-# Age of a row from which it is STALE.
-STALE_AFTER = timedelta(seconds=STALE_AFTER_S)
 
 
 class PositionReconciler:
@@ -172,9 +169,7 @@ class ReconciliationService:
         self._values = values
         # What the tables say of the holdings; it counts where `values` is not given.
         self._published = LakeValues(lake, settings, clock=clock)
-        self._reconciler = PositionReconciler(
-            stale_after=timedelta(seconds=confirmations.STALE_AFTER_S), clock=clock
-        )
+        self._reconciler = PositionReconciler(stale_after=confirmations.STALE_AFTER, clock=clock)
 
     async def start(self) -> None:
         """Reconcile in the background, once per interval, until `stop`."""
@@ -283,7 +278,7 @@ class ReconciliationService:
         was confirmed until then is in the queue alone.
         """
         now = self._reconciler._clock()
-        since = now - timedelta(seconds=confirmations.STALE_AFTER_S)
+        since = now - confirmations.STALE_AFTER
         answers = self._lake.queue.sync.confirmations(since, now)
         times = [
             pl.max_horizontal(name, "confirmed_at").alias(name)

@@ -16,11 +16,9 @@ from position_sync_dagster.money.past.statement_folder import import_statements
 from position_sync_dagster.money.profit.moved_between import TradingDay
 from position_sync_dagster.money.profit.profit import explain_days
 from position_sync_dagster.money.tables import PROFIT_EXPLAINED
+from position_sync_dagster.money.trading_days import session_before
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.exchange_days import (
-    closing_times,
-    session_before,
-)
+from position_sync_dagster.sync.exchange_days import closing_times
 from tests.support.derived_rows import put_rows
 from tests.support.flex_files import ACCOUNT, element
 

@@ -46,7 +46,7 @@ _HOMES = {
     "step_end_s": ("sync.stream.streamer", "STEP_END_S"),
     "work_again_s": ("sync.stream.ownership", "WORK_AGAIN_S"),
     "rotate_after_s": ("sync.stream.streamer", "ROTATE_AFTER_S"),
-    "stale_after_s": ("sync.confirmations", "STALE_AFTER_S"),
+    "stale_after": ("sync.confirmations", "STALE_AFTER"),
     "alert_after_s": ("money.defs.alerts", "ALERT_AFTER_S"),
     "account_again": ("domain.account_state", "ACCOUNT_AGAIN"),
     "gateway_client_ids": ("settings", "CLIENT_IDS"),

@@ -16,8 +16,8 @@ from position_sync_dagster.definitions import defs
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.money.reports.book import Book, open_positions, read_book
-from position_sync_dagster.sync.confirmations import STALE_AFTER_S
-from position_sync_dagster.sync.exchange_days import day_began
+from position_sync_dagster.money.trading_days import day_began
+from position_sync_dagster.sync.confirmations import STALE_AFTER
 from tests.year.broker import Broker
 from tests.year.deviations import Deviation
 from tests.year.exchanges import NEW_YORK, sessions_between
@@ -30,7 +30,7 @@ CENT = 0.011
 BUDGET = 45
 
 # A value that counts as current is at most this old.
-CURRENT_FOR = timedelta(seconds=STALE_AFTER_S)
+CURRENT_FOR = STALE_AFTER
 
 # How long Dagster's events are kept; the maintenance deletes them within a week, also after a gap.
 KEPT = timedelta(days=90)

@@ -8,7 +8,6 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, timedelta
 from functools import partial
-from itertools import product
 from typing import Any
 
 import dagster as dg
@@ -213,18 +212,8 @@ def exchange_partitions(
     day can be recorded: the windows between two days, and those of holidays, are left out.
     """
     end = days.settled_at
-    begin = (datetime.combine(first, end) - timedelta(minutes=1)).time()
-    hours = sorted({begin.hour, end.hour})
-    minutes = sorted({begin.minute, end.minute})
-    weekdays = days.cron_days()
-
-    # A cron schedule has each minute in each hour: all but the begin of the window are left out.
-    exclusions = [
-        f"{minute} {hour} * * {weekdays}"
-        for hour, minute in product(hours, minutes)
-        if (hour, minute) != (begin.hour, begin.minute)
-    ]
-
+    begin = end.replace(minute=end.minute - 1)
+    at_end = f"{end.minute} {end.hour} * * {days.cron_days()}"
     last = date(utc_now().year + YEARS_AHEAD, 12, 31)
     zone = exchange_days.time_zone_of(days.calendar)
     closed = [datetime.combine(day, begin, zone) for day in days.holidays(first, last)]
@@ -232,14 +221,9 @@ def exchange_partitions(
         start=first.isoformat(),
         fmt="%Y-%m-%d",
         timezone=days.timezone,
-        cron_schedule=f"{_listed(minutes)} {_listed(hours)} * * {weekdays}",
-        exclusions=[*exclusions, *closed],
+        cron_schedule=f"{begin.minute},{at_end}",
+        exclusions=[at_end, *closed],
     )
-
-
-def _listed(numbers: Iterable[int]) -> str:
-    """Return numbers as a field of a cron schedule."""
-    return ",".join(map(str, numbers))
 
 
 def _first_day(settings: Settings, days: Iterable[date]) -> date:

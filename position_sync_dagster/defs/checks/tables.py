@@ -92,11 +92,6 @@ def a_stream_watches(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     return failed(text, error=is_error, **metadata)
 
 
-def patience() -> timedelta:
-    """Return how long something may wait, or be older, before a check fails."""
-    return timedelta(seconds=confirmations.STALE_AFTER_S)
-
-
 def live_session(lake: Lake, login: Settings) -> GatewaySession | None:
     """Return the session that sees the gateway of a login now; None if none does."""
     session = lake.sessions.current(login.gateway_id)
@@ -146,7 +141,7 @@ def legs_are_resolved(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
             "problem": leg.problem or NOT_LOOKED_UP,
         }
         for leg in unresolved
-        if leg.problem or now - leg.added_at > patience()
+        if leg.problem or now - leg.added_at > confirmations.STALE_AFTER
     ]
 
     is_looked_up = any(leg.problem for leg in unresolved)
@@ -286,7 +281,7 @@ def account_values_follow(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     # From then on an account without a row is due.
     began = now if session is None else session.started_at
     lag = pl.col.holdings_changed_at - pl.col.timestamp.fill_null(began)
-    late = accounts.filter(lag > patience())
+    late = accounts.filter(lag > confirmations.STALE_AFTER)
 
     is_seen = session is not None and session.is_live(now)
     if late.height and not is_seen:
@@ -296,7 +291,7 @@ def account_values_follow(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     if late.is_empty() and waiting:
         return unknown_result(f"{waiting} accounts have no row yet.")
 
-    lateness = f"more than {_minutes(patience())} older than those of their holdings"
+    lateness = f"more than {_minutes(confirmations.STALE_AFTER)} older than those of their holdings"
     return rows_result(
         late.sort("timestamp"),  # those without a row first
         none=f"{accounts.height} accounts, all as new as their holdings.",
@@ -320,14 +315,14 @@ def requests_are_answered(lake: Lake, settings: Settings) -> dg.AssetCheckResult
     unanswered = requests.filter(~pl.col.never_held)
     never_held = requests.filter("never_held")
     live = lake.queue.sync.store.snapshot().live
-    old = live.filter(pl.col.created_at < now - patience())
+    old = live.filter(pl.col.created_at < now - confirmations.STALE_AFTER)
     if unanswered.is_empty() and old.height and not sees_gateway(lake, settings):
         return unknown_result(f"no gateway, for which {live.height} requests wait.")
 
     columns = failed_requests.REQUEST_COLUMNS
     for_good = unanswered.sort("updated_at").select(*columns, since="updated_at")
     waiting = old.sort("created_at").select(*columns, since="created_at")
-    limit = _minutes(patience())
+    limit = _minutes(confirmations.STALE_AFTER)
 
     holds = f"No request of a holding failed for good; {live.height} wait, none for long."
     named: dict[str, Any] = {}

@@ -45,6 +45,7 @@ from position_sync_dagster.money.tables import (
     PROFIT_EXPLAINED,
     STATEMENT_EVENTS,
 )
+from position_sync_dagster.money.trading_days import session_before
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import exchange_days
 
@@ -175,7 +176,7 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
         lake = position_sync.lake_of(MoneyLake)
         settings = position_sync.settings
         days = days_of(context)
-        days_before = [exchange_days.session_before(settings.calendar, day) for day in days]
+        days_before = [session_before(settings.calendar, day) for day in days]
         closes = exchange_days.closing_times(settings.calendar, [*days, *days_before])
         # What the new rows of daily_positions say of contracts may make a movement's cash known.
         MovementBook(lake, settings.calendar, run_id=context.run.run_id).update()

@@ -31,7 +31,8 @@ def money_extension(settings: Settings) -> Extension[MoneyLake]:
     """Return what money gives to the core.
 
     Args:
-        settings: The settings that name the strategies file, with its limits.
+        settings: The settings that name the strategies file, with its limits, and the folder of
+            statements.
     """
     beside = Beside()
     reports = ("strategy_exposure", "profit_explained", "books", "closed_campaigns")
@@ -66,6 +67,7 @@ def money_extension(settings: Settings) -> Extension[MoneyLake]:
             "profit_explained": "/money/results",
             "closed_campaigns": "/money/results",
         },
+        addresses={FOLDER: str(settings.flex_folder.absolute())},
         short_jobs=(statements.IMPORT_JOB,),
         imported={
             spec.name: Sources(spec, {FOLDER: FOLLOWED}) for spec in (EXECUTIONS, STATEMENT_EVENTS)

@@ -45,7 +45,8 @@ from position_sync_dagster.money.past.movements import (
     newest_of,
     signed_transfer,
 )
-from position_sync_dagster.sync.exchange_days import session_of, time_zone_of
+from position_sync_dagster.money.trading_days import session_of
+from position_sync_dagster.sync.exchange_days import time_zone_of
 
 # What names a statement in rows of older releases.
 _FILE_OF = attrgetter("account", "statement", "stated_at")

@@ -29,8 +29,8 @@ from position_sync_dagster.money.past.movements import (
 )
 from position_sync_dagster.money.profit.moved_between import with_values_in_kind
 from position_sync_dagster.money.tables import BOOKS, PROFIT_EXPLAINED
+from position_sync_dagster.money.trading_days import session_before
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.exchange_days import session_before
 
 # A difference is to be explained if it is more than the larger of these: in the base currency, and
 # as a part of net liquidation.

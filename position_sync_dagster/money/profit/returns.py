@@ -23,8 +23,9 @@ from position_sync_dagster.lake.schema import records_of
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.movements import first_reasons, known_sum
 from position_sync_dagster.money.tables import BOOKS
+from position_sync_dagster.money.trading_days import LONGEST_CLOSED
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.exchange_days import LONGEST_CLOSED, exchange_of
+from position_sync_dagster.sync.exchange_days import exchange_of
 
 TRADING_DAYS_OF_A_YEAR = 252
 DAYS_OF_A_YEAR = 365

@@ -36,12 +36,9 @@ from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.reports.figures import Figures
 from position_sync_dagster.money.sums import sum_if_carried, sum_if_known
 from position_sync_dagster.money.tables import ProfitParts
+from position_sync_dagster.money.trading_days import session_before
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.exchange_days import (
-    closing_times,
-    day_of,
-    session_before,
-)
+from position_sync_dagster.sync.exchange_days import closing_times, day_of
 
 # How many of the largest legs of a part are named.
 LARGEST = 3

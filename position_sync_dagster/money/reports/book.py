@@ -483,7 +483,7 @@ def moment_of_look(rows: DataFrame, accounts: Sequence[AccountSummary], now: dat
 
 def _live_since(lake: MoneyLake, settings: Settings, now: datetime) -> dict[str, datetime]:
     """Return for each connected login from when on a confirmed value is current: is not stale."""
-    earliest = now - timedelta(seconds=confirmations.STALE_AFTER_S)
+    earliest = now - confirmations.STALE_AFTER
     live_since = {}
     for login in settings.logins:
         session = lake.sessions.current(login.gateway_id)
@@ -505,7 +505,7 @@ def is_current(since: Mapping[str, datetime]) -> Expr:
 
 def written_by(source: Source, priced: DataFrame, settings: Settings, now: datetime) -> DataFrame:
     """Return the open holdings whose newest row a source wrote or confirmed, and is not stale."""
-    since = now - timedelta(seconds=confirmations.STALE_AFTER_S)
+    since = now - confirmations.STALE_AFTER
     is_recent = pl.max_horizontal("timestamp", CONFIRMED).is_between(since, now + SKEW)
     return priced.filter(col.position != 0, col.source == source, is_recent)
 

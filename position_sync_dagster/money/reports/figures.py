@@ -52,9 +52,9 @@ from position_sync_dagster.money.reports.status import Status, plain, read_statu
 from position_sync_dagster.money.strategies.limit_readings import Evaluated, evaluate
 from position_sync_dagster.money.strategies.limits import Limit
 from position_sync_dagster.money.strategies.strategies_file import saved_limits
+from position_sync_dagster.money.trading_days import day_began
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.confirmations import PRICED
-from position_sync_dagster.sync.exchange_days import day_began
 
 # The version of the shape of the JSON.
 VERSION = 1

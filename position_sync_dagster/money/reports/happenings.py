@@ -30,13 +30,8 @@ from position_sync_dagster.money.reports.changes import (
 from position_sync_dagster.money.reports.columns import percent, readable
 from position_sync_dagster.money.strategies.messages import Happened, Wanted
 from position_sync_dagster.money.tables import CLOSED_CAMPAIGNS
-from position_sync_dagster.sync.exchange_days import (
-    closing_times,
-    day_began,
-    day_of,
-    session_of,
-    time_zone_of,
-)
+from position_sync_dagster.money.trading_days import day_began, session_of
+from position_sync_dagster.sync.exchange_days import closing_times, day_of, time_zone_of
 
 # How far back happenings are looked for: the statement of a Friday may come on Tuesday.
 WINDOW = timedelta(days=5)

@@ -4,6 +4,7 @@ import dagster as dg
 import pytest
 
 from position_sync_dagster.component import PositionSyncComponent
+from position_sync_dagster.defs.composition import Composition
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.processes.heard.heard_lake import HeardLake
@@ -72,3 +73,16 @@ def test_an_extension_of_somebody_else_adds_its_table_check_and_part_and_nothing
     (key,) = (key for key in extended.graph.get_all_asset_keys() if key.path == ["held_symbols"])
     assert extended.graph.get(key).tags["position-sync/part"] == "own_reports"
     assert Made(PositionSyncComponent(), money=False).assets == core.assets
+
+
+def test_an_asset_without_a_table_is_where_its_extension_says_and_else_nowhere(settings):
+    component = PositionSyncComponent()
+    composition = Composition(extension=component.extension(settings))
+
+    def address(name: str) -> object:
+        spec = component._completed(dg.AssetSpec(name), composition, settings, set())
+        return spec.metadata.get("dagster/uri")
+
+    assert address("flex_statements") == str(settings.flex_folder.absolute())
+    assert address("gateway") == f"tcp://{settings.gateway_address}"
+    assert address("of_a_stranger") is None

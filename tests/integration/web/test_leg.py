@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.sync.exchange_days import day_began
+from position_sync_dagster.money.trading_days import day_began
 from tests.integration.web.test_figures import row
 from tests.support.legs import leg
 

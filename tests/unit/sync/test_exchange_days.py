@@ -13,11 +13,7 @@ from position_sync_dagster.sync.exchange_days import (
     NEW_YORK_DAYS,
     NoTradingDayError,
     closing_times,
-    day_began,
-    day_of,
     exchange_of,
-    session_before,
-    session_of,
     time_zone_of,
 )
 from tests.support.new_york_days import new_york_days
@@ -110,10 +106,12 @@ def test_dagster_offers_each_session_also_on_a_sunday() -> None:
     first = date(2026, 2, 25)
     until = datetime(2026, 3, 3, tzinfo=UTC)
     keys = {}
-    for calendar in ("XSAU", "24/7"):
+    for calendar in ("XSAU", "XLUX", "24/7"):
         days = exchange_of(calendar)
         keys[calendar] = exchange_partitions(days, first).get_partition_keys(current_time=until)
     assert [*map(date.fromisoformat, keys["24/7"])] == days.trading_days(first, date(2026, 3, 2))
+    assert keys["XLUX"] == ["2026-02-25", "2026-02-26", "2026-02-27", "2026-03-02"]
+    assert exchange_of("XLUX").settled_at == time(18, 1)  # never on the hour
     assert keys["XSAU"] == ["2026-02-25", "2026-02-26", "2026-03-01", "2026-03-02"]
 
 
@@ -126,39 +124,15 @@ def test_the_closes_of_new_york_are_those_of_the_calendar_of_exchanges_since_200
     expected = {day.date(): close.to_pydatetime() for day, close in calendar.closes.items()}
     assert len(expected) > 6_000
     assert closing_times("XNYS", expected) == expected
-    later = [*expected][1:]
-    assert [session_before("XNYS", day) for day in later[::7]] == [*expected][:-1:7]
     assert time_zone_of("XNYS") == ZoneInfo(str(calendar.tz))
     for day in (date(2026, 7, 3), date(2026, 11, 28), date(2001, 9, 12)):
         with pytest.raises(NoTradingDayError, match=f"on {day}"):
             closing_times("XNYS", [day])
 
 
-@pytest.mark.parametrize(
-    ("calendar", "today", "began"),
-    [
-        ("XNYS", date(2026, 3, 9), datetime(2026, 3, 9, 4, tzinfo=UTC)),
-        ("XHKG", date(2026, 3, 10), datetime(2026, 3, 9, 16, tzinfo=UTC)),
-    ],
-)
-def test_today_is_the_day_of_the_exchange_and_began_at_its_midnight(calendar, today, began):
-    now = datetime(2026, 3, 10, 2, 0, tzinfo=UTC)
-    assert day_of(calendar, now) == today
-    assert day_began(calendar, now) == began
-
-
 def test_a_day_beyond_what_a_calendar_knows_is_no_trading_day():
     with pytest.raises(NoTradingDayError, match="XSHG does not trade on 2099-01-05"):
         closing_times("XSHG", [date(2099, 1, 5)])
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_day_belongs_to_its_session_or_to_the_next_one():
-    """Good Friday 2026, New Year's Eve, and a Golden Week, the longest of all."""
-    assert session_of("XNYS", date(2026, 4, 2)) == date(2026, 4, 2)
-    assert session_of("XNYS", date(2026, 4, 3)) == date(2026, 4, 6)
-    assert session_of("XNYS", date(2027, 1, 1)) == date(2027, 1, 4)
-    assert session_of("XSHG", date(2025, 10, 1)) == date(2025, 10, 9)
 
 
 def test_a_day_begins_at_the_midnight_of_its_zone():

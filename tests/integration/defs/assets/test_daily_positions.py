@@ -249,12 +249,12 @@ def test_a_day_is_a_partition_from_its_close_on(now, last):
         assert PARTITIONS.get_partition_keys()[-1] == last
 
 
-def test_days_that_settle_at_a_full_hour_are_partitions_too():
+def test_days_that_would_settle_at_a_full_hour_are_partitions_a_minute_later():
     days = replace(DAYS, closes_at=time(15, 40))
     partitions = past_days.exchange_partitions(days, date(2026, 3, 2))
-    with dg.partition_loading_context(effective_dt=utc("2026-03-09T20:00:00")):
+    with dg.partition_loading_context(effective_dt=utc("2026-03-09T20:01:00")):
         assert partitions.get_partition_keys()[-2:] == ["2026-03-06", "2026-03-09"]
-    with dg.partition_loading_context(effective_dt=utc("2026-03-09T19:59:59")):
+    with dg.partition_loading_context(effective_dt=utc("2026-03-09T20:00:59")):
         assert partitions.get_last_partition_key() == "2026-03-06"
 
 

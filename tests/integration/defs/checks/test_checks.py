@@ -218,7 +218,7 @@ def test_an_account_follows_its_holdings_and_not_the_clock(world, lake):
 
 def test_an_account_without_a_row_is_named_after_a_while(world, monkeypatch):
     world.hold(1)
-    replace_constant("stale_after_s", 0.0)
+    replace_constant("stale_after", timedelta())
     evaluation = world.fails(tables.account_values_follow)
     assert [row["account"] for row in world.shown(evaluation)] == [ACCOUNT]
 
@@ -309,7 +309,7 @@ def test_a_failure_of_a_holding_that_the_ledger_alone_has_counts(world, lake):
 
 def test_requests_that_wait_for_a_gateway_are_unknown_and_no_failure(world, monkeypatch):
     world.ask(1, 2)
-    replace_constant("stale_after_s", 1e-6)
+    replace_constant("stale_after", timedelta(microseconds=1))
     evaluation = world.fails(tables.requests_are_answered)
     assert evaluation.description == "Unknown: no gateway, for which 2 requests wait."
     assert evaluation.severity is dg.AssetCheckSeverity.WARN
@@ -323,7 +323,7 @@ def test_without_a_gateway_one_check_fails_and_what_needs_it_is_unknown(
     world.row(1, 5, more=[2])
     world.ask(1)
     lake.sessions.renew(session, lease_s=60.0, state=SessionState.BLIND)
-    replace_constant("stale_after_s", 1e-6)
+    replace_constant("stale_after", timedelta(microseconds=1))
     monkeypatch.setattr(tables, "ERROR_AFTER", timedelta(0))
     checks = world.composition.checks
     results = {check.check_key.name: check.evaluate(lake, settings) for check in checks}
@@ -340,7 +340,7 @@ def test_without_a_gateway_one_check_fails_and_what_needs_it_is_unknown(
 def test_requests_that_wait_for_too_long_are_counted_and_twenty_are_shown(world, lake, monkeypatch):
     world.own()
     world.ask(*range(1, 101))
-    replace_constant("stale_after_s", 1e-6)
+    replace_constant("stale_after", timedelta(microseconds=1))
     evaluation = world.fails(tables.requests_are_answered)
     assert {row["status"] for row in world.shown(evaluation)} == {"PENDING"}
     assert len(world.shown(evaluation)) == 20

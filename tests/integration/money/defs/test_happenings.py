@@ -23,7 +23,7 @@ from position_sync_dagster.money.reports import alerts
 from position_sync_dagster.money.reports.alerts import AlertCursor
 from position_sync_dagster.money.reports.happenings import read_happenings
 from position_sync_dagster.money.tables import CLOSED_CAMPAIGNS
-from position_sync_dagster.sync.exchange_days import session_before
+from position_sync_dagster.money.trading_days import session_before
 from tests.support.executions import executed
 from tests.support.legs import leg
 from tests.unit.money.campaigns.test_campaign_days import CAMPAIGN

@@ -20,8 +20,8 @@ from position_sync_dagster.money.profit.todays_profit import (
 from position_sync_dagster.money.reports.changes import Day
 from position_sync_dagster.money.reports.figures import Figures
 from position_sync_dagster.money.tables import MOVEMENTS
+from position_sync_dagster.money.trading_days import day_began
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.exchange_days import day_began
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
 from tests.support.money_rows import book_of, row

@@ -20,7 +20,7 @@ from position_sync_dagster.money.reports.changes import (
     changes_of,
     realized_of,
 )
-from position_sync_dagster.sync.exchange_days import day_began
+from position_sync_dagster.money.trading_days import day_began
 from tests.support.executions import executed, reported
 from tests.unit.money.past import test_causes as cases
 

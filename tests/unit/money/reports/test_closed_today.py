@@ -14,7 +14,7 @@ from position_sync_dagster.money.past.movements import MovementKind
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.reports.changes import Day, closed_profits
 from position_sync_dagster.money.reports.figures import Figures
-from position_sync_dagster.sync.exchange_days import day_began
+from position_sync_dagster.money.trading_days import day_began
 from tests.support.holdings import make_holding
 from tests.support.money_rows import book_of, row
 from tests.unit.money.campaigns.test_closed_campaigns import PUT, SHARES, A, leg, moved
