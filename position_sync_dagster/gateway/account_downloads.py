@@ -98,7 +98,6 @@ class AccountSubscription:
     """The subscription to the values of one account, of which a gateway serves one at a time.
 
     Attributes:
-        interruptions: How often the gateway had lost IB when it began.
         expects_late_end: The download before had not ended: its end may still come.
         began_s: When it was requested.
         heard_s: When its newest message came, or it was requested.
@@ -110,7 +109,6 @@ class AccountSubscription:
     """
 
     account: str
-    interruptions: int
     expects_late_end: bool
     began_s: float
     heard_s: float
@@ -189,6 +187,12 @@ class AccountDownloads:
             if state.problem
         ]
 
+    def interrupted(self) -> None:
+        """Count nothing that came since the request: the gateway lost IB."""
+        subscription = self._subscription
+        if subscription is not None and self.accounts[subscription.account].spoiled is None:
+            self._spoil(subscription.account, IB_LOST)
+
     def restored(self) -> None:
         """Make missing values due, and those of an open subscription: it may lack changes."""
         if self._subscription is not None and self.is_current:
@@ -218,13 +222,14 @@ class AccountDownloads:
         now_s = time.monotonic()
         subscription = AccountSubscription(
             account=account,
-            interruptions=self._connectivity.interruptions,
             expects_late_end=state.end_is_due,
             began_s=now_s,
             heard_s=now_s,
             row_s=now_s,
         )
         state.begin(utc_now())
+        if self._connectivity.lost is not None:
+            state.spoiled = IB_LOST
         why: str | None = None
         try:
             if self._ib.isConnected():
@@ -243,9 +248,6 @@ class AccountDownloads:
         if not self._ib.isConnected():
             raise self._login.lost(f"the values of account {account}")
         why = state.spoiled or why
-        if why is None and not self._is_uninterrupted(subscription):
-            why = IB_LOST
-
         if why is None:
             self._complete(subscription)
         else:
@@ -276,13 +278,6 @@ class AccountDownloads:
             # The first message makes the wait shorter.
             await asyncio.wait({result}, timeout=min(left_s, self._quiet_s))
         return result.result()
-
-    def _is_uninterrupted(self, subscription: AccountSubscription) -> bool:
-        """Return whether the gateway has had IB since a subscription began."""
-        return (
-            self._connectivity.lost is None
-            and self._connectivity.interruptions == subscription.interruptions
-        )
 
     def _complete(self, subscription: AccountSubscription, *, is_late: bool = False) -> None:
         """Record that the download of an account ended whole, and what it confirms."""
@@ -337,6 +332,7 @@ class AccountDownloads:
         self._subscription = None
         self._unanswered_stops = 0
         if subscription is not None:
+            self.accounts[subscription.account].spoiled = STOPPED
             subscription.finish(STOPPED)
 
     # Messages.
@@ -426,7 +422,7 @@ class AccountDownloads:
         state.end_is_due = False
         self._hear(account)
         is_late = not subscription.finish(None)
-        if is_late and state.spoiled is None and self._is_uninterrupted(subscription):
+        if is_late and state.spoiled is None:
             self._complete(subscription, is_late=True)  # what came before it was whole
 
     def _late(self, subscribed: str) -> str | None:

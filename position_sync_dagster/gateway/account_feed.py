@@ -153,6 +153,8 @@ class AccountFeed:
 
     def interrupted(self) -> None:
         """Treat the next list that empties an account as a first one: the gateway lost IB."""
+        self._list_wanted = True
+        self.values.interrupted()
         for account in self.states.values():
             account.contradict()
 
@@ -180,9 +182,8 @@ class AccountFeed:
                 await self._list()
 
             # A list during which the gateway lost IB may lack rows: it is requested again.
-            interruptions = -1
-            while interruptions != self.connectivity.interruptions:
-                interruptions = self.connectivity.interruptions
+            self._list_wanted = True
+            while self._list_wanted:
                 self._named.clear()
                 self.book.snapshot_id = str(uuid4())
                 await self._list()
