@@ -15,7 +15,7 @@ from random import Random
 from ib_async import AccountValue
 
 from position_sync_dagster.domain import account_state
-from position_sync_dagster.domain.account_state import AccountStates
+from position_sync_dagster.domain.account_state import AccountState, AccountStates
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.gateway import translate
@@ -98,6 +98,7 @@ class AccountSubscription:
     """The subscription to the values of one account, of which a gateway serves one at a time.
 
     Attributes:
+        state: What is known of the account.
         expects_late_end: The download before had not ended: its end may still come.
         began_s: When it was requested.
         heard_s: When its newest message came, or it was requested.
@@ -109,6 +110,7 @@ class AccountSubscription:
     """
 
     account: str
+    state: AccountState
     expects_late_end: bool
     began_s: float
     heard_s: float
@@ -176,7 +178,7 @@ class AccountDownloads:
     def is_current(self) -> bool:
         """Return whether an open subscription keeps the values of the login current."""
         subscription = self._subscription
-        return subscription is not None and self.accounts[subscription.account].is_whole
+        return subscription is not None and subscription.state.is_whole
 
     @property
     def problems(self) -> list[str]:
@@ -188,15 +190,14 @@ class AccountDownloads:
         ]
 
     def interrupted(self) -> None:
-        """Count nothing that came since the request: the gateway lost IB."""
+        """Count nothing that came since the request: the gateway has lost IB, or had."""
         subscription = self._subscription
-        if subscription is not None and self.accounts[subscription.account].spoiled is None:
+        if subscription is not None and subscription.state.spoiled is None:
             self._spoil(subscription.account, IB_LOST)
 
     def restored(self) -> None:
         """Make missing values due, and those of an open subscription: it may lack changes."""
-        if self._subscription is not None and self.is_current:
-            self._fail(self._subscription.account, IB_LOST)
+        self.interrupted()
         now_s = time.monotonic()
         for account in self.accounts.values():
             account.restore(now_s)
@@ -222,6 +223,7 @@ class AccountDownloads:
         now_s = time.monotonic()
         subscription = AccountSubscription(
             account=account,
+            state=state,
             expects_late_end=state.end_is_due,
             began_s=now_s,
             heard_s=now_s,
@@ -283,7 +285,7 @@ class AccountDownloads:
         """Record that the download of an account ended whole, and what it confirms."""
         account = subscription.account
         self._date_rows(subscription)
-        state = self.accounts[account]
+        state = subscription.state
         state.complete(time.monotonic(), stays_open=self._has_one_account, is_late=is_late)
         # A holding without a row in this download is not confirmed by its end.
         self._book.doubt_values_before(account, state.requested_at)
@@ -332,7 +334,7 @@ class AccountDownloads:
         self._subscription = None
         self._unanswered_stops = 0
         if subscription is not None:
-            self.accounts[subscription.account].spoiled = STOPPED
+            subscription.state.spoiled = STOPPED
             subscription.finish(STOPPED)
 
     # Messages.
@@ -452,7 +454,7 @@ class AccountDownloads:
         subscription = self._subscription
         if code == GatewayCode.ACCOUNT_NOT_SERVED:  # no end follows
             if subscription is not None and not subscription.result.done():
-                self.accounts[subscription.account].end_is_due = False
+                subscription.state.end_is_due = False
                 self._subscription = None
                 subscription.finish("another program is subscribed to another account (code 2101)")
         elif code == GatewayCode.ACCOUNT_UNSUBSCRIBED and self._unanswered_stops:
