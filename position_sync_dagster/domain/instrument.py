@@ -1,6 +1,7 @@
 """The instrument behind a conid, its details, and the spellings of IB and of people."""
 
 import math
+import re
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -50,6 +51,9 @@ def parse_right(text: str) -> Right:
     return right
 
 
+_DAY = re.compile(r"\d{8}|\d{4}-\d{2}-\d{2}")
+
+
 def parse_day(value: str | int | date, name: str) -> date:
     """Read a day: a date, or text such as "20260220" or "2026-02-20".
 
@@ -65,7 +69,7 @@ def parse_day(value: str | int | date, name: str) -> date:
         return value
     # Python writes no number of thousands of digits; `fromisoformat` reads further forms of a day.
     text = "" if isinstance(value, int) and value > 10**8 else str(value).strip()
-    if text.replace("-", "").isdigit() and (len(text), text.count("-")) in ((8, 0), (10, 2)):
+    if _DAY.fullmatch(text):
         with suppress(ValueError):
             return date.fromisoformat(text)
     raise InvalidLegError(

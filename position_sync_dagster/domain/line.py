@@ -370,8 +370,8 @@ class Line:
         is_due = self.suspect and now_s >= self.renew_at_s
         return is_due and (session_open or self.dispute is not None)
 
-    def denied_again(self, denial: Denial, now_s: float) -> "Line":
-        """Return the line after a refusal of live data; the wait grows each time.
+    def denied_again(self, denial: Denial, now_s: float) -> Denial:
+        """Return a refusal of live data with those before it; the wait grows each time.
 
         A refusal long after the one before begins anew: live data were granted meanwhile.
         """
@@ -385,7 +385,7 @@ class Line:
             times += 1
 
         until_s = now_s + denial.wait.delay_s(times)
-        return replace(self, denial=replace(denial, times=times, since_s=since_s, until_s=until_s))
+        return replace(denial, times=times, since_s=since_s, until_s=until_s)
 
     def lifted(self, now_s: float) -> "Line":
         """Return the line with its denial ended now: its cause is gone (see `LoginLines.lift`)."""

@@ -344,12 +344,12 @@ def revalue(
     price = None
     if quote is not None:
         quote = in_quoted_unit(quote, holding.instrument.strike, price_magnifier)
-        if trusted or holding.market_value is None:
+        is_older = quote.is_delayed and _is_newer_than_delayed(holding, at.now)
+        counts = trusted and price_magnifier is not None and not is_older
+        if counts or holding.market_value is None:
             price = price_of(quote, now=at.now)
 
-    broker_counts = price_magnifier is None and holding.market_value is not None
-    is_older = quote is not None and quote.is_delayed and _is_newer_than_delayed(holding, at.now)
-    if quote is None or price is None or broker_counts or is_older:
+    if quote is None or price is None:
         return _row(holding, _broker_worth(holding), at, quote, note=note)
 
     value = None
@@ -374,9 +374,6 @@ def revalue(
 
 def _is_newer_than_delayed(holding: BrokerPosition, now: datetime) -> bool:
     """Return whether the broker gave or confirmed its value later than delayed data show."""
-    if holding.market_value is None:
-        return False
-
     times = [holding.received_at]
     # Only messages of its own subscription confirm a PnLSingle value: `received_at` has the newest.
     if holding.value_source is not ValueOrigin.PNL_SINGLE:
