@@ -273,10 +273,8 @@ class AccountFeed:
                 await self.snapshot()
             self.values.check_silence()
             now = utc_now()
-            ends = [state.ended_at for state in self.states.values()]
-            if all(is_recent(ended_at, max_age, now) for ended_at in ends):
-                if self.overdue:
-                    await self.download(self.overdue)
+            if all(is_recent(state.ended_at, max_age, now) for state in self.states.values()):
+                await self.download(self.overdue)
             elif not self.values.is_current:
                 await self.download()
 

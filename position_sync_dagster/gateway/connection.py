@@ -402,9 +402,8 @@ class GatewayConnection:
         if refused_with != ([] if answer else [GatewayCode.NO_CONTRACT]):
             return None  # ib_async ends an answer at any error
 
-        named = [details for details in answer if details.contract]
         candidates = []
-        for listings in grouped(attrgetter("contract.conId"), named).values():
+        for listings in grouped(attrgetter("contract.conId"), answer).values():
             candidate = _readable(listings)
             if candidate is None:
                 return None  # it may be the one that the leg describes

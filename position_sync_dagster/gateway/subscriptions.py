@@ -226,7 +226,7 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
 
         `step` sends the requests.
         """
-        self._wanted = list(dict.fromkeys(keys))
+        self._wanted = list(keys)
 
     def release(self) -> None:
         """Cancel all subscriptions."""
