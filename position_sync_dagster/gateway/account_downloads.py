@@ -50,7 +50,7 @@ def moment_of(text: str, *, now: datetime, zone: tzinfo) -> datetime | None:
     '2026-01-01T23:59:00+00:00'
     """
     try:
-        hour, minute = (int(part) for part in text.split(":"))
+        hour, minute = map(int, text.split(":"))
         local = now.astimezone(zone).replace(hour=hour, minute=minute, second=0, microsecond=0)
     except ValueError:
         return None
