@@ -153,7 +153,6 @@ class AccountFeed:
 
     def interrupted(self) -> None:
         """Treat the next list that empties an account as a first one: the gateway lost IB."""
-        self._list_wanted = True
         self.values.interrupted()
         for account in self.states.values():
             account.contradict()
