@@ -26,11 +26,11 @@ VALUE_BAND = 0.03
 
 
 # The columns whose change makes a row worth writing. Times, sizes and ids are not among them.
-_OF_HOLDING_VALUES = (
+VALUES = (
     "position", "market_price", "market_value", "average_cost", "unrealized_pnl", "realized_pnl",
-    "daily_pnl", "price_kind", "value_source", "bid", "ask",
+    "daily_pnl", "price_kind", "value_source", "bid", "ask", *GREEKS, "market_data_type", "note",
+    "greeks_source",
 )  # fmt: skip
-VALUES = (*_OF_HOLDING_VALUES, *GREEKS, "market_data_type", "note", "greeks_source")
 
 _TERMS = (
     "symbol", "sec_type", "right", "strike", "expiry", "multiplier", "currency", "trading_class",
@@ -280,7 +280,12 @@ class Moment:
 Worth = dict[str, Any]
 
 # The value of a holding that is no longer held.
-CLOSED_VALUE: Worth = {"market_value": 0.0, "unrealized_pnl": 0.0, "value_source": ValueOrigin.NONE}
+CLOSED_VALUE: Worth = {
+    "market_price": None,
+    "market_value": 0.0,
+    "unrealized_pnl": 0.0,
+    "value_source": ValueOrigin.NONE,
+}
 
 # The market data of a holding of which nothing counts.
 NO_QUOTE = Quote()
@@ -462,12 +467,11 @@ def _row(
         market = NO_QUOTE
         note = None
 
-    amounts: Worth = {"market_price": None} | worth  # a closed holding has no price
     average_cost = holding.average_cost if holding.position else None
     greeks_time = at.known(market.greeks_time) if market.is_live else None
     greeks_source = GreeksSource.GATEWAY if market.greeks_time else None
     row = PositionUpdate(
-        **amounts,
+        **worth,
         **_named(instrument, _OF_INSTRUMENT),
         **_named(holding, _OF_HOLDING),
         **_named(market, _OF_QUOTE),
