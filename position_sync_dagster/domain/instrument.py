@@ -278,12 +278,9 @@ def leg_name(symbol: str, right: str | None, strike: float | None, expiry: date 
     >>> leg_name("ZB", "PUT", 119.515625, date(2028, 12, 15)), leg_name("SPY", None, None, None)
     ('ZB 119.515625P 15Dec28', 'SPY')
     """
-    strike_and_right = ""
-    if strike is not None:
-        strike_and_right = f"{digits(strike)}{(right or '')[:1]}"
-
+    strike_and_right = "" if strike is None else f"{digits(strike)}{(right or '')[:1]}"
     day = "" if expiry is None else f"{expiry:%d%b%y}"
-    return " ".join(part for part in (symbol, strike_and_right, day) if part)
+    return " ".join(filter(None, (symbol, strike_and_right, day)))
 
 
 class HasTerms(Protocol):

@@ -198,8 +198,11 @@ class LoginLines:
 
     def denials(self, now_s: float) -> dict[int, Denial]:
         """Return the contracts that may not have live data now, each with the reason."""
-        denials = {conid: line.denied(now_s) for conid, line in self._lines.items()}
-        return {conid: denial for conid, denial in denials.items() if denial is not None}
+        return {
+            conid: denial
+            for conid, line in self._lines.items()
+            if (denial := line.denied(now_s)) is not None
+        }
 
     def suspects(self) -> dict[str, list[int]]:
         """Return the contracts whose lines are suspect, by the reason."""
