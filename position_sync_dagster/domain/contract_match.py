@@ -81,17 +81,16 @@ def _is_same_strike(strike: float | None, strike_of_contract: float | None) -> b
 def matching_contracts(
     leg: UnresolvedLeg, candidates: Iterable[ContractDetails]
 ) -> list[ContractDetails]:
-    """Return the contracts that match all fields of a leg, each conid once, in their order.
+    """Return the contracts that match all fields of a leg, in their order.
 
     The day decides which contract is chosen: it is that of the expiry, or that of the last trade
     where the broker names no other.
     """
-    matching = {}
-    for details in candidates:
-        is_chosen_day = leg.expiry in (None, details.expiry)
-        if is_chosen_day and contract_mismatch(leg, details) is None:
-            matching[details.conid] = details
-    return list(matching.values())
+    return [
+        details
+        for details in candidates
+        if leg.expiry in (None, details.expiry) and contract_mismatch(leg, details) is None
+    ]
 
 
 def problem_of(

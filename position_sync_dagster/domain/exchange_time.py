@@ -196,13 +196,9 @@ class TradingHours:
 
     def is_open(self, now: datetime) -> bool | None:
         """Return whether a session is open; None outside the days that are listed."""
-        for opens, closes in self.sessions:
-            if opens <= now < closes:
-                return True
-        if self.begins <= now < self.ends:
-            return False
-
-        return None
+        if any(opens <= now < closes for opens, closes in self.sessions):
+            return True
+        return False if self.begins <= now < self.ends else None
 
 
 def may_trade(hours: TradingHours | None, at: datetime) -> bool:

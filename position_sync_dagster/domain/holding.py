@@ -170,12 +170,10 @@ def has_moved(before: BrokerPosition, now: BrokerPosition, *, part: float, amoun
     if value is None or now.market_value is None:
         return value != now.market_value
     by = abs(now.market_value - value)
-    least = max(part * abs(value), amount)
-    if by >= least or _known_parts(before) != _known_parts(now) or _other_unit(before, now):
+    daily_by = abs((now.daily_pnl or 0.0) - (before.daily_pnl or 0.0))
+    if max(by, daily_by) >= max(part * abs(value), amount):
         return True
-    daily_before = before.daily_pnl
-    daily = now.daily_pnl
-    if daily_before is not None and daily is not None and abs(daily - daily_before) >= least:
+    if _known_parts(before) != _known_parts(now) or _other_unit(before, now):
         return True
     return _is_loss(before) != _is_loss(now) and by >= part * abs(value)
 

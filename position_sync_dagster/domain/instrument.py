@@ -1,6 +1,7 @@
 """The instrument behind a conid, its details, and the spellings of IB and of people."""
 
 import math
+import re
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -50,6 +51,9 @@ def parse_right(text: str) -> Right:
     return right
 
 
+_DAY = re.compile(r"\d{8}|\d{4}-\d{2}-\d{2}")
+
+
 def parse_day(value: str | int | date, name: str) -> date:
     """Read a day: a date, or text such as "20260220" or "2026-02-20".
 
@@ -65,7 +69,7 @@ def parse_day(value: str | int | date, name: str) -> date:
         return value
     # Python writes no number of thousands of digits; `fromisoformat` reads further forms of a day.
     text = "" if isinstance(value, int) and value > 10**8 else str(value).strip()
-    if text.replace("-", "").isdigit() and (len(text), text.count("-")) in ((8, 0), (10, 2)):
+    if _DAY.fullmatch(text):
         with suppress(ValueError):
             return date.fromisoformat(text)
     raise InvalidLegError(
@@ -274,12 +278,9 @@ def leg_name(symbol: str, right: str | None, strike: float | None, expiry: date 
     >>> leg_name("ZB", "PUT", 119.515625, date(2028, 12, 15)), leg_name("SPY", None, None, None)
     ('ZB 119.515625P 15Dec28', 'SPY')
     """
-    strike_and_right = ""
-    if strike is not None:
-        strike_and_right = f"{digits(strike)}{(right or '')[:1]}"
-
+    strike_and_right = "" if strike is None else f"{digits(strike)}{(right or '')[:1]}"
     day = "" if expiry is None else f"{expiry:%d%b%y}"
-    return " ".join(part for part in (symbol, strike_and_right, day) if part)
+    return " ".join(filter(None, (symbol, strike_and_right, day)))
 
 
 class HasTerms(Protocol):

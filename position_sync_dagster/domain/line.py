@@ -171,13 +171,17 @@ class Line:
 
     def requested(self, now_s: float, *, delayed: bool = False) -> "Line":
         """Return the line after a request, the first one or that for another kind of data."""
-        return replace(self, held_since_s=now_s, delayed=delayed)._awaiting_answer(now_s)
+        return self._awaiting(
+            LineState.WAITING, now_s, reason=None, held_since_s=now_s, delayed=delayed
+        )
 
     def reopened(self, now_s: float) -> "Line":
         """Return the line after its connection opened again: what came before does not count."""
         if not self.held:
             return self
-        return replace(self, renew_at_s=-math.inf, dispute=None, renewals=0)._awaiting_answer(now_s)
+        return self._awaiting(
+            LineState.WAITING, now_s, reason=None, renew_at_s=-math.inf, dispute=None, renewals=0
+        )
 
     def renewed(self, now_s: float) -> "Line":
         """Return a suspect line that is requested again with a new id; the next time is later."""
@@ -205,16 +209,16 @@ class Line:
         """Return it in a state; by `changes` its holdings see that their rows may differ now."""
         return replace(self, state=state, changes=self.changes + 1, **changes)
 
-    def _awaiting_answer(self, now_s: float) -> "Line":
-        """Return it as WAITING: for a moment no row says that it is not trusted.
+    def _awaiting(self, state: LineState, now_s: float, **changes: Any) -> "Line":
+        """Return it as one that should tick: for a moment no row says that it is not trusted.
 
         After `LINE_SILENCE_S` without a tick it is suspect.
         """
         return self._in(
-            LineState.WAITING,
-            reason=None,
+            state,
             withheld_until_s=now_s + FIRST_TICK_GRACE_S,
             overdue_at_s=now_s + LINE_SILENCE_S,
+            **changes,
         )
 
     # Its farm, and its silence.
@@ -231,13 +235,8 @@ class Line:
         """
         if not self.held:
             return self
-        return self._in(
-            LineState.INTERRUPTED,
-            reason=reason,
-            since=max(self.since, at),
-            withheld_until_s=now_s + FIRST_TICK_GRACE_S,
-            overdue_at_s=now_s + LINE_SILENCE_S,
-        )
+        since = max(self.since, at)
+        return self._awaiting(LineState.INTERRUPTED, now_s, reason=reason, since=since)
 
     def restored(self, now_s: float) -> "Line":
         """Return the line after a notice that its data should flow again (2104, 1102).
@@ -370,8 +369,8 @@ class Line:
         is_due = self.suspect and now_s >= self.renew_at_s
         return is_due and (session_open or self.dispute is not None)
 
-    def denied_again(self, denial: Denial, now_s: float) -> "Line":
-        """Return the line after a refusal of live data; the wait grows each time.
+    def denied_again(self, denial: Denial, now_s: float) -> Denial:
+        """Return a refusal of live data with those before it; the wait grows each time.
 
         A refusal long after the one before begins anew: live data were granted meanwhile.
         """
@@ -385,7 +384,7 @@ class Line:
             times += 1
 
         until_s = now_s + denial.wait.delay_s(times)
-        return replace(self, denial=replace(denial, times=times, since_s=since_s, until_s=until_s))
+        return replace(denial, times=times, since_s=since_s, until_s=until_s)
 
     def lifted(self, now_s: float) -> "Line":
         """Return the line with its denial ended now: its cause is gone (see `LoginLines.lift`)."""

@@ -5,7 +5,7 @@ seconds of a monotonic clock that the caller reads, unless they are called a mom
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from position_sync_dagster.domain.holding import grouped
@@ -175,9 +175,10 @@ class LoginLines:
 
     def deny(self, conid: int, denial: Denial, now_s: float) -> Denial:
         """Record a refusal of live data; return it with the wait that it has by itself."""
-        line = self.line(conid).denied_again(denial, now_s)
-        self._lines[conid] = line
-        return denial if line.denial is None else line.denial
+        line = self.line(conid)
+        denial = line.denied_again(denial, now_s)
+        self._lines[conid] = replace(line, denial=denial)
+        return denial
 
     def lift(self, code: int | None, now_s: float, only: Collection[int] | None = None) -> None:
         """End the denials with a code, whose cause is gone: a farm is back, or details are here.
@@ -197,8 +198,11 @@ class LoginLines:
 
     def denials(self, now_s: float) -> dict[int, Denial]:
         """Return the contracts that may not have live data now, each with the reason."""
-        denials = {conid: line.denied(now_s) for conid, line in self._lines.items()}
-        return {conid: denial for conid, denial in denials.items() if denial is not None}
+        return {
+            conid: denial
+            for conid, line in self._lines.items()
+            if (denial := line.denied(now_s)) is not None
+        }
 
     def suspects(self) -> dict[str, list[int]]:
         """Return the contracts whose lines are suspect, by the reason."""

@@ -26,11 +26,11 @@ VALUE_BAND = 0.03
 
 
 # The columns whose change makes a row worth writing. Times, sizes and ids are not among them.
-_OF_HOLDING_VALUES = (
+VALUES = (
     "position", "market_price", "market_value", "average_cost", "unrealized_pnl", "realized_pnl",
-    "daily_pnl", "price_kind", "value_source", "bid", "ask",
+    "daily_pnl", "price_kind", "value_source", "bid", "ask", *GREEKS, "market_data_type", "note",
+    "greeks_source",
 )  # fmt: skip
-VALUES = (*_OF_HOLDING_VALUES, *GREEKS, "market_data_type", "note", "greeks_source")
 
 _TERMS = (
     "symbol", "sec_type", "right", "strike", "expiry", "multiplier", "currency", "trading_class",
@@ -280,7 +280,12 @@ class Moment:
 Worth = dict[str, Any]
 
 # The value of a holding that is no longer held.
-CLOSED_VALUE: Worth = {"market_value": 0.0, "unrealized_pnl": 0.0, "value_source": ValueOrigin.NONE}
+CLOSED_VALUE: Worth = {
+    "market_price": None,
+    "market_value": 0.0,
+    "unrealized_pnl": 0.0,
+    "value_source": ValueOrigin.NONE,
+}
 
 # The market data of a holding of which nothing counts.
 NO_QUOTE = Quote()
@@ -344,12 +349,12 @@ def revalue(
     price = None
     if quote is not None:
         quote = in_quoted_unit(quote, holding.instrument.strike, price_magnifier)
-        if trusted or holding.market_value is None:
+        is_older = quote.is_delayed and _is_newer_than_delayed(holding, at.now)
+        counts = trusted and price_magnifier is not None and not is_older
+        if counts or holding.market_value is None:
             price = price_of(quote, now=at.now)
 
-    broker_counts = price_magnifier is None and holding.market_value is not None
-    is_older = quote is not None and quote.is_delayed and _is_newer_than_delayed(holding, at.now)
-    if quote is None or price is None or broker_counts or is_older:
+    if quote is None or price is None:
         return _row(holding, _broker_worth(holding), at, quote, note=note)
 
     value = None
@@ -374,9 +379,6 @@ def revalue(
 
 def _is_newer_than_delayed(holding: BrokerPosition, now: datetime) -> bool:
     """Return whether the broker gave or confirmed its value later than delayed data show."""
-    if holding.market_value is None:
-        return False
-
     times = [holding.received_at]
     # Only messages of its own subscription confirm a PnLSingle value: `received_at` has the newest.
     if holding.value_source is not ValueOrigin.PNL_SINGLE:
@@ -465,12 +467,11 @@ def _row(
         market = NO_QUOTE
         note = None
 
-    amounts: Worth = {"market_price": None} | worth  # a closed holding has no price
     average_cost = holding.average_cost if holding.position else None
     greeks_time = at.known(market.greeks_time) if market.is_live else None
     greeks_source = GreeksSource.GATEWAY if market.greeks_time else None
     row = PositionUpdate(
-        **amounts,
+        **worth,
         **_named(instrument, _OF_INSTRUMENT),
         **_named(holding, _OF_HOLDING),
         **_named(market, _OF_QUOTE),

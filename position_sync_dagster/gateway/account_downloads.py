@@ -15,7 +15,7 @@ from random import Random
 from ib_async import AccountValue
 
 from position_sync_dagster.domain import account_state
-from position_sync_dagster.domain.account_state import AccountStates
+from position_sync_dagster.domain.account_state import AccountState, AccountStates
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.gateway import translate
@@ -50,7 +50,7 @@ def moment_of(text: str, *, now: datetime, zone: tzinfo) -> datetime | None:
     '2026-01-01T23:59:00+00:00'
     """
     try:
-        hour, minute = (int(part) for part in text.split(":"))
+        hour, minute = map(int, text.split(":"))
         local = now.astimezone(zone).replace(hour=hour, minute=minute, second=0, microsecond=0)
     except ValueError:
         return None
@@ -98,7 +98,7 @@ class AccountSubscription:
     """The subscription to the values of one account, of which a gateway serves one at a time.
 
     Attributes:
-        interruptions: How often the gateway had lost IB when it began.
+        state: What is known of the account.
         expects_late_end: The download before had not ended: its end may still come.
         began_s: When it was requested.
         heard_s: When its newest message came, or it was requested.
@@ -110,7 +110,7 @@ class AccountSubscription:
     """
 
     account: str
-    interruptions: int
+    state: AccountState
     expects_late_end: bool
     began_s: float
     heard_s: float
@@ -178,7 +178,7 @@ class AccountDownloads:
     def is_current(self) -> bool:
         """Return whether an open subscription keeps the values of the login current."""
         subscription = self._subscription
-        return subscription is not None and self.accounts[subscription.account].is_whole
+        return subscription is not None and subscription.state.is_whole
 
     @property
     def problems(self) -> list[str]:
@@ -189,10 +189,15 @@ class AccountDownloads:
             if state.problem
         ]
 
+    def interrupted(self) -> None:
+        """Count nothing that came since the request: the gateway has lost IB, or had."""
+        subscription = self._subscription
+        if subscription is not None and subscription.state.spoiled is None:
+            self._spoil(subscription.account, IB_LOST)
+
     def restored(self) -> None:
         """Make missing values due, and those of an open subscription: it may lack changes."""
-        if self._subscription is not None and self.is_current:
-            self._fail(self._subscription.account, IB_LOST)
+        self.interrupted()
         now_s = time.monotonic()
         for account in self.accounts.values():
             account.restore(now_s)
@@ -218,13 +223,15 @@ class AccountDownloads:
         now_s = time.monotonic()
         subscription = AccountSubscription(
             account=account,
-            interruptions=self._connectivity.interruptions,
+            state=state,
             expects_late_end=state.end_is_due,
             began_s=now_s,
             heard_s=now_s,
             row_s=now_s,
         )
         state.begin(utc_now())
+        if self._connectivity.lost is not None:
+            state.spoiled = IB_LOST
         why: str | None = None
         try:
             if self._ib.isConnected():
@@ -243,9 +250,6 @@ class AccountDownloads:
         if not self._ib.isConnected():
             raise self._login.lost(f"the values of account {account}")
         why = state.spoiled or why
-        if why is None and not self._is_uninterrupted(subscription):
-            why = IB_LOST
-
         if why is None:
             self._complete(subscription)
         else:
@@ -277,18 +281,11 @@ class AccountDownloads:
             await asyncio.wait({result}, timeout=min(left_s, self._quiet_s))
         return result.result()
 
-    def _is_uninterrupted(self, subscription: AccountSubscription) -> bool:
-        """Return whether the gateway has had IB since a subscription began."""
-        return (
-            self._connectivity.lost is None
-            and self._connectivity.interruptions == subscription.interruptions
-        )
-
     def _complete(self, subscription: AccountSubscription, *, is_late: bool = False) -> None:
         """Record that the download of an account ended whole, and what it confirms."""
         account = subscription.account
         self._date_rows(subscription)
-        state = self.accounts[account]
+        state = subscription.state
         state.complete(time.monotonic(), stays_open=self._has_one_account, is_late=is_late)
         # A holding without a row in this download is not confirmed by its end.
         self._book.doubt_values_before(account, state.requested_at)
@@ -337,6 +334,7 @@ class AccountDownloads:
         self._subscription = None
         self._unanswered_stops = 0
         if subscription is not None:
+            subscription.state.spoiled = STOPPED
             subscription.finish(STOPPED)
 
     # Messages.
@@ -426,7 +424,7 @@ class AccountDownloads:
         state.end_is_due = False
         self._hear(account)
         is_late = not subscription.finish(None)
-        if is_late and state.spoiled is None and self._is_uninterrupted(subscription):
+        if is_late and state.spoiled is None:
             self._complete(subscription, is_late=True)  # what came before it was whole
 
     def _late(self, subscribed: str) -> str | None:
@@ -456,7 +454,7 @@ class AccountDownloads:
         subscription = self._subscription
         if code == GatewayCode.ACCOUNT_NOT_SERVED:  # no end follows
             if subscription is not None and not subscription.result.done():
-                self.accounts[subscription.account].end_is_due = False
+                subscription.state.end_is_due = False
                 self._subscription = None
                 subscription.finish("another program is subscribed to another account (code 2101)")
         elif code == GatewayCode.ACCOUNT_UNSUBSCRIBED and self._unanswered_stops:

@@ -153,6 +153,7 @@ class AccountFeed:
 
     def interrupted(self) -> None:
         """Treat the next list that empties an account as a first one: the gateway lost IB."""
+        self.values.interrupted()
         for account in self.states.values():
             account.contradict()
 
@@ -180,9 +181,8 @@ class AccountFeed:
                 await self._list()
 
             # A list during which the gateway lost IB may lack rows: it is requested again.
-            interruptions = -1
-            while interruptions != self.connectivity.interruptions:
-                interruptions = self.connectivity.interruptions
+            self._list_wanted = True
+            while self._list_wanted:
                 self._named.clear()
                 self.book.snapshot_id = str(uuid4())
                 await self._list()
@@ -272,10 +272,8 @@ class AccountFeed:
                 await self.snapshot()
             self.values.check_silence()
             now = utc_now()
-            ends = [state.ended_at for state in self.states.values()]
-            if all(is_recent(ended_at, max_age, now) for ended_at in ends):
-                if self.overdue:
-                    await self.download(self.overdue)
+            if all(is_recent(state.ended_at, max_age, now) for state in self.states.values()):
+                await self.download(self.overdue)
             elif not self.values.is_current:
                 await self.download()
 

@@ -276,19 +276,17 @@ class Connectivity:
     Attributes:
         lost: The message that it has lost IB (1100, 2110), else None: what it sends without IB is
             old.
-        interruptions: How often it lost IB or dropped every subscription (1101).
         broken_farms: The data farms that are broken, each with the code that said so; the dict is
             changed in place.
 
     >>> connectivity = Connectivity()
     >>> connectivity.take(1100, "Connectivity between IBKR and TWS has been lost.")
-    >>> connectivity.lost, connectivity.interruptions
-    ('Connectivity between IBKR and TWS has been lost. (code 1100)', 1)
+    >>> connectivity.lost
+    'Connectivity between IBKR and TWS has been lost. (code 1100)'
     """
 
     def __init__(self) -> None:
         self.lost: str | None = None
-        self.interruptions = 0
         self.broken_farms: dict[str, int] = {}
 
     @property
@@ -320,5 +318,3 @@ class Connectivity:
             self.broken_farms[farm_of(text)] = code
         elif code in FARM_OK:
             self.broken_farms.pop(farm_of(text), None)
-        if code in OFFLINE or code == GatewayCode.RESTORED_DATA_LOST:
-            self.interruptions += 1

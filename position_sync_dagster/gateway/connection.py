@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, time
 from operator import attrgetter
+from time import monotonic
 from typing import Any, ClassVar, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 from zoneinfo import ZoneInfo
@@ -191,12 +192,13 @@ class MessageReader:
         gateway_id: Its gateway.
 
     Attributes:
-        understood: The number of messages that were understood.
+        understood_at_s: When the newest message came that was understood, in monotonic seconds.
         missed: The number of messages that could not be read and may have been part of an answer.
     """
 
     def __init__(self, ib: IB, gateway_id: str) -> None:
-        self.understood = self.missed = 0
+        self.understood_at_s = monotonic()
+        self.missed = 0
         self._gateway_id = gateway_id
         self._list_may_lack_a_position = False  # from then on, no list ends
         self._log = LimitedLog(logger, every_s=GARBAGE_LOG_S)
@@ -216,7 +218,7 @@ class MessageReader:
         except Exception as error:  # noqa: BLE001 - one message must not end the others
             self._on_unreadable(message_type, error)
         else:
-            self.understood += 1
+            self.understood_at_s = monotonic()
 
     def _on_unreadable(self, message_type: str, error: Exception) -> None:
         """Record that a message is not understood, and log it without its values."""
@@ -402,9 +404,8 @@ class GatewayConnection:
         if refused_with != ([] if answer else [GatewayCode.NO_CONTRACT]):
             return None  # ib_async ends an answer at any error
 
-        named = [details for details in answer if details.contract]
         candidates = []
-        for listings in grouped(attrgetter("contract.conId"), named).values():
+        for listings in grouped(attrgetter("contract.conId"), answer).values():
             candidate = _readable(listings)
             if candidate is None:
                 return None  # it may be the one that the leg describes
@@ -449,16 +450,9 @@ class GatewayConnection:
         The socket of a hung gateway, or one behind a broken network, stays open for hours. Bytes
         that are no message, or only half of one, do not count as an answer.
         """
-        loop = asyncio.get_running_loop()
-        understood = -1
-        understood_at = loop.time()
         while self.is_connected:
-            if self._reader.understood != understood:
-                understood = self._reader.understood
-                understood_at = loop.time()
-
             await asyncio.sleep(SILENCE_S / 2)
-            if self._reader.understood != understood or loop.time() - understood_at < SILENCE_S:
+            if monotonic() - self._reader.understood_at_s < SILENCE_S:
                 continue
 
             if ib_async_internals.unread_bytes(self.ib):
@@ -582,12 +576,9 @@ class IBConnectionManager:
                 f"The client id {client_id} is refused: id 0 binds the orders of TWS itself.",
                 remedy="Use 1 or more.",
             )
-        changes = {
-            "gateway_host": host or settings.gateway_host,
-            "gateway_port": port or settings.gateway_port,
-            "gateway_client_id": client_id or settings.gateway_client_id,
-        }
-        self.settings = settings.model_copy(update=changes)
+        changes = {"gateway_host": host, "gateway_port": port, "gateway_client_id": client_id}
+        given = {name: value for name, value in changes.items() if value}
+        self.settings = settings.model_copy(update=given)
 
     async def get_connection(self) -> GatewayConnection:
         """Return the live connection; connect first where there is none.

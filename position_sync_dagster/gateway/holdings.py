@@ -350,7 +350,7 @@ class HoldingsBook:
             if holding.account not in self.states:
                 self.unmanaged[holding.key] = unknown
             elif holding.key not in self._holdings:
-                self._store(holding.key, None, unknown)
+                self._store(unknown)
 
     def put_position(
         self, account: str, instrument: Instrument, position: float, cost: float | None
@@ -368,13 +368,12 @@ class HoldingsBook:
             return False
 
         if before is not None and before.position == position:
-            listed = replace(
-                before,
+            self._change(
+                key,
                 instrument=with_exchange(instrument, before),
                 average_cost=cost if cost is not None else before.average_cost,
                 snapshot_id=self.snapshot_id,
             )
-            self._store(key, before, listed)
             return False
 
         self.put(self._row(key, instrument, position, average_cost=cost))
@@ -429,7 +428,7 @@ class HoldingsBook:
         holding = self._holdings[key]
         valued = self._valued(key, holding, self._clock())
         del self.profits[key]
-        self._store(key, holding, replace(valued, daily_pnl=None, followed=False))
+        self._store(replace(valued, daily_pnl=None, followed=False))
 
     def _valued(self, key: Key, holding: BrokerPosition, now: datetime) -> BrokerPosition:
         """Return a holding with the values of its newest PnLSingle message, if they count.
@@ -463,9 +462,7 @@ class HoldingsBook:
 
     def set_value_time(self, key: Key, value_time: datetime | None) -> None:
         """Set the broker's own time of the values of a holding."""
-        holding = self._holdings.get(key)
-        if holding is not None:
-            self._store(key, holding, replace(holding, value_time=value_time))
+        self._change(key, value_time=value_time)
 
     def confirm(self, account: str) -> None:
         """Record that the broker confirmed every holding of an account, unless it is in doubt.
@@ -480,9 +477,7 @@ class HoldingsBook:
 
     def doubt(self, key: Key) -> None:
         """Confirm a holding with its account no more, until a row of it comes that can be used."""
-        holding = self._holdings.get(key)
-        if holding is not None and holding.confirmed_at is not None:
-            self._store(key, holding, replace(holding, confirmed_at=None))
+        self._change(key, confirmed_at=None)
 
     def doubt_values_before(self, account: str, since: datetime) -> None:
         """Doubt the values of an account whose rows came before a moment."""
@@ -519,7 +514,6 @@ class HoldingsBook:
             self.forget_pnl(key)
         for key in self._holdings:
             self.doubt(key)
-        self.all_changes.note(*self._holdings)
 
     def put(self, holding: BrokerPosition) -> None:
         """Replace a holding and notify the watchers; a profit of another quantity ends."""
@@ -528,7 +522,7 @@ class HoldingsBook:
         moved = before is None or before.position != holding.position
         if moved:
             self.profits.pop(key, None)
-        self._store(key, before, self._stated(holding))
+        self._store(self._stated(holding))
         self.changes.note(key, urgent=moved)
 
     def _stated(self, holding: BrokerPosition, *, by_account: bool = False) -> BrokerPosition:
@@ -548,8 +542,16 @@ class HoldingsBook:
             return holding
         return replace(holding, completeness=completeness, confirmed_at=confirmed_at)
 
-    def _store(self, key: Key, before: BrokerPosition | None, holding: BrokerPosition) -> None:
+    def _change(self, key: Key, **changes: Any) -> None:
+        """Change what the book has of a holding, if it has it."""
+        holding = self._holdings.get(key)
+        if holding is not None:
+            self._store(replace(holding, **changes))
+
+    def _store(self, holding: BrokerPosition) -> None:
         """Replace a holding, and count a move of it from one side to another, or from nothing."""
+        key = holding.key
+        before = self._holdings.get(key)
         if before is None or _side(before) != _side(holding):
             self.moves += 1
         for row, number in ((before, -1), (holding, 1)):

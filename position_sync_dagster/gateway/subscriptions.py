@@ -106,7 +106,7 @@ class ProfitSubscriptions(ABC, Generic[Sub]):
         awaited is cancelled: if it reached the gateway after the drop, it still runs.
         """
         for subscription in self._all.values():
-            if subscription.request is not None and subscription.attempts:
+            if subscription.attempts:
                 self._cancel(subscription)
             self._ended(subscription)
         self._all.clear()
@@ -217,16 +217,14 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
     @property
     def keys(self) -> frozenset[Key]:
         """Return the (account, conid) that are subscribed or requested."""
-        return frozenset(
-            key for key, subscription in self._all.items() if subscription.request is not None
-        )
+        return frozenset(subscription.key for subscription in self._by_request.values())
 
     def keep(self, keys: Iterable[Key]) -> None:
         """Subscribe to exactly these holdings, the most important ones first.
 
         `step` sends the requests.
         """
-        self._wanted = list(dict.fromkeys(keys))
+        self._wanted = list(keys)
 
     def release(self) -> None:
         """Cancel all subscriptions."""

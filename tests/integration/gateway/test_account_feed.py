@@ -386,6 +386,18 @@ async def test_an_account_whose_end_never_comes_is_partial_and_the_others_comple
     assert feed.problems == []
 
 
+async def test_a_download_that_begins_while_the_gateway_has_lost_ib_is_not_whole(
+    downloading, eventually
+):
+    sim, feed = downloading
+    await feed.ensure(LONG)
+    sim.connectivity("reported_lost")
+    await eventually(lambda: feed.connectivity.lost is not None)
+    await feed.download()
+    assert feed.completeness == {ACCOUNT: PARTIAL, OTHER: PARTIAL}
+    assert feed.problems == [f"account {name}: the gateway had lost IB" for name in BOTH]
+
+
 async def test_the_late_end_of_one_account_does_not_end_the_download_of_another(downloading):
     sim, feed = downloading
     sim.download_end(ACCOUNT, delay_s=0.5)

@@ -6,6 +6,7 @@ import pytest
 
 from ib_gateway_simulator.gateway.reference_data import ReferenceDataService
 from ib_gateway_simulator.protocol import contract_messages
+from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.gateway.ib_async_internals import request_id_of
 from position_sync_dagster.gateway.translate import streamable
 
@@ -68,6 +69,11 @@ async def test_details_of_an_algo_venue_are_taken_only_where_there_are_no_others
     assert details[FUTURE].exchange == "CME"
     assert details[CENTS].exchange == "QBALGO"
     assert streamable(details[FUTURE]).exchange == "CME"
+
+    future = details[FUTURE]
+    leg = UnresolvedLeg(None, future.symbol, None, None, future.expiry, "s", sec_type="FUT")
+    (named,) = await connection.candidates(leg)
+    assert (named.conid, named.exchange) == (FUTURE, "CME"), "each contract once"
 
 
 async def test_every_kind_of_contract_streams_on_one_line_each(line, eventually):

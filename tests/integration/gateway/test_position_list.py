@@ -214,6 +214,7 @@ async def test_a_held_leg_whose_quantity_is_none_is_set_aside_and_not_closed(ope
     await feed.ensure(timedelta(hours=1))
     sim.holding(A, CALL, "nan")
     await feed.snapshot()
+    assert feed.book.get((A, CALL)).confirmed_at is None
     await feed.download()
     assert len(feed.book.holdings) == HELD
     assert feed.book.get((A, CALL)).position == 5.0

@@ -99,8 +99,8 @@ def test_a_leg_may_name_the_last_trade_or_the_expiry_of_its_contract(expiry, exp
 
 
 def test_a_description_that_fits_one_contract_finds_it_at_whichever_venue_it_was_listed():
-    twice = contract_details(2, trading_class="SPXW", exchange="CBOE")
-    assert matching_contracts(described(trading_class="SPXW"), [twice, MONTHLY, twice]) == [twice]
+    listed = contract_details(2, trading_class="SPXW", exchange="CBOE")
+    assert matching_contracts(described(trading_class="SPXW"), [listed, MONTHLY]) == [listed]
 
 
 def test_a_description_that_fits_several_contracts_chooses_none_and_names_them():
