@@ -641,8 +641,9 @@ class _Holding:
         Args:
             before: What each owner has before.
         """
-        sized, whole = _counting(claim for claim in self._claims if claim.covers(movement))
-        sized = [claim for claim in sized if (claim.leg.quantity or 0.0) * by > 0]
+        covering = [claim for claim in self._claims if claim.covers(movement)]
+        newest = {(claim.owner, claim.leg.account): claim for claim in covering}.values()
+        sized = [claim for claim in newest if (claim.leg.quantity or 0.0) * by > 0]
         held = sum(before.values()) + by
         openers: _Shares = defaultdict(float)
         claimed: _Shares = defaultdict(float)
@@ -666,7 +667,10 @@ class _Holding:
                 unclaimed -= total * fraction
 
         if rounded(unclaimed):
-            takers = [claim.owner for claim in whole] or [UNATTRIBUTED]
+            # Of claims on the whole, what goes on comes before what ended last.
+            whole = [claim for claim in newest if claim.leg.quantity is None]
+            active = [claim for claim in whole if claim.leg.removed_at is None]
+            takers = [claim.owner for claim in active or whole[-1:]] or [UNATTRIBUTED]
             for owner in takers:
                 openers[owner] += unclaimed / len(takers)
         return {owner: quantity for owner, quantity in openers.items() if quantity}
@@ -871,17 +875,3 @@ def _is_paid_by(movement: Movement, end: Movement) -> bool:
     is_near = end.type == movement.type and _days_between(end, movement) <= BOOKED
     is_action = movement.kind is MovementKind.CORPORATE_ACTION
     return end.day == movement.day or (is_action and is_near)
-
-
-def _counting(claims: Iterable[_Claim]) -> tuple[list[_Claim], list[_Claim]]:
-    """Return the newest form of each claim: those on a quantity, and those on the whole.
-
-    Of those on the whole, what goes on comes before what ended.
-
-    Args:
-        claims: The oldest first.
-    """
-    newest = {(claim.owner, claim.leg.account): claim for claim in claims}
-    is_whole = grouped(lambda claim: claim.leg.quantity is None, newest.values())
-    whole = is_whole[True]
-    return is_whole[False], [claim for claim in whole if claim.leg.removed_at is None] or whole[-1:]

@@ -88,10 +88,7 @@ class MovementBook:
         Raises:
             CommitContentionError: Other writers committed first each time; nothing was changed.
         """
-
-        def counting() -> list[Movement]:
-            return self._counting(statements, judged, since)
-
+        counting = partial(self._counting, statements, judged, since)
         return self.lake.movements.derive(counting, since=since, run_id=self.run_id)
 
     def infer(self, judged: Collection[Closure]) -> None:
@@ -138,10 +135,7 @@ class MovementBook:
         records: tuple[Movement | Execution | Closure, ...] = (*stated, *reported, *judged)
         terms = self._terms({record.conid for record in records if record.conid is not None})
         # What is known of the contract and of its calendar now counts, of a stored movement too.
-        movements = [
-            completed(replace(movement, session_date=terms.session_of(movement.day)), terms)
-            for movement in stated
-        ]
+        movements = [completed(movement, terms) for movement in stated]
         movements += [reported_movement(execution, terms) for execution in reported]
         for closure in judged:
             movements += inferred_movements(closure, terms)
