@@ -447,7 +447,7 @@ class _StatementReader:
         attributes = self._inherited | written
         fields = replace(self._fields, attributes=attributes, element=tag, inherited=inherited)
         try:
-            self._read(fields, element, written)
+            self._read(fields, element)
         except StatementError as error:
             self._flaws[element.becomes].append(error)
 
@@ -504,12 +504,13 @@ class _StatementReader:
             left_out=tuple((error.what, error.remedy) for error in flaws),
         )
 
-    def _read(self, fields: Fields, element: _Element, written: Mapping[str, str]) -> None:
+    def _read(self, fields: Fields, element: _Element) -> None:
         """Read a row, if its level of detail does not repeat what others say.
 
         Raises:
             StatementError: It cannot be read.
         """
+        written = fields.attributes
         level = level_of(written.get("levelOfDetail", ""))
         is_lot = level in _LOTS or (not level and bool(written.keys() & _LOT))
         is_part = element.becomes is RowKind.POSITIONS and is_lot
@@ -523,7 +524,7 @@ class _StatementReader:
             named = shown(written["levelOfDetail"])
             raise fields.error(f"has levelOfDetail={named}, which is not known", _LEVELS)
 
-        self._accounts.add(fields.attributes["accountId"].strip())
+        self._accounts.add(written["accountId"].strip())
         record = element.record_of(fields)
         if record is None:
             return
