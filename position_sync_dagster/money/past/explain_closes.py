@@ -108,7 +108,10 @@ class CloseExplainer:
         since = now - WINDOW
         closes = lake.position_changes.rows(since, IS_CLOSE, _CLOSE)
         counted = lake.closures.current_rows(since=since - BEFORE, columns=_COUNTED)
-        judged = self._judged(closes, counted, since, now, asked or {})
+        judged: dict[str, list[Closure]] = {}
+        if due := due_closes(closes, counted, self._named(since - BEFORE), now):
+            facts = self._facts(closes.filter(one_of("change_id", due)), asked or {})
+            judged = grouped(attrgetter("change_id"), closures_of(facts, due))
 
         unknown = counted.filter(cause=Cause.UNEXPLAINED.value)
         unknown = unknown.join(closes, on="change_id", how="semi")
@@ -133,22 +136,6 @@ class CloseExplainer:
         return Explained(rows=rows, unexplained=unexplained)
 
     follow_changes = explain
-
-    def _judged(
-        self,
-        closes: DataFrame,
-        counted: DataFrame,
-        since: datetime,
-        now: datetime,
-        asked: Asked,
-    ) -> dict[str, list[Closure]]:
-        """Return the causes of the closes that are due, by the change."""
-        due = due_closes(closes, counted, self._named(since - BEFORE), now)
-        if not due:
-            return {}
-
-        facts = self._facts(closes.filter(one_of("change_id", due)), asked)
-        return grouped(attrgetter("change_id"), closures_of(facts, due))
 
     def _ask_person(
         self, closures: Iterable[Closure], closes: DataFrame, now: datetime
