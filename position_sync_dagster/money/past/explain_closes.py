@@ -226,9 +226,7 @@ _CLOSE = ("change_id", "account", "conid", "symbol", "since", "seen_at")
 _COUNTED = ("change_id", "cause", "stage", "statement", "judged_at")
 
 # The rows of `position_changes` that closed something, as `PositionChange.closed` says.
-_IS_LESS = col.after.abs() < col.before.abs()
-_CHANGES_SIDE = col.before * col.after < 0
-IS_CLOSE = _IS_LESS | _CHANGES_SIDE
+IS_CLOSE = (col.after.abs() < col.before.abs()) | (col.before * col.after < 0)
 
 
 def _new_york(at: Expr) -> Expr:

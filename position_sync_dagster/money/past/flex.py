@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from datetime import datetime
 from datetime import time as clock_time
 from enum import StrEnum
 from functools import partial
@@ -107,10 +106,14 @@ def execution_of(fields: Fields) -> Execution:
     if not execution_id:
         raise fields.error("has no ibExecID, tradeID or transactionID", _IDS)
 
+    # The time is in one field or in two.
+    written = fields.attributes
+    day_and_clock = f"{written.get('tradeDate', '')} {written.get('tradeTime', '')}"
+    timed = replace(fields, attributes={"dateTime": day_and_clock, **written})
     return Execution(
         **fields.row(_EXECUTION),
         execution_id=execution_id,
-        time=_execution_time(fields),
+        time=timed.required(TIME_FIELD, "dateTime"),
         side=Side.SELL if quantity < 0 else Side.BUY,
         quantity=abs(quantity),
         commission=times(fields.get(NUMBER, "ibCommission"), -1.0),
@@ -119,18 +122,6 @@ def execution_of(fields: Fields) -> Execution:
         stated_at=fields.stated_at,
         attributes=fields.as_json(),
     )
-
-
-def _execution_time(fields: Fields) -> datetime:
-    """Return the time of a Trade, which is in one field or in two.
-
-    Raises:
-        StatementError: It is missing or cannot be read.
-    """
-    written = fields.attributes
-    day_and_clock = f"{written.get('tradeDate', '')} {written.get('tradeTime', '')}"
-    fields = replace(fields, attributes={"dateTime": day_and_clock, **written})
-    return fields.required(TIME_FIELD, "dateTime")  # type: ignore[no-any-return]
 
 
 _EVENT = columns_of(
@@ -192,10 +183,6 @@ class RowKind(StrEnum):
     EXECUTIONS = "executions"
     EVENTS = "events"
     STATED = "stated"
-
-
-# Those that moved holdings or cash.
-_MOVING = (RowKind.EXECUTIONS, RowKind.EVENTS)
 
 
 def equity_event(fields: Fields) -> closes.StatementEvent:
@@ -529,7 +516,7 @@ class _StatementReader:
         if record is None:
             return
         self._rows[element.becomes].append(record)
-        if element.becomes in _MOVING:
+        if element.becomes in (RowKind.EXECUTIONS, RowKind.EVENTS):
             self._movements += movements_of(fields, record)
 
     def _single_positions(self) -> list[closes.StatementPosition]:

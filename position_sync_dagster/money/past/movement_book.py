@@ -179,17 +179,15 @@ class MovementBook:
         if not without_details:
             return terms
 
-        rows = self._valued(without_details)
+        # What the broker said of holdings of these contracts, the newest last.
+        columns = ["conid", "timestamp", *VALUED]
+        are_named = one_of("conid", without_details)
+        latest = self.lake.updates.sync.latest().filter(are_named).select(columns)
+        daily = self.lake.derived_table(DAILY_POSITIONS)
+        rows = pl.concat([latest, derived_rows(daily, are_named, columns=columns)])
+        rows = rows.sort("timestamp")
         multipliers = dict(rows.select("conid", "multiplier").iter_rows())
         return replace(terms, multipliers=multipliers, magnifiers=magnifiers_of(rows))
-
-    def _valued(self, conids: Collection[int]) -> pl.DataFrame:
-        """Return what the broker said of holdings of these contracts, the newest last."""
-        columns = ["conid", "timestamp", *VALUED]
-        are_named = one_of("conid", conids)
-        rows = self.lake.updates.sync.latest().filter(are_named).select(columns)
-        daily = self.lake.derived_table(DAILY_POSITIONS)
-        return pl.concat([rows, derived_rows(daily, are_named, columns=columns)]).sort("timestamp")
 
 
 # What is read of a holding at a close.
