@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from functools import cached_property, partial
-from itertools import accumulate, groupby, pairwise
+from itertools import accumulate, groupby
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -161,7 +161,7 @@ class _Holdings:
         left: The ids of what something came for with its cost.
         parents: The holding for which an action brought something and took nothing, by the id of
             the movement that brought it.
-        parts: Those of each movement, by its id.
+        parts: Those of each movement that is no trade, by its id.
         traders: Who had what an order traded, apart from contracts that several had.
     """
 
@@ -186,7 +186,13 @@ class _Holdings:
 
         An action is known by its id; what that does not join is of one day and wording, or type.
         """
-        moving = [step for holding in self.all for step in holding.steps if step.movement.quantity]
+        moving = [
+            step
+            for holding in self.all
+            if not holding.is_traded_alone
+            for step in holding.steps
+            if step.movement.quantity
+        ]
         of_kind = grouped(attrgetter("movement.kind"), moving)
         deliveries = [step.movement for kind in DELIVERY_KINDS for step in of_kind[kind]]
         for delivery in grouped(_delivery_of, deliveries).values():
@@ -194,7 +200,8 @@ class _Holdings:
 
         steps = of_kind[MovementKind.CORPORATE_ACTION]
         for name in ("action", "day_and_type"):
-            others = [step for step in steps if step.name not in self.left | self.came_for.keys()]
+            joined = self.left.union(self.came_for)
+            others = [step for step in steps if step.name not in joined]
             for action in grouped(attrgetter(name), others).values():
                 self._link_action(action)
             # Without an id what took a part may be an action of its own.
@@ -295,8 +302,9 @@ class _Holdings:
     def remember(self, part: Posting) -> None:
         """Remember a part: something may come for it, or be of its order."""
         movement = part.movement
-        self.parts[movement.movement_id].append(part)
-        if part.is_trade and movement.order_id is not None and part.fraction == 1.0:
+        if movement.kind is not MovementKind.TRADE:
+            self.parts[movement.movement_id].append(part)
+        elif movement.order_id is not None and part.fraction == 1.0:
             self.traders[movement.order_id].add(part.owner)
 
     def carries(self, movement: Movement) -> bool:
@@ -307,10 +315,12 @@ class _Holdings:
     def origin_of(self, movement: Movement) -> "_Origin":
         """Return what a movement came from, and who had it."""
         name = movement.movement_id
+        if name not in self.came_for:
+            return _Origin()
         if name in self.parents:
             return self.parents[name].origin_of(movement)
 
-        sources = [source.movement_id for source in self.came_for.get(name, ())]
+        sources = [source.movement_id for source in self.came_for[name]]
         parts = [part for source in sources for part in self.parts[source]]
         if name not in self.ambiguous or len({part.owner for part in parts}) == 1:
             return _Origin(parts, _divided_by(parts))
@@ -346,6 +356,10 @@ class _Origin(NamedTuple):
 
     parts: Sequence[Posting] = ()
     shares: _Shares | None = None
+
+
+def _rounded_sum(held: float, by: float) -> float:
+    return rounded(held + by)
 
 
 def _delivery_of(movement: Movement) -> tuple[str, date, int | None]:
@@ -422,18 +436,6 @@ class _Holding:
         self._opening = opening
         self.first = opening.contract or movements[0]
         self.key = self.first.key
-        changes = (movement.quantity or 0.0 for movement in movements)
-        held = [
-            *accumulate(changes, lambda before, by: rounded(before + by), initial=opening.quantity)
-        ]
-        self._at_end_of = {
-            movement.session_date: after
-            for movement, after in zip(movements, held[1:], strict=True)
-        }
-        self.steps = [
-            _Step(movement, before, after, self._at_end_of[movement.session_date])
-            for movement, (before, after) in zip(movements, pairwise(held), strict=True)
-        ]
         of_account = [leg for leg in legs if leg.account in (None, self.key[0])]
         self._claims = [*map(self._claim_of, sorted(of_account, key=attrgetter("added_at")))]
         self._has: _Shares = dict(has)
@@ -456,6 +458,21 @@ class _Holding:
             else:
                 self._move(movement, by)
         return self._parts
+
+    @property
+    def is_traded_alone(self) -> bool:
+        """Return whether nothing but trades moved it."""
+        return all(movement.kind is MovementKind.TRADE for movement in self._movements)
+
+    @property
+    def steps(self) -> list[_Step]:
+        """The movements, each with what is held around it."""
+        changes = (movement.quantity or 0.0 for movement in self._movements)
+        held = [*accumulate(changes, _rounded_sum, initial=self._opening.quantity)]
+        days = [movement.session_date for movement in self._movements]
+        at_end_of = dict(zip(days, held[1:], strict=True))
+        at_end = [at_end_of[day] for day in days]
+        return [*map(_Step, self._movements, held, held[1:], at_end)]
 
     def held_at(self, at: datetime) -> float:
         """Return what is held at a moment."""
@@ -515,19 +532,21 @@ class _Holding:
     def _open_prior(self) -> None:
         """Divide what was held before the first movement to those that claim it."""
         quantity = self._opening.quantity
-        at = min(filter(None, (moment_of(self.first), self._opening.seen_at)))
-        day = exchange_date(at)
-        prior = replace(
-            self.first,
-            kind=MovementKind.TRADE,
-            quantity=quantity,
-            cash=times(self._opening.cost, -quantity),
-            fee=0.0,
-            order_id=None,
-            at=at,
-            day=day,
-            session_date=day,
-        )
+        prior = self._opening.contract
+        if prior is None:
+            at = min(filter(None, (moment_of(self.first), self._opening.seen_at)))
+            day = exchange_date(at)
+            prior = replace(
+                self.first,
+                kind=MovementKind.TRADE,
+                quantity=quantity,
+                cash=times(self._opening.cost, -quantity),
+                fee=0.0,
+                order_id=None,
+                at=at,
+                day=day,
+                session_date=day,
+            )
         unclear = None
         if prior.cash is None:
             unclear = (
@@ -595,7 +614,8 @@ class _Holding:
                 return {owner: by}
 
         is_all = not rounded(by + self._total)
-        if is_all or not self._at_end_of[movement.session_date]:
+        at_end_of = {step.movement.session_date: step.at_end for step in self.steps}
+        if is_all or not at_end_of[movement.session_date]:
             return self._divided(by)
         if delivered_to is None:
             return None
@@ -641,8 +661,9 @@ class _Holding:
         Args:
             before: What each owner has before.
         """
-        sized, whole = _counting(claim for claim in self._claims if claim.covers(movement))
-        sized = [claim for claim in sized if (claim.leg.quantity or 0.0) * by > 0]
+        covering = [claim for claim in self._claims if claim.covers(movement)]
+        newest = {(claim.owner, claim.leg.account): claim for claim in covering}.values()
+        sized = [claim for claim in newest if (claim.leg.quantity or 0.0) * by > 0]
         held = sum(before.values()) + by
         openers: _Shares = defaultdict(float)
         claimed: _Shares = defaultdict(float)
@@ -666,7 +687,10 @@ class _Holding:
                 unclaimed -= total * fraction
 
         if rounded(unclaimed):
-            takers = [claim.owner for claim in whole] or [UNATTRIBUTED]
+            # Of claims on the whole, what goes on comes before what ended last.
+            whole = [claim for claim in newest if claim.leg.quantity is None]
+            active = [claim for claim in whole if claim.leg.removed_at is None]
+            takers = [claim.owner for claim in active or whole[-1:]] or [UNATTRIBUTED]
             for owner in takers:
                 openers[owner] += unclaimed / len(takers)
         return {owner: quantity for owner, quantity in openers.items() if quantity}
@@ -833,16 +857,16 @@ def _history(movements: Iterable[Movement], held: Opening | None) -> tuple[Openi
     What is gone, and nothing explains, is one as far as what is stated leaves it.
     """
     in_order = sorted(map(_paid_in_kind, movements), key=_order_of)
-    taken_back = cancelled_ids(in_order)
-    counting = [movement for movement in in_order if movement.movement_id not in taken_back]
-    is_gone = grouped(lambda step: step.kind is MovementKind.UNEXPLAINED, counting)
-    stated = is_gone[False]
-    opening = opening_of(stated, held)
-    if not is_gone[True]:
-        return opening, stated
+    if taken_back := cancelled_ids(in_order):
+        in_order = [movement for movement in in_order if movement.movement_id not in taken_back]
+    gone = [movement for movement in in_order if movement.kind is MovementKind.UNEXPLAINED]
+    if not gone:
+        return opening_of(in_order, held), in_order
 
+    stated = [movement for movement in in_order if movement.kind is not MovementKind.UNEXPLAINED]
+    opening = opening_of(stated, held)
     total = opening.quantity + sum(movement.quantity or 0.0 for movement in stated)
-    return opening, sorted([*stated, *_still_held(is_gone[True], total)], key=_order_of)
+    return opening, sorted([*stated, *_still_held(gone, total)], key=_order_of)
 
 
 def _paid_in_kind(movement: Movement) -> Movement:
@@ -871,17 +895,3 @@ def _is_paid_by(movement: Movement, end: Movement) -> bool:
     is_near = end.type == movement.type and _days_between(end, movement) <= BOOKED
     is_action = movement.kind is MovementKind.CORPORATE_ACTION
     return end.day == movement.day or (is_action and is_near)
-
-
-def _counting(claims: Iterable[_Claim]) -> tuple[list[_Claim], list[_Claim]]:
-    """Return the newest form of each claim: those on a quantity, and those on the whole.
-
-    Of those on the whole, what goes on comes before what ended.
-
-    Args:
-        claims: The oldest first.
-    """
-    newest = {(claim.owner, claim.leg.account): claim for claim in claims}
-    is_whole = grouped(lambda claim: claim.leg.quantity is None, newest.values())
-    whole = is_whole[True]
-    return is_whole[False], [claim for claim in whole if claim.leg.removed_at is None] or whole[-1:]

@@ -254,25 +254,14 @@ class Case:
         return not any(opens < begin and closes > since for opens, closes in hours.sessions)
 
 
-class Reach(NamedTuple):
-    """How far a booking may be from the change that it explains.
-
-    Attributes:
-        slack: By how much the two clocks may differ.
-        lead: How much earlier the broker may have booked what it does itself.
-    """
-
-    slack: timedelta
-    lead: timedelta
-
-
-# The nearest bookings of every change come first: what is a little off, or was booked days before,
-# may belong to two changes.
+# How far a booking may be from the change that it explains: by how much the two clocks may differ,
+# and how much earlier the broker may have booked what it does itself. The nearest bookings of every
+# change come first: what is a little off, or was booked days before, may belong to two changes.
 REACHES = (
-    Reach(timedelta(), timedelta()),
-    Reach(SLACK, timedelta()),
-    Reach(SLACK, A_DAY),
-    Reach(SLACK, BOOKED),
+    (timedelta(), timedelta()),
+    (SLACK, timedelta()),
+    (SLACK, A_DAY),
+    (SLACK, BOOKED),
 )
 
 
@@ -452,10 +441,10 @@ def _cause_of_trade(movement: Movement, cause: Cause) -> CloseReason:
 
 def _claim_bookings(cases: Sequence[Case], bookings: Sequence[BookedMovement]) -> None:
     """Find for each change of a holding the bookings that explain it, the nearest ones first."""
-    for reach in REACHES:
+    for slack, lead in REACHES:
         for case in cases:
             if case.unexplained:
-                _claim_within(reach, case, bookings)
+                _claim_within(slack, lead, case, bookings)
 
 
 def _mark_strays(cases: Sequence[Case], bookings: Sequence[BookedMovement]) -> None:
@@ -466,15 +455,17 @@ def _mark_strays(cases: Sequence[Case], bookings: Sequence[BookedMovement]) -> N
         case.has_stray = any(trade.unclaimed * case.change.by > 0 for trade in of_day)
 
 
-def _claim_within(reach: Reach, case: Case, bookings: Sequence[BookedMovement]) -> None:
+def _claim_within(
+    slack: timedelta, lead: timedelta, case: Case, bookings: Sequence[BookedMovement]
+) -> None:
     """Claim the bookings in reach; of more than the change needs, the oldest of its direction."""
     change = case.change
-    earliest = (change.since or change.seen_at - BOOKED) - max(reach.slack, RESOLUTION)
-    latest = change.seen_at + reach.slack
+    earliest = (change.since or change.seen_at - BOOKED) - max(slack, RESOLUTION)
+    latest = change.seen_at + slack
     near = [
         booking
         for booking in bookings
-        if booking.unclaimed and earliest - min(reach.lead, booking.lead) < booking.at <= latest
+        if booking.unclaimed and earliest - min(lead, booking.lead) < booking.at <= latest
     ]
     net = rounded(sum(booking.unclaimed for booking in near))
     unexplained = case.unexplained

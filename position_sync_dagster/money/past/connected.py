@@ -45,11 +45,13 @@ def connected_contracts(movements: DataFrame, legs: DataFrame) -> DataFrame:
         movements: Rows of `movements`.
         legs: Rows of `active_strategies`.
     """
+    ends = movements.filter(col.kind.is_in(DELIVERY_KINDS), col.sec_type.is_in(OPTION_TYPES))
+    delivered = ends.select("conid", partner=coalesce("counter_conid", "underlying_conid"))
     orders = movements.drop_nulls("order_id")
     of_orders = orders.select("conid", partner=col.conid.first().over("order_id"))
     acted = _of_actions(movements, legs)
     of_actions = acted.select("conid", partner=col.conid.first())
-    pairs = pl.concat([_delivered(movements), of_orders, of_actions]).drop_nulls().unique()
+    pairs = pl.concat([delivered, of_orders, of_actions]).drop_nulls().unique()
 
     conids = [movements["conid"], legs["conid"], pairs["partner"]]
     groups = Groups(pl.concat(conids).drop_nulls())
@@ -57,12 +59,6 @@ def connected_contracts(movements: DataFrame, legs: DataFrame) -> DataFrame:
         groups.join(conid, partner)
     rows = [(conid, members[0]) for members in groups.members() for conid in members]
     return DataFrame(rows, _GROUPED, orient="row")
-
-
-def _delivered(movements: DataFrame) -> DataFrame:
-    """Return the options that ended by delivery, with what they delivered (`partner`)."""
-    ends = movements.filter(col.kind.is_in(DELIVERY_KINDS), col.sec_type.is_in(OPTION_TYPES))
-    return ends.select("conid", partner=coalesce("counter_conid", "underlying_conid"))
 
 
 def _of_actions(movements: DataFrame, legs: DataFrame) -> DataFrame:

@@ -108,7 +108,10 @@ class CloseExplainer:
         since = now - WINDOW
         closes = lake.position_changes.rows(since, IS_CLOSE, _CLOSE)
         counted = lake.closures.current_rows(since=since - BEFORE, columns=_COUNTED)
-        judged = self._judged(closes, counted, since, now, asked or {})
+        judged: dict[str, list[Closure]] = {}
+        if due := due_closes(closes, counted, self._named(since - BEFORE), now):
+            facts = self._facts(closes.filter(one_of("change_id", due)), asked or {})
+            judged = grouped(attrgetter("change_id"), closures_of(facts, due))
 
         unknown = counted.filter(cause=Cause.UNEXPLAINED.value)
         unknown = unknown.join(closes, on="change_id", how="semi")
@@ -133,22 +136,6 @@ class CloseExplainer:
         return Explained(rows=rows, unexplained=unexplained)
 
     follow_changes = explain
-
-    def _judged(
-        self,
-        closes: DataFrame,
-        counted: DataFrame,
-        since: datetime,
-        now: datetime,
-        asked: Asked,
-    ) -> dict[str, list[Closure]]:
-        """Return the causes of the closes that are due, by the change."""
-        due = due_closes(closes, counted, self._named(since - BEFORE), now)
-        if not due:
-            return {}
-
-        facts = self._facts(closes.filter(one_of("change_id", due)), asked)
-        return grouped(attrgetter("change_id"), closures_of(facts, due))
 
     def _ask_person(
         self, closures: Iterable[Closure], closes: DataFrame, now: datetime
@@ -237,9 +224,7 @@ _CLOSE = ("change_id", "account", "conid", "symbol", "since", "seen_at")
 _COUNTED = ("change_id", "cause", "stage", "statement", "judged_at")
 
 # The rows of `position_changes` that closed something, as `PositionChange.closed` says.
-_IS_LESS = col.after.abs() < col.before.abs()
-_CHANGES_SIDE = col.before * col.after < 0
-IS_CLOSE = _IS_LESS | _CHANGES_SIDE
+IS_CLOSE = (col.after.abs() < col.before.abs()) | (col.before * col.after < 0)
 
 
 def _new_york(at: Expr) -> Expr:

@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from datetime import datetime
 from datetime import time as clock_time
 from enum import StrEnum
 from functools import partial
@@ -107,10 +106,14 @@ def execution_of(fields: Fields) -> Execution:
     if not execution_id:
         raise fields.error("has no ibExecID, tradeID or transactionID", _IDS)
 
+    # The time is in one field or in two.
+    written = fields.attributes
+    day_and_clock = f"{written.get('tradeDate', '')} {written.get('tradeTime', '')}"
+    timed = replace(fields, attributes={"dateTime": day_and_clock, **written})
     return Execution(
         **fields.row(_EXECUTION),
         execution_id=execution_id,
-        time=_execution_time(fields),
+        time=timed.required(TIME_FIELD, "dateTime"),
         side=Side.SELL if quantity < 0 else Side.BUY,
         quantity=abs(quantity),
         commission=times(fields.get(NUMBER, "ibCommission"), -1.0),
@@ -119,18 +122,6 @@ def execution_of(fields: Fields) -> Execution:
         stated_at=fields.stated_at,
         attributes=fields.as_json(),
     )
-
-
-def _execution_time(fields: Fields) -> datetime:
-    """Return the time of a Trade, which is in one field or in two.
-
-    Raises:
-        StatementError: It is missing or cannot be read.
-    """
-    written = fields.attributes
-    day_and_clock = f"{written.get('tradeDate', '')} {written.get('tradeTime', '')}"
-    fields = replace(fields, attributes={"dateTime": day_and_clock, **written})
-    return fields.required(TIME_FIELD, "dateTime")  # type: ignore[no-any-return]
 
 
 _EVENT = columns_of(
@@ -192,10 +183,6 @@ class RowKind(StrEnum):
     EXECUTIONS = "executions"
     EVENTS = "events"
     STATED = "stated"
-
-
-# Those that moved holdings or cash.
-_MOVING = (RowKind.EXECUTIONS, RowKind.EVENTS)
 
 
 def equity_event(fields: Fields) -> closes.StatementEvent:
@@ -447,7 +434,7 @@ class _StatementReader:
         attributes = self._inherited | written
         fields = replace(self._fields, attributes=attributes, element=tag, inherited=inherited)
         try:
-            self._read(fields, element, written)
+            self._read(fields, element)
         except StatementError as error:
             self._flaws[element.becomes].append(error)
 
@@ -504,12 +491,13 @@ class _StatementReader:
             left_out=tuple((error.what, error.remedy) for error in flaws),
         )
 
-    def _read(self, fields: Fields, element: _Element, written: Mapping[str, str]) -> None:
+    def _read(self, fields: Fields, element: _Element) -> None:
         """Read a row, if its level of detail does not repeat what others say.
 
         Raises:
             StatementError: It cannot be read.
         """
+        written = fields.attributes
         level = level_of(written.get("levelOfDetail", ""))
         is_lot = level in _LOTS or (not level and bool(written.keys() & _LOT))
         is_part = element.becomes is RowKind.POSITIONS and is_lot
@@ -523,12 +511,12 @@ class _StatementReader:
             named = shown(written["levelOfDetail"])
             raise fields.error(f"has levelOfDetail={named}, which is not known", _LEVELS)
 
-        self._accounts.add(fields.attributes["accountId"].strip())
+        self._accounts.add(written["accountId"].strip())
         record = element.record_of(fields)
         if record is None:
             return
         self._rows[element.becomes].append(record)
-        if element.becomes in _MOVING:
+        if element.becomes in (RowKind.EXECUTIONS, RowKind.EVENTS):
             self._movements += movements_of(fields, record)
 
     def _single_positions(self) -> list[closes.StatementPosition]:

@@ -105,12 +105,22 @@ def _moved(fields: Fields, record: Execution | StatementEvent, day: date, **name
     """Return the movement of a day that a row is, with what `named` says beside it."""
     if fields.has_report_date:
         day = _read(fields, DAY, "reportDate") or day
+
+    # What cannot be read of a contract is not known.
+    right = RIGHTS.get(fields.attributes.get("putCall", "").upper())
+    expiry = _read(fields, EXPIRY, "expiry")
+    strike = None
+    if right is not None and (expiry is not None or "expiry" not in fields.attributes):
+        strike = _read(fields, NUMBER, "strike")
     return movement_of(
         record,
         day,
         source=MovementSource.STATEMENT,
         statement=record.statement,
-        **_contract(fields),
+        right=right,
+        strike=strike,
+        expiry=expiry,
+        multiplier=_read(fields, NUMBER, "multiplier"),
         trade_id=_read(fields, TEXT, "tradeID"),
         transaction_id=_read(fields, TEXT, "transactionID"),
         underlying_conid=_read(fields, CONID, "underlyingConid"),
@@ -124,21 +134,6 @@ def _read(fields: Fields, kind: Any, *names: str) -> Any:
         return fields.get(kind, *names)
     except StatementError:
         return None
-
-
-def _contract(fields: Fields) -> dict[str, Any]:
-    """Return right, strike, expiry and multiplier; what cannot be read is not known."""
-    right = RIGHTS.get(fields.attributes.get("putCall", "").upper())
-    expiry = _read(fields, EXPIRY, "expiry")
-    strike = None
-    if right is not None and (expiry is not None or "expiry" not in fields.attributes):
-        strike = _read(fields, NUMBER, "strike")
-    return {
-        "right": right,
-        "strike": strike,
-        "expiry": expiry,
-        "multiplier": _read(fields, NUMBER, "multiplier"),
-    }
 
 
 def _kind_of_trade(execution: Execution) -> MovementKind:
@@ -181,6 +176,9 @@ def _trade(fields: Fields, execution: Execution) -> Movement:
     fee = times(execution.commission, -1.0)
     if fee is None and kind not in (MovementKind.TRADE, MovementKind.CONVERSION):
         fee = 0.0  # the broker charges none for what it books by itself
+    at: datetime | None = execution.time
+    if execution.time.astimezone(NEW_YORK).time() == time():
+        at = None  # a day alone is stored with its midnight
 
     movement = _moved(
         fields,
@@ -188,7 +186,7 @@ def _trade(fields: Fields, execution: Execution) -> Movement:
         exchange_date(execution.time),
         kind=kind,
         section=Section.TRADES,
-        at=_time_of(execution.time),
+        at=at,
         quantity=execution.change,
         price=execution.price,
         cash=_cash_of_trade(fields, execution),
@@ -208,13 +206,6 @@ def _in_units(movement: Movement) -> Movement:
         quantity=movement.quantity / FACE_OF_BILL,
         multiplier=times(movement.multiplier, FACE_OF_BILL),
     )
-
-
-def _time_of(moment: datetime) -> datetime | None:
-    """Return a time of a statement; None if it is the midnight with which a day alone is stored."""
-    if moment.astimezone(NEW_YORK).time() == time():
-        return None
-    return moment
 
 
 def _cash_of_trade(fields: Fields, execution: Execution) -> float | None:

@@ -89,10 +89,7 @@ class MovementBook:
         Raises:
             CommitContentionError: Other writers committed first each time; nothing was changed.
         """
-
-        def counting() -> list[Movement]:
-            return self._counting(statements, judged, since)
-
+        counting = partial(self._counting, statements, judged, since)
         return self.lake.movements.derive(counting, since=since, run_id=self.run_id)
 
     def infer(self, judged: Collection[Closure]) -> None:
@@ -139,10 +136,7 @@ class MovementBook:
         records: tuple[Movement | Execution | Closure, ...] = (*stated, *reported, *judged)
         terms = self._terms({record.conid for record in records if record.conid is not None})
         # What is known of the contract and of its calendar now counts, of a stored movement too.
-        movements = [
-            completed(replace(movement, session_date=terms.session_of(movement.day)), terms)
-            for movement in stated
-        ]
+        movements = [completed(movement, terms) for movement in stated]
         movements += [reported_movement(execution, terms) for execution in reported]
         for closure in judged:
             movements += inferred_movements(closure, terms)
@@ -186,17 +180,15 @@ class MovementBook:
         if not without_details:
             return terms
 
-        rows = self._valued(without_details)
+        # What the broker said of holdings of these contracts, the newest last.
+        columns = ["conid", "timestamp", *VALUED]
+        are_named = one_of("conid", without_details)
+        latest = self.lake.updates.sync.latest().filter(are_named).select(columns)
+        daily = self.lake.derived_table(DAILY_POSITIONS)
+        rows = pl.concat([latest, derived_rows(daily, are_named, columns=columns)])
+        rows = rows.sort("timestamp")
         multipliers = dict(rows.select("conid", "multiplier").iter_rows())
         return replace(terms, multipliers=multipliers, magnifiers=magnifiers_of(rows))
-
-    def _valued(self, conids: Collection[int]) -> pl.DataFrame:
-        """Return what the broker said of holdings of these contracts, the newest last."""
-        columns = ["conid", "timestamp", *VALUED]
-        are_named = one_of("conid", conids)
-        rows = self.lake.updates.sync.latest().filter(are_named).select(columns)
-        daily = self.lake.derived_table(DAILY_POSITIONS)
-        return pl.concat([rows, derived_rows(daily, are_named, columns=columns)]).sort("timestamp")
 
 
 # What is read of a holding at a close.

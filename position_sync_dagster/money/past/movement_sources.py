@@ -80,7 +80,7 @@ class Terms:
 
 
 def completed(movement: Movement, terms: Terms) -> Movement:
-    """Return a movement with the multiplier of its contract, and the cash that follows from it.
+    """Return a movement with its trading day, its multiplier and the cash that follows from it.
 
     What a transfer brings in kind is worth what its price says, where no value is stated.
     """
@@ -89,11 +89,14 @@ def completed(movement: Movement, terms: Terms) -> Movement:
         multiplier = terms.multiplier_of(movement.conid, movement.sec_type)
 
     at_price = _cash_of_trade(movement, multiplier)
+    value = movement.value
+    cash = movement.cash
     if movement.kind is MovementKind.TRANSFER:
-        value = times(at_price, -1.0) if movement.value is None else movement.value
-        return replace(movement, multiplier=multiplier, value=value)
-    cash = at_price if movement.cash is None else movement.cash
-    return replace(movement, multiplier=multiplier, cash=cash)
+        value = times(at_price, -1.0) if value is None else value
+    elif cash is None:
+        cash = at_price
+    session = terms.session_of(movement.day)
+    return replace(movement, session_date=session, multiplier=multiplier, value=value, cash=cash)
 
 
 def _cash_of_trade(movement: Movement, multiplier: float | None) -> float | None:
@@ -120,7 +123,6 @@ def reported_movement(execution: Execution, terms: Terms) -> Movement:
     movement = movement_of(
         execution,
         day,
-        session_date=terms.session_of(day),
         movement_id=f"{MovementSource.API}:{execution.account}:{execution.execution_id}",
         kind=kind,
         section=Section.TRADES,
@@ -186,37 +188,37 @@ def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
     if kind is None:
         return []
 
-    multiplier = terms.multiplier_of(closure.conid, closure.sec_type)
     magnifier = terms.magnifier_of(closure)
-    under_conid = None
+    counter_conid = None
     details = terms.details.get(closure.conid)
     if details is not None:
-        under_conid = details.under_conid
+        counter_conid = details.under_conid
         if kind in DELIVERY_KINDS and details.settles_in_cash:
             kind = MovementKind.CASH_SETTLEMENT
 
-    counter_conid = closure.counter_conid or under_conid
-    base = _end(
+    ended = _end(
         closure,
         kind,
         f"{MovementSource.INFERRED}:{closure.change_id}:{kind}",
-        session_date=terms.session_of(exchange_date(closure.closed_at)),
-        multiplier=multiplier,
-        underlying_conid=under_conid,
+        multiplier=terms.multiplier_of(closure.conid, closure.sec_type),
+        underlying_conid=counter_conid,
         stated_at=closure.judged_at,
     )
-    if kind is MovementKind.EXPIRATION:
-        return [replace(base, price=0.0, cash=0.0)]
     if kind is MovementKind.CASH_SETTLEMENT:
-        return [completed(replace(base, price=in_major_unit(closure.price, magnifier)), terms)]
+        ended = replace(ended, price=in_major_unit(closure.price, magnifier))
+        return [completed(ended, terms)]
 
-    ended = replace(base, price=0.0, cash=0.0, counter_conid=counter_conid)
-    if counter_conid is None:
-        return [ended]
-    return [ended, _delivery(ended, counter_conid, magnifier, terms)]
+    ended = replace(ended, price=0.0, cash=0.0)
+    counter_conid = closure.counter_conid or counter_conid
+    if kind is MovementKind.EXPIRATION or counter_conid is None:
+        return [completed(ended, terms)]
+
+    ended = replace(ended, counter_conid=counter_conid)
+    delivery = _delivery(ended, counter_conid, magnifier)
+    return [completed(movement, terms) for movement in (ended, delivery)]
 
 
-def _delivery(option: Movement, conid: int, magnifier: float | None, terms: Terms) -> Movement:
+def _delivery(option: Movement, conid: int, magnifier: float | None) -> Movement:
     """Return what an option that was assigned or exercised delivered, at its strike."""
     units = option.multiplier
     of_units: dict[str, Any] = {"sec_type": "STK", "multiplier": 1.0}
@@ -229,7 +231,7 @@ def _delivery(option: Movement, conid: int, magnifier: float | None, terms: Term
         side = 1.0
     # An option that is gone was held with the opposite sign of the change.
     held = -(option.quantity or 0.0)
-    delivery = replace(
+    return replace(
         option,
         movement_id=f"{option.movement_id}:{conid}",
         conid=conid,
@@ -244,4 +246,3 @@ def _delivery(option: Movement, conid: int, magnifier: float | None, terms: Term
         cash=None,
         realized_pnl=None,
     )
-    return completed(delivery, terms)

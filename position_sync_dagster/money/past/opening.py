@@ -306,7 +306,7 @@ def _is_before(held_at: Expr) -> Expr:
 
 
 def _contract_of(row: Mapping[str, Any]) -> Movement:
-    """Return what was held, as a movement of which nothing but the contract is known."""
+    """Return what was held, as a movement of which nothing but cost and time are known."""
     day = exchange_date(row["at"])
     return Movement(
         movement_id=f"HELD:{row['account']}:{row['conid']}",
@@ -317,5 +317,8 @@ def _contract_of(row: Mapping[str, Any]) -> Movement:
         conid=row["conid"],
         day=day,
         session_date=day,
+        quantity=row["position"],
+        cash=times(row["average_cost"], -row["position"]),
+        fee=0.0,
         **{name: row[name] for name in (*_CONTRACT, "at")},
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 from pydantic import SecretStr, TypeAdapter
@@ -45,13 +45,6 @@ class ServedAccounts:
         return self._mode is None or trading_mode_of(account) is self._mode
 
     @property
-    def reason(self) -> str:
-        """Return why other accounts are not served."""
-        if self._known:
-            return f"the tables hold {', '.join(sorted(self._known))}"
-        return f"the trading mode is {self._mode}"
-
-    @property
     def name(self) -> str:
         """Return what names the tables that statements are stored in, and these accounts."""
         lake = self.lake
@@ -85,8 +78,11 @@ class ServedAccounts:
 
         foreign = sorted({statement.account for statement in statements})
         listed = ", ".join(foreign[:5])
+        reason = f"the trading mode is {self._mode}"
+        if self._known:
+            reason = f"the tables hold {', '.join(sorted(self._known))}"
         raise errors.ForeignStatementError(
-            f"{statements[0].file} is a statement of the account {listed}, and {self.reason}.",
+            f"{statements[0].file} is a statement of the account {listed}, and {reason}.",
             remedy="Remove the file from the folder, or choose this account's lake. If it is the "
             "account's alias or a masked id, choose in the Flex query not to display it in place "
             "of the account id.",
@@ -284,37 +280,24 @@ def statements_in(path: Path, serves: Callable[[str], bool] = every_account) -> 
         PositionSyncError: The file cannot be read, or is no statement.
     """
     name = _printable(path.name)
+    if name != path.name:  # rows and messages contain it
+        raise errors.StatementError(
+            f"{name} has a name with unprintable characters.",
+            remedy="Rename the file.",
+        )
     try:
-        with _opened(path) as file:
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size > LARGEST_STATEMENT:
+                raise errors.StatementError(
+                    f"{name} has more than {LARGEST_STATEMENT // 2**20} MB.",
+                    remedy="Download fewer days at once.",
+                )
             return read_statements(file, name, serves=serves)
     except OSError as error:
         raise errors.StatementError(
             f"{name} cannot be read: {error.strerror}.",
             remedy="Make it a readable file, or remove it from the folder.",
         ) from None
-
-
-def _opened(path: Path) -> BinaryIO:
-    """Open a file of the folder.
-
-    Raises:
-        OSError: It is no regular file, or it cannot be read.
-        StatementError: It is too large, or its name is not printable.
-    """
-    if not path.name.isprintable():  # rows and messages contain it
-        raise errors.StatementError(
-            f"{_printable(path.name)} has a name with unprintable characters.",
-            remedy="Rename the file.",
-        )
-
-    file = open_regular(path)
-    if os.fstat(file.fileno()).st_size > LARGEST_STATEMENT:
-        file.close()
-        raise errors.StatementError(
-            f"{path.name} has more than {LARGEST_STATEMENT // 2**20} MB.",
-            remedy="Download fewer days at once.",
-        )
-    return file
 
 
 class FlexQuery(NamedTuple):

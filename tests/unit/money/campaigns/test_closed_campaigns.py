@@ -62,7 +62,7 @@ def moved(
         {"symbol": "XYZ"}
         | terms
         | {
-            "movement_id": f"{conid}:{day}:{quantity}:{len(more)}",
+            "movement_id": f"{conid}:{day}:{quantity}:{price}:{len(more)}",
             "kind": MovementKind.TRADE,
             "section": Section.TRADES,
             "account": A,
