@@ -120,10 +120,7 @@ class _Sources:
     @classmethod
     def read(cls, lake: MoneyLake, settings: Settings, days: Sequence[TradingDay]) -> "_Sources":
         """Read them, each once."""
-        sessions: set[date] = set()
-        for trading_day in days:
-            sessions.update((trading_day.before, trading_day.day))
-
+        sessions = {session for day in days for session in (day.before, day.day)}
         table = lake.derived_table(DAILY_POSITIONS)
         rows = table.rows(chosen=col("partition.session_date").is_in(sessions))
         rows = rows_to_explain(lake, settings, rows)
@@ -336,19 +333,23 @@ def _with_movements(both_ends: DataFrame, movements: DataFrame, by: Sequence[str
     rows = _joined(both_ends, movements, by)
 
     # What has no row was not held, and what has no movement was not moved.
-    rows = rows.with_columns(col("position_0", "position_1").fill_null(0.0))
     moved = col("quantity", "cash", "fees", "brought")
-    is_moved = col.movements.is_not_null()
-    rows = rows.with_columns(when(is_moved).then(moved).otherwise(0.0))
-    return rows.with_columns(col.is_booked.fill_null(value=False))
+    return rows.with_columns(
+        col("position_0", "position_1").fill_null(0.0),
+        when(col.movements.is_not_null()).then(moved).otherwise(0.0),
+        col.is_booked.fill_null(value=False),
+    )
 
 
 def _with_values(rows: DataFrame) -> DataFrame:
     """Return holdings with their values, those of one unit, and what no movement explains."""
-    unit_at_end = coalesce(_unit("_1"), "last_unit")
-    rows = rows.with_columns(value_0=_value_at("_0"), value_1=_value_at("_1"))
-    rows = rows.with_columns(unit_0=_unit("_0"), unit_1=unit_at_end)
-    return rows.with_columns(missing=col.position_1 - col.position_0 - col.quantity)
+    return rows.with_columns(
+        value_0=_value_at("_0"),
+        value_1=_value_at("_1"),
+        unit_0=_unit("_0"),
+        unit_1=coalesce(_unit("_1"), "last_unit"),
+        missing=col.position_1 - col.position_0 - col.quantity,
+    )
 
 
 def _value_at(end: str) -> Expr:
@@ -505,9 +506,11 @@ def by_strategy(rows: DataFrame) -> DataFrame:
     # A row of cash, or of a fee elsewhere, has no other parts.
     is_whole = col.conid.is_null() | col.profit.is_not_null()
     nothing = when(is_whole & col.is_split.is_null()).then(0.0)
-    rows = rows.with_columns(col(MARKET, *PROFIT_PARTS).fill_null(nothing))
-    contract = names_of(rows).replace("", None)  # the money of an account is of none
-    rows = rows.with_columns(col.is_split.fill_null(value=False), contract=contract)
+    rows = rows.with_columns(
+        col(MARKET, *PROFIT_PARTS).fill_null(nothing),
+        col.is_split.fill_null(value=False),
+        contract=names_of(rows).replace("", None),  # the money of an account is of none
+    )
 
     are_known = col.repricing.null_count() == 0
     sum_of_parts = sum_if_known(col(NUMBERS).exclude(BY_GREEKS))

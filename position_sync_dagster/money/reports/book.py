@@ -526,38 +526,32 @@ def position_rows(rows: DataFrame, book: Book) -> DataFrame:
     `moneyness` is a part of the strike, above 0 in the money; `extrinsic` is of one unit. Of a
     queued holding the value of a moment is not `kept`: see `confirmations.newest_values`.
     """
-    rows = rows.with_columns(name=names_of(rows))
     rows = rows.join(_owners(book.split.parts), on=KEY, how="left", maintain_order="left")
-    # A holding in no strategy has no row among those of strategies.
-    rows = rows.with_columns(col("strategies", "shares").fill_null([]))
-    rows = rows.with_columns(
-        unrealized="unrealized_pnl",
-        today="daily_pnl",
-        realised_today="realized_pnl",
-        confirmed_at=PRICED,
-    )
-
     sign = col.right.replace_strict(_SIGNS, default=None, return_dtype=pl.Float64)
     inside = sign * (col.underlying_price - col.strike)
-    rows = rows.with_columns(
-        moneyness=inside / col.strike, extrinsic=col.market_price - inside.clip(0.0)
-    )
     feed = col.market_data_type.replace_strict(
         confirmations.FEEDS, default="live", return_dtype=String
     )
     left = col.expiry - exchange_date(book.now)
-    rows = rows.with_columns(
-        days=left.dt.total_days(), feed=when(col.value_source == "TICK").then(feed)
-    )
-
-    rows = rows.with_columns(
+    greeks_at = when(col.delta.is_not_null()).then("greeks_time")
+    return rows.with_columns(
+        # A holding in no strategy has no row among those of strategies.
+        col("strategies", "shares").fill_null([]),
+        name=names_of(rows),
+        unrealized="unrealized_pnl",
+        today="daily_pnl",
+        realised_today="realized_pnl",
+        confirmed_at=PRICED,
+        moneyness=inside / col.strike,
+        extrinsic=col.market_price - inside.clip(0.0),
+        days=left.dt.total_days(),
+        feed=when(col.value_source == "TICK").then(feed),
         greeks=pl.struct(BOOK_GREEKS),
-        greeks_at=when(col.delta.is_not_null()).then("greeks_time"),
+        greeks_at=greeks_at,
         current=is_current(book.live_since),
         kept=col.source == Source.STREAM,
-    )
-    return rows.with_columns(
-        age_s=_age_s(col.confirmed_at, book.now), greeks_age_s=_age_s(col.greeks_at, book.now)
+        age_s=_age_s(col(PRICED), book.now),
+        greeks_age_s=_age_s(greeks_at, book.now),
     )
 
 

@@ -172,26 +172,24 @@ def _parts(
 def _with_marks(parts: DataFrame) -> DataFrame:
     """Return parts with what is counted: which greeks they have, how sure their values are."""
     is_option = col.right.is_not_null()
-    parts = parts.with_columns(
-        is_option=is_option,
-        has_greeks=is_option & col.delta.is_not_null(),
-        greekless=col.delta.is_null(),
-        valueless=col.market_value.is_null(),
-    )
+    has_greeks = is_option & col.delta.is_not_null()
+    is_of_line = col.value_source == "TICK"
 
     # What is not known is counted by itself, in `short_unknown`.
     is_above = col.underlying_price > col.strike
     is_below = col.underlying_price < col.strike
     in_money = when(col.right == "CALL").then(is_above).otherwise(is_below)
     is_short = is_option & (col.position < 0)
-    parts = parts.with_columns(
+    return parts.with_columns(
+        is_option=is_option,
+        has_greeks=has_greeks,
+        greekless=col.delta.is_null(),
+        valueless=col.market_value.is_null(),
         short_in_money=is_short & in_money.fill_null(value=False),
         short_unknown=is_short & in_money.is_null(),
-        is_modelled=col.has_greeks & (col.greeks_source == GreeksSource.MODEL),
+        is_modelled=has_greeks & (col.greeks_source == GreeksSource.MODEL),
+        delayed=is_of_line & col.market_data_type.is_in([*FEEDS]),
     )
-
-    is_of_line = col.value_source == "TICK"
-    return parts.with_columns(delayed=is_of_line & col.market_data_type.is_in([*FEEDS]))
 
 
 def _with_amounts(parts: DataFrame) -> DataFrame:
@@ -204,15 +202,14 @@ def _with_amounts(parts: DataFrame) -> DataFrame:
     spot = col.underlying_price / col.magnifier
     delta_of_option = col.delta * units * spot
     is_its_own_underlying = col.sec_type.is_in(["STK", "FUT"])
-    parts = parts.with_columns(
-        dollar_delta=when(is_its_own_underlying).then(value).otherwise(delta_of_option),
-        gamma_1pct=col.gamma * units * spot**2 / 100,
-    )
-
-    parts = parts.with_columns(col(_MONEY) * col.share, col(_GREEKS) * units)
     is_future = col.asset_class == "FUTURE"
     return parts.with_columns(
-        market_value=when(~is_future).then(value), notional=when(is_future).then(value)
+        col(_MONEY) * col.share,
+        col(_GREEKS) * units,
+        market_value=when(~is_future).then(value),
+        notional=when(is_future).then(value),
+        dollar_delta=when(is_its_own_underlying).then(value).otherwise(delta_of_option),
+        gamma_1pct=col.gamma * units * spot**2 / 100,
     )
 
 
@@ -240,7 +237,7 @@ def _legs(claims: Claims, newest: DataFrame, parts: DataFrame) -> DataFrame:
     asset_class = col.sec_type.replace_strict(_CLASSES, default="OTHER")
     rows = rows.with_columns(
         account=coalesce("of_part", "place", "account"),
-        currency=when(is_seen).then("currency_right").otherwise("currency"),
+        currency=coalesce("currency_right", "currency"),
         asset_class=when(is_seen).then(asset_class).otherwise(lit("UNKNOWN")),
         is_held=when(col.mismatch.is_null())
         .then(col.has.is_not_null())
