@@ -367,10 +367,10 @@ def _unit(end: str) -> Expr:
 
 def _with_profit(rows: DataFrame) -> DataFrame:
     """Return holdings with `earned`, the profit without commissions, and `profit`."""
-    rows = rows.with_columns(why_unknown=_why_unknown())
-    earned = col.value_1 - col.value_0 + col.cash - col.brought
-    rows = rows.with_columns(earned=when(col.why_unknown.is_null()).then(earned))
-    return rows.with_columns(profit=col.earned + col.fees)
+    why_unknown = _why_unknown()
+    gained = col.value_1 - col.value_0 + col.cash - col.brought
+    earned = when(why_unknown.is_null()).then(gained)
+    return rows.with_columns(why_unknown=why_unknown, earned=earned, profit=earned + col.fees)
 
 
 def _why_unknown() -> Expr:
@@ -398,27 +398,27 @@ def _with_parts(rows: DataFrame, days: float) -> DataFrame:
     is_share = col.right.is_null()
     held = when(is_priced).then(_repriced()).otherwise(0.0)
     is_split = is_priced & ~is_share & (col.position_0 != 0)
-    rows = rows.with_columns(held=held, is_split=is_split)
 
     moves = _moves_by_greeks(days).items()
-    greeks = {name: when(col.is_split).then(move).otherwise(0.0) for name, move in moves}
+    greeks = {name: when(is_split).then(move).otherwise(0.0) for name, move in moves}
     # A share or a future has no greeks: its price is its delta.
-    greeks["delta"] = when(is_share).then("held").otherwise(greeks["delta"])
-    rows = rows.with_columns(**greeks)
-
-    trades = when(is_priced).then(col.earned - col.held).otherwise(0.0)
-    assignments = when(is_priced).then(0.0).otherwise("earned")
-    rows = rows.with_columns(
+    greeks["delta"] = when(is_share).then(held).otherwise(greeks["delta"])
+    parts = greeks | {
+        MARKET: held,
         # What greeks do not explain, since one of them is not known, is repricing.
-        repricing=col.held - pl.sum_horizontal(BY_GREEKS),
-        trades=trades,
-        assignments=assignments,
-        cash=0.0,
-        unexplained=0.0,
-        market="held",
+        "repricing": held - pl.sum_horizontal(greeks.values()),
+        "trades": when(is_priced).then(col.earned - held).otherwise(0.0),
+        "fees": col.fees,
+        "assignments": when(is_priced).then(0.0).otherwise("earned"),
+        "cash": lit(0.0),
+    }
+    # Of what came or went without a movement the value says how much is not explained.
+    missing = when(IS_MISSING).then(col.missing * coalesce("unit_1", "unit_0"))
+    return rows.with_columns(
+        **{name: when(is_known).then(part) for name, part in parts.items()},
+        unexplained=when(is_known).then(0.0).otherwise(missing),
+        is_split=is_split,
     )
-    rows = rows.with_columns(when(is_known).then(col(MARKET, *PROFIT_PARTS)))
-    return rows.with_columns(unexplained=_unexplained(is_known))
 
 
 def _repriced() -> Expr:
@@ -442,12 +442,6 @@ def _moves_by_greeks(days: float) -> dict[str, Expr]:
     vega = units * col.vega_0 * points
     theta = units * col.theta_0 * days
     return {"delta": delta, "gamma": gamma, "vega": vega, "theta": theta}
-
-
-def _unexplained(is_known: Expr) -> Expr:
-    """Return the value of what came or went without a movement: how much is not explained."""
-    value_missing = col.missing * coalesce("unit_1", "unit_0")
-    return when(is_known).then("unexplained").when(IS_MISSING).then(value_missing)
 
 
 def _fees_elsewhere(moved: DataFrame) -> DataFrame:
