@@ -550,10 +550,9 @@ def is_explained(row: Mapping[str, Any]) -> bool:
 
 def unknown_profits(rows: Iterable[Mapping[str, Any]]) -> Sequence[str]:
     """Return a sentence for each row whose profit is not known."""
-    sentences = []
-    for row in rows:
-        if not is_explained(row):
-            strategy = f"{row['session_date']}: {row['strategy_id']}"
-            place = f"in {row['account']}, {row['currency']}"
-            sentences.append(f"{strategy} {place} ({row['why_unknown']})")
-    return sentences
+    return [
+        f"{row['session_date']}: {row['strategy_id']} in {row['account']}, {row['currency']} "
+        f"({row['why_unknown']})"
+        for row in rows
+        if not is_explained(row)
+    ]

@@ -411,13 +411,12 @@ def summed_legs(split_holdings: Split, by: Sequence[str]) -> DataFrame:
 
     # A leg that does not match its contract has no part, and so no value and no greeks.
     rows = rows.with_columns(col("legs_without_value", "legs_without_greeks") + col.mismatched)
-    rows = rows.with_columns(col("mismatches", "differences").replace("", None))
     return rows.sort(by, nulls_last=False)
 
 
 def _joined(name: str) -> Expr:
-    """Return the different texts of a column, in order."""
-    return col(name).drop_nulls().unique().sort().str.join("; ")
+    """Return the different texts of a column, in order; null without any."""
+    return col(name).drop_nulls().unique().sort().str.join("; ").replace("", None)
 
 
 _GROUP = ("strategy_id", "account", "currency", "asset_class")
