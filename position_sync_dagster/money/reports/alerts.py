@@ -24,7 +24,7 @@ from tempfile import TemporaryFile
 from pydantic import AwareDatetime, SecretStr
 
 from position_sync_dagster.dagster_files import dagster_home
-from position_sync_dagster.domain.clock import Clock, elapsed
+from position_sync_dagster.domain.clock import NEVER, Clock, elapsed
 from position_sync_dagster.errors import MissingExtraError
 
 # How long a receiver that could not be reached is left alone; the others are not.
@@ -323,8 +323,7 @@ class Deliveries:
                 continue
 
             now = clock()
-            failed_at = self._failed_at.get(place)
-            if failed_at is None or elapsed(failed_at, now) >= RETRY_AFTER:
+            if elapsed(self._failed_at.get(place, NEVER), now) >= RETRY_AFTER:
                 self._on_their_way[place] = Delivery(urls[place], place, messages, now)
 
         begun = time.monotonic()

@@ -143,17 +143,15 @@ SUMMED_COLUMNS = (
 
 def _with_legs(shares: DataFrame, claims: DataFrame) -> DataFrame:
     """Return what is owned with the number of the leg; negative where the owner has none there."""
-    numbers = claims.filter(col.mismatch.is_null()).select(*OWNED, "leg")
-    contract = ["conid", "strategy_id"]
-    of_account = numbers.drop_nulls("account").unique(["account", *contract], keep="first")
-    shares = shares.join(of_account, on=["account", *contract], how="left")
+    claims = claims.filter(col.mismatch.is_null())
+    claims = claims.select("conid", "strategy_id", "leg", claimed_in="account")
+    fitting = shares.join(claims, on=("conid", "strategy_id"))
+    fitting = fitting.filter(col.claimed_in.is_null() | (col.claimed_in == col.account))
 
-    of_any = numbers.filter(col.account.is_null()).drop("account")
-    of_any = of_any.unique(contract, keep="first")
-    shares = shares.join(of_any, on=contract, how="left", suffix="_any")
-
-    without = -1 - pl.int_range(pl.len())
-    return shares.with_columns(leg=coalesce("leg", "leg_any", without)).drop("leg_any")
+    # The first leg that names the account, else the first one of any.
+    first = fitting.sort("claimed_in", "leg", nulls_last=True).unique(OWNED, keep="first")
+    shares = shares.join(first.select(*OWNED, "leg"), on=OWNED, how="left", maintain_order="left")
+    return shares.with_columns(col.leg.fill_null(-1 - pl.int_range(pl.len())))
 
 
 def _parts(
