@@ -16,12 +16,13 @@ from polars import DataFrame, Expr, Float64, Int64, String, coalesce, col, lit, 
 
 from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.holding import KEY
-from position_sync_dagster.domain.instrument import ContractDetails, contract_name, digits, leg_name
+from position_sync_dagster.domain.instrument import ContractDetails, contract_name, digits
 from position_sync_dagster.domain.leg import NEGLIGIBLE_QUANTITY, UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import GreeksSource
 from position_sync_dagster.money.magnifiers import magnifier_in
 from position_sync_dagster.money.past.closes import counted_ends
 from position_sync_dagster.money.past.owned_parts import OWNED, PART_COLUMNS, owned_at
+from position_sync_dagster.money.past.postings import names_of
 from position_sync_dagster.money.sums import sum_if_carried
 from position_sync_dagster.money.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.sync.confirmations import FEEDS, PRICED
@@ -29,6 +30,7 @@ from position_sync_dagster.sync.confirmations import FEEDS, PRICED
 # Classes of assets with separate sums: a future's value is notional, an option's a premium. The
 # class of other holdings is OTHER, and that of a leg without a holding UNKNOWN.
 _CLASSES = {"OPT": "OPTION", "FOP": "OPTION", "STK": "STOCK", "FUT": "FUTURE"}
+_ASSET_CLASS = col.sec_type.replace_strict(_CLASSES, default="OTHER")
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ def _parts(
     parts = latest.filter(col.position != 0).with_row_index("holding")
     parts = parts.join(shares, on=KEY, maintain_order="left_right").with_columns(
         share=col.by / col.position,
-        asset_class=col.sec_type.replace_strict(_CLASSES, default="OTHER"),
+        asset_class=_ASSET_CLASS,
         magnifier=magnifier_in(contracts),
     )
     return _with_amounts(_with_marks(parts.drop("by")))
@@ -231,15 +233,14 @@ def _legs(claims: Claims, newest: DataFrame, parts: DataFrame) -> DataFrame:
     rows = claims.rows.join(_places(claims.rows, newest), on="leg", how="left")
     rows = rows.join(quantities, on="leg", how="left", maintain_order="left_right")
 
-    is_seen = col.place.is_not_null()
-    asset_class = col.sec_type.replace_strict(_CLASSES, default="OTHER")
+    # A leg without a place was never held.
+    has_part = col.has.is_not_null()
+    is_open = col.is_open.fill_null(value=False)
     rows = rows.with_columns(
         account=coalesce("of_part", "place", "account"),
         currency=coalesce("currency_right", "currency"),
-        asset_class=when(is_seen).then(asset_class).otherwise(lit("UNKNOWN")),
-        is_held=when(col.mismatch.is_null())
-        .then(col.has.is_not_null())
-        .otherwise(is_seen & col.is_open),
+        asset_class=col.asset_class.fill_null("UNKNOWN"),
+        is_held=when(col.mismatch.is_null()).then(has_part).otherwise(is_open),
     )
 
     whole = col.has.sum().over("leg")
@@ -256,7 +257,7 @@ def _legs(claims: Claims, newest: DataFrame, parts: DataFrame) -> DataFrame:
 def _places(claims: DataFrame, newest: DataFrame) -> DataFrame:
     """Return for each leg the first row of its contract that it is about: open ones come first."""
     rows = newest.select(
-        "conid", "currency", "sec_type", place="account", is_open=col.position != 0
+        "conid", "currency", place="account", is_open=col.position != 0, asset_class=_ASSET_CLASS
     )
     places = claims.select("leg", "conid", "account").join(
         rows, on="conid", maintain_order="left_right"
@@ -274,12 +275,11 @@ def _legless_rows(parts: DataFrame, conids: Collection[int]) -> DataFrame:
         conids: The contracts of legs; only these have differences.
     """
     unattributed = parts.filter(col.conid.is_in(conids), strategy_id=UNATTRIBUTED)
-    columns = ("leg", "position", "share", "symbol", "right", "strike", "expiry")
-    differences = {}
-    for leg, held, share, *terms in unattributed.select(columns).iter_rows():
-        unclaimed = f"{digits(held * share)} of {digits(held)}"
-        differences[leg] = f"{leg_name(*terms)}: {unclaimed} in no strategy"
-
+    rows = unattributed.select("leg", "position", "share", names_of(unattributed))
+    differences = {
+        leg: f"{name}: {digits(held * share)} of {digits(held)} in no strategy"
+        for leg, held, share, name in rows.iter_rows()
+    }
     difference = col.leg.replace_strict(differences, default=None, return_dtype=String)
     parts = parts.with_columns(is_held=True, mismatch=lit(None, String))
     return parts.with_columns(difference=difference).select(*_LEG_COLUMNS)
