@@ -192,11 +192,9 @@ def _message(state: CheckState, since: datetime) -> Message:
         what_to_do = state.what_to_do
         when = f"Since: {since:{SECONDS}} UTC"
 
-    lines = [_short(state.description.removesuffix(what_to_do)), when]
-    if what_to_do:
-        lines.append(f"What to do: {_short(what_to_do)}")
-    lines.append(state.link)
-    return Message(title=title, body="\n".join(line for line in lines if line))
+    step = what_to_do and f"What to do: {_short(what_to_do)}"
+    lines = [_short(state.description.removesuffix(what_to_do)), when, step, state.link]
+    return Message(title=title, body="\n".join(filter(None, lines)))
 
 
 def _short(text: str) -> str:

@@ -61,6 +61,7 @@ from position_sync_dagster.money.risk.scenario_file import (
     folder_of,
     read_scenarios,
 )
+from position_sync_dagster.money.sums import sum_if_known
 from position_sync_dagster.money.tables import CLOSED_CAMPAIGNS
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import confirmations
@@ -264,7 +265,7 @@ class Book:
 
         profit = col.realized_pnl
         closes = self.closes.rows.group_by(col(name).cast(String), "currency").agg(
-            when(profit.null_count() == 0).then(profit.sum()),
+            sum_if_known(profit),
             closes=pl.len(),
             closes_without_profit=profit.null_count(),
         )
@@ -636,10 +637,10 @@ def curves_of_accounts(
     """
     values = lake.account_values.between(now - span, now)
     values = values.drop_nulls(name).select("account", "timestamp", name)
-    curves = {}
-    for account, rows in values.rows_by_key("account").items():
-        curves[account] = with_gaps(rows, every=max(1, len(rows) // POINTS))
-    return curves
+    return {
+        account: with_gaps(rows, every=max(1, len(rows) // POINTS))
+        for account, rows in values.rows_by_key("account").items()
+    }
 
 
 def with_gaps(points: Sequence[CurvePoint], every: int = 1) -> list[CurvePoint]:
