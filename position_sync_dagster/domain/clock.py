@@ -20,6 +20,9 @@ A_DAY = timedelta(days=1)
 # The time of what has not happened yet, or was always so.
 NEVER = datetime.min.replace(tzinfo=UTC)
 
+# Later than every row.
+FOREVER = datetime.max.replace(tzinfo=UTC)
+
 # Anything that returns the present moment as an aware UTC datetime.
 Clock = Callable[[], datetime]
 

@@ -106,7 +106,7 @@ def read_leg(source: PageFigures, query: LegQuery, now: datetime) -> dict[str, A
         query.account,
         query.conid,
         since=figures.day.since,
-        until=None if source.past is None else source.past.at,
+        until=figures.day.until,
         limit=MOST_VALUES,
     )
     if held.is_empty() and rows.is_empty():

@@ -280,18 +280,18 @@ class CampaignState:
 
     Attributes:
         lots: What it had, by contract.
-        brought: What it had brought until then, by currency, without fees; None: not known.
+        brought: What it had brought in one currency until then, without fees; None: not known.
     """
 
     session: date
     lots: Lots
-    brought: Mapping[str | None, float | None]
+    brought: float | None
 
 
-_NOTHING = CampaignState(session=date.min, lots={}, brought={})
+_NOTHING = CampaignState(session=date.min, lots={}, brought=0.0)
 
 
-def states_of(campaign: TradedCampaign) -> list[CampaignState]:
+def states_of(campaign: TradedCampaign, currency: str | None) -> list[CampaignState]:
     """Return what a campaign had at the closes of the days on which something of it moved.
 
     Of a day that begins and ends with nothing it is the most that it had meanwhile.
@@ -301,22 +301,22 @@ def states_of(campaign: TradedCampaign) -> list[CampaignState]:
     for _session, parts in groupby(campaign.parts, key=attrgetter("session")):
         of_day = [*parts]
         before = last
-        last = _after(before, of_day)
+        last = _after(before, of_day, currency)
         if before.lots or last.lots:
             states.append(last)
         else:
-            states.append(_after(before, _until_most(of_day)))
+            states.append(_after(before, _until_most(of_day), currency))
     return states
 
 
-def _after(state: CampaignState, parts: Sequence[Posting]) -> CampaignState:
+def _after(state: CampaignState, parts: Sequence[Posting], currency: str | None) -> CampaignState:
     """Return what a campaign had after some more parts."""
     lots = defaultdict(float, state.lots)
-    brought = dict(state.brought)
     for part in parts:
-        currency = part.currency
         lots[part.conid] += part.quantity
-        brought[currency] = known_sum([brought.get(currency, 0.0), part.known_cash])
+
+    cash = [part.known_cash for part in parts if part.currency == currency]
+    brought = known_sum([state.brought, *cash])
     return CampaignState(session=parts[-1].session, lots=_left_of(lots), brought=brought)
 
 
@@ -470,7 +470,7 @@ def _outcome_of(
     if not in_currency:
         return None
 
-    outcome = state.brought.get(currency, 0.0)
+    outcome = state.brought
     if outcome is None:
         return f"what it had brought until {state.session} is not known"
     for of_underlying in grouped(attrgetter("instrument.symbol"), in_currency).values():
@@ -523,7 +523,7 @@ class AsOpened:
 def as_opened(campaign: TradedCampaign, contracts: Contracts, currency: str | None) -> AsOpened:
     """Return how a campaign was opened in a currency."""
     of_day = [part for part in campaign.parts if part.session == campaign.parts[0].session]
-    opened = _after(_NOTHING, _until_most(of_day))
+    opened = _after(_NOTHING, _until_most(of_day), currency)
     kind, _why = kind_in(opened.lots, contracts)
     if kind == SINGLE:
         [(conid, quantity)] = opened.lots.items()
@@ -540,7 +540,7 @@ def as_opened(campaign: TradedCampaign, contracts: Contracts, currency: str | No
         unknown = "it could not bring anything"
     return AsOpened(
         kind=kind,
-        credit=opened.brought.get(currency, 0.0),
+        credit=opened.brought,
         greatest_profit=greatest,
         unknown=unknown,
     )

@@ -105,7 +105,7 @@ class CampaignBook:
         parts = campaign.parts_in(currency)
         money = money_of(parts, campaign.fees_beside(currency))
         contracts = self.contracts
-        states = states_of(campaign)
+        states = states_of(campaign, currency)
         kind, why_no_kind = kind_in(states[0].lots, contracts)
         risk, why_no_risk = capital_at_risk(states, contracts, currency)
         shares = parts if is_open else parts_with_shares(campaign, states, currency)

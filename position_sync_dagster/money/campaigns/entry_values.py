@@ -118,7 +118,7 @@ def entry_legs(campaign: TradedCampaign, currency: str | None) -> list[EntryLeg]
     """
     moved = [part for part in campaign.parts_in(currency) if part.quantity]
     first_parts = {part.conid: part for part in reversed(moved)}
-    lots = states_of(campaign)[0].lots
+    lots = states_of(campaign, currency)[0].lots
     return [_leg(part, lots[conid]) for conid, part in first_parts.items() if conid in lots]
 
 

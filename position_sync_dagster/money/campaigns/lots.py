@@ -229,7 +229,7 @@ def read_lots(lake: MoneyLake, since: date | None = None) -> list[TradedLot]:
     wanted = [
         lot
         for lot in as_the_broker_matched(lots, stated)
-        if since is None or lot.closed is None or lot.closed >= since
+        if (lot.closed or date.max) >= (since or date.min)
     ]
     options = [(lot, [_entry_leg(lot)]) for lot in wanted if lot.right is not None]
     others = [lot for lot in wanted if lot.right is None]

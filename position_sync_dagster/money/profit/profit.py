@@ -120,10 +120,7 @@ class _Sources:
     @classmethod
     def read(cls, lake: MoneyLake, settings: Settings, days: Sequence[TradingDay]) -> "_Sources":
         """Read them, each once."""
-        sessions: set[date] = set()
-        for trading_day in days:
-            sessions.update((trading_day.before, trading_day.day))
-
+        sessions = {session for day in days for session in (day.before, day.day)}
         table = lake.derived_table(DAILY_POSITIONS)
         rows = table.rows(chosen=col("partition.session_date").is_in(sessions))
         rows = rows_to_explain(lake, settings, rows)
@@ -336,19 +333,23 @@ def _with_movements(both_ends: DataFrame, movements: DataFrame, by: Sequence[str
     rows = _joined(both_ends, movements, by)
 
     # What has no row was not held, and what has no movement was not moved.
-    rows = rows.with_columns(col("position_0", "position_1").fill_null(0.0))
     moved = col("quantity", "cash", "fees", "brought")
-    is_moved = col.movements.is_not_null()
-    rows = rows.with_columns(when(is_moved).then(moved).otherwise(0.0))
-    return rows.with_columns(col.is_booked.fill_null(value=False))
+    return rows.with_columns(
+        col("position_0", "position_1").fill_null(0.0),
+        when(col.movements.is_not_null()).then(moved).otherwise(0.0),
+        col.is_booked.fill_null(value=False),
+    )
 
 
 def _with_values(rows: DataFrame) -> DataFrame:
     """Return holdings with their values, those of one unit, and what no movement explains."""
-    unit_at_end = coalesce(_unit("_1"), "last_unit")
-    rows = rows.with_columns(value_0=_value_at("_0"), value_1=_value_at("_1"))
-    rows = rows.with_columns(unit_0=_unit("_0"), unit_1=unit_at_end)
-    return rows.with_columns(missing=col.position_1 - col.position_0 - col.quantity)
+    return rows.with_columns(
+        value_0=_value_at("_0"),
+        value_1=_value_at("_1"),
+        unit_0=_unit("_0"),
+        unit_1=coalesce(_unit("_1"), "last_unit"),
+        missing=col.position_1 - col.position_0 - col.quantity,
+    )
 
 
 def _value_at(end: str) -> Expr:
@@ -366,10 +367,10 @@ def _unit(end: str) -> Expr:
 
 def _with_profit(rows: DataFrame) -> DataFrame:
     """Return holdings with `earned`, the profit without commissions, and `profit`."""
-    rows = rows.with_columns(why_unknown=_why_unknown())
-    earned = col.value_1 - col.value_0 + col.cash - col.brought
-    rows = rows.with_columns(earned=when(col.why_unknown.is_null()).then(earned))
-    return rows.with_columns(profit=col.earned + col.fees)
+    why_unknown = _why_unknown()
+    gained = col.value_1 - col.value_0 + col.cash - col.brought
+    earned = when(why_unknown.is_null()).then(gained)
+    return rows.with_columns(why_unknown=why_unknown, earned=earned, profit=earned + col.fees)
 
 
 def _why_unknown() -> Expr:
@@ -397,27 +398,27 @@ def _with_parts(rows: DataFrame, days: float) -> DataFrame:
     is_share = col.right.is_null()
     held = when(is_priced).then(_repriced()).otherwise(0.0)
     is_split = is_priced & ~is_share & (col.position_0 != 0)
-    rows = rows.with_columns(held=held, is_split=is_split)
 
     moves = _moves_by_greeks(days).items()
-    greeks = {name: when(col.is_split).then(move).otherwise(0.0) for name, move in moves}
+    greeks = {name: when(is_split).then(move).otherwise(0.0) for name, move in moves}
     # A share or a future has no greeks: its price is its delta.
-    greeks["delta"] = when(is_share).then("held").otherwise(greeks["delta"])
-    rows = rows.with_columns(**greeks)
-
-    trades = when(is_priced).then(col.earned - col.held).otherwise(0.0)
-    assignments = when(is_priced).then(0.0).otherwise("earned")
-    rows = rows.with_columns(
+    greeks["delta"] = when(is_share).then(held).otherwise(greeks["delta"])
+    parts = greeks | {
+        MARKET: held,
         # What greeks do not explain, since one of them is not known, is repricing.
-        repricing=col.held - pl.sum_horizontal(BY_GREEKS),
-        trades=trades,
-        assignments=assignments,
-        cash=0.0,
-        unexplained=0.0,
-        market="held",
+        "repricing": held - pl.sum_horizontal(greeks.values()),
+        "trades": when(is_priced).then(col.earned - held).otherwise(0.0),
+        "fees": col.fees,
+        "assignments": when(is_priced).then(0.0).otherwise("earned"),
+        "cash": lit(0.0),
+    }
+    # Of what came or went without a movement the value says how much is not explained.
+    missing = when(IS_MISSING).then(col.missing * coalesce("unit_1", "unit_0"))
+    return rows.with_columns(
+        **{name: when(is_known).then(part) for name, part in parts.items()},
+        unexplained=when(is_known).then(0.0).otherwise(missing),
+        is_split=is_split,
     )
-    rows = rows.with_columns(when(is_known).then(col(MARKET, *PROFIT_PARTS)))
-    return rows.with_columns(unexplained=_unexplained(is_known))
 
 
 def _repriced() -> Expr:
@@ -441,12 +442,6 @@ def _moves_by_greeks(days: float) -> dict[str, Expr]:
     vega = units * col.vega_0 * points
     theta = units * col.theta_0 * days
     return {"delta": delta, "gamma": gamma, "vega": vega, "theta": theta}
-
-
-def _unexplained(is_known: Expr) -> Expr:
-    """Return the value of what came or went without a movement: how much is not explained."""
-    value_missing = col.missing * coalesce("unit_1", "unit_0")
-    return when(is_known).then("unexplained").when(IS_MISSING).then(value_missing)
 
 
 def _fees_elsewhere(moved: DataFrame) -> DataFrame:
@@ -505,9 +500,11 @@ def by_strategy(rows: DataFrame) -> DataFrame:
     # A row of cash, or of a fee elsewhere, has no other parts.
     is_whole = col.conid.is_null() | col.profit.is_not_null()
     nothing = when(is_whole & col.is_split.is_null()).then(0.0)
-    rows = rows.with_columns(col(MARKET, *PROFIT_PARTS).fill_null(nothing))
-    contract = names_of(rows).replace("", None)  # the money of an account is of none
-    rows = rows.with_columns(col.is_split.fill_null(value=False), contract=contract)
+    rows = rows.with_columns(
+        col(MARKET, *PROFIT_PARTS).fill_null(nothing),
+        col.is_split.fill_null(value=False),
+        contract=names_of(rows).replace("", None),  # the money of an account is of none
+    )
 
     are_known = col.repricing.null_count() == 0
     sum_of_parts = sum_if_known(col(NUMBERS).exclude(BY_GREEKS))
@@ -553,10 +550,9 @@ def is_explained(row: Mapping[str, Any]) -> bool:
 
 def unknown_profits(rows: Iterable[Mapping[str, Any]]) -> Sequence[str]:
     """Return a sentence for each row whose profit is not known."""
-    sentences = []
-    for row in rows:
-        if not is_explained(row):
-            strategy = f"{row['session_date']}: {row['strategy_id']}"
-            place = f"in {row['account']}, {row['currency']}"
-            sentences.append(f"{strategy} {place} ({row['why_unknown']})")
-    return sentences
+    return [
+        f"{row['session_date']}: {row['strategy_id']} in {row['account']}, {row['currency']} "
+        f"({row['why_unknown']})"
+        for row in rows
+        if not is_explained(row)
+    ]

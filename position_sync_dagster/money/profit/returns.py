@@ -155,10 +155,10 @@ def returns_of(days: Iterable[AccountDay], by: Period) -> list[PeriodReturn]:
     of_accounts = [*days]
     all_days = [*of_accounts, *_added(of_accounts)]
     periods = grouped(lambda day: (day.currency or "", day.account or "", by.of(day.day)), all_days)
-    returns = []
-    for (_currency, _account, period), of_period in sorted(periods.items()):
-        returns.append(_returned(period, sorted(of_period, key=attrgetter("day"))))
-    return returns
+    return [
+        _returned(period, sorted(of_period, key=attrgetter("day")))
+        for (_currency, _account, period), of_period in sorted(periods.items())
+    ]
 
 
 def _added(days: Sequence[AccountDay]) -> list[AccountDay]:

@@ -216,8 +216,10 @@ def _parts_of(book: Book, holdings: DataFrame) -> DataFrame:
 
     # The broker's profit of the day has no commissions.
     others = pl.sum_horizontal("repricing", "trades", "assignments", "cash", ignore_nulls=False)
-    parts = parts.with_columns(fees=when(col.why_unknown.is_null()).then(0.0))
-    return parts.with_columns(unexplained=col.daily_pnl - others - pl.sum_horizontal(BY_GREEKS))
+    return parts.with_columns(
+        fees=when(col.why_unknown.is_null()).then(0.0),
+        unexplained=col.daily_pnl - others - pl.sum_horizontal(BY_GREEKS),
+    )
 
 
 # Strategy, account and currency.

@@ -24,7 +24,7 @@ from tempfile import TemporaryFile
 from pydantic import AwareDatetime, SecretStr
 
 from position_sync_dagster.dagster_files import dagster_home
-from position_sync_dagster.domain.clock import Clock, elapsed
+from position_sync_dagster.domain.clock import NEVER, Clock, elapsed
 from position_sync_dagster.errors import MissingExtraError
 
 # How long a receiver that could not be reached is left alone; the others are not.
@@ -192,11 +192,9 @@ def _message(state: CheckState, since: datetime) -> Message:
         what_to_do = state.what_to_do
         when = f"Since: {since:{SECONDS}} UTC"
 
-    lines = [_short(state.description.removesuffix(what_to_do)), when]
-    if what_to_do:
-        lines.append(f"What to do: {_short(what_to_do)}")
-    lines.append(state.link)
-    return Message(title=title, body="\n".join(line for line in lines if line))
+    step = what_to_do and f"What to do: {_short(what_to_do)}"
+    lines = [_short(state.description.removesuffix(what_to_do)), when, step, state.link]
+    return Message(title=title, body="\n".join(filter(None, lines)))
 
 
 def _short(text: str) -> str:
@@ -323,8 +321,7 @@ class Deliveries:
                 continue
 
             now = clock()
-            failed_at = self._failed_at.get(place)
-            if failed_at is None or elapsed(failed_at, now) >= RETRY_AFTER:
+            if elapsed(self._failed_at.get(place, NEVER), now) >= RETRY_AFTER:
                 self._on_their_way[place] = Delivery(urls[place], place, messages, now)
 
         begun = time.monotonic()

@@ -61,6 +61,7 @@ from position_sync_dagster.money.risk.scenario_file import (
     folder_of,
     read_scenarios,
 )
+from position_sync_dagster.money.sums import sum_if_known
 from position_sync_dagster.money.tables import CLOSED_CAMPAIGNS
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import confirmations
@@ -264,7 +265,7 @@ class Book:
 
         profit = col.realized_pnl
         closes = self.closes.rows.group_by(col(name).cast(String), "currency").agg(
-            when(profit.null_count() == 0).then(profit.sum()),
+            sum_if_known(profit),
             closes=pl.len(),
             closes_without_profit=profit.null_count(),
         )
@@ -571,36 +572,30 @@ def position_rows(rows: DataFrame, book: Book) -> DataFrame:
     `moneyness` is a part of the strike, above 0 in the money; `extrinsic` is of one unit. Of a
     queued holding the value of a moment is not `kept`: see `newest_values`.
     """
-    rows = rows.with_columns(name=names_of(rows))
     rows = rows.join(_owners(book.split.parts), on=KEY, how="left", maintain_order="left")
-    # A holding in no strategy has no row among those of strategies.
-    rows = rows.with_columns(col("strategies", "shares").fill_null([]))
-    rows = rows.with_columns(
+    sign = col.right.replace_strict(_SIGNS, default=None, return_dtype=pl.Float64)
+    inside = sign * (col.underlying_price - col.strike)
+    feed = col.market_data_type.replace_strict(exposure.FEEDS, default="live", return_dtype=String)
+    left = col.expiry - exchange_date(book.now)
+    greeks_at = when(col.delta.is_not_null()).then("greeks_time")
+    return rows.with_columns(
+        # A holding in no strategy has no row among those of strategies.
+        col("strategies", "shares").fill_null([]),
+        name=names_of(rows),
         unrealized="unrealized_pnl",
         today="daily_pnl",
         realised_today="realized_pnl",
         confirmed_at=PRICED,
-    )
-
-    sign = col.right.replace_strict(_SIGNS, default=None, return_dtype=pl.Float64)
-    inside = sign * (col.underlying_price - col.strike)
-    rows = rows.with_columns(
-        moneyness=inside / col.strike, extrinsic=col.market_price - inside.clip(0.0)
-    )
-    feed = col.market_data_type.replace_strict(exposure.FEEDS, default="live", return_dtype=String)
-    left = col.expiry - exchange_date(book.now)
-    rows = rows.with_columns(
-        days=left.dt.total_days(), feed=when(col.value_source == "TICK").then(feed)
-    )
-
-    rows = rows.with_columns(
+        moneyness=inside / col.strike,
+        extrinsic=col.market_price - inside.clip(0.0),
+        days=left.dt.total_days(),
+        feed=when(col.value_source == "TICK").then(feed),
         greeks=pl.struct(BOOK_GREEKS),
-        greeks_at=when(col.delta.is_not_null()).then("greeks_time"),
+        greeks_at=greeks_at,
         current=is_current(book.live_since),
         kept=col.source == Source.STREAM,
-    )
-    return rows.with_columns(
-        age_s=_age_s(col.confirmed_at, book.now), greeks_age_s=_age_s(col.greeks_at, book.now)
+        age_s=_age_s(col(PRICED), book.now),
+        greeks_age_s=_age_s(greeks_at, book.now),
     )
 
 
@@ -685,10 +680,10 @@ def curves_of_accounts(
     """
     values = lake.account_values.between(now - span, now)
     values = values.drop_nulls(name).select("account", "timestamp", name)
-    curves = {}
-    for account, rows in values.rows_by_key("account").items():
-        curves[account] = with_gaps(rows, every=max(1, len(rows) // POINTS))
-    return curves
+    return {
+        account: with_gaps(rows, every=max(1, len(rows) // POINTS))
+        for account, rows in values.rows_by_key("account").items()
+    }
 
 
 def with_gaps(points: Sequence[CurvePoint], every: int = 1) -> list[CurvePoint]:

@@ -5,14 +5,14 @@ The list is the same after a restart of everything: nothing of it is kept in mem
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from enum import StrEnum
 from operator import attrgetter
 
 import polars as pl
 from polars import col
 
-from position_sync_dagster.domain.clock import A_DAY
+from position_sync_dagster.domain.clock import A_DAY, FOREVER
 from position_sync_dagster.domain.exchange_time import beginning_of
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import Key, grouped
@@ -106,14 +106,14 @@ class Day:
 
     Attributes:
         since: Its beginning: midnight in New York.
-        until: The moment of it until which it is told; None: now.
+        until: The moment of it until which it is told.
         changes: In order of time.
         movements: Those that count, of contracts; in order of time.
         strategies: The strategies that have or had a leg, by conid.
     """
 
     since: datetime
-    until: datetime | None = None
+    until: datetime = FOREVER
     changes: Sequence[PositionChange] = ()
     movements: Sequence[Movement] = ()
     closures: Sequence[Closure] = ()
@@ -121,21 +121,19 @@ class Day:
     strategies: Mapping[int, frozenset[str]] = field(default_factory=dict)
 
 
-def read_day(lake: MoneyLake, calendar: str, since: datetime, until: datetime | None = None) -> Day:
+def read_day(lake: MoneyLake, calendar: str, since: datetime, until: datetime = FOREVER) -> Day:
     """Return what the tables have of a day that began then; blocks.
 
     Args:
         calendar: The exchange of the day: what has no time belongs to its day there.
-        until: What was known by a moment of it; None: all. The words of a movement may be newer.
+        until: What was known by a moment of it. The words of a movement may be newer.
 
     Raises:
         LakeError: A table cannot be used.
     """
-    known_by = until or datetime.max.replace(tzinfo=UTC)
-    changes = lake.position_changes.records(since, col.seen_at <= moment(known_by))
+    changes = lake.position_changes.records(since, col.seen_at <= moment(until))
     movements = _movements_since(lake, since, day_of(calendar, since))
-    if until is not None:
-        movements = [movement for movement in movements if moment_of(movement) < until]
+    movements = [movement for movement in movements if moment_of(movement) < until]
 
     conids = set(map(attrgetter("conid"), (*changes, *movements)))
     legs = lake.registry.sync.history()  # also removed ones
@@ -143,7 +141,7 @@ def read_day(lake: MoneyLake, calendar: str, since: datetime, until: datetime | 
     strategies = {conid: frozenset(names) for conid, names in by_conid.iter_rows()}
 
     is_of_day = col.closed_at >= moment(since)
-    is_known = pl.coalesce("judged_at", "closed_at") <= moment(known_by)
+    is_known = pl.coalesce("judged_at", "closed_at") <= moment(until)
     return Day(
         since=since,
         until=until,
@@ -460,18 +458,18 @@ def _gateways(day: Day) -> Iterator[DayChange]:
             text = f"gateway {session.gateway_id}: {event}"
             if reason:
                 text += f" – {reason}"
-            if day.until is None or at <= day.until:
+            if at <= day.until:
                 yield DayChange(at=at, kind=ChangeKind.GATEWAY, text=text)
 
 
 def _history_of(
-    session: GatewaySession, until: datetime | None
+    session: GatewaySession, until: datetime
 ) -> Iterator[tuple[datetime, str, str | None]]:
     """Yield what happened to a session, with its time and the reason."""
     yield session.started_at, "the stream started", None
     for began, ended, reason in session.outages_over:
         length = f"outage of {(ended - began).total_seconds():,.0f} s"
-        if until is not None and ended > until:
+        if ended > until:
             length = "outage, not over yet"
         yield began, length, reason
 

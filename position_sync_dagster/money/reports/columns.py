@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from position_sync_dagster.domain.clock import seconds_since
+
 Row = Mapping[str, Any]
 
 
@@ -189,9 +191,7 @@ def known_for(known: int, of: int) -> str:
 
 def age(since: datetime | None, now: datetime) -> str:
     """Return the time from `since` to `now`; an unknown one is a dash."""
-    if since is None:
-        return "–"
-    return duration((now - since).total_seconds())
+    return duration(seconds_since(since, now))
 
 
 def duration(seconds: float | None) -> str:

@@ -243,12 +243,9 @@ def _of_strategies(strategies: Iterable[Any], expiry: Mapping[str, Any]) -> Iter
 
 
 def _why_assigned(leg: Row) -> str:
-    text = f"{leg['position']:+g} {leg['leg']}"
-    text += f" is worth {abs(leg['extrinsic']):.2f}"
-    if leg["extrinsic"] > -0.005:
-        text += " above its exercise"
-    else:
-        text += " below its exercise"
+    side = "above" if leg["extrinsic"] > -0.005 else "below"
+    worth = f"{abs(leg['extrinsic']):.2f} {side} its exercise"
+    text = f"{leg['position']:+g} {leg['leg']} is worth {worth}"
     if leg["ex_date"]:
         text += f", ex-date {leg['ex_date']:%d %b}"
     return text
@@ -257,7 +254,7 @@ def _why_assigned(leg: Row) -> str:
 def _what_expires(legs: Sequence[Row]) -> tuple[bool, str, str | None]:
     """Return whether legs lack what they deliver, what they leave, and what to do, if anything."""
     by_symbol = grouped(itemgetter("symbol"), legs)
-    left = [text for symbol in by_symbol if (text := _left_by(by_symbol[symbol], symbol))]
+    left = [*filter(None, [_left_by(by_symbol[symbol], symbol) for symbol in by_symbol])]
     said = left or ["worthless at this price"]
     step: str | None = None
     if left:

@@ -16,12 +16,13 @@ from polars import DataFrame, Expr, Float64, Int64, String, coalesce, col, lit, 
 
 from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.holding import KEY
-from position_sync_dagster.domain.instrument import ContractDetails, contract_name, digits, leg_name
+from position_sync_dagster.domain.instrument import ContractDetails, contract_name, digits
 from position_sync_dagster.domain.leg import NEGLIGIBLE_QUANTITY, UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import GreeksSource
 from position_sync_dagster.money.magnifiers import magnifier_in
 from position_sync_dagster.money.past.closes import counted_ends
 from position_sync_dagster.money.past.owned_parts import OWNED, PART_COLUMNS, owned_at
+from position_sync_dagster.money.past.postings import names_of
 from position_sync_dagster.money.sums import sum_if_carried
 from position_sync_dagster.money.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.sync.confirmations import PRICED
@@ -29,6 +30,7 @@ from position_sync_dagster.sync.confirmations import PRICED
 # Classes of assets with separate sums: a future's value is notional, an option's a premium. The
 # class of other holdings is OTHER, and that of a leg without a holding UNKNOWN.
 _CLASSES = {"OPT": "OPTION", "FOP": "OPTION", "STK": "STOCK", "FUT": "FUTURE"}
+_ASSET_CLASS = col.sec_type.replace_strict(_CLASSES, default="OTHER")
 
 # IB's types of market data that are not live, in words.
 FEEDS = {2: "frozen", 3: "delayed", 4: "delayed"}
@@ -146,17 +148,15 @@ SUMMED_COLUMNS = (
 
 def _with_legs(shares: DataFrame, claims: DataFrame) -> DataFrame:
     """Return what is owned with the number of the leg; negative where the owner has none there."""
-    numbers = claims.filter(col.mismatch.is_null()).select(*OWNED, "leg")
-    contract = ["conid", "strategy_id"]
-    of_account = numbers.drop_nulls("account").unique(["account", *contract], keep="first")
-    shares = shares.join(of_account, on=["account", *contract], how="left")
+    claims = claims.filter(col.mismatch.is_null())
+    claims = claims.select("conid", "strategy_id", "leg", claimed_in="account")
+    fitting = shares.join(claims, on=("conid", "strategy_id"))
+    fitting = fitting.filter(col.claimed_in.is_null() | (col.claimed_in == col.account))
 
-    of_any = numbers.filter(col.account.is_null()).drop("account")
-    of_any = of_any.unique(contract, keep="first")
-    shares = shares.join(of_any, on=contract, how="left", suffix="_any")
-
-    without = -1 - pl.int_range(pl.len())
-    return shares.with_columns(leg=coalesce("leg", "leg_any", without)).drop("leg_any")
+    # The first leg that names the account, else the first one of any.
+    first = fitting.sort("claimed_in", "leg", nulls_last=True).unique(OWNED, keep="first")
+    shares = shares.join(first.select(*OWNED, "leg"), on=OWNED, how="left", maintain_order="left")
+    return shares.with_columns(col.leg.fill_null(-1 - pl.int_range(pl.len())))
 
 
 def _parts(
@@ -166,7 +166,7 @@ def _parts(
     parts = latest.filter(col.position != 0).with_row_index("holding")
     parts = parts.join(shares, on=KEY, maintain_order="left_right").with_columns(
         share=col.by / col.position,
-        asset_class=col.sec_type.replace_strict(_CLASSES, default="OTHER"),
+        asset_class=_ASSET_CLASS,
         magnifier=magnifier_in(contracts),
     )
     return _with_amounts(_with_marks(parts.drop("by")))
@@ -175,26 +175,24 @@ def _parts(
 def _with_marks(parts: DataFrame) -> DataFrame:
     """Return parts with what is counted: which greeks they have, how sure their values are."""
     is_option = col.right.is_not_null()
-    parts = parts.with_columns(
-        is_option=is_option,
-        has_greeks=is_option & col.delta.is_not_null(),
-        greekless=col.delta.is_null(),
-        valueless=col.market_value.is_null(),
-    )
+    has_greeks = is_option & col.delta.is_not_null()
+    is_of_line = col.value_source == "TICK"
 
     # What is not known is counted by itself, in `short_unknown`.
     is_above = col.underlying_price > col.strike
     is_below = col.underlying_price < col.strike
     in_money = when(col.right == "CALL").then(is_above).otherwise(is_below)
     is_short = is_option & (col.position < 0)
-    parts = parts.with_columns(
+    return parts.with_columns(
+        is_option=is_option,
+        has_greeks=has_greeks,
+        greekless=col.delta.is_null(),
+        valueless=col.market_value.is_null(),
         short_in_money=is_short & in_money.fill_null(value=False),
         short_unknown=is_short & in_money.is_null(),
-        is_modelled=col.has_greeks & (col.greeks_source == GreeksSource.MODEL),
+        is_modelled=has_greeks & (col.greeks_source == GreeksSource.MODEL),
+        delayed=is_of_line & col.market_data_type.is_in([*FEEDS]),
     )
-
-    is_of_line = col.value_source == "TICK"
-    return parts.with_columns(delayed=is_of_line & col.market_data_type.is_in([*FEEDS]))
 
 
 def _with_amounts(parts: DataFrame) -> DataFrame:
@@ -207,15 +205,14 @@ def _with_amounts(parts: DataFrame) -> DataFrame:
     spot = col.underlying_price / col.magnifier
     delta_of_option = col.delta * units * spot
     is_its_own_underlying = col.sec_type.is_in(["STK", "FUT"])
-    parts = parts.with_columns(
-        dollar_delta=when(is_its_own_underlying).then(value).otherwise(delta_of_option),
-        gamma_1pct=col.gamma * units * spot**2 / 100,
-    )
-
-    parts = parts.with_columns(col(_MONEY) * col.share, col(_GREEKS) * units)
     is_future = col.asset_class == "FUTURE"
     return parts.with_columns(
-        market_value=when(~is_future).then(value), notional=when(is_future).then(value)
+        col(_MONEY) * col.share,
+        col(_GREEKS) * units,
+        market_value=when(~is_future).then(value),
+        notional=when(is_future).then(value),
+        dollar_delta=when(is_its_own_underlying).then(value).otherwise(delta_of_option),
+        gamma_1pct=col.gamma * units * spot**2 / 100,
     )
 
 
@@ -239,15 +236,14 @@ def _legs(claims: Claims, newest: DataFrame, parts: DataFrame) -> DataFrame:
     rows = claims.rows.join(_places(claims.rows, newest), on="leg", how="left")
     rows = rows.join(quantities, on="leg", how="left", maintain_order="left_right")
 
-    is_seen = col.place.is_not_null()
-    asset_class = col.sec_type.replace_strict(_CLASSES, default="OTHER")
+    # A leg without a place was never held.
+    has_part = col.has.is_not_null()
+    is_open = col.is_open.fill_null(value=False)
     rows = rows.with_columns(
         account=coalesce("of_part", "place", "account"),
-        currency=when(is_seen).then("currency_right").otherwise("currency"),
-        asset_class=when(is_seen).then(asset_class).otherwise(lit("UNKNOWN")),
-        is_held=when(col.mismatch.is_null())
-        .then(col.has.is_not_null())
-        .otherwise(is_seen & col.is_open),
+        currency=coalesce("currency_right", "currency"),
+        asset_class=col.asset_class.fill_null("UNKNOWN"),
+        is_held=when(col.mismatch.is_null()).then(has_part).otherwise(is_open),
     )
 
     whole = col.has.sum().over("leg")
@@ -264,7 +260,7 @@ def _legs(claims: Claims, newest: DataFrame, parts: DataFrame) -> DataFrame:
 def _places(claims: DataFrame, newest: DataFrame) -> DataFrame:
     """Return for each leg the first row of its contract that it is about: open ones come first."""
     rows = newest.select(
-        "conid", "currency", "sec_type", place="account", is_open=col.position != 0
+        "conid", "currency", place="account", is_open=col.position != 0, asset_class=_ASSET_CLASS
     )
     places = claims.select("leg", "conid", "account").join(
         rows, on="conid", maintain_order="left_right"
@@ -282,12 +278,11 @@ def _legless_rows(parts: DataFrame, conids: Collection[int]) -> DataFrame:
         conids: The contracts of legs; only these have differences.
     """
     unattributed = parts.filter(col.conid.is_in(conids), strategy_id=UNATTRIBUTED)
-    columns = ("leg", "position", "share", "symbol", "right", "strike", "expiry")
-    differences = {}
-    for leg, held, share, *terms in unattributed.select(columns).iter_rows():
-        unclaimed = f"{digits(held * share)} of {digits(held)}"
-        differences[leg] = f"{leg_name(*terms)}: {unclaimed} in no strategy"
-
+    rows = unattributed.select("leg", "position", "share", names_of(unattributed))
+    differences = {
+        leg: f"{name}: {digits(held * share)} of {digits(held)} in no strategy"
+        for leg, held, share, name in rows.iter_rows()
+    }
     difference = col.leg.replace_strict(differences, default=None, return_dtype=String)
     parts = parts.with_columns(is_held=True, mismatch=lit(None, String))
     return parts.with_columns(difference=difference).select(*_LEG_COLUMNS)
@@ -417,13 +412,12 @@ def summed_legs(split_holdings: Split, by: Sequence[str]) -> DataFrame:
 
     # A leg that does not match its contract has no part, and so no value and no greeks.
     rows = rows.with_columns(col("legs_without_value", "legs_without_greeks") + col.mismatched)
-    rows = rows.with_columns(col("mismatches", "differences").replace("", None))
     return rows.sort(by, nulls_last=False)
 
 
 def _joined(name: str) -> Expr:
-    """Return the different texts of a column, in order."""
-    return col(name).drop_nulls().unique().sort().str.join("; ")
+    """Return the different texts of a column, in order; null without any."""
+    return col(name).drop_nulls().unique().sort().str.join("; ").replace("", None)
 
 
 _GROUP = ("strategy_id", "account", "currency", "asset_class")

@@ -4,11 +4,11 @@ from datetime import date, datetime
 
 from polars import DataFrame, col
 
-from position_sync_dagster.domain.clock import A_DAY
+from position_sync_dagster.domain.clock import A_DAY, FOREVER, NEVER
 from position_sync_dagster.domain.queue_request import QueuedPosition
 from position_sync_dagster.lake.ledger_rows import BY_TIME
 from position_sync_dagster.lake.schema import moment
-from position_sync_dagster.lake.storage.data_files import EVERY, may_have
+from position_sync_dagster.lake.storage.data_files import may_have
 from position_sync_dagster.lake.storage.table import Table
 
 
@@ -42,8 +42,8 @@ def rows_of_holding(
     conid: int,
     *,
     day: date | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
+    since: datetime = NEVER,
+    until: datetime = FOREVER,
     limit: int,
 ) -> tuple[DataFrame, bool]:
     """Return the newest rows of a holding in order of time, and whether there are more.
@@ -53,19 +53,15 @@ def rows_of_holding(
         account: The account.
         conid: The contract.
         day: Only rows of this UTC date; None: of any.
-        since: Only rows from this moment on; None: from the first.
-        until: Only rows up to this moment; None: to the last.
+        since: Only rows from this moment on.
+        until: Only rows up to this moment.
         limit: Maximum number of rows.
     """
-    only = (col.account == account) & (col.conid == conid)
-    on_days = EVERY
+    is_of_holding = (col.account == account) & (col.conid == conid)
+    is_of_time = col.timestamp.is_between(moment(since), moment(until))
+    on_days = col("partition.date") >= since.date()
     if day is not None:
         on_days = col("partition.date") == day
-    if since is not None:
-        on_days = col("partition.date") >= since.date()
-        only &= col.timestamp >= moment(since)
-    if until is not None:
-        only &= col.timestamp <= moment(until)
 
-    rows = ledger.rows(only, on_days).sort(BY_TIME)
+    rows = ledger.rows(is_of_holding & is_of_time, on_days).sort(BY_TIME)
     return rows.tail(limit), rows.height > limit

@@ -7,7 +7,7 @@ requests.
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from position_sync_dagster.domain import gateway_session
 from position_sync_dagster.domain.account_values import AccountSummary
-from position_sync_dagster.domain.clock import SKEW, seconds_since
+from position_sync_dagster.domain.clock import FOREVER, SKEW, seconds_since
 from position_sync_dagster.domain.gateway_session import CONFIRM, GatewaySession, SessionState
 from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.leg import NOT_LOOKED_UP, ActiveContract, Leg, LegState
@@ -35,9 +35,6 @@ from position_sync_dagster.money.strategies.propose_strategies import first_step
 from position_sync_dagster.money.strategies.strategies_file import saved_file
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.failed_requests import read_failed
-
-# Later than every row.
-FOREVER = datetime.max.replace(tzinfo=UTC)
 
 NO_FREE_LINE = "no market data line is free, or one is being requested"
 

@@ -547,7 +547,7 @@ def risk_of(movements: list[Movement]) -> float | None:
         conid: contract_of([m for m in movements if m.conid == conid], None)
         for conid in campaign.conids
     }
-    risk, _why = capital_at_risk(states_of(campaign), contracts, "USD")
+    risk, _why = capital_at_risk(states_of(campaign, "USD"), contracts, "USD")
     return risk
 
 
@@ -578,7 +578,7 @@ def test_capital_at_risk_is_unknown_after_an_action_whose_cost_is(paid, risk):
         for conid in (SHARES, NEW_SHARES)
     }
     [campaign] = closed_campaigns(parts_of(movements, leg(SHARES)))
-    assert capital_at_risk(states_of(campaign), contracts, "USD")[0] == risk
+    assert capital_at_risk(states_of(campaign, "USD"), contracts, "USD")[0] == risk
 
 
 # ---- what was held before, and is gone without a cause
@@ -667,7 +667,7 @@ def test_capital_at_risk_is_known_where_a_statement_has_price_and_strike_in_one_
     sold = replace(sold, cash=cash, fee=0.0)
     [campaign] = closed_campaigns(parts_of([sold, moved(PUT, 1.0, 1.0, 4, **terms)], leg(PUT)))
     contracts = {PUT: contract_of([sold], None)}
-    at_risk, _why = capital_at_risk(states_of(campaign), contracts, sold.currency)
+    at_risk, _why = capital_at_risk(states_of(campaign, sold.currency), contracts, sold.currency)
     assert at_risk == risk
 
 
