@@ -389,13 +389,11 @@ class HoldingsBook:
     def followed_until(self) -> dict[str, datetime]:
         """Return by account until when PnLSingle has confirmed each holding that is followed."""
         now = self._clock()
-        times = [
-            (account, profit.at)
-            for (account, _conid), profit in self.profits.items()
-            if profit.is_followed(now) and not profit.stands_still
-        ]
-        # The last time of an account stays: in this order it is the earliest one.
-        return dict(sorted(times, reverse=True))
+        until: dict[str, datetime] = {}
+        for (account, _conid), profit in self.profits.items():
+            if profit.is_followed(now) and not profit.stands_still:
+                until[account] = min(until.get(account, now), profit.at)
+        return until
 
     def keys_of(self, conid: int) -> list[Key]:
         """Return the keys of the holdings of a conid; a login has few accounts."""
