@@ -9,7 +9,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import WeakSet
 
@@ -153,7 +153,7 @@ class Profit:
 
     def is_followed(self, now: datetime) -> bool:
         """Return whether the newest message is recent."""
-        return now - self.at <= timedelta(seconds=FOLLOWED_S)
+        return (now - self.at).total_seconds() <= FOLLOWED_S
 
     def counts(self, row: BrokerPosition) -> bool:
         """Return whether its value is newer than that of the other feeds."""
@@ -161,11 +161,16 @@ class Profit:
             row.market_value is None or self.is_followed(row.received_at)
         )
 
-    def daily(self, row: BrokerPosition) -> float | None:
-        """Return the daily profit, if it came with the value that counts: the two move together."""
+    def daily(self, row: BrokerPosition, *, counts: bool) -> float | None:
+        """Return the daily profit, if it came with the value that counts: the two move together.
+
+        Args:
+            row: The holding as its last row left it.
+            counts: Whether the value of the message counts.
+        """
         value = row.market_value
         band = 0.0
-        if self.counts(row):  # it moves on, until the next daily profit comes
+        if counts:  # it moves on, until the next daily profit comes
             value = self.sent.value
             band = valuation.VALUE_BAND
         if value is None or _differ(value, self.value_at_daily, band):
@@ -280,7 +285,7 @@ class HoldingsBook:
         """
         rows = ((self._holdings[key], profit) for key, profit in self.profits.items())
         return [
-            (row.instrument.currency, profit.daily(row))
+            (row.instrument.currency, profit.daily(row, counts=profit.counts(row)))
             for row, profit in rows
             if row.account == account and row.instrument.sec_type in sec_types
         ]
@@ -308,13 +313,10 @@ class HoldingsBook:
     def confirmations(self) -> dict[str, AccountConfirmation]:
         """Return until when the broker has confirmed each account."""
         now = self._clock()
-        times = [
-            (account, profit.at)
-            for (account, _conid), profit in self.profits.items()
-            if profit.is_followed(now) and not profit.stands_still
-        ]
-        # The last time of an account stays: in this order it is the earliest one.
-        followed_until = dict(sorted(times, reverse=True))
+        followed_until: dict[str, datetime] = {}
+        for (account, _conid), profit in self.profits.items():
+            if profit.is_followed(now) and not profit.stands_still:
+                followed_until[account] = min(followed_until.get(account, now), profit.at)
         return {
             account: AccountConfirmation(
                 state.confirmed_at, followed_until.get(account), self.states.completeness(account)
@@ -440,8 +442,9 @@ class HoldingsBook:
         profit = self.profits.get(key)
         if profit is None:
             return holding
-        daily = profit.daily(holding)
-        if not profit.counts(holding):
+        counts = profit.counts(holding)
+        daily = profit.daily(holding, counts=counts)
+        if not counts:
             return holding if daily is None else replace(holding, daily_pnl=daily)
         sent = profit.sent
         magnifier = self.magnifier(key[1])

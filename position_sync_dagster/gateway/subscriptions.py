@@ -197,8 +197,8 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
         book: Gets the values.
 
     Attributes:
-        fresh, valued: The holdings of which a message came that counts, for the publication and
-            for the flush.
+        has_news: Whether a message came that counts, for the publication, which sets it back.
+        valued: The holdings of which one came, for the flush.
     """
 
     def __init__(self, ib: IB, book: HoldingsBook) -> None:
@@ -211,7 +211,7 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
         )
         self._book = book
         self._wanted: list[Key] = []  # the argument of `keep`; `step` subscribes to them
-        self.fresh: PendingChanges[Key] = PendingChanges()
+        self.has_news = False
         self.valued: PendingChanges[Key] = PendingChanges()
 
     @property
@@ -265,7 +265,7 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
         """Take the values of a message into the book; return whether they count there."""
         counts = self._book.put_pnl(subscription.key, PnlValues(*sent))
         if counts:
-            self.fresh.note(subscription.key)
+            self.has_news = True
             self.valued.note(subscription.key)
         return counts
 

@@ -98,7 +98,8 @@ class FollowedHoldings:
         greeks_moved = bool(self.publisher.greeks.changes)
         if not (at_once or self._legs or self._monitored or greeks_moved):
             return
-        if connection.pnl.fresh.take() or greeks_moved:
+        if connection.pnl.has_news or greeks_moved:
+            connection.pnl.has_news = False
             await self.publisher.publish(connection.feed)
 
         ended = self.ownership.monotonic()

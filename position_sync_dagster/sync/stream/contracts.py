@@ -156,7 +156,7 @@ class ContractCache:
 
     def available(self, conids: Iterable[int]) -> set[int]:
         """Return the conids whose details need not be fetched."""
-        return (set(conids) & self._known.keys()) - self._doubted
+        return (self._known.keys() & conids) - self._doubted
 
     async def details(self, connection: GatewayConnection, conids: Iterable[int]) -> DetailsByConid:
         """Return the details of the conids; fetch unknown ones from the gateway.

@@ -236,7 +236,10 @@ class Publisher:
         if (rows or is_whole) and not await self._write(rows, accounts, whole=is_whole):
             return False
 
-        self._published = reported if is_whole else published | changed
+        if is_whole:
+            self._published = reported
+        else:
+            published |= changed
         self._accounts = accounts
         self._may_have_unpublished = False  # these rows have all that was stored
         return True

@@ -35,6 +35,12 @@ class Subscribed:
         MessageReader(ib, "g")
         self.read = ib.client.decoder.interpret
 
+    def news(self):
+        """Return whether a message counted since the last call."""
+        had_news = self.subscriptions.has_news
+        self.subscriptions.has_news = False
+        return had_news
+
     @property
     def value(self):
         return self.book.get(KEY).market_value
@@ -51,11 +57,11 @@ async def test_a_profit_message_that_cannot_be_read_is_reported_and_the_value_st
 ):
     subscribed.read(SENT)
     assert subscribed.valued() == {KEY}
-    assert subscribed.subscriptions.fresh.take()
+    assert subscribed.news()
     subscribed.read(fields)
     assert "sent a message that cannot be read (type '95'" in caplog.text
     assert not subscribed.valued()
-    assert not subscribed.subscriptions.fresh.take()
+    assert not subscribed.news()
     assert subscribed.value == -300.25
     subscribed.read(sent("-302"))
     assert subscribed.value == -302.0
@@ -71,12 +77,12 @@ async def test_a_profit_message_is_read_for_the_request_that_it_names(subscribed
     assert held.realized_pnl is None
     assert held.market_value == -300.25
     assert subscribed.valued() == {KEY}
-    assert subscribed.subscriptions.fresh.take()
+    assert subscribed.news()
 
 
-async def test_a_profit_message_without_a_value_is_not_fresh_and_values_nothing(subscribed):
+async def test_a_profit_message_without_a_value_is_no_news_and_values_nothing(subscribed):
     subscribed.read([*SENT[:6], UNSET])
-    assert not subscribed.subscriptions.fresh.take()
+    assert not subscribed.news()
     assert not subscribed.valued()
     assert subscribed.book.get(KEY).market_value is None
 

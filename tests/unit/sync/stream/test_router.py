@@ -30,7 +30,8 @@ class Gateway:
     """Sends a new value of each subscribed holding between any two steps."""
 
     def __init__(self, values=None):
-        self.pnl = self.feed = self.book = self.fresh = self
+        self.pnl = self.feed = self.book = self
+        self.sends = True
         self.keys = []
         self.kept = 0
         self.known = values or {}
@@ -40,16 +41,13 @@ class Gateway:
         self.keys = list(keys)
 
     def step(self):
-        pass
+        self.has_news = self.sends and bool(self.keys)
 
     def read(self):
         pass
 
     def values(self, keys):
         return {key: self.known.get(key) for key in keys}
-
-    def take(self):
-        return bool(self.keys)
 
 
 class Day:
@@ -133,7 +131,7 @@ async def test_a_slow_commit_is_followed_by_a_rest_of_three_times_its_time(route
 
 async def test_what_has_no_new_value_is_not_published(routes):
     day = Day(routes, overflow_interval_s=30.0)
-    day.gateway.take = lambda: set()
+    day.gateway.sends = False
     await day.pass_(35)
     assert day.at("queued") == [0, 30]
     assert day.at("published") == []
