@@ -531,7 +531,8 @@ def position_rows(rows: DataFrame, book: Book) -> DataFrame:
     queued holding the value of a moment is not `kept`: see `confirmations.newest_values`.
     """
     rows = rows.with_columns(name=names_of(rows))
-    rows = rows.join(_owners(book.split.parts), on=KEY, how="left", maintain_order="left")
+    parts = book.split.parts.join(rows.select(KEY), on=KEY, how="semi")
+    rows = rows.join(_owners(parts), on=KEY, how="left", maintain_order="left")
     # A holding in no strategy has no row among those of strategies.
     rows = rows.with_columns(col("strategies", "shares").fill_null([]))
     rows = rows.with_columns(
