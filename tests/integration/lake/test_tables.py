@@ -98,6 +98,9 @@ def details(clock, conid):
 async def test_the_newest_details_of_a_contract_are_kept(lake, clock):
     first = details(clock, 1)
     lake.contracts.put([first, first, details(clock, 2)])
+    made = lake.contracts.get([1, 2])
+    assert made[1] == first
+    assert lake.contracts.get([1])[1] is made[1]  # nothing has changed: it is made once
     clock.advance(60)
     lake.contracts.put([details(clock, 1), details(clock, 3)])
     contract = lake.contracts.get([1, 3, 99])
