@@ -466,7 +466,7 @@ class ModelledLeg:
     spot_then: float | None = None
     spot: float | None = None
     spot_at: datetime | None = None
-    volatility: float | Reason | None = None
+    volatility: float | NoVolatility | None = None
     near: float = FIRST_GUESS
     used: float | None = None
     greeks: HoldingGreeks | None = None
@@ -479,7 +479,12 @@ BELOW_PARITY = 0.01
 
 
 def compute(legs: Sequence[ModelledLeg], now: datetime) -> None:
-    """Find the volatility and the greeks of options with a value and a price, or the reasons."""
+    """Find the volatility and the greeks of options with a value and prices, or the reasons.
+
+    Args:
+        legs: None of them has expired.
+        now: The present moment.
+    """
     priced = [(leg, leg.terms) for leg in legs if isinstance(leg.terms, OptionTerms)]
     _find_volatilities(priced)
 
@@ -487,23 +492,17 @@ def compute(legs: Sequence[ModelledLeg], now: datetime) -> None:
     for leg, terms in priced:
         # The others keep their greeks until they have new ones: the status is read meanwhile.
         leg.used = leg.spot
-        if terms.expires_at <= now:
-            _set_without(leg, NoGreeks.EXPIRED)
-        elif isinstance(leg.volatility, float):
+        if isinstance(leg.volatility, float):
             alive.append((leg, terms, leg.volatility))
         elif _is_at_parity(leg, terms):
             # Its greeks are the limits for a volatility that vanishes.
             alive.append((leg, terms, model.LOWEST_VOLATILITY))
         else:
-            _set_without(leg, leg.volatility)
+            leg.greeks = None
+            leg.reason = leg.volatility
 
     if alive:
         _compute_greeks(alive, now)
-
-
-def _set_without(leg: ModelledLeg, reason: Reason | None) -> None:
-    leg.greeks = None
-    leg.reason = reason
 
 
 def _is_at_parity(leg: ModelledLeg, terms: OptionTerms) -> bool:
@@ -526,7 +525,8 @@ def _compute_greeks(legs: Sequence[tuple[ModelledLeg, OptionTerms, float]], now:
     numbers = np.hstack([getattr(greeks, name) for name in names])
     for (leg, terms, _), of_leg in zip(legs, numbers.tolist(), strict=True):
         if not np.isfinite(of_leg).all() or leg.spot is None or leg.value_at is None:
-            _set_without(leg, NoGreeks.NOT_COMPUTED)
+            leg.greeks = None
+            leg.reason = NoGreeks.NOT_COMPUTED
             continue
         # At parity no volatility is known; its greeks do not depend on it.
         implied_vol = None
@@ -544,23 +544,18 @@ def _compute_greeks(legs: Sequence[tuple[ModelledLeg, OptionTerms, float]], now:
 
 def _find_volatilities(legs: Sequence[tuple[ModelledLeg, OptionTerms]]) -> None:
     """Find the volatilities that the values of options show, or the reasons."""
-    asked = []
-    for leg, terms in legs:
-        if leg.volatility is not None:
-            continue
-        if leg.value_at is None or terms.expires_at <= leg.value_at:
-            leg.volatility = NoGreeks.EXPIRED
-        elif leg.spot_then is None:
-            leg.volatility = NoGreeks.NO_PRICE_THEN
-        else:
-            asked.append((leg, terms, leg.value_at, leg.spot_then))
+    asked = [
+        (leg, terms, leg.value_at)
+        for leg, terms in legs
+        if leg.volatility is None and leg.value_at is not None
+    ]
     if not asked:
         return
 
-    legs_asked, terms_of, times, spots = zip(*asked, strict=True)
-    options = as_options(terms_of, times, spots)
+    legs_asked, terms_of, times = zip(*asked, strict=True)
     given = np.array([(leg.value, leg.spot_then, leg.near) for leg in legs_asked], dtype=float)
     value, spot, near = np.hsplit(given, 3)
+    options = as_options(terms_of, times, spot.ravel().tolist())
     columns, reasons = model.implied_volatility(options, value, spot, near, model.COARSE)
     volatilities = columns.ravel().tolist()
     for leg, volatility, reason in zip(legs_asked, volatilities, reasons, strict=True):
