@@ -18,7 +18,6 @@ from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import (
     LISTED_OPTIONS,
-    Instrument,
     digits,
 )
 from position_sync_dagster.domain.leg import NEGLIGIBLE_QUANTITY, UNATTRIBUTED, ActiveContract
@@ -33,6 +32,7 @@ from position_sync_dagster.money.risk.priced_legs import (
     PricedLeg,
     PricedLegs,
     Row,
+    terms_of,
 )
 from position_sync_dagster.money.risk.proposed_trade import (
     Fill,
@@ -43,10 +43,8 @@ from position_sync_dagster.money.risk.proposed_trade import (
     volatility_of,
 )
 from position_sync_dagster.money.risk.terms import (
-    CONTRACT_FIELDS,
     WITHOUT_CARRY,
     OptionTerms,
-    option_terms,
 )
 
 _HOLDING_OF = itemgetter("account", "conid")
@@ -95,8 +93,8 @@ class HypotheticalBook:
             ProposedTradeError: Nothing of the underlying is held, nothing prices it, it expired, or
                 several strategies hold what it closes.
         """
-        is_written = trade.conid is None
-        if is_written and trade.expiry and trade.expiry < exchange_date(self.book.now):
+        today = exchange_date(self.book.now)
+        if trade.conid is None and trade.expiry and trade.expiry < today:
             raise _expired(trade)
 
         account = trade.account or self._account_of(trade)
@@ -289,14 +287,9 @@ class HypotheticalBook:
 
     def _row_of(self, trade: ProposedTrade, account: str) -> tuple[NewRow, str]:
         """Return the row of a contract in an account, and what prices it."""
-        if trade.conid is not None:
-            is_same = col.conid == trade.conid
-        else:
-            terms = {name: getattr(trade, name) for name in _TERMS}
-            same_terms = [col(name).eq_missing(value) for name, value in terms.items()]
-            is_same = pl.all_horizontal(col.position != 0, *same_terms)
-
-        held = self.book.priced.filter(is_same).to_dicts()
+        names = _TERMS if trade.conid is None else ("conid",)
+        same = [col(name).eq_missing(getattr(trade, name)) for name in names]
+        held = self.book.priced.filter(col.position != 0, *same).to_dicts()
         for row in held:
             if row["account"] == account:
                 return row, "the price of the holding"
@@ -336,9 +329,8 @@ class HypotheticalBook:
     def _is_of_index(self, leg: PricedLeg) -> bool:
         """Return whether a leg is an option on an index, which has no shares."""
         details = self.legs.given.details.get(leg.row["conid"])
-        if leg.row["symbol"] in WITHOUT_CARRY:
-            return True
-        return details is not None and details.settles_in_cash
+        is_in_cash = details is not None and details.settles_in_cash
+        return is_in_cash or leg.row["symbol"] in WITHOUT_CARRY
 
     def _priced_option(
         self, trade: ProposedTrade, row: NewRow, similar: PricedLeg
@@ -391,7 +383,7 @@ class HypotheticalBook:
     def _terms_of(
         self,
         trade: ProposedTrade,
-        row: Row,
+        row: NewRow,
         similar: PricedLeg,
         magnifier: float | None,
     ) -> OptionTerms | None:
@@ -404,9 +396,7 @@ class HypotheticalBook:
                 expires_on=trade.expiry,
             )  # fmt: skip
 
-        fields = {name: row[name] for name in CONTRACT_FIELDS}
-        dividends = given.dividends.get(trade.symbol)
-        terms = option_terms(Instrument(**fields), details, given.rates, dividends, magnifier)
+        terms = terms_of(row | {"magnifier": magnifier}, details, given)
         if not isinstance(terms, OptionTerms):
             return None
         if terms.expires_at <= self.book.now:
@@ -416,9 +406,7 @@ class HypotheticalBook:
     def _magnifier(self, row: Row) -> float | None:
         """Return the divisor from quoted prices to the currency: that of a held part, if any."""
         sec_type = row["sec_type"]
-        alike = frozenset({sec_type})
-        if sec_type in _QUOTED_ALIKE:
-            alike = _QUOTED_ALIKE
+        alike = _QUOTED_ALIKE if sec_type in _QUOTED_ALIKE else {sec_type}
         parts = self.legs.parts.filter(col.sec_type.is_in(alike), symbol=row["symbol"])
         return next(iter(parts["magnifier"].drop_nulls()), None)
 
@@ -433,11 +421,9 @@ def _share_of(option: PricedLeg, row: NewRow) -> NewRow:
     """Return the row of the share under an option."""
     spot = option.row["spot"]
     magnifier = option.row["magnifier"]
-    row = row | {"sec_type": "STK", "multiplier": 1.0, "trading_class": None}
-    row |= {"market_price": None, "underlying_price": None}
-    if spot and magnifier:
-        row["market_price"] = spot * magnifier
-    return row
+    price = spot * magnifier if spot and magnifier else None
+    without = dict.fromkeys(("trading_class", "underlying_price"))
+    return row | without | {"sec_type": "STK", "multiplier": 1.0, "market_price": price}
 
 
 def _nothing_held(trade: ProposedTrade) -> ProposedTradeError:

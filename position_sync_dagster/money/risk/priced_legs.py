@@ -200,7 +200,7 @@ class PricedLegs:
         terms = []
         reasons = []
         for row in parts.iter_rows(named=True):
-            terms_of_part = _terms_of(row, given)
+            terms_of_part = terms_of(row, given.details.get(row["conid"]), given)
             terms.append(terms_of_part)
             reasons.append(_left_out(row, terms_of_part))
 
@@ -253,7 +253,7 @@ class PricedLegs:
             yield PricedLeg(row=row, terms=terms)
 
 
-def _terms_of(row: Row, given: Assumptions) -> Terms:
+def terms_of(row: Row, details: ContractDetails | None, given: Assumptions) -> Terms:
     """Return what a part delivers; None: a share or a future, which it is itself."""
     if row["sec_type"] in LINEAR_TYPES:
         return None
@@ -261,7 +261,6 @@ def _terms_of(row: Row, given: Assumptions) -> Terms:
         return NotPriced.OTHER_TYPE
 
     option = Instrument(**{name: row[name] for name in CONTRACT_FIELDS})
-    details = given.details.get(option.conid)
     dividends = given.dividends.get(option.symbol)
     return option_terms(option, details, given.rates, dividends, row["magnifier"])
 
