@@ -283,7 +283,10 @@ def greeks(options: VanillaOptions, spots: Array, volatility: Array, steps: Step
     delta = (higher - lower) / (2 * step)
     gamma = (higher - 2 * price + lower) / step**2
 
-    vega = _vega(options, spots, volatility, steps)
+    change = 0.01 * volatility
+    more, _exercised = _smooth_prices(options, spots, volatility + change, steps)
+    less, _exercised = _smooth_prices(options, spots, volatility - change, steps)
+    vega = (more - less) / (2 * change) / 100
 
     paid, _share = options.kept_from_now()
     diffused = volatility * (spots - paid)
@@ -297,8 +300,7 @@ def greeks(options: VanillaOptions, spots: Array, volatility: Array, steps: Step
     _below, is_at_price, _above = np.hsplit(exercised_at, 3)
     is_worth_exercise = is_at_price | (options.years <= 0)
     delta_of_exercise = np.where(exercise_value > 0, options.side, 0.0)
-    lowest_delta = np.minimum(options.side, 0.0)
-    delta = np.clip(delta, lowest_delta, lowest_delta + 1.0)
+    delta = np.clip(delta, np.minimum(options.side, 0.0), np.maximum(options.side, 0.0))
     return Greeks(
         price=np.where(is_worth_exercise, exercise_value, price),
         delta=np.where(is_worth_exercise, delta_of_exercise, delta),
@@ -306,15 +308,6 @@ def greeks(options: VanillaOptions, spots: Array, volatility: Array, steps: Step
         vega=np.where(is_worth_exercise, 0.0, np.maximum(0.0, vega)),
         theta=np.where(is_worth_exercise, 0.0, theta / DAYS_PER_YEAR),
     )
-
-
-def _vega(options: VanillaOptions, spots: Array, volatility: Array, steps: Steps) -> Array:
-    """Return the change of prices by a point of volatility."""
-    change = 0.01 * volatility
-    more, _exercised = _smooth_prices(options, spots, volatility + change, steps)
-    less, _exercised = _smooth_prices(options, spots, volatility - change, steps)
-    slope: Array = (more - less) / (2 * change)
-    return slope / 100
 
 
 def within_bounds(volatility: Array) -> Array:
