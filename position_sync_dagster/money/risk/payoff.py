@@ -150,7 +150,8 @@ def payoff_of(
 
     profits = np.round(profit_at(prices), ROUNDING_DIGITS) + 0.0
     # Far above all strikes a call is worth its exercise, also one that lives on.
-    slope = _rounded(sum(leg.size for leg in legs if _rises(leg)))
+    rising = [leg for leg in legs if not leg.delivered or leg.delivered.right == "CALL"]
+    slope = _rounded(sum(leg.size for leg in rising))
     is_corner = np.isin(prices, corners)
     is_corner[profits.argmax()] |= slope <= 0
     is_corner[profits.argmin()] |= slope >= 0
@@ -168,11 +169,6 @@ def payoff_of(
 
 # What is unbounded, by the sign of the slope above all strikes.
 _UNBOUNDED = {1: "the greatest profit is unbounded", -1: "the greatest loss is unbounded"}
-
-
-def _rises(leg: PricedLeg) -> bool:
-    """Return whether a leg is worth more at each higher price, however high: no put."""
-    return leg.delivered is None or leg.delivered.right == "CALL"
 
 
 def _expiry_of(leg: PricedLeg) -> date | None:

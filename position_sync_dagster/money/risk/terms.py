@@ -12,6 +12,7 @@ from enum import StrEnum
 from functools import partial
 from itertools import repeat
 from math import ceil
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,7 @@ def dividends_of_shares(
             a share of the price.
         now: The present moment.
     """
-    dividends = []
+    dividends: list[DatedDividend] = []
     known_until = now
     remaining = 1.0  # of the price, after what is paid until then
     for expires_at, share in sorted(shares):
@@ -108,9 +109,10 @@ def dividends_of_shares(
             quarters = max(1, round((expires_at - known_until) / QUARTER))
             gap = (expires_at - known_until) / quarters
             paid_each_time = 1 - ((1 - share) / remaining) ** (1 / quarters)
-            for number in range(quarters):
-                ex_date = known_until + (number + 0.5) * gap
-                dividends.append(DatedDividend(ex_date=ex_date, share=paid_each_time))
+            dividends += [
+                DatedDividend(ex_date=known_until + (number + 0.5) * gap, share=paid_each_time)
+                for number in range(quarters)
+            ]
             remaining = 1 - share
         known_until = expires_at
 
@@ -122,19 +124,18 @@ def dividends_of_shares(
 def dated_dividends(rows: Iterable[ExpectedDividend]) -> dict[int, tuple[DatedDividend, ...]]:
     """Return the dividends of each underlying, by conid; those that are STATED count first."""
     dividends = {}
-    for conid, of_underlying in grouped(lambda row: row.conid, rows).items():
-        best = max(of_underlying, key=lambda row: row.source)
+    for conid, of_underlying in grouped(attrgetter("conid"), rows).items():
+        best = max(of_underlying, key=attrgetter("source"))
         if best.source is DividendSource.STATED and best.ex_date and best.amount is not None:
             opens = ex_moment(best.ex_date)
             dividends[conid] = dividends_stated(opens, best.amount, best.next_year)
             continue
 
-        expected = [
+        dividends[conid] = tuple(
             DatedDividend(ex_date=ex_moment(row.ex_date), share=row.share)
             for row in of_underlying
             if row.source is best.source and row.ex_date is not None and row.share
-        ]
-        dividends[conid] = tuple(expected)
+        )
     return dividends
 
 
@@ -166,14 +167,13 @@ def dividend_rows(
         return []
 
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    rows = []
-    for dividend in dividends_of_shares(shares, midnight):
-        share = round(dividend.share, 6)
-        rows.append(
-            row(source=DividendSource.EXPECTED, ex_date=dividend.ex_date.date(), share=share)
-        )
+    expected = partial(row, source=DividendSource.EXPECTED)
+    rows = [
+        expected(ex_date=dividend.ex_date.date(), share=round(dividend.share, 6))
+        for dividend in dividends_of_shares(shares, midnight)
+    ]
     # A row without a date says that options show no dividend.
-    return rows or [row(source=DividendSource.EXPECTED)]
+    return rows or [expected()]
 
 
 def ex_moment(day: date) -> datetime:

@@ -371,9 +371,11 @@ def propose(
         claimed: The active legs: what they have stays as it is.
         names: The names that are taken.
     """
-    claims = grouped(lambda leg: leg.conid, claimed)
+    claims = grouped(attrgetter("conid"), claimed)
     movements_of = grouped(attrgetter("key"), movements)
-    by_underlying = grouped(_underlying_of, sorted(holdings, key=lambda holding: holding.key))
+    # A structure has one account, one underlying and one currency.
+    underlying_of = attrgetter("account", "instrument.symbol", "instrument.currency")
+    by_underlying = grouped(underlying_of, sorted(holdings, key=attrgetter("key")))
 
     strategies: list[ProposedStrategy] = []
     for (account, symbol, _currency), of_underlying in sorted(by_underlying.items()):
@@ -393,11 +395,6 @@ def propose(
 
 def _order_of_movement(movement: Movement) -> tuple[date, datetime, str]:
     return movement.day, movement.at or NEVER, movement.movement_id
-
-
-def _underlying_of(holding: BrokerPosition) -> tuple[str, str, str]:
-    """Return account, symbol and currency of a holding: a structure has one of each."""
-    return holding.account, holding.instrument.symbol, holding.instrument.currency
 
 
 def _named_apart(
