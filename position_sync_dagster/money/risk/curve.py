@@ -155,8 +155,8 @@ def curves_of(
     """
     curves = []
     for key in curve_keys(legs) if keys is None else keys:
-        is_of_key = [pl.col(name) == value for name, value in zip(CURVE_KEY, key, strict=True)]
-        curves.append(_curve_of(legs.where(pl.all_horizontal(is_of_key)), shift, notes))
+        of_key = dict(zip(CURVE_KEY, key, strict=True))
+        curves.append(_curve_of(legs.where(**of_key), shift, notes))
     return curves
 
 

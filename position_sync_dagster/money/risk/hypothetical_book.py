@@ -59,6 +59,14 @@ NOT_IN_BOOK = 0
 GIVEN = "the price that was given"
 
 
+@dataclass(slots=True)
+class _HeldPart:
+    """A part of a holding, and the quantity that the trades leave of it."""
+
+    leg: PricedLeg
+    left: float
+
+
 @dataclass(kw_only=True)
 class HypotheticalBook:
     """A book to which trades are applied, one after the other."""
@@ -67,11 +75,8 @@ class HypotheticalBook:
     legs: PricedLegs
 
     def __post_init__(self) -> None:
-        self._parts = list(self.legs)
-        # What is left of each part, by its place; and the places of the parts of each holding.
-        self._left = [part.quantity for part in self._parts]
-        places = range(len(self._parts))
-        self._places = grouped(lambda place: _HOLDING_OF(self._parts[place].row), places)
+        self._parts = [_HeldPart(leg, leg.quantity) for leg in self.legs]
+        self._parts_of = grouped(lambda part: _HOLDING_OF(part.leg.row), self._parts)
         # The rows of opened lots, each under a conid of its own, and the legs that claim them.
         self._lots: list[NewRow] = []
         self._claims: list[ActiveContract] = []
@@ -115,10 +120,10 @@ class HypotheticalBook:
         """
         columns = (*_TERMS, "account", "conid")
         trades = []
-        for part, left in zip(self._parts, self._left, strict=True):
-            if left and part.row["strategy_id"] == strategy:
-                terms = {name: part.row[name] for name in columns}
-                trades.append(ProposedTrade(quantity=-left, strategy=strategy, **terms))
+        for part in self._parts:
+            if part.left and part.leg.row["strategy_id"] == strategy:
+                terms = {name: part.leg.row[name] for name in columns}
+                trades.append(ProposedTrade(quantity=-part.left, strategy=strategy, **terms))
         if not trades:
             raise ProposedTradeError(
                 f"The strategy {strategy!r} holds nothing.",
@@ -163,7 +168,7 @@ class HypotheticalBook:
     def _without_what_was_closed(self) -> Split:
         """Return the parts of before, as far as they are left; others keep their very numbers."""
         before = self.book.split
-        is_left = [left / part.quantity for left, part in zip(self._left, self._parts, strict=True)]
+        is_left = [part.left / part.leg.quantity for part in self._parts]
         kept = before.parts.with_columns(left=pl.Series(is_left, dtype=pl.Float64))
         kept = kept.with_columns(col("share", *exposure.SUMMED_COLUMNS) * col.left)
         kept = kept.filter(col.left != 0).drop("left")
@@ -214,23 +219,22 @@ class HypotheticalBook:
     def _close(self, fill: Fill) -> float:
         """Close what a trade closes of the parts that are left; return the quantity it opens."""
         wanted = fill.trade.quantity
-        for place in self._closable(fill):
-            part = self._parts[place]
-            size = min(abs(self._left[place]), abs(wanted))
-            if size <= NEGLIGIBLE_QUANTITY * abs(part.quantity):
+        for part in self._closable(fill):
+            negligible = NEGLIGIBLE_QUANTITY * abs(part.leg.quantity)
+            size = min(abs(part.left), abs(wanted))
+            if size <= negligible:
                 continue
 
             quantity = copysign(size, wanted)
             wanted -= quantity
-            left = self._left[place] + quantity
-            self._left[place] = left
-            if abs(left) <= NEGLIGIBLE_QUANTITY * abs(part.quantity):
-                self._left[place] = 0.0  # the rounding of a sum
-            self._settled.append(fill.closing(part, quantity))
+            part.left += quantity
+            if abs(part.left) <= negligible:
+                part.left = 0.0  # the rounding of a sum
+            self._settled.append(fill.closing(part.leg, quantity))
         return wanted
 
-    def _closable(self, fill: Fill) -> list[int]:
-        """Return the places of the parts that a trade closes: those of its strategy alone.
+    def _closable(self, fill: Fill) -> list[_HeldPart]:
+        """Return the parts that a trade closes: those of its strategy alone.
 
         A trade of no strategy closes what is in none, then what a single strategy has.
 
@@ -238,23 +242,23 @@ class HypotheticalBook:
             ProposedTradeError: Several strategies have it.
         """
         trade = fill.trade
-        places = self._places[_HOLDING_OF(fill.row)]
-        opposite = [place for place in places if self._left[place] * trade.quantity < 0]
-        places_of = grouped(lambda place: self._parts[place].row["strategy_id"], opposite)
+        parts = self._parts_of[_HOLDING_OF(fill.row)]
+        opposite = [part for part in parts if part.left * trade.quantity < 0]
+        parts_of = grouped(lambda part: part.leg.row["strategy_id"], opposite)
         if trade.strategy is not None:
-            return places_of.get(trade.strategy, [])
+            return parts_of[trade.strategy]
 
-        in_no_strategy = places_of.pop(UNATTRIBUTED, [])
-        available = sum(abs(self._left[place]) for place in in_no_strategy)
+        in_no_strategy = parts_of.pop(UNATTRIBUTED, [])
+        available = sum(abs(part.left) for part in in_no_strategy)
         if abs(trade.quantity) <= available * (1 + NEGLIGIBLE_QUANTITY):
             return in_no_strategy
-        if len(places_of) > 1:
+        if len(parts_of) > 1:
             raise ProposedTradeError(
                 f"Several strategies hold the {trade.name} that {trade.text} closes: "
-                f"{', '.join(sorted(places_of))}.",
+                f"{', '.join(sorted(parts_of))}.",
                 remedy="Name one of them with --strategy; what the others have stays theirs.",
             )
-        return [*in_no_strategy, *chain.from_iterable(places_of.values())]
+        return [*in_no_strategy, *chain.from_iterable(parts_of.values())]
 
     def _open(self, fill: Fill, quantity: float) -> None:
         """Open a lot of what a trade did not close."""

@@ -215,11 +215,11 @@ class PricedLegs:
         """Return the parts of a strategy, on an underlying, of an account."""
         return self.where(choice.condition)
 
-    def where(self, condition: Expr) -> "PricedLegs":
-        """Return the parts for which a condition is true."""
-        chosen = self.parts.with_row_index("place").filter(condition)
+    def where(self, *conditions: Expr, **values: Any) -> "PricedLegs":
+        """Return the parts for which conditions are true, and whose columns have some values."""
+        chosen = self.parts.with_row_index("place").filter(*conditions, **values)
         terms = [self.terms[place] for place in chosen["place"]]
-        settled = self.settled.filter(condition)
+        settled = self.settled.filter(*conditions, **values)
         return PricedLegs(
             parts=chosen.drop("place"), given=self.given, terms=terms, settled=settled
         )
