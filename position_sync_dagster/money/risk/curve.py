@@ -214,25 +214,21 @@ def expiries_to_come(legs: PricedLegs) -> list[datetime]:
 
 def _left_out(legs: Iterable[PricedLeg]) -> list[UnpricedLeg]:
     """Return the legs that cannot be priced, or whose profit since they were opened is unknown."""
-    left_out = []
-    for leg in legs:
-        reason = leg.row["reason"]
-        if leg.row["unrealized_pnl"] is None:
-            reason = reason or NO_PROFIT
-        if reason is not None:
-            strategy = leg.row["strategy_id"]
-            left_out.append(UnpricedLeg(leg=leg.name, strategy=strategy, reason=reason))
-    return left_out
+    return [
+        UnpricedLeg(
+            leg=leg.name, strategy=leg.row["strategy_id"], reason=leg.row["reason"] or NO_PROFIT
+        )
+        for leg in legs
+        if leg.row["reason"] or leg.row["unrealized_pnl"] is None
+    ]
 
 
 def _prices(legs: Iterable[PricedLeg], payoff: Payoff, spot: float) -> model.Array:
     """Return the prices of a curve: even ones, the strikes and the break-evens between them."""
     corners = [spot, *(leg.delivered.strike for leg in legs if leg.delivered)]
-    lowest = min(corners)
-    highest = max(corners)
-    beyond = max(highest - lowest, LEAST_SPAN * spot) / 2
-    low = max(lowest - beyond, spot / 100)
-    high = highest + beyond
+    beyond = max(max(corners) - min(corners), LEAST_SPAN * spot) / 2
+    low = max(min(corners) - beyond, spot / 100)
+    high = max(corners) + beyond
 
     even = np.linspace(low, high, PRICES)
     prices = np.array([*even, *corners, *(payoff.break_evens or ())])

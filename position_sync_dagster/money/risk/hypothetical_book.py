@@ -64,7 +64,7 @@ class _HeldPart:
     """A part of a holding, and the quantity that the trades leave of it."""
 
     leg: PricedLeg
-    left: float
+    remaining: float
 
 
 @dataclass(kw_only=True)
@@ -121,9 +121,9 @@ class HypotheticalBook:
         columns = (*_TERMS, "account", "conid")
         trades = []
         for part in self._parts:
-            if part.left and part.leg.row["strategy_id"] == strategy:
+            if part.remaining and part.leg.row["strategy_id"] == strategy:
                 terms = {name: part.leg.row[name] for name in columns}
-                trades.append(ProposedTrade(quantity=-part.left, strategy=strategy, **terms))
+                trades.append(ProposedTrade(quantity=-part.remaining, strategy=strategy, **terms))
         if not trades:
             raise ProposedTradeError(
                 f"The strategy {strategy!r} holds nothing.",
@@ -168,8 +168,8 @@ class HypotheticalBook:
     def _without_what_was_closed(self) -> Split:
         """Return the parts of before, as far as they are left; others keep their very numbers."""
         before = self.book.split
-        is_left = [part.left / part.leg.quantity for part in self._parts]
-        kept = before.parts.with_columns(left=pl.Series(is_left, dtype=pl.Float64))
+        shares = [part.remaining / part.leg.quantity for part in self._parts]
+        kept = before.parts.with_columns(left=pl.Series(shares, dtype=pl.Float64))
         kept = kept.with_columns(col("share", *exposure.SUMMED_COLUMNS) * col.left)
         kept = kept.filter(col.left != 0).drop("left")
 
@@ -221,15 +221,15 @@ class HypotheticalBook:
         wanted = fill.trade.quantity
         for part in self._closable(fill):
             negligible = NEGLIGIBLE_QUANTITY * abs(part.leg.quantity)
-            size = min(abs(part.left), abs(wanted))
+            size = min(abs(part.remaining), abs(wanted))
             if size <= negligible:
                 continue
 
             quantity = copysign(size, wanted)
             wanted -= quantity
-            part.left += quantity
-            if abs(part.left) <= negligible:
-                part.left = 0.0  # the rounding of a sum
+            part.remaining += quantity
+            if abs(part.remaining) <= negligible:
+                part.remaining = 0.0  # the rounding of a sum
             self._settled.append(fill.closing(part.leg, quantity))
         return wanted
 
@@ -243,13 +243,13 @@ class HypotheticalBook:
         """
         trade = fill.trade
         parts = self._parts_of[_HOLDING_OF(fill.row)]
-        opposite = [part for part in parts if part.left * trade.quantity < 0]
+        opposite = [part for part in parts if part.remaining * trade.quantity < 0]
         parts_of = grouped(lambda part: part.leg.row["strategy_id"], opposite)
         if trade.strategy is not None:
             return parts_of[trade.strategy]
 
         in_no_strategy = parts_of.pop(UNATTRIBUTED, [])
-        available = sum(abs(part.left) for part in in_no_strategy)
+        available = sum(abs(part.remaining) for part in in_no_strategy)
         if abs(trade.quantity) <= available * (1 + NEGLIGIBLE_QUANTITY):
             return in_no_strategy
         if len(parts_of) > 1:
@@ -321,10 +321,8 @@ class HypotheticalBook:
         if trade.right is None:
             wanted = frozenset({"OPT"} if trade.expiry is None else {"FUT"})
 
-        is_like = (col.symbol == trade.symbol) & col.sec_type.is_in(wanted)
-        held = [
-            leg for leg in self.legs.where(is_like) if trade.right or not self._is_of_index(leg)
-        ]
+        alike = self.legs.where(col.sec_type.is_in(wanted), symbol=trade.symbol)
+        held = [leg for leg in alike if trade.right or not self._is_of_index(leg)]
         if not held:
             raise _nothing_held(trade)
         day = trade.expiry or date.min

@@ -238,9 +238,9 @@ class PricedLegs:
         """
         of_places = [self.terms[place] for place in places]
         terms = [priced for priced in of_places if isinstance(priced, OptionTerms)]
-        given = self.parts[places].select("spot", "implied_vol")
-        spot, volatility = np.hsplit(given.to_numpy(), 2)
-        return as_options(terms, repeat(self.given.now), given["spot"]), spot, volatility
+        inputs = self.parts[places].select("spot", "implied_vol")
+        spot, volatility = np.hsplit(inputs.to_numpy(), 2)
+        return as_options(terms, repeat(self.given.now), inputs["spot"]), spot, volatility
 
     def left_out(self) -> dict[str, int]:
         """Return how many legs are left out of every scenario, by reason."""

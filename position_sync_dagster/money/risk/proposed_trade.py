@@ -226,8 +226,8 @@ def nearest_option(
 def volatility_of(terms: OptionTerms, price: float, spot: float, now: datetime) -> float | None:
     """Return the volatility that a price shows; None: it shows none."""
     options = as_options([terms], [now], [spot])
-    given = np.reshape([price, spot, FIRST_GUESS], (3, 1, 1))
-    volatility, [reason] = model.implied_volatility(options, *given)
+    inputs = np.reshape([price, spot, FIRST_GUESS], (3, 1, 1))
+    volatility, [reason] = model.implied_volatility(options, *inputs)
     if reason is not None:
         return None
     return float(volatility.item())

@@ -515,9 +515,9 @@ def _is_at_parity(leg: ModelledLeg, terms: OptionTerms) -> bool:
 
 def _compute_greeks(legs: Sequence[tuple[ModelledLeg, OptionTerms, float]], now: datetime) -> None:
     """Set the greeks of options, each with the volatility that prices it."""
-    given = np.array([(leg.spot, volatility) for leg, _, volatility in legs], dtype=float)
+    inputs = np.array([(leg.spot, volatility) for leg, _, volatility in legs], dtype=float)
     terms_of = [terms for _, terms, _ in legs]
-    spot, volatility = np.hsplit(given, 2)
+    spot, volatility = np.hsplit(inputs, 2)
     options = as_options(terms_of, repeat(now), spot.ravel().tolist())
     greeks = model.greeks(options, spot, volatility, model.COARSE)
 
@@ -553,8 +553,8 @@ def _find_volatilities(legs: Sequence[tuple[ModelledLeg, OptionTerms]]) -> None:
         return
 
     legs_asked, terms_of, times = zip(*asked, strict=True)
-    given = np.array([(leg.value, leg.spot_then, leg.near) for leg in legs_asked], dtype=float)
-    value, spot, near = np.hsplit(given, 3)
+    inputs = np.array([(leg.value, leg.spot_then, leg.near) for leg in legs_asked], dtype=float)
+    value, spot, near = np.hsplit(inputs, 3)
     options = as_options(terms_of, times, spot.ravel().tolist())
     columns, reasons = model.implied_volatility(options, value, spot, near, model.COARSE)
     volatilities = columns.ravel().tolist()
