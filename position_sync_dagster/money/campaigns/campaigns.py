@@ -8,6 +8,7 @@ that were sold while that was held, and those that took their place.
 What a strategy has earned so far is what its parts brought, and the value of what is left of them.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -446,7 +447,7 @@ class Extreme:
         unknown: Why it is not known else.
     """
 
-    value_of: Callable[[Sequence[Piece]], tuple[float | None, bool]]
+    value_of: Callable[[Sequence[Piece]], float | None]
     unlimited: str
     unknown: str
 
@@ -494,10 +495,10 @@ def _value_of(pieces: Iterable[Piece], contracts: Contracts, extreme: Extreme) -
             piece = Piece(replace(piece.instrument, multiplier=unit), piece.quantity)
         in_units.append(piece)
 
-    value, is_unlimited = extreme.value_of(in_units)
-    if is_unlimited:
-        return extreme.unlimited
-    return extreme.unknown if value is None else value
+    value = extreme.value_of(in_units)
+    if value is None:
+        return extreme.unknown
+    return extreme.unlimited if math.isinf(value) else value
 
 
 # ---- as it was opened

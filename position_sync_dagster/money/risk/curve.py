@@ -155,8 +155,8 @@ def curves_of(
     """
     curves = []
     for key in curve_keys(legs) if keys is None else keys:
-        is_of_key = [pl.col(name) == value for name, value in zip(CURVE_KEY, key, strict=True)]
-        curves.append(_curve_of(legs.where(pl.all_horizontal(is_of_key)), shift, notes))
+        of_key = dict(zip(CURVE_KEY, key, strict=True))
+        curves.append(_curve_of(legs.where(**of_key), shift, notes))
     return curves
 
 
@@ -166,8 +166,10 @@ def _curve_of(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> CurveRow:
     realised = known_sum(legs.settled["realised"])
     payoff = payoff_of(each, legs.given.now, notes, realised)
     left_out = _left_out(each)
-    curve = _described(legs) | {"underlying": payoff.under, "left_out": left_out}
-    curve |= {name: getattr(payoff, name) for name in _OF_PAYOFF}
+    to_come = expiries_to_come(legs)
+    curve: dict[str, Any] = {name: getattr(payoff, name) for name in _OF_PAYOFF}
+    curve |= {"underlying": payoff.under, "left_out": left_out}
+    curve |= {"next_expiry": min(to_come, default=None), "last_expiry": max(to_come, default=None)}
     spot = legs.parts["spot"].median()
     if not isinstance(spot, float):
         return CurveRow(**curve)
@@ -196,19 +198,9 @@ def _curve_of(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> CurveRow:
 
 
 # What a curve has of a payoff.
-_OF_PAYOFF = ("break_evens", "greatest_profit", "greatest_loss", "why", "note", "legs")
-
-
-def _described(legs: PricedLegs) -> dict[str, Any]:
-    """Return whose legs these are, which, and when they expire."""
-    account, currency = legs.parts.select("account", "currency").row(0)
-    to_come = expiries_to_come(legs)
-    return {
-        "account": account,
-        "currency": currency,
-        "next_expiry": min(to_come, default=None),
-        "last_expiry": max(to_come, default=None),
-    }
+_OF_PAYOFF = (
+    "account", "currency", "legs", "break_evens", "greatest_profit", "greatest_loss", "why", "note",
+)  # fmt: skip
 
 
 def expiries_to_come(legs: PricedLegs) -> list[datetime]:
@@ -216,32 +208,27 @@ def expiries_to_come(legs: PricedLegs) -> list[datetime]:
     return [
         leg.delivered.expires_at
         for leg in legs
-        if leg.delivered is not None and leg.delivered.expires_at > legs.given.now
+        if leg.delivered and leg.delivered.expires_at > legs.given.now
     ]
 
 
 def _left_out(legs: Iterable[PricedLeg]) -> list[UnpricedLeg]:
     """Return the legs that cannot be priced, or whose profit since they were opened is unknown."""
-    left_out = []
-    for leg in legs:
-        reason = leg.row["reason"]
-        if leg.row["unrealized_pnl"] is None:
-            reason = reason or NO_PROFIT
-        if reason is not None:
-            left_out.append(
-                UnpricedLeg(leg=leg.name, strategy=leg.row["strategy_id"], reason=reason)
-            )
-    return left_out
+    return [
+        UnpricedLeg(
+            leg=leg.name, strategy=leg.row["strategy_id"], reason=leg.row["reason"] or NO_PROFIT
+        )
+        for leg in legs
+        if leg.row["reason"] or leg.row["unrealized_pnl"] is None
+    ]
 
 
 def _prices(legs: Iterable[PricedLeg], payoff: Payoff, spot: float) -> model.Array:
     """Return the prices of a curve: even ones, the strikes and the break-evens between them."""
-    corners = [spot, *(leg.delivered.strike for leg in legs if leg.delivered is not None)]
-    lowest = min(corners)
-    highest = max(corners)
-    beyond = max(highest - lowest, LEAST_SPAN * spot) / 2
-    low = max(lowest - beyond, spot / 100)
-    high = highest + beyond
+    corners = [spot, *(leg.delivered.strike for leg in legs if leg.delivered)]
+    beyond = max(max(corners) - min(corners), LEAST_SPAN * spot) / 2
+    low = max(min(corners) - beyond, spot / 100)
+    high = max(corners) + beyond
 
     even = np.linspace(low, high, PRICES)
     prices = np.array([*even, *corners, *(payoff.break_evens or ())])
@@ -324,7 +311,7 @@ def distribution_at_expiry(
         return None
 
     nearest = nearest_option(legs, spot, first, now)
-    if nearest is None or nearest.priced is None or nearest.priced.expires_at != first:
+    if not (nearest and nearest.priced and nearest.priced.expires_at == first):
         return None
 
     options = as_options([nearest.priced], [now], [spot])

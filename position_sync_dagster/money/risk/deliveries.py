@@ -51,11 +51,11 @@ class ExpiringLeg:
 
     leg: PricedLeg
     expires_at: datetime
-    units: float | None
-    cash: float | None
-    is_pinned: bool | None
     is_cash_settled: bool | None
     is_in_the_morning: bool
+    units: float | None = None
+    cash: float | None = None
+    is_pinned: bool | None = None
     missing: float | None = None
     reason: str | None = None
 
@@ -93,13 +93,13 @@ def expiries(legs: PricedLegs, *, until: date, strategy: str | None = None) -> l
     """
     deliveries = list(_deliveries(legs))
     _count_all_missing(deliveries, legs)
-
-    due = [delivery for delivery in deliveries if exchange_date(delivery.expires_at) <= until]
-    if strategy is not None:
-        due = [delivery for delivery in due if delivery.leg.row["strategy_id"] == strategy]
-    return sorted(
-        (delivery.row for delivery in due), key=itemgetter("expires_at", "strategy_id", "conid")
-    )
+    due = [
+        delivery.row
+        for delivery in deliveries
+        if exchange_date(delivery.expires_at) <= until
+        and strategy in (None, delivery.leg.row["strategy_id"])
+    ]
+    return sorted(due, key=itemgetter("expires_at", "strategy_id", "conid"))
 
 
 def expiry_report(
@@ -159,9 +159,11 @@ def _count_all_missing(deliveries: Sequence[ExpiringLeg], legs: PricedLegs) -> N
 
 def undated_options(legs: PricedLegs) -> list[NewRow]:
     """Return the options whose expiry is not known, so that no list by days has them."""
-    options = [leg for leg in legs if leg.row["right"] is not None or leg.delivered is not None]
-    undated = [leg for leg in options if _expires_at(leg, legs) is None]
-    return [leg.named | {"reason": NotPriced.NO_TERMS} for leg in undated]
+    return [
+        leg.named | {"reason": NotPriced.NO_TERMS}
+        for leg in legs
+        if leg.row["right"] is not None and _expires_at(leg, legs) is None
+    ]
 
 
 def _account_and_underlying(leg: PricedLeg) -> tuple[Any, ...]:
@@ -170,13 +172,8 @@ def _account_and_underlying(leg: PricedLeg) -> tuple[Any, ...]:
 
 def _expires_at(leg: PricedLeg, legs: PricedLegs) -> datetime | None:
     """Return when a leg expires, in New York; None: never, or it is not known."""
-    if leg.delivered is not None:
-        return leg.delivered.expires_at.astimezone(NEW_YORK)
-    details = legs.given.details.get(leg.row["conid"])
-    moment = expires_at(leg.row["expiry"], details)
-    if moment is None:
-        return None
-    return moment.astimezone(NEW_YORK)
+    moment = expires_at(leg.row["expiry"], legs.given.details.get(leg.row["conid"]))
+    return moment and moment.astimezone(NEW_YORK)
 
 
 def _deliveries(legs: PricedLegs) -> Iterable[ExpiringLeg]:
@@ -194,9 +191,6 @@ def _delivery(leg: PricedLeg, expires_at: datetime, legs: PricedLegs) -> Expirin
     delivery = ExpiringLeg(
         leg=leg,
         expires_at=expires_at,
-        units=None,
-        cash=None,
-        is_pinned=None,
         is_cash_settled=in_cash,
         is_in_the_morning=details is not None and details.is_settled_at_the_open,
     )
@@ -296,12 +290,11 @@ def early_assignments(legs: PricedLegs) -> EarlyAssignments:
     likely: list[NewRow] = []
     left_out: list[NewRow] = []
     for leg in legs:
+        terms = leg.delivered
         if leg.row["right"] is None or leg.quantity >= 0:
             continue
-        if leg.delivered is not None:
-            is_over = leg.delivered.expires_at <= legs.given.now
-            if is_over or not leg.delivered.exercise.is_early:
-                continue
+        if terms and (terms.expires_at <= legs.given.now or not terms.exercise.is_early):
+            continue
 
         names = leg.named | {"position": leg.quantity}
         reason = _not_judged(leg)
@@ -324,14 +317,6 @@ def _not_judged(leg: PricedLeg) -> str | None:
     return None
 
 
-def _extrinsic(leg: PricedLeg) -> float:
-    """Return what one unit of an option in the money is worth above its exercise."""
-    price = float(leg.row["market_value"] / leg.size)
-    if leg.delivered is None:
-        return price
-    return price - leg.delivered.above_strike(leg.row["spot"])
-
-
 def _in_the_money(leg: PricedLeg) -> bool | None:
     """Return whether an option is in the money; None: it is not known."""
     spot = leg.row["spot"]
@@ -346,19 +331,18 @@ def _judged(leg: PricedLeg, given: Assumptions) -> NewRow | None:
     if terms is None or not _in_the_money(leg):
         return None
 
-    extrinsic = _extrinsic(leg)
-    if terms.right == "PUT" or terms.exercise.is_on_future:
-        if extrinsic > NEAR_PARITY:
-            return None
-        return {"extrinsic": extrinsic, "ex_date": None}
-
-    soon = min(terms.expires_at, given.now + BEFORE_EX_DATE)
-    coming = [
-        (dividend.ex_date, dividend.amount_at(leg.row["spot"]))
-        for dividend in given.dividends.get(leg.row["symbol"]) or ()
-        if given.now < dividend.ex_date <= soon
-    ]
-    ex_date, gain = min(coming, default=(None, -model.MODEL_ROUNDING))
+    spot = leg.row["spot"]
+    extrinsic = float(leg.row["market_value"] / leg.size) - terms.above_strike(spot)
+    ex_date = None
+    gain = NEAR_PARITY
+    if terms.right == "CALL" and not terms.exercise.is_on_future:
+        soon = min(terms.expires_at, given.now + BEFORE_EX_DATE)
+        coming = [
+            (dividend.ex_date, dividend.amount_at(spot))
+            for dividend in given.dividends.get(leg.row["symbol"]) or ()
+            if given.now < dividend.ex_date <= soon
+        ]
+        ex_date, gain = min(coming, default=(None, -model.MODEL_ROUNDING))
     if extrinsic > gain:
         return None
     return {"extrinsic": extrinsic, "ex_date": ex_date}

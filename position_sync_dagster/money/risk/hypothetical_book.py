@@ -18,7 +18,6 @@ from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import (
     LISTED_OPTIONS,
-    Instrument,
     digits,
 )
 from position_sync_dagster.domain.leg import NEGLIGIBLE_QUANTITY, UNATTRIBUTED, ActiveContract
@@ -33,6 +32,7 @@ from position_sync_dagster.money.risk.priced_legs import (
     PricedLeg,
     PricedLegs,
     Row,
+    terms_of,
 )
 from position_sync_dagster.money.risk.proposed_trade import (
     Fill,
@@ -43,10 +43,8 @@ from position_sync_dagster.money.risk.proposed_trade import (
     volatility_of,
 )
 from position_sync_dagster.money.risk.terms import (
-    CONTRACT_FIELDS,
     WITHOUT_CARRY,
     OptionTerms,
-    option_terms,
 )
 
 _HOLDING_OF = itemgetter("account", "conid")
@@ -61,6 +59,14 @@ NOT_IN_BOOK = 0
 GIVEN = "the price that was given"
 
 
+@dataclass(slots=True)
+class _HeldPart:
+    """A part of a holding, and the quantity that the trades leave of it."""
+
+    leg: PricedLeg
+    remaining: float
+
+
 @dataclass(kw_only=True)
 class HypotheticalBook:
     """A book to which trades are applied, one after the other."""
@@ -69,11 +75,8 @@ class HypotheticalBook:
     legs: PricedLegs
 
     def __post_init__(self) -> None:
-        self._parts = list(self.legs)
-        # What is left of each part, by its place; and the places of the parts of each holding.
-        self._left = [part.quantity for part in self._parts]
-        places = range(len(self._parts))
-        self._places = grouped(lambda place: _HOLDING_OF(self._parts[place].row), places)
+        self._parts = [_HeldPart(leg, leg.quantity) for leg in self.legs]
+        self._parts_of = grouped(lambda part: _HOLDING_OF(part.leg.row), self._parts)
         # The rows of opened lots, each under a conid of its own, and the legs that claim them.
         self._lots: list[NewRow] = []
         self._claims: list[ActiveContract] = []
@@ -95,8 +98,8 @@ class HypotheticalBook:
             ProposedTradeError: Nothing of the underlying is held, nothing prices it, it expired, or
                 several strategies hold what it closes.
         """
-        is_written = trade.conid is None
-        if is_written and trade.expiry and trade.expiry < exchange_date(self.book.now):
+        today = exchange_date(self.book.now)
+        if trade.conid is None and trade.expiry and trade.expiry < today:
             raise _expired(trade)
 
         account = trade.account or self._account_of(trade)
@@ -117,10 +120,10 @@ class HypotheticalBook:
         """
         columns = (*_TERMS, "account", "conid")
         trades = []
-        for part, left in zip(self._parts, self._left, strict=True):
-            if left and part.row["strategy_id"] == strategy:
-                terms = {name: part.row[name] for name in columns}
-                trades.append(ProposedTrade(quantity=-left, strategy=strategy, **terms))
+        for part in self._parts:
+            if part.remaining and part.leg.row["strategy_id"] == strategy:
+                terms = {name: part.leg.row[name] for name in columns}
+                trades.append(ProposedTrade(quantity=-part.remaining, strategy=strategy, **terms))
         if not trades:
             raise ProposedTradeError(
                 f"The strategy {strategy!r} holds nothing.",
@@ -165,8 +168,8 @@ class HypotheticalBook:
     def _without_what_was_closed(self) -> Split:
         """Return the parts of before, as far as they are left; others keep their very numbers."""
         before = self.book.split
-        is_left = [left / part.quantity for left, part in zip(self._left, self._parts, strict=True)]
-        kept = before.parts.with_columns(left=pl.Series(is_left, dtype=pl.Float64))
+        shares = [part.remaining / part.leg.quantity for part in self._parts]
+        kept = before.parts.with_columns(left=pl.Series(shares, dtype=pl.Float64))
         kept = kept.with_columns(col("share", *exposure.SUMMED_COLUMNS) * col.left)
         kept = kept.filter(col.left != 0).drop("left")
 
@@ -216,23 +219,22 @@ class HypotheticalBook:
     def _close(self, fill: Fill) -> float:
         """Close what a trade closes of the parts that are left; return the quantity it opens."""
         wanted = fill.trade.quantity
-        for place in self._closable(fill):
-            part = self._parts[place]
-            size = min(abs(self._left[place]), abs(wanted))
-            if size <= NEGLIGIBLE_QUANTITY * abs(part.quantity):
+        for part in self._closable(fill):
+            negligible = NEGLIGIBLE_QUANTITY * abs(part.leg.quantity)
+            size = min(abs(part.remaining), abs(wanted))
+            if size <= negligible:
                 continue
 
             quantity = copysign(size, wanted)
             wanted -= quantity
-            left = self._left[place] + quantity
-            self._left[place] = left
-            if abs(left) <= NEGLIGIBLE_QUANTITY * abs(part.quantity):
-                self._left[place] = 0.0  # the rounding of a sum
-            self._settled.append(fill.closing(part, quantity))
+            part.remaining += quantity
+            if abs(part.remaining) <= negligible:
+                part.remaining = 0.0  # the rounding of a sum
+            self._settled.append(fill.closing(part.leg, quantity))
         return wanted
 
-    def _closable(self, fill: Fill) -> list[int]:
-        """Return the places of the parts that a trade closes: those of its strategy alone.
+    def _closable(self, fill: Fill) -> list[_HeldPart]:
+        """Return the parts that a trade closes: those of its strategy alone.
 
         A trade of no strategy closes what is in none, then what a single strategy has.
 
@@ -240,23 +242,23 @@ class HypotheticalBook:
             ProposedTradeError: Several strategies have it.
         """
         trade = fill.trade
-        places = self._places[_HOLDING_OF(fill.row)]
-        opposite = [place for place in places if self._left[place] * trade.quantity < 0]
-        places_of = grouped(lambda place: self._parts[place].row["strategy_id"], opposite)
+        parts = self._parts_of[_HOLDING_OF(fill.row)]
+        opposite = [part for part in parts if part.remaining * trade.quantity < 0]
+        parts_of = grouped(lambda part: part.leg.row["strategy_id"], opposite)
         if trade.strategy is not None:
-            return places_of.get(trade.strategy, [])
+            return parts_of[trade.strategy]
 
-        in_no_strategy = places_of.pop(UNATTRIBUTED, [])
-        available = sum(abs(self._left[place]) for place in in_no_strategy)
+        in_no_strategy = parts_of.pop(UNATTRIBUTED, [])
+        available = sum(abs(part.remaining) for part in in_no_strategy)
         if abs(trade.quantity) <= available * (1 + NEGLIGIBLE_QUANTITY):
             return in_no_strategy
-        if len(places_of) > 1:
+        if len(parts_of) > 1:
             raise ProposedTradeError(
                 f"Several strategies hold the {trade.name} that {trade.text} closes: "
-                f"{', '.join(sorted(places_of))}.",
+                f"{', '.join(sorted(parts_of))}.",
                 remedy="Name one of them with --strategy; what the others have stays theirs.",
             )
-        return [*in_no_strategy, *chain.from_iterable(places_of.values())]
+        return [*in_no_strategy, *chain.from_iterable(parts_of.values())]
 
     def _open(self, fill: Fill, quantity: float) -> None:
         """Open a lot of what a trade did not close."""
@@ -289,14 +291,9 @@ class HypotheticalBook:
 
     def _row_of(self, trade: ProposedTrade, account: str) -> tuple[NewRow, str]:
         """Return the row of a contract in an account, and what prices it."""
-        if trade.conid is not None:
-            is_same = col.conid == trade.conid
-        else:
-            terms = {name: getattr(trade, name) for name in _TERMS}
-            same_terms = [col(name).eq_missing(value) for name, value in terms.items()]
-            is_same = pl.all_horizontal(col.position != 0, *same_terms)
-
-        held = self.book.priced.filter(is_same).to_dicts()
+        names = _TERMS if trade.conid is None else ("conid",)
+        same = [col(name).eq_missing(getattr(trade, name)) for name in names]
+        held = self.book.priced.filter(col.position != 0, *same).to_dicts()
         for row in held:
             if row["account"] == account:
                 return row, "the price of the holding"
@@ -324,10 +321,8 @@ class HypotheticalBook:
         if trade.right is None:
             wanted = frozenset({"OPT"} if trade.expiry is None else {"FUT"})
 
-        is_like = (col.symbol == trade.symbol) & col.sec_type.is_in(wanted)
-        held = [
-            leg for leg in self.legs.where(is_like) if trade.right or not self._is_of_index(leg)
-        ]
+        alike = self.legs.where(col.sec_type.is_in(wanted), symbol=trade.symbol)
+        held = [leg for leg in alike if trade.right or not self._is_of_index(leg)]
         if not held:
             raise _nothing_held(trade)
         day = trade.expiry or date.min
@@ -336,9 +331,8 @@ class HypotheticalBook:
     def _is_of_index(self, leg: PricedLeg) -> bool:
         """Return whether a leg is an option on an index, which has no shares."""
         details = self.legs.given.details.get(leg.row["conid"])
-        if leg.row["symbol"] in WITHOUT_CARRY:
-            return True
-        return details is not None and details.settles_in_cash
+        is_in_cash = details is not None and details.settles_in_cash
+        return is_in_cash or leg.row["symbol"] in WITHOUT_CARRY
 
     def _priced_option(
         self, trade: ProposedTrade, row: NewRow, similar: PricedLeg
@@ -391,7 +385,7 @@ class HypotheticalBook:
     def _terms_of(
         self,
         trade: ProposedTrade,
-        row: Row,
+        row: NewRow,
         similar: PricedLeg,
         magnifier: float | None,
     ) -> OptionTerms | None:
@@ -404,9 +398,7 @@ class HypotheticalBook:
                 expires_on=trade.expiry,
             )  # fmt: skip
 
-        fields = {name: row[name] for name in CONTRACT_FIELDS}
-        dividends = given.dividends.get(trade.symbol)
-        terms = option_terms(Instrument(**fields), details, given.rates, dividends, magnifier)
+        terms = terms_of(row | {"magnifier": magnifier}, details, given)
         if not isinstance(terms, OptionTerms):
             return None
         if terms.expires_at <= self.book.now:
@@ -416,9 +408,7 @@ class HypotheticalBook:
     def _magnifier(self, row: Row) -> float | None:
         """Return the divisor from quoted prices to the currency: that of a held part, if any."""
         sec_type = row["sec_type"]
-        alike = frozenset({sec_type})
-        if sec_type in _QUOTED_ALIKE:
-            alike = _QUOTED_ALIKE
+        alike = _QUOTED_ALIKE if sec_type in _QUOTED_ALIKE else {sec_type}
         parts = self.legs.parts.filter(col.sec_type.is_in(alike), symbol=row["symbol"])
         return next(iter(parts["magnifier"].drop_nulls()), None)
 
@@ -433,11 +423,9 @@ def _share_of(option: PricedLeg, row: NewRow) -> NewRow:
     """Return the row of the share under an option."""
     spot = option.row["spot"]
     magnifier = option.row["magnifier"]
-    row = row | {"sec_type": "STK", "multiplier": 1.0, "trading_class": None}
-    row |= {"market_price": None, "underlying_price": None}
-    if spot and magnifier:
-        row["market_price"] = spot * magnifier
-    return row
+    price = spot * magnifier if spot and magnifier else None
+    without = dict.fromkeys(("trading_class", "underlying_price"))
+    return row | without | {"sec_type": "STK", "multiplier": 1.0, "market_price": price}
 
 
 def _nothing_held(trade: ProposedTrade) -> ProposedTradeError:

@@ -130,6 +130,10 @@ class VanillaOptions:
         """
         columns = np.array(terms, dtype=float).reshape(-1, 6).T[..., None]
         side, strike, years, rate, is_american, on_future = columns
+
+        # The shorter lists of dividends end in some that are never paid.
+        by_place = [*zip_longest(*dividends, fillvalue=(math.inf, 0.0, 0.0))]
+        of_options = np.reshape(by_place, (len(by_place), len(dividends), 3))
         return cls(
             side=side,
             strike=strike,
@@ -137,7 +141,7 @@ class VanillaOptions:
             rate=rate,
             is_american=is_american > 0,
             on_future=on_future > 0,
-            dividends=_padded(dividends),
+            dividends=of_options.swapaxes(0, 1),
         )
 
     def at(self, places: NDArray[np.int64] | slice) -> Self:
@@ -203,14 +207,6 @@ class VanillaOptions:
 
         # The logarithm of a forward that dividends leave nothing of is not known.
         return np.asarray(np.maximum(forward, 1e-9 * self.strike))
-
-
-def _padded(dividends: Sequence[Sequence[tuple[float, float, float]]]) -> Array:
-    """Return lists of dividends in one array; the shorter ones end in some that are never paid."""
-    never = (math.inf, 0.0, 0.0)
-    by_place = [*zip_longest(*dividends, fillvalue=never)]
-    shape = (len(by_place), len(dividends), 3)
-    return np.array(by_place, dtype=float).reshape(shape).swapaxes(0, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,7 +279,10 @@ def greeks(options: VanillaOptions, spots: Array, volatility: Array, steps: Step
     delta = (higher - lower) / (2 * step)
     gamma = (higher - 2 * price + lower) / step**2
 
-    vega = _vega(options, spots, volatility, steps)
+    change = 0.01 * volatility
+    more, _exercised = _smooth_prices(options, spots, volatility + change, steps)
+    less, _exercised = _smooth_prices(options, spots, volatility - change, steps)
+    vega = (more - less) / (2 * change) / 100
 
     paid, _share = options.kept_from_now()
     diffused = volatility * (spots - paid)
@@ -297,8 +296,7 @@ def greeks(options: VanillaOptions, spots: Array, volatility: Array, steps: Step
     _below, is_at_price, _above = np.hsplit(exercised_at, 3)
     is_worth_exercise = is_at_price | (options.years <= 0)
     delta_of_exercise = np.where(exercise_value > 0, options.side, 0.0)
-    lowest_delta = np.minimum(options.side, 0.0)
-    delta = np.clip(delta, lowest_delta, lowest_delta + 1.0)
+    delta = np.clip(delta, np.minimum(options.side, 0.0), np.maximum(options.side, 0.0))
     return Greeks(
         price=np.where(is_worth_exercise, exercise_value, price),
         delta=np.where(is_worth_exercise, delta_of_exercise, delta),
@@ -306,15 +304,6 @@ def greeks(options: VanillaOptions, spots: Array, volatility: Array, steps: Step
         vega=np.where(is_worth_exercise, 0.0, np.maximum(0.0, vega)),
         theta=np.where(is_worth_exercise, 0.0, theta / DAYS_PER_YEAR),
     )
-
-
-def _vega(options: VanillaOptions, spots: Array, volatility: Array, steps: Steps) -> Array:
-    """Return the change of prices by a point of volatility."""
-    change = 0.01 * volatility
-    more, _exercised = _smooth_prices(options, spots, volatility + change, steps)
-    less, _exercised = _smooth_prices(options, spots, volatility - change, steps)
-    slope: Array = (more - less) / (2 * change)
-    return slope / 100
 
 
 def within_bounds(volatility: Array) -> Array:
@@ -347,7 +336,11 @@ def implied_volatility(
     Returns:
         The volatilities, NaN where there is a reason.
     """
-    least = _least(options, spot)
+    # An option is worth its exercise at least, a European one that at its expiry.
+    at_once = options.exercised(spot)
+    discount = np.exp(-options.rate * options.years)
+    at_expiry = discount * options.exercised(options.forwards(spot))
+    least = np.where(options.is_american, np.maximum(at_expiry, at_once), at_expiry)
     is_in_the_money = least > 0
     is_below = value < least - MODEL_ROUNDING
     is_at_least = ~is_below & is_in_the_money & (value <= least + MODEL_ROUNDING)
@@ -412,14 +405,6 @@ def _search(
     is_found = asked.copy()
     is_found[places] = False
     return np.where(is_found, guess, np.nan), vega
-
-
-def _least(options: VanillaOptions, spot: Array) -> Array:
-    """Return the least value of each option: that of its exercise, if European at expiry."""
-    discount = np.exp(-options.rate * options.years)
-    at_expiry = discount * options.exercised(options.forwards(spot))
-    at_once = options.exercised(spot)
-    return np.where(options.is_american, np.maximum(at_expiry, at_once), at_expiry)
 
 
 def _lattices(options: VanillaOptions, steps: Steps) -> Iterator[tuple[int, NDArray[np.int64]]]:

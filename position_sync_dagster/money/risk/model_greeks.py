@@ -206,21 +206,20 @@ class AccountGreeks:
         """
         due = []
         for leg in self.legs.values():
-            ready = self._ready(leg, now)
-            if isinstance(ready, OptionTerms):
-                is_new = leg.volatility is None or leg.spot != leg.used
-                if is_new or ready.expires_at <= now:
+            missing = self._missing(leg, now)
+            if missing is None:
+                if leg.volatility is None or leg.spot != leg.used:
                     leg.reason = None
                     due.append(leg)
-            elif ready != leg.reason or leg.greeks is not None:
+            elif missing != leg.reason or leg.greeks is not None:
                 leg.greeks = None
-                leg.reason = ready
+                leg.reason = missing
                 leg.used = None
                 due.append(leg)
         return due
 
-    def _ready(self, leg: ModelledLeg, now: datetime) -> OptionTerms | Reason:
-        """Read the newest price of the underlying; return the terms, or which input is missing."""
+    def _missing(self, leg: ModelledLeg, now: datetime) -> Reason | None:
+        """Read the newest price of the underlying; return which input is missing; None: none."""
         prices = self._prices[leg.underlying]
         leg.spot_at = leg.spot = None
         if prices:
@@ -231,10 +230,13 @@ class AccountGreeks:
             return NoGreeks.NO_VALUE
         if leg.spot_at is None:
             return NoGreeks.NO_UNDERLYING_PRICE
-        is_old = self._is_old(leg.underlying, leg.spot_at, now)
-        if is_old:
+        if leg.terms.expires_at <= now:
+            return NoGreeks.EXPIRED
+        if self._is_old(leg.underlying, leg.spot_at, now):
             return NoGreeks.UNDERLYING_OLD
-        return leg.terms
+        if leg.spot_then is None:
+            return NoGreeks.NO_PRICE_THEN
+        return None
 
     def _is_old(self, underlying: int, at: datetime, now: datetime) -> bool:
         return now - at > self.price_age and self.session_open(underlying) is not False

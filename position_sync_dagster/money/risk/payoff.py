@@ -141,38 +141,34 @@ def payoff_of(
         return replace(payoff, why=f"not known: {first_reasons(unknown)}")
 
     profit_at = _profit_of(legs, expiry, now, realised)
-    strikes = {leg.delivered.strike for leg in legs if leg.delivered is not None}
+    strikes = {leg.delivered.strike for leg in legs if leg.delivered}
     corners = np.array(sorted({0.0, *strikes}))
     prices = corners
-    if any(leg.delivered is not None and _expiry_of(leg) != expiry for leg in legs):
+    if any(_expiry_of(leg) not in (None, expiry) for leg in legs):
         between = np.geomspace(corners[1] / FAR, corners[-1] * FAR, TRIED)
         prices = np.union1d(corners, between)
 
     profits = np.round(profit_at(prices), ROUNDING_DIGITS) + 0.0
     # Far above all strikes a call is worth its exercise, also one that lives on.
-    slope = _rounded(sum(leg.size for leg in legs if _rises(leg)))
+    rising = [leg for leg in legs if not leg.delivered or leg.delivered.right == "CALL"]
+    slope = _rounded(sum(leg.size for leg in rising))
     is_corner = np.isin(prices, corners)
     is_corner[profits.argmax()] |= slope <= 0
     is_corner[profits.argmin()] |= slope >= 0
     break_evens = set(map(_rounded, _break_evens(prices, profits, slope)))
-    payoff = replace(
+    return replace(
         payoff,
         break_evens=tuple(sorted(break_evens)),
+        greatest_profit=None if slope > 0 else float(profits.max()),
+        greatest_loss=None if slope < 0 else float(profits.min()),
+        why=_UNBOUNDED.get(np.sign(slope)),
         corners=tuple(map(Corner, prices[is_corner].tolist(), profits[is_corner].tolist())),
         profit_at=profit_at,
     )
-    highest = float(profits.max())
-    lowest = float(profits.min())
-    if slope > 0:
-        return replace(payoff, greatest_loss=lowest, why="the greatest profit is unbounded")
-    if slope < 0:
-        return replace(payoff, greatest_profit=highest, why="the greatest loss is unbounded")
-    return replace(payoff, greatest_profit=highest, greatest_loss=lowest)
 
 
-def _rises(leg: PricedLeg) -> bool:
-    """Return whether a leg is worth more at each higher price, however high: no put."""
-    return leg.delivered is None or leg.delivered.right == "CALL"
+# What is unbounded, by the sign of the slope above all strikes.
+_UNBOUNDED = {1: "the greatest profit is unbounded", -1: "the greatest loss is unbounded"}
 
 
 def _expiry_of(leg: PricedLeg) -> date | None:
@@ -191,7 +187,7 @@ def _unknown(legs: Iterable[PricedLeg], expiry: date | None) -> Iterable[str]:
             yield f"{leg.name}: {leg.terms}"
             continue
 
-        lives_on = leg.delivered is not None and _expiry_of(leg) != expiry
+        lives_on = _expiry_of(leg) not in (None, expiry)
         if lives_on and not leg.row["implied_vol"]:
             yield f"{leg.name}, which lives on: {NotPriced.NO_VOLATILITY}"
         elif lives_on and leg.priced is None:
@@ -202,49 +198,40 @@ def _profit_of(
     legs: Sequence[PricedLeg], expiry: date | None, now: datetime, realised: float
 ) -> ProfitAt:
     """Return the profit of legs whose costs and terms are known, over prices of the underlying."""
-    options = [(leg, leg.delivered) for leg in legs if leg.delivered is not None]
-    ending = [(leg.size, terms) for leg, terms in options if _expiry_of(leg) == expiry]
+    ending = [
+        (leg.size, leg.delivered) for leg in legs if leg.delivered and _expiry_of(leg) == expiry
+    ]
+    later = [(leg, leg.priced) for leg in legs if leg.priced and _expiry_of(leg) != expiry]
     units = sum(leg.size for leg in legs if leg.delivered is None)
     cost = sum(leg.quantity * leg.row["average_cost"] for leg in legs) - realised
 
-    def at_expiry(prices: model.Array) -> model.Array:
-        total: model.Array = units * prices - cost
-        for size, terms in ending:
-            intrinsic = np.maximum(0.0, terms.side * (prices - terms.strike))
-            total = total + size * intrinsic
-        return total
-
-    later = [
-        (leg, leg.priced)
-        for leg in legs
-        if leg.priced is not None and _expiry_of(leg) != expiry
-    ]  # fmt: skip
-    if not later:
-        return at_expiry
-
-    first_end = max(terms.expires_at for _size, terms in ending)
+    first_end = max((terms.expires_at for _size, terms in ending), default=now)
     days = (max(first_end, now) - now) / timedelta(days=1)
     # The forecast of a dividend is a part of the price; without a price it stays an amount.
     spots = [leg.row["spot"] or terms.strike for leg, terms in later]
     living = as_options([terms for _leg, terms in later], repeat(now), spots).later(days)
     sizes = np.array([leg.size for leg, _terms in later])
-    volatility = np.array([[leg.row["implied_vol"]] for leg, _terms in later])
+    volatility = np.reshape([leg.row["implied_vol"] for leg, _terms in later], (-1, 1))
 
-    def with_living(prices: model.Array) -> model.Array:
+    def profit_at(prices: model.Array) -> model.Array:
+        total: model.Array = units * prices - cost
+        for size, terms in ending:
+            intrinsic = np.maximum(0.0, terms.side * (prices - terms.strike))
+            total += size * intrinsic
+
         rows = np.tile(prices, (len(later), 1))
-        value: model.Array = sizes @ model.prices(living, rows, volatility)
-        return at_expiry(prices) + value
+        total += sizes @ model.prices(living, rows, volatility)
+        return total
 
-    return with_living
+    return profit_at
 
 
 def _break_evens(prices: model.Array, profits: model.Array, slope: float) -> list[float]:
     """Return the prices of no profit, which is a line between two prices and beyond the last."""
-    break_evens: list[float] = prices[profits == 0].tolist()
-    for low in np.flatnonzero(profits[:-1] * profits[1:] < 0):
-        part = profits[low] / (profits[low] - profits[low + 1])
-        width = prices[low + 1] - prices[low]
-        break_evens.append(prices[low] + part * width)
+    low = np.flatnonzero(profits[:-1] * profits[1:] < 0)
+    part = profits[low] / (profits[low] - profits[low + 1])
+    between = prices[low] + part * (prices[low + 1] - prices[low])
+    break_evens = [*prices[profits == 0], *between]
     if slope * profits[-1] < 0:
         break_evens.append(prices[-1] - profits[-1] / slope)
     return break_evens

@@ -200,7 +200,7 @@ class PricedLegs:
         terms = []
         reasons = []
         for row in parts.iter_rows(named=True):
-            terms_of_part = _terms_of(row, given)
+            terms_of_part = terms_of(row, given.details.get(row["conid"]), given)
             terms.append(terms_of_part)
             reasons.append(_left_out(row, terms_of_part))
 
@@ -215,11 +215,11 @@ class PricedLegs:
         """Return the parts of a strategy, on an underlying, of an account."""
         return self.where(choice.condition)
 
-    def where(self, condition: Expr) -> "PricedLegs":
-        """Return the parts for which a condition is true."""
-        chosen = self.parts.with_row_index("place").filter(condition)
+    def where(self, *conditions: Expr, **values: Any) -> "PricedLegs":
+        """Return the parts for which conditions are true, and whose columns have some values."""
+        chosen = self.parts.with_row_index("place").filter(*conditions, **values)
         terms = [self.terms[place] for place in chosen["place"]]
-        settled = self.settled.filter(condition)
+        settled = self.settled.filter(*conditions, **values)
         return PricedLegs(
             parts=chosen.drop("place"), given=self.given, terms=terms, settled=settled
         )
@@ -238,9 +238,9 @@ class PricedLegs:
         """
         of_places = [self.terms[place] for place in places]
         terms = [priced for priced in of_places if isinstance(priced, OptionTerms)]
-        given = self.parts[places].select("spot", "implied_vol")
-        spot, volatility = np.hsplit(given.to_numpy(), 2)
-        return as_options(terms, repeat(self.given.now), given["spot"]), spot, volatility
+        inputs = self.parts[places].select("spot", "implied_vol")
+        spot, volatility = np.hsplit(inputs.to_numpy(), 2)
+        return as_options(terms, repeat(self.given.now), inputs["spot"]), spot, volatility
 
     def left_out(self) -> dict[str, int]:
         """Return how many legs are left out of every scenario, by reason."""
@@ -253,7 +253,7 @@ class PricedLegs:
             yield PricedLeg(row=row, terms=terms)
 
 
-def _terms_of(row: Row, given: Assumptions) -> Terms:
+def terms_of(row: Row, details: ContractDetails | None, given: Assumptions) -> Terms:
     """Return what a part delivers; None: a share or a future, which it is itself."""
     if row["sec_type"] in LINEAR_TYPES:
         return None
@@ -261,7 +261,6 @@ def _terms_of(row: Row, given: Assumptions) -> Terms:
         return NotPriced.OTHER_TYPE
 
     option = Instrument(**{name: row[name] for name in CONTRACT_FIELDS})
-    details = given.details.get(option.conid)
     dividends = given.dividends.get(option.symbol)
     return option_terms(option, details, given.rates, dividends, row["magnifier"])
 
@@ -290,17 +289,10 @@ def _magnifiers(parts: DataFrame) -> Series:
     Most are known from the contract or from its value. Without both, shares of most currencies and
     options on them are quoted in the major unit.
     """
-    kind = ["sec_type", "currency"]
-    kinds = parts.select(kind).unique()
-    usual = Series([usual_magnifier(*names) for names in kinds.iter_rows()], dtype=Float64)
-    rows = parts.select("magnifier", *kind).join(
-        kinds.with_columns(usual=usual),
-        on=kind,
-        how="left",
-        nulls_equal=True,
-        maintain_order="left",
-    )
-    return rows.select(coalesce(col.magnifier.cast(Float64), "usual")).to_series()
+    kinds = parts.select("sec_type", "currency").rows()
+    usual_of = {kind: usual_magnifier(*kind) for kind in set(kinds)}
+    usual = Series([usual_of[kind] for kind in kinds], dtype=Float64)
+    return parts.select(coalesce(col.magnifier.cast(Float64), usual)).to_series()
 
 
 def _own_spot() -> Expr:

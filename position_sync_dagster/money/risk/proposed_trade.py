@@ -113,25 +113,26 @@ class Fill:
     def closing(self, part: PricedLeg, quantity: float) -> dict[str, Any]:
         """Return what is settled if a part of a holding is closed, or a share of it."""
         cost = part.row["average_cost"]
+        realised = None if cost is None else quantity * (cost - self.price)
         settled = self.settled(quantity, part.row["strategy_id"], part.row["conid"])
-        settled |= {"under": part.row["under"], "realised": None}
-        if cost is not None:
-            settled["realised"] = quantity * (cost - self.price)
-        return settled
+        return settled | {"under": part.row["under"], "realised": realised}
 
     def settled(self, quantity: float, strategy: str, conid: int) -> dict[str, Any]:
         """Return what a part of the trade settles, as `PricedLegs.settled` has it."""
-        settled = {name: self.row[name] for name in _OF_THE_CONTRACT}
-        settled |= {"strategy_id": strategy, "conid": conid, "name": self.trade.name}
-        settled |= {"under": None, "quantity": quantity, "realised": 0.0}
-        settled["against_mark"] = self.against_mark(quantity)
-        return settled
+        return {
+            **{name: self.row[name] for name in _OF_THE_CONTRACT},
+            "strategy_id": strategy,
+            "conid": conid,
+            "name": self.trade.name,
+            "under": None,
+            "quantity": quantity,
+            "realised": 0.0,
+            "against_mark": self.against_mark(quantity),
+        }
 
     def opened(self, quantity: float) -> dict[str, Any]:
         """Return the row of a lot that is opened; without a mark it is worth what it costs."""
-        mark = self.mark
-        if mark is None:
-            mark = self.price
+        mark = self.price if self.mark is None else self.mark
         gain = quantity * (mark - self.price)
         return {
             **self.row,
@@ -225,8 +226,8 @@ def nearest_option(
 def volatility_of(terms: OptionTerms, price: float, spot: float, now: datetime) -> float | None:
     """Return the volatility that a price shows; None: it shows none."""
     options = as_options([terms], [now], [spot])
-    given = np.reshape([price, spot, FIRST_GUESS], (3, 1, 1))
-    volatility, [reason] = model.implied_volatility(options, *given)
+    inputs = np.reshape([price, spot, FIRST_GUESS], (3, 1, 1))
+    volatility, [reason] = model.implied_volatility(options, *inputs)
     if reason is not None:
         return None
     return float(volatility.item())

@@ -46,8 +46,14 @@ _SUMMED = ("value", "profit", *_COUNTS)
 def changes(legs: PricedLegs, points: Sequence[Point]) -> model.Array:
     """Return by how much one unit of each part changes at each point; NaN: unknown."""
     parts = legs.parts
+    symbols = parts["symbol"].to_list()
+    factors_of = {
+        symbol: [point.factor(symbol, legs.given.betas) for point in points]
+        for symbol in set(symbols)
+    }
+    factors = np.reshape([factors_of[symbol] for symbol in symbols], (-1, len(points)))
     spots = parts.select(col.spot.fill_null(np.nan)).to_numpy()
-    shifted = _factors(legs, points) * spots
+    shifted = factors * spots
 
     left_out = parts["reason"].is_not_null().to_numpy()
     change: model.Array = shifted - spots
@@ -61,17 +67,6 @@ def changes(legs: PricedLegs, points: Sequence[Point]) -> model.Array:
     change[places] = _option_changes(legs, places, shifted[places], points)
     change[options] = change[[place_of[contract] for contract in contracts]]
     return change
-
-
-def _factors(legs: PricedLegs, points: Sequence[Point]) -> model.Array:
-    """Return what the price of each part's underlying is multiplied by, at each point."""
-    betas = legs.given.betas
-    symbols = legs.parts["symbol"].to_list()
-    factors_of = {
-        symbol: [point.factor(symbol, betas) for point in points] for symbol in set(symbols)
-    }
-    factors = [factors_of[symbol] for symbol in symbols]
-    return np.array(factors).reshape(-1, len(points))
 
 
 def _option_changes(

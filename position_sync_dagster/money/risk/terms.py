@@ -12,6 +12,7 @@ from enum import StrEnum
 from functools import partial
 from itertools import repeat
 from math import ceil
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,7 @@ def dividends_of_shares(
             a share of the price.
         now: The present moment.
     """
-    dividends = []
+    dividends: list[DatedDividend] = []
     known_until = now
     remaining = 1.0  # of the price, after what is paid until then
     for expires_at, share in sorted(shares):
@@ -108,9 +109,10 @@ def dividends_of_shares(
             quarters = max(1, round((expires_at - known_until) / QUARTER))
             gap = (expires_at - known_until) / quarters
             paid_each_time = 1 - ((1 - share) / remaining) ** (1 / quarters)
-            for number in range(quarters):
-                ex_date = known_until + (number + 0.5) * gap
-                dividends.append(DatedDividend(ex_date=ex_date, share=paid_each_time))
+            dividends += [
+                DatedDividend(ex_date=known_until + (number + 0.5) * gap, share=paid_each_time)
+                for number in range(quarters)
+            ]
             remaining = 1 - share
         known_until = expires_at
 
@@ -122,19 +124,18 @@ def dividends_of_shares(
 def dated_dividends(rows: Iterable[ExpectedDividend]) -> dict[int, tuple[DatedDividend, ...]]:
     """Return the dividends of each underlying, by conid; those that are STATED count first."""
     dividends = {}
-    for conid, of_underlying in grouped(lambda row: row.conid, rows).items():
-        best = max(of_underlying, key=lambda row: row.source)
+    for conid, of_underlying in grouped(attrgetter("conid"), rows).items():
+        best = max(of_underlying, key=attrgetter("source"))
         if best.source is DividendSource.STATED and best.ex_date and best.amount is not None:
             opens = ex_moment(best.ex_date)
             dividends[conid] = dividends_stated(opens, best.amount, best.next_year)
             continue
 
-        expected = [
+        dividends[conid] = tuple(
             DatedDividend(ex_date=ex_moment(row.ex_date), share=row.share)
             for row in of_underlying
             if row.source is best.source and row.ex_date is not None and row.share
-        ]
-        dividends[conid] = tuple(expected)
+        )
     return dividends
 
 
@@ -166,14 +167,13 @@ def dividend_rows(
         return []
 
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    rows = []
-    for dividend in dividends_of_shares(shares, midnight):
-        share = round(dividend.share, 6)
-        rows.append(
-            row(source=DividendSource.EXPECTED, ex_date=dividend.ex_date.date(), share=share)
-        )
+    expected = partial(row, source=DividendSource.EXPECTED)
+    rows = [
+        expected(ex_date=dividend.ex_date.date(), share=round(dividend.share, 6))
+        for dividend in dividends_of_shares(shares, midnight)
+    ]
     # A row without a date says that options show no dividend.
-    return rows or [row(source=DividendSource.EXPECTED)]
+    return rows or [expected()]
 
 
 def ex_moment(day: date) -> datetime:
@@ -466,7 +466,7 @@ class ModelledLeg:
     spot_then: float | None = None
     spot: float | None = None
     spot_at: datetime | None = None
-    volatility: float | Reason | None = None
+    volatility: float | NoVolatility | None = None
     near: float = FIRST_GUESS
     used: float | None = None
     greeks: HoldingGreeks | None = None
@@ -479,7 +479,12 @@ BELOW_PARITY = 0.01
 
 
 def compute(legs: Sequence[ModelledLeg], now: datetime) -> None:
-    """Find the volatility and the greeks of options with a value and a price, or the reasons."""
+    """Find the volatility and the greeks of options with a value and prices, or the reasons.
+
+    Args:
+        legs: None of them has expired.
+        now: The present moment.
+    """
     priced = [(leg, leg.terms) for leg in legs if isinstance(leg.terms, OptionTerms)]
     _find_volatilities(priced)
 
@@ -487,23 +492,17 @@ def compute(legs: Sequence[ModelledLeg], now: datetime) -> None:
     for leg, terms in priced:
         # The others keep their greeks until they have new ones: the status is read meanwhile.
         leg.used = leg.spot
-        if terms.expires_at <= now:
-            _set_without(leg, NoGreeks.EXPIRED)
-        elif isinstance(leg.volatility, float):
+        if isinstance(leg.volatility, float):
             alive.append((leg, terms, leg.volatility))
         elif _is_at_parity(leg, terms):
             # Its greeks are the limits for a volatility that vanishes.
             alive.append((leg, terms, model.LOWEST_VOLATILITY))
         else:
-            _set_without(leg, leg.volatility)
+            leg.greeks = None
+            leg.reason = leg.volatility
 
     if alive:
         _compute_greeks(alive, now)
-
-
-def _set_without(leg: ModelledLeg, reason: Reason | None) -> None:
-    leg.greeks = None
-    leg.reason = reason
 
 
 def _is_at_parity(leg: ModelledLeg, terms: OptionTerms) -> bool:
@@ -516,9 +515,9 @@ def _is_at_parity(leg: ModelledLeg, terms: OptionTerms) -> bool:
 
 def _compute_greeks(legs: Sequence[tuple[ModelledLeg, OptionTerms, float]], now: datetime) -> None:
     """Set the greeks of options, each with the volatility that prices it."""
-    given = np.array([(leg.spot, volatility) for leg, _, volatility in legs], dtype=float)
+    inputs = np.array([(leg.spot, volatility) for leg, _, volatility in legs], dtype=float)
     terms_of = [terms for _, terms, _ in legs]
-    spot, volatility = np.hsplit(given, 2)
+    spot, volatility = np.hsplit(inputs, 2)
     options = as_options(terms_of, repeat(now), spot.ravel().tolist())
     greeks = model.greeks(options, spot, volatility, model.COARSE)
 
@@ -526,7 +525,8 @@ def _compute_greeks(legs: Sequence[tuple[ModelledLeg, OptionTerms, float]], now:
     numbers = np.hstack([getattr(greeks, name) for name in names])
     for (leg, terms, _), of_leg in zip(legs, numbers.tolist(), strict=True):
         if not np.isfinite(of_leg).all() or leg.spot is None or leg.value_at is None:
-            _set_without(leg, NoGreeks.NOT_COMPUTED)
+            leg.greeks = None
+            leg.reason = NoGreeks.NOT_COMPUTED
             continue
         # At parity no volatility is known; its greeks do not depend on it.
         implied_vol = None
@@ -544,23 +544,18 @@ def _compute_greeks(legs: Sequence[tuple[ModelledLeg, OptionTerms, float]], now:
 
 def _find_volatilities(legs: Sequence[tuple[ModelledLeg, OptionTerms]]) -> None:
     """Find the volatilities that the values of options show, or the reasons."""
-    asked = []
-    for leg, terms in legs:
-        if leg.volatility is not None:
-            continue
-        if leg.value_at is None or terms.expires_at <= leg.value_at:
-            leg.volatility = NoGreeks.EXPIRED
-        elif leg.spot_then is None:
-            leg.volatility = NoGreeks.NO_PRICE_THEN
-        else:
-            asked.append((leg, terms, leg.value_at, leg.spot_then))
+    asked = [
+        (leg, terms, leg.value_at)
+        for leg, terms in legs
+        if leg.volatility is None and leg.value_at is not None
+    ]
     if not asked:
         return
 
-    legs_asked, terms_of, times, spots = zip(*asked, strict=True)
-    options = as_options(terms_of, times, spots)
-    given = np.array([(leg.value, leg.spot_then, leg.near) for leg in legs_asked], dtype=float)
-    value, spot, near = np.hsplit(given, 3)
+    legs_asked, terms_of, times = zip(*asked, strict=True)
+    inputs = np.array([(leg.value, leg.spot_then, leg.near) for leg in legs_asked], dtype=float)
+    value, spot, near = np.hsplit(inputs, 3)
+    options = as_options(terms_of, times, spot.ravel().tolist())
     columns, reasons = model.implied_volatility(options, value, spot, near, model.COARSE)
     volatilities = columns.ravel().tolist()
     for leg, volatility, reason in zip(legs_asked, volatilities, reasons, strict=True):

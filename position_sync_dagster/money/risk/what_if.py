@@ -61,6 +61,10 @@ class Changes:
         return bool(self.trades or self.closed or self.rolled)
 
 
+# What names a row of a level: strategy, name, account, currency and conid.
+_Group = tuple[Any, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhatIf:
     """The book before and after some trades.
@@ -82,9 +86,8 @@ class WhatIf:
         What a row has of one side (`_SHOWN`) is that after the trades. A group that is not there
         before or after has null; one that the trades closed has what they brought.
         """
-        notes = leg_notes(self.before)
-        before = _sides(self.before, self.before_legs, notes, self.settings, points, level)
-        after = _sides(self.after, self.after_legs, notes, self.settings, points, level)
+        before = self._sides(self.before, self.before_legs, points, level)
+        after = self._sides(self.after, self.after_legs, points, level)
         settled_of = grouped(
             lambda settled: _GROUP_OF(group_of(level, settled)), self.after_legs.settled.to_dicts()
         )
@@ -96,12 +99,74 @@ class WhatIf:
             if group in settled_of:
                 side_after = _with_settled(side_after or _NOTHING_HELD, settled_of[group])
 
-            row = dict(row_after or row_before or {})
-            row |= dict.fromkeys(_SHOWN)
-            if side_after:
-                row |= {name: side_after[name] for name in _SHOWN}
-            rows.append(row | {"before": side_before, "after": side_after})
+            row = row_after or row_before or {}
+            shown = {name: side_after and side_after[name] for name in _SHOWN}
+            rows.append(row | shown | {"before": side_before, "after": side_after})
         return rows
+
+    def _sides(
+        self, book: Book, legs: PricedLegs, points: Sequence[Point], level: Breakdown
+    ) -> dict[tuple[_Group, int], tuple[NewRow, NewRow]]:
+        """Return rows of scenarios, and what each has of a side, by group and number of a point."""
+        more = self._more_by_group(book, legs, level)
+        sides = {}
+        for group, rows in grouped(_GROUP_OF, scenario_rows(legs, points, level)).items():
+            of_group = _NOTHING_SETTLED | more.get(group, {})
+            for number, row in enumerate(rows):
+                shown = {name: row[name] for name in _SHOWN}
+                sides[group, number] = (row, shown | of_group)
+        return sides
+
+    def _more_by_group(
+        self, book: Book, legs: PricedLegs, level: Breakdown
+    ) -> dict[_Group, NewRow]:
+        """Return greeks, payoffs, uncovered calls and broken limits of strategies and accounts."""
+        if level not in (Breakdown.STRATEGY, Breakdown.ACCOUNT):
+            return {}
+        by = ["account", "currency"]
+        payoffs_of: Mapping[tuple[str | None, str], Sequence[Payoff]] = {}
+        if level is Breakdown.STRATEGY:
+            by = ["strategy_id", *by]
+            of_strategies = legs.where(pl.col("strategy_id") != UNATTRIBUTED)
+            payoffs_of = grouped(_STRATEGY_OF, payoffs(of_strategies, leg_notes(self.before)))
+
+        uncovered = uncovered_calls(legs)
+        # What the broker alone knows of an account, and what a campaign has earned, is not known
+        # after a trade.
+        no_part = OF_ACCOUNTS | OF_STRATEGIES
+        computed = [limit for limit in known_limits(self.settings) if limit.measure not in no_part]
+        broken = [
+            evaluated
+            for evaluated in evaluate(computed, book)
+            if evaluated.outcome is LimitState.BROKEN
+        ]
+
+        more = {}
+        for sums in exposure.summed(legs.parts, by).iter_rows(named=True):
+            strategy = sums.get("strategy_id")
+            account = sums["account"]
+            uncovered_here = [
+                row
+                for row in uncovered
+                if row["account"] == account and strategy in (None, row["strategy_id"])
+            ]
+            broken_here = [
+                evaluated.text
+                for evaluated in broken
+                if (evaluated.limit.account or evaluated.limit.strategy_id) in (strategy, account)
+            ]
+
+            key = (strategy, strategy or account, account, sums["currency"], None)
+            greeks = {name: sums[name] for name in CHANGED_GREEKS}
+            counts = counts_behind(sums, {name: name for name in CHANGED_GREEKS})
+            more[key] = greeks | {
+                "greeks_known": counts["known"],
+                "greeks_of": counts["of"],
+                "payoffs": [payoff.row for payoff in payoffs_of.get((strategy, account), ())],
+                "uncovered": uncovered_here,
+                "limits_broken": broken_here,
+            }
+        return more
 
 
 # What a row has of each side.
@@ -110,29 +175,6 @@ _SHOWN = ("value", "profit", "left_out", "known", "of")
 # What trades brought a side that they did not touch, and a side of which they left nothing.
 _NOTHING_SETTLED = {"realised": 0.0, "against_mark": 0.0}
 _NOTHING_HELD = {"value": 0.0, "profit": 0.0, "left_out": 0, "known": 0, "of": 0}
-
-# What names a row of a level: strategy, name, account, currency and conid.
-_Group = tuple[Any, ...]
-
-
-def _sides(
-    book: Book,
-    legs: PricedLegs,
-    notes: Mapping[str, Sequence[str]],
-    settings: Settings,
-    points: Sequence[Point],
-    level: Breakdown,
-) -> dict[tuple[_Group, int], tuple[NewRow, NewRow]]:
-    """Return each row of scenarios, and what it has of a side, by group and number of the point."""
-    more = _more_by_group(book, legs, notes, settings, level)
-    by_group = grouped(_GROUP_OF, scenario_rows(legs, points, level))
-    sides = {}
-    for group, rows in by_group.items():
-        of_group = _NOTHING_SETTLED | more.get(group, {})
-        for number, row in enumerate(rows):
-            shown = {name: row[name] for name in _SHOWN}
-            sides[group, number] = (row, shown | of_group)
-    return sides
 
 
 def _with_settled(side: NewRow, settled: Sequence[Row]) -> NewRow:
@@ -152,62 +194,6 @@ def _with_settled(side: NewRow, settled: Sequence[Row]) -> NewRow:
 
 _GROUP_OF = itemgetter("strategy", "name", "account", "currency", "conid")
 _STRATEGY_OF = attrgetter("strategy", "account")
-
-
-def _more_by_group(
-    book: Book,
-    legs: PricedLegs,
-    notes: Mapping[str, Sequence[str]],
-    settings: Settings,
-    level: Breakdown,
-) -> dict[_Group, NewRow]:
-    """Return greeks, payoffs, what is uncovered and broken limits of strategies and accounts."""
-    if level not in (Breakdown.STRATEGY, Breakdown.ACCOUNT):
-        return {}
-    by = ["account", "currency"]
-    payoffs_of: Mapping[tuple[str | None, str], Sequence[Payoff]] = {}
-    if level is Breakdown.STRATEGY:
-        by = ["strategy_id", *by]
-        of_strategies = legs.where(pl.col("strategy_id") != UNATTRIBUTED)
-        payoffs_of = grouped(_STRATEGY_OF, payoffs(of_strategies, notes))
-
-    uncovered = uncovered_calls(legs)
-    # What the broker alone knows of an account, and what a campaign has earned, is not known after
-    # a trade.
-    no_part = OF_ACCOUNTS | OF_STRATEGIES
-    computed = [limit for limit in known_limits(settings) if limit.measure not in no_part]
-    broken = [
-        evaluated
-        for evaluated in evaluate(computed, book)
-        if evaluated.outcome is LimitState.BROKEN
-    ]
-
-    more = {}
-    for sums in exposure.summed(legs.parts, by).iter_rows(named=True):
-        strategy = sums.get("strategy_id")
-        account = sums["account"]
-        uncovered_here = [
-            row
-            for row in uncovered
-            if row["account"] == account and strategy in (None, row["strategy_id"])
-        ]
-        broken_here = [
-            evaluated.text
-            for evaluated in broken
-            if (evaluated.limit.account or evaluated.limit.strategy_id) in (strategy, account)
-        ]
-
-        key = (strategy, strategy or account, account, sums["currency"], None)
-        greeks = {name: sums[name] for name in CHANGED_GREEKS}
-        counts = counts_behind(sums, {name: name for name in CHANGED_GREEKS})
-        more[key] = greeks | {
-            "greeks_known": counts["known"],
-            "greeks_of": counts["of"],
-            "payoffs": [payoff.row for payoff in payoffs_of.get((strategy, account), ())],
-            "uncovered": uncovered_here,
-            "limits_broken": broken_here,
-        }
-    return more
 
 
 def what_if_of(book: Book, legs: PricedLegs, settings: Settings, changes: Changes) -> WhatIf:

@@ -25,7 +25,7 @@ from position_sync_dagster.lake.strategy_registry import (
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.explain_closes import BEFORE, IS_CLOSE, WINDOW
 from position_sync_dagster.money.strategies.rolls import Roll, rolls_of
-from position_sync_dagster.money.strategies.rules import Rule, legs_of_rules
+from position_sync_dagster.money.strategies.rules import Rule, leg_of, legs_of_rules
 from position_sync_dagster.money.strategies.strategies_file import (
     RuledFile,
     following_rolls,
@@ -201,24 +201,16 @@ def _concerns(leg: ActiveContract, roll: Roll) -> bool:
     )
 
 
-def _is_whole(leg: ActiveContract, roll: Roll) -> bool:
-    return roll.is_complete and leg.quantity in (None, roll.quantity)
-
-
 # What of a leg its new contract keeps.
-_KEPT = ("strategy_id", "quantity", "account", "priority", "since")
+_KEPT = ("quantity", "account", "priority", "since")
 
 
 def _change(leg: ActiveContract, roll: Roll, now: datetime) -> LegChange:
     [opened] = roll.opened
     kept = {name: getattr(leg, name) for name in _KEPT}
     earlier_conids = map(str, [*leg.replaced, leg.conid])
-    after = ActiveContract(
-        opened.conid, opened.symbol, opened.right, opened.strike, opened.expiry,
-        **kept,
-        added_at=now,
-        rolled_from=",".join(earlier_conids),
-    )  # fmt: skip
+    rolled_from = ",".join(earlier_conids)
+    after = leg_of(opened, leg.strategy_id, now, **kept, rolled_from=rolled_from)
     return LegChange(roll=roll, before=leg, after=after)
 
 
@@ -228,7 +220,8 @@ def _why_not(
     """Return why a person must decide about the roll of a leg; None if it is clear."""
     leg = change.before
     new_leg = change.after
-    if len(rolls) > 1 or not _is_whole(leg, change.roll):
+    is_whole = change.roll.is_complete and leg.quantity in (None, change.roll.quantity)
+    if len(rolls) > 1 or not is_whole:
         return "only a part of it at a time"
 
     accounts = sorted(account for account, conid in held if conid == leg.conid)

@@ -89,11 +89,11 @@ def read(limit: Limit, book: Book) -> Reading:
     subject = book.split.filter(is_subject)
 
     doubt = _doubt(limit, book, subject)
+    if doubt and limit.measure in OF_STRATEGIES | SUMS_OF_MONEY:
+        return Reading(unknown=doubt)
     if limit.measure in OF_STRATEGIES:
-        return Reading(unknown=doubt) if doubt else _of_campaign(limit, book, subject.parts)
+        return _of_campaign(limit, book, subject.parts)
     if limit.measure in SUMS_OF_MONEY:
-        if doubt:
-            return Reading(unknown=doubt)
         return _sum(limit, book, subject.parts)
 
     reading = _number(limit.measure, subject, book.now)

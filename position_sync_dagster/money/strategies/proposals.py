@@ -159,30 +159,20 @@ SINGLES = frozenset({"long-put", "short-put", "long-call", "short-call"})
 KINDS = SINGLES.union(kind for kind, _rule, _shapes in _ROWS)
 
 
-def _meets(rule: str, legs: Sequence[Piece]) -> bool:
-    """Return whether the quantities and strikes of legs meet a rule of the table."""
-    match rule:
-        case "covers":
-            return _fits_stock(legs)
-        case "balanced":
-            return _net(legs) == 0
-        case "more-short":
-            return _net(legs) < 0
-        case "more-long":
-            return _net(legs) > 0
-        case "equal-strikes":
-            return _has_equal_strikes(legs)
-        case "even":
-            return _is_even(legs)
-        case "even-wings":
-            return _has_even_wings(legs)
-        case "even-calls":
-            return not _net(legs[1:])
-        case "even-puts":
-            return not _net(legs[:2])
-        case "one-quantity":
-            return len({abs(leg.quantity) for leg in legs}) == 1
-    return True
+# Whether the quantities and strikes of legs meet a rule of the table.
+_RULES: dict[str, Callable[[Sequence[Piece]], bool]] = {
+    "any": lambda _legs: True,
+    "covers": _fits_stock,
+    "balanced": lambda legs: _net(legs) == 0,
+    "more-short": lambda legs: _net(legs) < 0,
+    "more-long": lambda legs: _net(legs) > 0,
+    "equal-strikes": _has_equal_strikes,
+    "even": _is_even,
+    "even-wings": _has_even_wings,
+    "even-calls": lambda legs: _net(legs[1:]) == 0,
+    "even-puts": lambda legs: _net(legs[:2]) == 0,
+    "one-quantity": lambda legs: len({abs(leg.quantity) for leg in legs}) == 1,
+}
 
 
 def kind_of(parts: Iterable[Piece]) -> str | None:
@@ -212,7 +202,7 @@ def kind_of(parts: Iterable[Piece]) -> str | None:
         shape.append(_part_of(leg))
 
     for _shape, kind, rule in _STRUCTURES.get(" ".join(shape), ()):
-        if _meets(rule, legs):
+        if _RULES[rule](legs):
             return kind
     return None
 
@@ -232,59 +222,41 @@ def _is_stock(piece: Piece) -> bool:
     return piece.instrument.sec_type in ("STK", "FUT")
 
 
-def risk_of(parts: Sequence[Piece]) -> tuple[float | None, float | None, bool]:
-    """Return credit and greatest loss of a structure, in the currency of its contracts.
-
-    Returns:
-        What was received for it, negative if it was paid, None: unknown; what it loses at most
-        until its first expiry, None: unknown or without bound; and whether it has no bound.
-    """
-    credit = known_sum(times(part.cost, -part.quantity) for part in parts)
-    least, is_unlimited = least_value(parts)
-    if credit is None or least is None:
-        return credit, None, is_unlimited
-    return credit, max(0.0, -credit - least), False
-
-
 def single_kind(option: Piece) -> str:
     """Return what one option alone is: one of `SINGLES`."""
     side = "short" if option.quantity < 0 else "long"
     return f"{side}-{str(option.instrument.right).lower()}"
 
 
-def least_value(parts: Sequence[Piece]) -> tuple[float | None, bool]:
-    """Return what a structure is worth at least until its first expiry, if that is known.
+def least_value(parts: Sequence[Piece]) -> float | None:
+    """Return what a structure is worth at least until its first expiry; minus infinity: no bound.
 
     Options that expire later count with their intrinsic value, which is the least that a long one
-    is worth.
-
-    Returns:
-        The value, None: unknown or without bound; and whether it has no bound.
+    is worth. A short one may be worth any amount more: then the value is not known, and None.
     """
     if _slope_beyond(parts) < -1e-9:
-        return None, True
-
-    # A short option that expires later may be worth any amount more than its intrinsic value.
-    first_day = _first_expiry(parts)
-    if any(part.quantity < 0 and part.day > first_day for part in parts):
-        return None, False
-    return min(_payoffs_at_corners(parts)), False
+        return -math.inf
+    if any(part.quantity < 0 for part in _living_on(parts)):
+        return None
+    return min(_payoffs_at_corners(parts))
 
 
-def greatest_value(parts: Sequence[Piece]) -> tuple[float | None, bool]:
-    """Return what a structure is worth at most at its only expiry, if that is known.
+def greatest_value(parts: Sequence[Piece]) -> float | None:
+    """Return what a structure is worth at most at its only expiry; infinity: no bound.
 
-    Returns:
-        The value, None: without bound, or unknown since an option lives on after the first expiry;
-        and whether it has no bound.
+    It is not known, and None, if an option lives on after the first expiry.
     """
     if _slope_beyond(parts) > 1e-9:
-        return None, True
+        return math.inf
+    if _living_on(parts):
+        return None
+    return max(_payoffs_at_corners(parts))
 
+
+def _living_on(parts: Sequence[Piece]) -> list[Piece]:
+    """Return the options that expire after the first expiry."""
     first_day = _first_expiry(parts)
-    if any(part.day > first_day for part in parts):
-        return None, False
-    return max(_payoffs_at_corners(parts)), False
+    return [part for part in parts if part.day > first_day]
 
 
 def _corners(parts: Iterable[Piece]) -> set[float]:
@@ -304,7 +276,7 @@ def _slope_beyond(parts: Sequence[Piece]) -> float:
 
 def _first_expiry(parts: Iterable[Piece]) -> str:
     """Return the first expiry of the options; empty without any."""
-    return min((part.day for part in parts if part.is_option), default="")
+    return min((part.day for part in parts if part.day), default="")
 
 
 def _payoff(parts: Sequence[Piece], price: float) -> float:
@@ -328,7 +300,8 @@ class ProposedStrategy:
         kind: A structure of the table; "combination": the legs of one order that have no name.
         why: What shows it.
         credit: What was received for it, negative if it was paid; None: unknown.
-        greatest_loss: None if it is unknown, or if it has no bound (`unlimited`).
+        greatest_loss: What it loses at most until its first expiry; None if that is unknown, or has
+            no bound (`unlimited`).
         alternatives: What else its legs may belong to, where nothing decides it.
     """
 
@@ -398,9 +371,11 @@ def propose(
         claimed: The active legs: what they have stays as it is.
         names: The names that are taken.
     """
-    claims = grouped(lambda leg: leg.conid, claimed)
+    claims = grouped(attrgetter("conid"), claimed)
     movements_of = grouped(attrgetter("key"), movements)
-    by_underlying = grouped(_underlying_of, sorted(holdings, key=lambda holding: holding.key))
+    # A structure has one account, one underlying and one currency.
+    underlying_of = attrgetter("account", "instrument.symbol", "instrument.currency")
+    by_underlying = grouped(underlying_of, sorted(holdings, key=attrgetter("key")))
 
     strategies: list[ProposedStrategy] = []
     for (account, symbol, _currency), of_underlying in sorted(by_underlying.items()):
@@ -420,11 +395,6 @@ def propose(
 
 def _order_of_movement(movement: Movement) -> tuple[date, datetime, str]:
     return movement.day, movement.at or NEVER, movement.movement_id
-
-
-def _underlying_of(holding: BrokerPosition) -> tuple[str, str, str]:
-    """Return account, symbol and currency of a holding: a structure has one of each."""
-    return holding.account, holding.instrument.symbol, holding.instrument.currency
 
 
 def _named_apart(
@@ -543,7 +513,11 @@ def _as_group(parts: Iterable[Piece], why: str = ALONE) -> _Group:
 def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:
     legs = tuple(group.whole)
     kind = group.kind or "combination"
-    credit, greatest_loss, unlimited = risk_of(legs)
+    credit = known_sum(times(part.cost, -part.quantity) for part in legs)
+    least = least_value(legs)
+    greatest_loss = None
+    if credit is not None and least is not None and least > -math.inf:
+        greatest_loss = max(0.0, -credit - least)
     return ProposedStrategy(
         name=_name_of(underlying, kind, legs),
         kind=kind,
@@ -553,7 +527,7 @@ def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:
         why=group.why,
         credit=credit,
         greatest_loss=greatest_loss,
-        unlimited=unlimited,
+        unlimited=least == -math.inf,
         alternatives=tuple(group.alternatives),
     )
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 
 from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import contract_name
@@ -109,12 +109,13 @@ def rolls_of(
             sides[-1] = whole
 
     # The parts of an order that have the same terms.
-    all_sides = chain.from_iterable(sides_of.values())
-    of_orders = [((order, side.terms), side) for side in all_sides for order in side.orders]
-    by_order = grouped(itemgetter(0), of_orders)
+    parts_of = defaultdict[tuple[str, tuple[object, ...]], list[TradedChange]](list)
+    for side in chain.from_iterable(sides_of.values()):
+        for order in side.orders:
+            parts_of[order, side.terms].append(side)
+
     rolls: dict[frozenset[str], Roll] = {}
-    for (order, _terms), of_terms in by_order.items():
-        parts = [side for _, side in of_terms]
+    for (order, _terms), parts in parts_of.items():
         changes_of_order = [side.change for side in parts]
         closed = tuple(change for change in changes_of_order if causes[change.change_id])
         opened = tuple(change for change in changes_of_order if not change.closed)
@@ -126,11 +127,10 @@ def rolls_of(
 
     # What two orders closed together has several successors.
     uses = Counter(chain.from_iterable(rolls))
-    judged = []
-    for ids, roll in rolls.items():
-        if any(uses[change_id] > 1 for change_id in ids):
-            roll = replace(roll, is_clear=False)
-        judged.append(roll)
+    judged = [
+        replace(roll, is_clear=roll.is_clear and all(uses[change_id] == 1 for change_id in ids))
+        for ids, roll in rolls.items()
+    ]
     return sorted(judged, key=attrgetter("at"))
 
 

@@ -1,6 +1,7 @@
 """Rules that choose legs from what is held, so that nobody lists them, and how a file has them."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from enum import StrEnum
@@ -13,6 +14,7 @@ from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.instrument import HasTerms, Instrument
 from position_sync_dagster.domain.leg import ActiveContract, Leg, strategy_name
+from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.errors import InvalidLegError, shown
 from position_sync_dagster.lake.strategies_file import Priority
 from position_sync_dagster.yaml_file import Part, Text
@@ -125,35 +127,27 @@ def legs_of_rules(
         for holding in holdings
         if holding.position and taken.isdisjoint(_ways_to_list(holding))
     ]
-    free.sort(key=_by_expiry)
 
     today = exchange_date(now)
     legs = []
-    for rule in rules:
-        not_taken = []
-        conids: set[int] = set()
-        for holding in free:
-            conid = holding.instrument.conid
-            has_room = rule.limit is None or len(conids) < rule.limit or conid in conids
-            if not has_room or not rule.match.takes(holding, today):
-                not_taken.append(holding)
-                continue
-
-            conids.add(conid)
-            leg = leg_of(
-                holding.instrument,
-                rule.name,
-                now,
-                account=holding.account,
-                priority=rule.priority,
-            )
-            legs.append(leg)
-        free = not_taken
+    conids_of = defaultdict[str, set[int]](set)
+    for holding in sorted(free, key=_by_expiry):
+        contract = holding.instrument
+        for rule in rules:
+            conids = conids_of[rule.name]
+            has_room = rule.limit is None or len(conids) < rule.limit or contract.conid in conids
+            if has_room and rule.match.takes(holding, today):
+                conids.add(contract.conid)
+                more = {"account": holding.account, "priority": rule.priority}
+                legs.append(leg_of(contract, rule.name, now, **more))
+                break
     return legs
 
 
-def leg_of(terms: Instrument, strategy_id: str, added_at: datetime, **more: Any) -> ActiveContract:
-    """Return a leg of a strategy whose contract is known from a holding."""
+def leg_of(
+    terms: Instrument | PositionChange, strategy_id: str, added_at: datetime, **more: Any
+) -> ActiveContract:
+    """Return a leg of a strategy whose contract is known from a holding or from its change."""
     return ActiveContract(
         terms.conid, terms.symbol, terms.right, terms.strike, terms.expiry, strategy_id, added_at,
         **more,

@@ -1,6 +1,6 @@
 """The rules and limits of a strategies file, and the text of one; see `lake.strategies_file`."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
@@ -221,15 +221,15 @@ class RuledFile(StrategiesFile):
                 at two places.
         """
         limits: list[Limit] = []
-        of_kinds: list[Limit] = []
         places: dict[str, Place] = {}
         for at, part, subject in self._limits:
             of_subject = self._limits_of(part, at, subject)
             if not of_subject:
                 continue
 
-            kinds = of_subject[0].kinds
-            for name in [f"kind {kind}" for kind in sorted(kinds)] or [of_subject[0].subject]:
+            limits += of_subject
+            kinds = sorted(of_subject[0].kinds)
+            for name in [f"kind {kind}" for kind in kinds] or [of_subject[0].subject]:
                 if name in places:
                     line = self.yaml.line(places[name])
                     self.yaml.fail(
@@ -239,23 +239,17 @@ class RuledFile(StrategiesFile):
                     )
                 places[name] = at
 
-            if kinds:
-                of_kinds += of_subject
-            else:
-                limits += of_subject
-        return [*limits, *self._of_each_strategy(of_kinds, {limit.name for limit in limits})]
-
-    def _of_each_strategy(
-        self, of_kinds: Iterable[Limit], names: Collection[str]
-    ) -> Iterator[Limit]:
-        """Yield the limits of kinds for each strategy that has none of this name itself."""
+        written = [limit for limit in limits if not limit.kinds]
+        names = {limit.name for limit in written}
         strategies = [part.strategy_id for _, part in self.strategies]
         strategies += [rule.name for rule in self.rules]
-        for limit in of_kinds:
-            for strategy in dict.fromkeys(strategies):
-                of_strategy = replace(limit, strategy_id=strategy)
-                if of_strategy.name not in names:
-                    yield of_strategy
+        of_each_strategy = [
+            replace(limit, strategy_id=strategy)
+            for limit in limits
+            if limit.kinds
+            for strategy in dict.fromkeys(strategies)
+        ]
+        return [*written, *(limit for limit in of_each_strategy if limit.name not in names)]
 
     def _limits_of(self, part: Any, at: Place, subject: dict[str, Any]) -> list[Limit]:
         """Return the limits of one strategy or account, in the order of the measures."""
@@ -309,12 +303,12 @@ def with_rolls(
         ended: Legs that were active before: they have the contracts of descriptions.
         following: The strategies that follow rolls.
     """
-    became: dict[LegKey, ActiveContract] = {}
-    for leg in active:
-        if isinstance(leg, ActiveContract) and leg.strategy_id in following:
-            for conid in leg.replaced:
-                became[leg.strategy_id, leg.account, conid] = leg
-
+    became: dict[LegKey, ActiveContract] = {
+        (leg.strategy_id, leg.account, conid): leg
+        for leg in active
+        if isinstance(leg, ActiveContract) and leg.strategy_id in following
+        for conid in leg.replaced
+    }
     listed = with_known_contracts(legs, [leg for leg in ended if leg.key in became])
     named = {leg.key for leg in listed}
     rolled: list[Leg] = []
@@ -356,22 +350,18 @@ def _saved_file(path: Path, _saved: tuple[int, int, int]) -> RuledFile:
 
 def following_rolls(path: Path | None) -> frozenset[str]:
     """Return the strategies of a file that follow rolls; none without a file."""
-    if path is None:
-        return frozenset()
-    return saved_file(path).following_rolls
+    return saved_file(path).following_rolls if path else frozenset()
 
 
 def saved_limits(path: Path | None) -> list[Limit]:
     """Read the limits of a strategies file; none without one."""
-    if path is None:
-        return []
-    return saved_file(path).limits()
+    return saved_file(path).limits() if path else []
 
 
 def saved_messages(path: Path | None) -> Wanted:
     """Read which messages are wanted; all without a file, and while it has a mistake."""
     try:
-        return Wanted() if path is None else saved_file(path).wanted
+        return saved_file(path).wanted if path else Wanted()
     except StrategiesFileError:
         return Wanted()
 

@@ -136,10 +136,10 @@ class BrokerValues:
             option = Instrument(**{name: row[name] for name in CONTRACT_FIELDS})
             of_underlying = dividends.get(contract.under_conid or 0)
             terms = option_terms(option, contract, rates, of_underlying)
-            if not isinstance(terms, OptionTerms):
+            at = row["timestamp"]
+            if not isinstance(terms, OptionTerms) or terms.expires_at <= at:
                 continue
 
-            at = row["timestamp"]
             leg = ModelledLeg(
                 conid=option.conid, terms=terms, underlying=0, value_at=at, spot_at=at,
                 spot=row["underlying_price"] / contract.price_magnifier,
