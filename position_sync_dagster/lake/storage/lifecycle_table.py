@@ -14,9 +14,10 @@ of them.
 """
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from typing import Any, Generic, NamedTuple
 
 from deltalake import DeltaTable
@@ -195,8 +196,7 @@ class LifecycleTable:
         [new] = new_ids(self._clock(), 1)
         changed = self._rows(change.live, LIVE, part or LIVE_PART)
         ended = [self._rows(records, bucket, new) for bucket, records in finished.items()]
-        written = concat([changed, *ended])
-        kept = self._unchanged(before.readable, written)
+        kept = self._unchanged(before.readable, chain(change.live, *finished.values()))
 
         terms = [f"bucket = '{LIVE}'" if is_whole else in_parts(LIVE, [part])]
         # Delta writes no row that the predicate does not choose.
@@ -204,7 +204,7 @@ class LifecycleTable:
         if change.reopened is not None:
             terms.append(change.reopened)
         predicate = " OR ".join(terms)
-        rows = concat([kept, written, before.incomplete])
+        rows = concat([kept, changed, *ended, before.incomplete])
         commits.write(handle, rows, info, predicate=predicate)
 
         if is_whole:
@@ -214,12 +214,13 @@ class LifecycleTable:
 
     def _rows(self, records: Collection[Any], bucket: str, part: str) -> DataFrame:
         """Return the rows of records in a part of a bucket."""
-        return frame_of(self.table.spec, records).with_columns(bucket=lit(bucket), part=lit(part))
+        count = len(records)
+        return frame_of(self.table.spec, records, bucket=[bucket] * count, part=[part] * count)
 
-    def _unchanged(self, rows: DataFrame, written: DataFrame) -> DataFrame:
+    def _unchanged(self, rows: DataFrame, records: Iterable[Any]) -> DataFrame:
         """Return the live rows that a change leaves as they are: those of other keys."""
         if not self.table.spec.key:
             return rows.clear()
 
         [key] = self.table.spec.key
-        return rows.filter(~col(key).is_in(written.get_column(key).implode()))
+        return rows.filter(~col(key).is_in([getattr(record, key) for record in records]))

@@ -164,6 +164,11 @@ async def test_a_break_is_opened_confirmed_and_resolved(lake):
     assert open_break.opened_at == AT
     assert open_break.expected == 3.0
 
+    lake.breaks.record({LOGIN: [missing(expected=4.0)]}, later + timedelta(minutes=5))
+    [open_break] = lake.breaks.open_breaks()
+    assert open_break.confirmed_at == later
+    assert open_break.last_seen_at == later + timedelta(minutes=5)
+
     lake.breaks.record({LOGIN: []}, later)
     assert lake.breaks.open_breaks() == []
     [gone] = lake.breaks.closed_breaks()
