@@ -231,9 +231,9 @@ class Case:
         """
         if self.ended is None:
             return self.named_until(self.change.seen_at)
-        since = self.change.since
-        had_ended = since is not None and since >= self.ended
-        return had_ended or self.named_until(min(self.change.seen_at, self.ended))
+        if (self.change.since or NEVER) >= self.ended:
+            return True
+        return self.named_until(min(self.change.seen_at, self.ended))
 
     def named_until(self, until: datetime) -> bool:
         """Return whether the gateway named all executions from the confirmation until a time."""
