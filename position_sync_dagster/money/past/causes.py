@@ -100,7 +100,7 @@ class Facts:
     price_before: Callable[[ContractDetails, datetime], float | None] = lambda *_option: None
 
 
-class CloseReason(NamedTuple):
+class Explanation(NamedTuple):
     """A cause, why in words, and what follows from it: a booking states it, or it is inferred."""
 
     cause: Cause
@@ -120,7 +120,7 @@ class BookedMovement:
     """
 
     movement: Movement
-    reason: CloseReason
+    reason: Explanation
     unclaimed: float
 
     @property
@@ -186,7 +186,7 @@ class Case:
     is_in: bool | None = None
     evidence: list[Evidence] = field(default_factory=list)
     has_stray: bool = False
-    inference: CloseReason | None = None
+    inference: Explanation | None = None
 
     @property
     def unexplained(self) -> float:
@@ -231,9 +231,9 @@ class Case:
         """
         if self.ended is None:
             return self.named_until(self.change.seen_at)
-        since = self.change.since
-        had_ended = since is not None and since >= self.ended
-        return had_ended or self.named_until(min(self.change.seen_at, self.ended))
+        if (self.change.since or NEVER) >= self.ended:
+            return True
+        return self.named_until(min(self.change.seen_at, self.ended))
 
     def named_until(self, until: datetime) -> bool:
         """Return whether the gateway named all executions from the confirmation until a time."""
@@ -384,7 +384,7 @@ CAUSE_OF = {
 }
 
 
-def _stated_cause(movement: Movement) -> CloseReason | None:
+def _stated_cause(movement: Movement) -> Explanation | None:
     """Return the cause that a movement states of what it closed, and in words; None: it has none.
 
     A code that has no rule does not make a trade anything else; the reason names it.
@@ -394,10 +394,10 @@ def _stated_cause(movement: Movement) -> CloseReason | None:
         case Section.TRADES:
             return _cause_of_trade(movement, cause)
         case Section.OPTION_EVENTS if (movement.type or "").strip().lower() in OPTION_ENDS:
-            return CloseReason(cause, f"the statement says: {movement.type}", Stage.STATED)
+            return Explanation(cause, f"the statement says: {movement.type}", Stage.STATED)
         case Section.TRANSFERS:
             text = f"transferred ({movement.type or 'of an unknown type'})"
-            return CloseReason(Cause.TRANSFERRED, text, Stage.STATED)
+            return Explanation(Cause.TRANSFERRED, text, Stage.STATED)
 
         case Section.CORPORATE_ACTIONS:
             cause = Cause.CORPORATE_ACTION
@@ -406,21 +406,21 @@ def _stated_cause(movement: Movement) -> CloseReason | None:
 
             words = " ".join(filter(None, (movement.type, movement.description)))
             text = f"corporate action {words[:200] or 'of an unknown type'}"
-            return CloseReason(cause, text, Stage.STATED)
+            return Explanation(cause, text, Stage.STATED)
     return None  # also the row of the shares that came with an option's end: Buy, Sell
 
 
-def _cause_of_trade(movement: Movement, cause: Cause) -> CloseReason:
+def _cause_of_trade(movement: Movement, cause: Cause) -> Explanation:
     if movement.source is MovementSource.API:
         if movement.price == 0:
-            return CloseReason(Cause.UNEXPLAINED, "a trade at no price")
-        return CloseReason(Cause.TRADED, "traded")
+            return Explanation(Cause.UNEXPLAINED, "a trade at no price")
+        return Explanation(Cause.TRADED, "traded")
 
     if movement.codes is None and movement.type is None:
         if not movement.price:
             cause = Cause.UNEXPLAINED
         text = "a trade of a statement without the fields Notes/Codes and Transaction Type"
-        return CloseReason(cause, text)
+        return Explanation(cause, text)
 
     text = "traded"
     if is_cancellation(movement):
@@ -433,7 +433,7 @@ def _cause_of_trade(movement: Movement, cause: Cause) -> CloseReason:
     elif not movement.price:
         cause = Cause.UNEXPLAINED
         text = f"the statement books it as {movement.type or 'a trade'} at no price"
-    return CloseReason(cause, text, Stage.STATED)
+    return Explanation(cause, text, Stage.STATED)
 
 
 # ---- bookings that explain changes
@@ -564,13 +564,13 @@ def _explain_delivery(event: Sequence[Case], bookings: Sequence[BookedMovement])
     if option.change.closed > 0:
         cause = Cause.EXERCISED
     units = f"{option.change.units:+g}"
-    option.inference = CloseReason(
+    option.inference = Explanation(
         cause=cause,
         detail=f"{units} of the underlying came without an execution, as the option has them",
         price=0.0,
         counter_conid=delivery.change.conid,
     )
-    delivery.inference = CloseReason(
+    delivery.inference = Explanation(
         cause=cause,
         detail=f"with {contract_name(option.change)}, without an execution",
         counter_conid=option.change.conid,
@@ -605,7 +605,7 @@ def _explain_nothing_came(
             exchange_date(option.ended) + A_DAY
         )
         if option.change.units and night_is_over and option.named_until(last + ONE_EVENT):
-            option.inference = CloseReason(
+            option.inference = Explanation(
                 cause=Cause.EXPIRED_WORTHLESS,
                 detail="not clearly in or out of the money at its end; by the positions and all "
                 f"executions until {until:%Y-%m-%d %H:%M} UTC nothing came of the underlying",
@@ -616,31 +616,31 @@ def _explain_nothing_came(
 # ---- the causes of one close
 
 
-_NOT_NAMED = CloseReason(
+_NOT_NAMED = Explanation(
     cause=Cause.UNEXPLAINED,
     stage=Stage.STATED,
     detail="the statement of these days names no trade, no event and no transfer of it",
 )
-_NOT_COVERED = CloseReason(
+_NOT_COVERED = Explanation(
     cause=Cause.UNEXPLAINED,
     detail="the executions of the time in which it closed are not known",
 )
-_NOTHING_FITS = CloseReason(
+_NOTHING_FITS = Explanation(
     cause=Cause.UNEXPLAINED,
     detail="no execution, and nothing that came with it, explains it",
 )
-_WORTHLESS = CloseReason(
+_WORTHLESS = Explanation(
     cause=Cause.EXPIRED_WORTHLESS,
     detail="out of the money at its end, and nothing came of the underlying",
     price=0.0,
 )
-_SETTLED_IN_CASH = CloseReason(
+_SETTLED_IN_CASH = Explanation(
     cause=Cause.CASH_SETTLED,
     detail="an index option, in the money at its end",
 )
 
 
-def _inferred(case: Case) -> CloseReason:
+def _inferred(case: Case) -> Explanation:
     """Return the cause of what no booking explains."""
     if case.inference is not None:
         return case.inference
@@ -656,7 +656,7 @@ def _inferred(case: Case) -> CloseReason:
     return _NOTHING_FITS
 
 
-def _closures_of_case(case: Case, inference: CloseReason) -> list[Closure]:
+def _closures_of_case(case: Case, inference: Explanation) -> list[Closure]:
     """Return the causes of one close, whose quantities add up to what was closed.
 
     Args:
@@ -683,7 +683,7 @@ def _closures_of_case(case: Case, inference: CloseReason) -> list[Closure]:
     return closures
 
 
-def _closure(change: PositionChange, reason: CloseReason, quantity: float, **said: Any) -> Closure:
+def _closure(change: PositionChange, reason: Explanation, quantity: float, **said: Any) -> Closure:
     """Return the cause of a part of a close; it was seen to be gone, if nothing says when."""
     terms = {name: getattr(change, name) for name in (*TERMS, "currency")}
     usual = {"closed_at": change.seen_at, "quantity": copysign(quantity, change.closed)}
@@ -691,7 +691,7 @@ def _closure(change: PositionChange, reason: CloseReason, quantity: float, **sai
 
 
 def _stated_closure(
-    change: PositionChange, reason: CloseReason, evidence: Sequence[Evidence], quantity: float
+    change: PositionChange, reason: Explanation, evidence: Sequence[Evidence], quantity: float
 ) -> Closure:
     """Return the cause of a part of a close, with the bookings as evidence."""
     moved = [part.booking.movement for part in evidence]

@@ -8,9 +8,6 @@ from polars import DataFrame, Int64, coalesce, col
 from position_sync_dagster.domain.instrument import OPTION_TYPES
 from position_sync_dagster.money.past.movements import DELIVERY_KINDS, MovementKind
 
-# The group of a contract is named by its first contract.
-_GROUPED = {"conid": Int64, "group": Int64}
-
 
 class Groups:
     """Numbers that are joined to groups."""
@@ -36,7 +33,7 @@ class Groups:
 
 
 def connected_contracts(movements: DataFrame, legs: DataFrame) -> DataFrame:
-    """Return the `group` of each contract.
+    """Return the `group` of each contract, named by its first contract.
 
     In one group are an option and what it delivered, what one order traded, and all contracts of
     which corporate actions speak.
@@ -58,7 +55,7 @@ def connected_contracts(movements: DataFrame, legs: DataFrame) -> DataFrame:
     for conid, partner in pairs.filter(col.conid != col.partner).iter_rows():
         groups.join(conid, partner)
     rows = [(conid, members[0]) for members in groups.members() for conid in members]
-    return DataFrame(rows, _GROUPED, orient="row")
+    return DataFrame(rows, {"conid": Int64, "group": Int64}, orient="row")
 
 
 def _of_actions(movements: DataFrame, legs: DataFrame) -> DataFrame:

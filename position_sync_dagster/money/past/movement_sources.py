@@ -41,9 +41,6 @@ PERCENT_TYPES = frozenset({"BOND", "BILL"})
 # What a cause says of how an option ended.
 _OF_CAUSE = {CAUSE_OF[kind]: kind for kind in ENDS}
 
-# Returns the trading day to which a day belongs.
-SessionOf = Callable[[date], date]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
@@ -57,7 +54,7 @@ class Terms:
         magnifiers: Their divisors from quoted prices to the major unit, which fit its values.
     """
 
-    session_of: SessionOf
+    session_of: Callable[[date], date]
     zone: tzinfo
     details: Mapping[int, ContractDetails] = field(default_factory=dict)
     multipliers: Mapping[int, float] = field(default_factory=dict)

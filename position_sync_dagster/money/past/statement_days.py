@@ -171,16 +171,18 @@ def stated_rows(
         "gateway_id": "",
     }
 
-    rows = []
-    for position, file in positions:
-        row = fields_of(position) | of_day
-        row["update_id"] = f"{FLEX}:{position.account}:{position.conid}:{day}"
-        if position.market_price is not None:
-            row["price_kind"] = PriceKind.MARK
-        row["trading_mode"] = trading_mode_of(position.account)
-        row["batch_id"] = file
-        row["note"] = f"from the broker's statement {file}"
-        rows.append(row)
+    rows = [
+        fields_of(position)
+        | of_day
+        | {
+            "update_id": f"{FLEX}:{position.account}:{position.conid}:{day}",
+            "price_kind": None if position.market_price is None else PriceKind.MARK,
+            "trading_mode": trading_mode_of(position.account),
+            "batch_id": file,
+            "note": f"from the broker's statement {file}",
+        }
+        for position, file in positions
+    ]
     return frame_of(DAILY_POSITIONS, rows)
 
 
