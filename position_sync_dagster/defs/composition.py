@@ -108,7 +108,7 @@ class Composition(Generic[L]):
         return load_settings(**self.overrides)
 
     @cached_property
-    def derived(self) -> Mapping[str, DerivedTable[L]]:
+    def written_by_ticks(self) -> Mapping[str, DerivedTable[L]]:
         """The tables that runs and ticks write, by name."""
         tables: tuple[DerivedTable[L], ...] = (
             *WRITTEN_BY_TICKS,
@@ -219,7 +219,7 @@ def tables_and_checks(context: dg.ComponentLoadContext) -> dg.Definitions:
     composition = composition_of(context, Lake)
     lake = composition.extension.lake
     return dg.Definitions(
-        assets=[table.asset(lake) for table in composition.derived.values()],
+        assets=[table.asset(lake) for table in composition.written_by_ticks.values()],
         asset_checks=[check.definition(lake) for check in composition.checks],
         resources={"position_sync": composition.resource()},
     )

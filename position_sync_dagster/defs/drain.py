@@ -48,7 +48,7 @@ def drain_queue(
     work = Work(
         lake=opened.lake,
         driver=opened.driver,
-        derived=composition.derived,
+        written_by_ticks=composition.written_by_ticks,
         imported=composition.extension.imported,
         keys=composition.keys,
         settings=settings,

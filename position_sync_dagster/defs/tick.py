@@ -124,7 +124,7 @@ class Work(Generic[L]):
 
     Attributes:
         driver: Evaluates the checks.
-        derived: The tables that runs and ticks write, by name.
+        written_by_ticks: The tables that runs and ticks write, by name.
         imported: What those tables are made of that runs alone make, by name.
         keys: The keys of the assets.
         cursor: What the tick before kept; after the tick, what the next one gets.
@@ -132,14 +132,14 @@ class Work(Generic[L]):
         problems: What it could not do, and why; also in `said`.
         all_due: Whether all tables are reported in this tick.
         rows_reported: Whether rows of the ledger were; None: it cannot be read.
-        all_derived: Whether what is derived from them is shown, too.
+        derived_shown: Whether what is derived from them is shown, too.
         failing: The checks that fail, once the tick is over.
         took_s: What each part of the tick took, in seconds.
     """
 
     lake: L
     driver: CheckDriver[L]
-    derived: Mapping[str, DerivedTable[L]]
+    written_by_ticks: Mapping[str, DerivedTable[L]]
     imported: Mapping[str, Sources]
     keys: resources.AssetKeys
     settings: Settings
@@ -151,7 +151,7 @@ class Work(Generic[L]):
     problems: list[str] = field(init=False, default_factory=list)
     all_due: bool = field(init=False, default=False)
     rows_reported: bool | None = field(init=False, default=False)
-    all_derived: bool = field(init=False, default=False)
+    derived_shown: bool = field(init=False, default=False)
     failing: list[dagster_files.FailingCheck] = field(init=False, default_factory=list)
     took_s: dict[str, float] = field(init=False, default_factory=dict)
 
@@ -205,7 +205,7 @@ class Work(Generic[L]):
         if self.outage is not None:
             unknown = unevaluated(self.outage)
             self._results += dict.fromkeys(self.driver.driven(), unknown).items()
-            for name in self.derived:
+            for name in self.written_by_ticks:
                 self.cannot_evaluate(name)
             return
 
@@ -292,7 +292,7 @@ class Work(Generic[L]):
         )
         self._report_breaks()
         for table in lake.tables:
-            if table.spec.name not in self.derived and table is not lake.breaks.table:
+            if table.spec.name not in self.written_by_ticks and table is not lake.breaks.table:
                 self.report(table.spec.name, partial(streamed_state, lake, table))
 
     def _report_breaks(self) -> None:
@@ -308,13 +308,16 @@ class Work(Generic[L]):
         return has_moved
 
     def _report_rows(self, drained: drain.DrainReport, states: Mapping[str, str]) -> None:
-        """Report the rows that no event has yet, and the newest ones of all."""
+        """Report the rows that no event has yet; then write `latest_positions`.
+
+        What ticks write has an event too where one is due, or readers wait for it.
+        """
         versions = self.cursor.versions
         has_changes = self._has_moved(self.lake.position_changes.table)
         has_breaks = self._has_moved(self.lake.breaks.table)
         # `_tells_more` takes "derived" out, so that the next tick shows what is derived.
-        shows_derived = has_breaks or "derived" not in self.cursor.at
-        has_news = self.all_due or has_changes or shows_derived or bool(drained.claimed)
+        derived_awaited = has_breaks or "derived" not in self.cursor.at
+        has_news = self.all_due or has_changes or derived_awaited or bool(drained.claimed)
 
         look = partial(self._look_at_rows, states, is_due=has_news)
         looked = self.alone(f"{POSITION_UPDATES.name} is not reported", look)
@@ -330,16 +333,18 @@ class Work(Generic[L]):
             return
 
         self.rows_reported = True
-        self.all_derived = self.all_due or shows_derived or self.is_due("derived", DERIVED_EVERY)
-        if self.all_derived:
+        self.derived_shown = (
+            self.all_due or derived_awaited or self.is_due("derived", DERIVED_EVERY)
+        )
+        if self.derived_shown:
             self.report(POSITION_QUEUE.name, partial(queue_and_ledger.queue_state, self.lake))
             self.keep("derived")
-        if shows_derived and not self.all_due:
+        if derived_awaited and not self.all_due:
             self._report_breaks()
 
         self.report(POSITION_UPDATES.name, partial(ledger_state, span, drained))
         self.keep("ledger", ledger_version=span.added.version)
-        self.report(LATEST_POSITIONS.name, is_shown=self.all_derived)
+        self.report(LATEST_POSITIONS.name, is_shown=self.derived_shown)
 
     def _look_at_rows(self, states: Mapping[str, str], *, is_due: bool) -> tuple[bool, "Span"]:
         """Return whether rows are reported in this tick, and those that no event has yet.
@@ -390,15 +395,15 @@ class Work(Generic[L]):
 
     def _derive(self, name: str) -> Derived:
         """Write a table that runs and ticks write alike."""
-        if name not in self.derived:
+        if name not in self.written_by_ticks:
             raise PositionSyncError(
                 f"Runs and ticks write no table {name}.", remedy="List it in `Extension.tables`."
             )
-        return self.derived[name].derive(self.lake, self.settings, None)
+        return self.written_by_ticks[name].derive(self.lake, self.settings, None)
 
     def _sources_of(self, name: str) -> Sources | None:
         """Return what an asset is made of, if runs of Dagster make it too; else None."""
-        table = self.derived.get(name)
+        table = self.written_by_ticks.get(name)
         if table is not None:
             versions = dict.fromkeys(table.deps, FOLLOWED)
             if ACTIVE_STRATEGIES.name in versions:
@@ -421,7 +426,7 @@ class Work(Generic[L]):
 
         The other derived tables are shown as well: with the next tick those that this one passed.
         """
-        if name not in self.derived:
+        if name not in self.written_by_ticks:
             return False
 
         failing = sorted(key.name for key, result in written.checks.items() if not result.passed)
@@ -432,10 +437,10 @@ class Work(Generic[L]):
             return False
 
         is_first = name == LATEST_POSITIONS.name  # the other derived tables come after it
-        if not (is_first or self.all_derived):
+        if not (is_first or self.derived_shown):
             at = {part: done for part, done in self.cursor.at.items() if part != "derived"}
             self.cursor = replace(self.cursor, at=at)
-        self.all_derived = True
+        self.derived_shown = True
         return True
 
     def cannot_evaluate(self, name: str, further: Iterable[dg.AssetCheckKey] = ()) -> None:

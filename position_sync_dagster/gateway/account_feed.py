@@ -85,7 +85,9 @@ class AccountFeed:
         self._list_wanted = False  # messages since the last list may be missing
         self._named: set[Key] = set()  # the holdings of which a row came since it was requested
 
-        self._complete: set[str] = set()  # the accounts that were COMPLETE when `lapse` was called
+        self._complete: set[str] = (
+            set()
+        )  # the accounts that were COMPLETE when `check_completeness` was called
         self._requesting = asyncio.Lock()  # one list or download at a time
         self._ensuring = asyncio.Lock()  # who waits for it may find nothing missing any more
         read_messages(login.ib, MessageType.POSITION, self._read_position)
@@ -115,11 +117,12 @@ class AccountFeed:
         """Return the accounts that should be requested again now: their values do not arrive."""
         return self.states.overdue(time.monotonic())
 
-    def unusable_holdings(self, otherwise_set_aside: Mapping[Key, str]) -> UnusableHoldings:
+    def unusable_holdings(self, set_aside_by_pricing: Mapping[Key, str]) -> UnusableHoldings:
         """Return the accounts whose holdings are unknown, and the holdings that are set aside.
 
         Args:
-            otherwise_set_aside: Why holdings are set aside whose newest row can be used.
+            set_aside_by_pricing: Why holdings are set aside that could not be valued
+                (`StreamPricer.set_aside`). A row that cannot be read comes before them.
         """
         emptied = [
             UnknownAccount(
@@ -134,7 +137,7 @@ class AccountFeed:
         ]
         return UnusableHoldings(
             unknown_accounts=(*emptied, *not_managed),
-            set_aside=set_aside_of({**otherwise_set_aside, **self.states.odd_rows}),
+            set_aside=set_aside_of({**set_aside_by_pricing, **self.states.odd_rows}),
         )
 
     @property
@@ -277,11 +280,12 @@ class AccountFeed:
             elif not self.values.is_current:
                 await self.download()
 
-    def lapse(self) -> bool:
+    def check_completeness(self) -> bool:
         """End a subscription that has been silent for two intervals: its account is PARTIAL.
 
         Returns:
-            Whether an account is not COMPLETE any more, and was at the last call.
+            Whether an account is not COMPLETE any more, for whatever cause, and was at the last
+            call.
         """
         self.values.check_silence()
         before = self._complete

@@ -106,7 +106,9 @@ class Beside:
         name = STRATEGY_EXPOSURE.name
         is_derived: bool | None = False
         if work.rows_reported is not None:
-            is_derived = self.report(work, name, due=work.rows_reported, is_shown=work.all_derived)
+            is_derived = self.report(
+                work, name, due=work.rows_reported, is_shown=work.derived_shown
+            )
         if is_derived is False:
             work.cannot_evaluate(name, strategies.watched_limits(work.settings))
 
@@ -166,6 +168,6 @@ class Beside:
         return work.report(name, deriving.result.result, is_shown=deriving.is_shown)
 
     def _begin(self, work: Work[MoneyLake], name: str, *, is_shown: bool) -> _Deriving:
-        derive = work.derived[name].derive
+        derive = work.written_by_ticks[name].derive
         result = self._pool.submit(derive, work.lake, work.settings, None)
         return _Deriving(result=result, is_shown=is_shown)

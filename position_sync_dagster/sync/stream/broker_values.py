@@ -184,7 +184,7 @@ class AccountRefresh:
             GatewayError: The download failed.
             LakeError: A table is busy; the same step is due again.
         """
-        if feed.lapse():  # an account is silent: readers are told that it is PARTIAL
+        if feed.check_completeness():  # an account is silent: readers are told that it is PARTIAL
             await self.publisher.publish(feed)
         download = self._download
         if download is None:

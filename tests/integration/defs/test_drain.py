@@ -100,8 +100,8 @@ def derive_by(
     """Let another function write a table in the ticks."""
 
     def change(name: str, derive: Callable[..., Derived]) -> None:
-        table = replace(composition.derived[name], derive=derive)
-        monkeypatch.setitem(composition.derived, name, table)
+        table = replace(composition.written_by_ticks[name], derive=derive)
+        monkeypatch.setitem(composition.written_by_ticks, name, table)
 
     return change
 

@@ -314,12 +314,12 @@ class Feed:
         self.downloads = []
         self.overdue = []
         self.ended = asyncio.Event()
-        self.positions_due = self.lapsed = False
+        self.positions_due = self.demoted = False
 
-    def lapse(self):
-        lapsed = self.lapsed
-        self.lapsed = False
-        return lapsed
+    def check_completeness(self):
+        demoted = self.demoted
+        self.demoted = False
+        return demoted
 
     async def _download(self, what):
         self.downloads.append(what)
@@ -423,7 +423,7 @@ async def test_positions_and_accounts_that_are_due_are_requested_one_after_the_o
 
 
 async def test_an_account_that_fell_silent_is_published_at_once(refreshing):
-    refreshing.feed.lapsed = True
+    refreshing.feed.demoted = True
     await refreshing.step()
     assert refreshing.published == 1
     await refreshing.step()
