@@ -95,6 +95,28 @@ def bytes_received(ib: IB) -> Event:
     return ib.client.conn.hasData
 
 
+# A second's profits of 2,000 holdings are 150 kB.
+PIECE_BYTES = 4096
+
+
+def read_in_pieces(ib: IB) -> None:
+    """Pass on in pieces what arrives at once.
+
+    ib_async copies all that follows for each message that it takes out of its buffer.
+    """
+    conn = ib.client.conn
+    receive: Callable[[bytes], None] = conn.data_received
+
+    def receive_pieces(data: bytes) -> None:
+        for start in range(0, len(data), PIECE_BYTES):
+            transport = conn.transport
+            if transport is not None and transport.is_closing():
+                return  # a message ended the connection: nothing that follows is read
+            receive(data[start : start + PIECE_BYTES])
+
+    conn.data_received = receive_pieces  # type: ignore[method-assign]
+
+
 def socket_closed(ib: IB) -> Event:
     """Return the event of the end of the socket, also before the log-in is complete."""
     return ib.client.conn.disconnected

@@ -118,6 +118,7 @@ async def _log_in_as(
     """
     ib = IB()
     ib_async_internals.set_pace(ib, *MESSAGE_PACE)
+    ib_async_internals.read_in_pieces(ib)
     ib_async_internals.skip_positions(ib)
     ib_async_internals.skip_account_summaries(ib)
     for each in listeners:

@@ -222,11 +222,11 @@ async def test_a_profit_request_that_comes_after_the_gateway_dropped_all_runs_on
     accounts = connection.accounts
     sent = {"reqPnL": 2 * len(accounts), "reqPnLSingle": 2}
 
-    def all_sent():
-        connection.pnl.step()  # it requests nothing while other messages wait for their pace
+    def are_sent():
+        connection.pnl.step()  # it waits until the others are sent
         return sent.items() <= sim.stats()["requests"]["17"].items()
 
-    await eventually(all_sent)
+    await eventually(are_sent)
     stats = sim.stats()
     assert stats["account_pnl_subscriptions"] == dict.fromkeys(accounts, 1)
     assert stats["pnl_subscriptions"] == len(accounts) + 1

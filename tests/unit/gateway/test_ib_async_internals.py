@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import eventkit
 import ib_async
@@ -53,10 +54,12 @@ SYMBOLS = {
     "client.conn": connection.Connection,
     "client.decoder": decoder.Decoder,
     "client.serverVersion": (),
+    "conn.data_received": ("data",),
     "conn.disconnected": EVENT,
     "conn.hasData": EVENT,
     "conn.isConnected": (),
     "conn.sendMsg": ("msg",),
+    "conn.transport": type(None),
     "decoder.handlers": dict,
     "decoder.interpret": ("fields",),
     "decoder.logger": logging.Logger,
@@ -151,3 +154,25 @@ def test_no_second_has_more_than_50_messages_also_if_the_process_stands_still(mo
     assert len(times) == 240
     assert max(sum(at <= other < at + 1.01 for other in times) for at in times) <= 50
     assert times[-1] - stall_s <= 240 / 40  # as many as before
+
+
+@pytest.mark.parametrize("ends_after", [None, 2])
+def test_what_arrives_at_once_is_read_in_pieces_until_a_message_ends_the_connection(ends_after):
+    ib = ib_async.IB()
+    ib_async_internals.read_in_pieces(ib)
+    conn = ib.client.conn
+    pieces = []
+    conn.hasData.clear()
+    conn.hasData += pieces.append
+    data = bytes(range(256)) * 100
+    conn.data_received(data[:9])  # what comes first may come before ib_async knows the socket
+    assert pieces == [data[:9]]
+    pieces.clear()
+
+    conn.transport = SimpleNamespace(is_closing=lambda: len(pieces) == ends_after)
+    conn.data_received(data)
+    assert max(map(len, pieces)) <= ib_async_internals.PIECE_BYTES
+    if ends_after is None:
+        assert b"".join(pieces) == data
+    else:
+        assert len(pieces) == ends_after
