@@ -22,13 +22,14 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.money.campaigns.closed_campaign import CampaignEnd
 from position_sync_dagster.money.past.connected import Groups
 from position_sync_dagster.money.past.movements import (
+    Movement,
     MovementKind,
     first_reasons,
     known_sum,
     rounded,
     times,
 )
-from position_sync_dagster.money.past.postings import Effect, Posting
+from position_sync_dagster.money.past.postings import Effect, Posting, name_of
 from position_sync_dagster.money.strategies.proposals import (
     SINGLE,
     Piece,
@@ -259,13 +260,19 @@ class Contract:
     """What is known of a contract.
 
     Attributes:
+        stated: A movement that states it.
         instrument: Its terms; None: right, strike, expiry or multiplier is not known.
         magnifier: The divisor of its strike to the major unit; None: not known.
     """
 
-    name: str
+    stated: Movement
     instrument: Instrument | None
     magnifier: float | None
+
+    @property
+    def name(self) -> str:
+        """Return its name as a trader writes it."""
+        return name_of(self.stated)
 
 
 Contracts = Mapping[int, Contract]

@@ -125,7 +125,8 @@ class PostingBook:
         changed = groups.filter(~one_of("group", unchanged))
         group_of = dict(changed.iter_rows())
         details = self.lake.contracts.get(group_of)
-        parts_of = sources.of(changed).postings(group_of, details)
+        postings = sources.of(changed).postings(details)
+        parts_of = grouped(lambda part: group_of[part.conid], postings)
         parts_of |= unchanged
         if self.until is None:
             remembered |= {name: (content, parts_of[name]) for name, content in contents.items()}
@@ -171,24 +172,11 @@ class _Sources(NamedTuple):
         of_groups = pl.concat(hashes).join(groups, on="conid").group_by("group")
         return dict(of_groups.agg(col.content.sum()).iter_rows())
 
-    def postings(
-        self, group_of: Mapping[int, int], details: Mapping[int, ContractDetails]
-    ) -> dict[int, list[Posting]]:
-        """Return whose the movements are, by group; what one needs is gone before the next one.
-
-        Args:
-            group_of: The group of each contract.
-            details: What is known of the contracts.
-        """
-        moved = [*records_of(Movement, self.movements), *unexplained_ends(self.unexplained)]
-        movements = grouped(lambda movement: group_of[movement.key[1]], moved)
-        legs = grouped(lambda leg: group_of[leg.conid], _claiming(self.legs, details))
-        held = openings_in(self.openings).items()
-        openings = grouped(lambda opening: group_of[opening[0][1]], held)
-        return {
-            group: attributed(movements[group], legs[group], dict(openings[group]))
-            for group in dict.fromkeys(group_of.values())
-        }
+    def postings(self, details: Mapping[int, ContractDetails]) -> list[Posting]:
+        """Return whose the movements are, by the details of the contracts."""
+        movements = [*records_of(Movement, self.movements), *unexplained_ends(self.unexplained)]
+        legs = _claiming(self.legs, details)
+        return attributed(movements, legs, openings_in(self.openings))
 
 
 def _of(contracts: DataFrame, rows: DataFrame) -> DataFrame:
