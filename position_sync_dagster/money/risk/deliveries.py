@@ -136,10 +136,9 @@ def uncovered_calls(legs: PricedLegs) -> list[NewRow]:
     deliveries = []
     for delivery in _deliveries(legs):
         terms = delivery.leg.delivered
-        if terms is not None and not delivery.is_cash_settled:
-            delivery.units = 0.0
-            if terms.right == "CALL":
-                delivery.units = _units_delivered(delivery.leg, terms)
+        if terms and not delivery.is_cash_settled:
+            is_call = terms.right == "CALL"
+            delivery.units = _units_delivered(delivery.leg, terms) if is_call else 0.0
             deliveries.append(delivery)
     _count_all_missing(deliveries, legs)
     return [

@@ -408,19 +408,7 @@ def _search(
 
 
 def _lattices(options: VanillaOptions, steps: Steps) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Yield the options that may gain by early exercise, in groups with lattices of one size."""
-    may_gain = _may_gain(options)
-    least = 0.0
-    for most, size in steps.items():
-        is_of_size = (options.years > least) & (options.years <= most)
-        places = np.flatnonzero(may_gain & is_of_size)
-        for begin in range(0, places.size, PRICED_AT_ONCE):
-            yield size, places[begin : begin + PRICED_AT_ONCE]
-        least = most
-
-
-def _may_gain(options: VanillaOptions) -> Flags:
-    """Return which options may be worth more by early exercise.
+    """Yield the options that may gain by early exercise, in groups with lattices of one size.
 
     A put earns interest on its strike, a call is spared it where rates are negative; a call takes
     the dividends before expiry, and a future pays interest on what exercise gives.
@@ -428,8 +416,15 @@ def _may_gain(options: VanillaOptions) -> Flags:
     strike_earns = options.side * options.rate < 0
     earns = np.where(options.on_future, options.rate > 0, strike_earns)
     takes_dividends = (options.side > 0) & options.pays
+    may_gain = options.is_american & (earns | takes_dividends)
 
-    return options.is_american & (options.years > 0) & (earns | takes_dividends)
+    least = 0.0
+    for most, size in steps.items():
+        is_of_size = (options.years > least) & (options.years <= most)
+        places = np.flatnonzero(may_gain & is_of_size)
+        for begin in range(0, places.size, PRICED_AT_ONCE):
+            yield size, places[begin : begin + PRICED_AT_ONCE]
+        least = most
 
 
 def normal(x: Array) -> Array:

@@ -289,10 +289,17 @@ def _magnifiers(parts: DataFrame) -> Series:
     Most are known from the contract or from its value. Without both, shares of most currencies and
     options on them are quoted in the major unit.
     """
-    kinds = parts.select("sec_type", "currency").rows()
-    usual_of = {kind: usual_magnifier(*kind) for kind in set(kinds)}
-    usual = Series([usual_of[kind] for kind in kinds], dtype=Float64)
-    return parts.select(coalesce(col.magnifier.cast(Float64), usual)).to_series()
+    kind = ["sec_type", "currency"]
+    kinds = parts.select(kind).unique()
+    usual = Series([usual_magnifier(*names) for names in kinds.iter_rows()], dtype=Float64)
+    rows = parts.select("magnifier", *kind).join(
+        kinds.with_columns(usual=usual),
+        on=kind,
+        how="left",
+        nulls_equal=True,
+        maintain_order="left",
+    )
+    return rows.select(coalesce(col.magnifier.cast(Float64), "usual")).to_series()
 
 
 def _own_spot() -> Expr:

@@ -175,13 +175,11 @@ def profits(
     change = changes(legs, points)
     rows: list[dict[str, Any]] = []
     for level in levels:
-        name, *others = _GROUPS[level]
-        by = [name, *others, "currency"]
+        name, *others = by = [*_GROUPS[level], "currency"]
         sums = _summed(legs, change, level)
         lists = sums.group_by(by, maintain_order=True).agg(*_COUNTS, profits="profit")
-        lists = lists.with_columns(name=name)
-        shown = dict.fromkeys(("name", "account", *others, "currency", "profits", *_COUNTS))
-        lists = lists.select(*shown)
+        shown = dict.fromkeys(("name", "account", *others, "profits", *_COUNTS))
+        lists = lists.with_columns(name=name).select(*shown)
         rows.extend({"level": level} | row for row in lists.iter_rows(named=True))
     return rows
 
