@@ -52,15 +52,11 @@ def price_legs(
     """
     is_option = col.sec_type.is_in(list(OPTION_TYPES))
     conids = {*book.split.parts.filter(is_option)["conid"]}
-<<<<<<< HEAD
-    without_leg = conids - book.claims.contracts.keys()
-    of_legs = {conid: book.claims.contracts[conid] for conid in conids - without_leg}
-=======
-    details = {conid: book.contracts[conid] for conid in conids & book.contracts.keys()}
+    contracts = book.claims.contracts
+    details = {conid: contracts[conid] for conid in conids & contracts.keys()}
     without_leg = conids - details.keys()
     if without_leg:
         details |= lake.contracts.get(without_leg)
->>>>>>> wt-h
     rows = lake.dividends.current()
     symbols = {row.conid: row.symbol for row in rows}
     given = Assumptions(
