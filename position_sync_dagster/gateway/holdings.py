@@ -427,8 +427,7 @@ class HoldingsBook:
         """Keep the value of a holding and remove its daily profit: its subscription ended."""
         if key not in self.profits:
             return
-        holding = self._holdings[key]
-        valued = self._valued(key, holding, self._clock())
+        valued = self._valued(key, self._holdings[key], self._clock())
         del self.profits[key]
         self._store(replace(valued, daily_pnl=None, followed=False))
 

@@ -96,13 +96,14 @@ class AccountValuesTable:
 
     def summaries_at(self, moment: datetime) -> list[AccountSummary]:
         """Return the newest row of each account that was made by a moment; see `latest`."""
-        rows = read_between(self.table, moment - VALUES_BACK, moment, _newest)
-        return records_of(AccountSummary, rows)
+        since = moment - VALUES_BACK
+        return records_of(AccountSummary, read_between(self.table, since, moment, _newest))
 
     def between(self, first: datetime, last: datetime) -> DataFrame:
         """Return all rows with `first` <= timestamp <= `last`, in order of time."""
-        rows = read_between(self.table, first, last, pl.LazyFrame.collect)
-        return rows.sort("timestamp", "row_id")
+        return read_between(self.table, first, last, pl.LazyFrame.collect).sort(
+            "timestamp", "row_id"
+        )
 
 
 def _newest(rows: pl.LazyFrame) -> DataFrame:
