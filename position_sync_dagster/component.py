@@ -238,7 +238,7 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
     def _with_automation(self, definitions: dg.Definitions) -> dg.Definitions:
         """Return definitions whose sensors and schedules have owners, and are stopped if asked for.
 
-        The owners of jobs would warn.
+        Jobs get no owners: Dagster warns each time that those of jobs are beta.
         """
         of_sensors: dict[str, object] = {"_owners": list(self.owners)}
         of_schedules = of_sensors.copy()
@@ -285,7 +285,7 @@ def _parts_of(prefix: str | None) -> tuple[str, ...]:
     """Return the parts of a prefix of keys.
 
     Raises:
-        SettingsError: Dagster could make no key of it, or one that shows as another one.
+        SettingsError: A part is empty, or has a character that no name in Dagster may have.
     """
     parts = tuple(prefix.split("/")) if prefix else ()
     if all(map(KEY_PART.fullmatch, parts)):

@@ -40,7 +40,10 @@ def instance_file() -> Path:
 
 
 def document(name: str) -> Path:
-    """Return a file that errors name: that of the checkout, or the wheel's copy.
+    """Return the path of a document that texts of errors point to.
+
+    It is in the checkout, else its copy is in this package (folder `instance`).
+
 
     >>> document("docs/operations.md").is_file()
     True

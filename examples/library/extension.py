@@ -83,7 +83,7 @@ def few_symbols_are_held(lake: OwnLake, _settings: Settings) -> dg.AssetCheckRes
 def count_symbols(work: Work[OwnLake]) -> None:
     """Write the table, and report it, once rows of the ledger were reported."""
     if work.rows_reported:
-        work.report(HELD_SYMBOLS.name)
+        work.write(HELD_SYMBOLS.name)
 
 
 class PrintedChanges:

@@ -72,7 +72,7 @@ def _newest_time(data: SensorInstigatorData) -> float:
 
 
 def _without_future(data: SensorInstigatorData, now: float) -> SensorInstigatorData:
-    """Return the data without times of ticks; a switch ahead of the clock was made by now."""
+    """Return the data without times of ticks; a switch on ahead of the clock was made now."""
     started_at = data.last_sensor_start_timestamp
     return data._replace(
         last_tick_timestamp=None,

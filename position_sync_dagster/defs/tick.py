@@ -251,12 +251,15 @@ class Work(Generic[L]):
         return is_changed
 
     def _drain(self) -> drain.DrainReport:
-        """Drain what waits, unless the last drain could not value the same requests."""
+        """Drain what waits, once in `drain_interval_s`.
+
+        What the last drain could not value waits for `RELEASED_FOR`.
+        """
         backlog = self.lake.queue.sync.overview()
         # Claims whose lease expired: the drain returns them to PENDING first.
         claimable = backlog.claimable + backlog.expired
         interval = timedelta(seconds=self.settings.drain_interval_s)
-        # It ends with the look of the daemon that is nearest: half a look may be missing.
+        # The daemon calls each `LOOK`: the call nearest to the end of the interval drains.
         if interval > LOOK and not self.is_due("drained", interval - LOOK / 2):
             self.said.append(f"next drain within {interval.seconds} s")
             return drain.NOTHING
@@ -344,15 +347,18 @@ class Work(Generic[L]):
 
         self.report(POSITION_UPDATES.name, partial(ledger_state, span, drained))
         self.keep("ledger", ledger_version=span.added.version)
-        self.report(LATEST_POSITIONS.name, is_shown=self.derived_shown)
+        self.write(LATEST_POSITIONS.name, is_shown=self.derived_shown)
 
     def _look_at_rows(self, states: Mapping[str, str], *, is_due: bool) -> tuple[bool, "Span"]:
         """Return whether rows are reported in this tick, and those that no event has yet.
 
         What the ticks before looked at is not read again until it is reported.
+
+        Args:
+            is_due: Whether they are reported in any case, as other news is.
         """
         reported = self.cursor.ledger_version or 0
-        # By the cursor alone; only where rows are due, Dagster's events say what was reported.
+        # A glance by the cursor asks Dagster nothing; `unreported` reads its newest events.
         if not is_due:
             through = max(reported, self.cursor.streamed_through)
             newest = self.lake.updates.sync.count_after(through)
@@ -375,15 +381,17 @@ class Work(Generic[L]):
         is_overdue = bool(is_awaited) and self.is_due("ledger", every)
         return Source.QUEUE in new_rows or was_restored or is_overdue
 
-    def report(
-        self, name: str, make: Callable[[], Derived] | None = None, *, is_shown: bool = True
-    ) -> bool:
-        """Report what `make` says of a table, or else derive it with its checks.
+    def write(self, name: str, *, is_shown: bool = True) -> bool:
+        """Write a table that runs and ticks write alike, and report it; returns as `report`."""
+        return self.report(name, partial(self._derive, name), is_shown=is_shown)
+
+    def report(self, name: str, make: Callable[[], Derived], *, is_shown: bool = True) -> bool:
+        """Report what `make` says of a table, with its checks.
 
         Returns:
             Whether that succeeded; otherwise the checks that come with the table become unknown.
         """
-        written = self.alone(f"{name} is not reported", make or partial(self._derive, name))
+        written = self.alone(f"{name} is not reported", make)
         if written is None:
             self.cannot_evaluate(name)
             return False

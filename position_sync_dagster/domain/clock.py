@@ -47,7 +47,10 @@ class SteadyClock:
     newest: datetime = NEVER
 
     def __call__(self) -> datetime:
-        """Return the machine's time, or the newest one that was returned while that is greater."""
+        """Return the machine's time, or the newest that was returned, if that is a little greater.
+
+        A little is `WAITED_OUT` at most.
+        """
         now = self.machine()
         is_back = now < self.newest
         if not is_back or self.newest - now > WAITED_OUT:

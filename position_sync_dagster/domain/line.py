@@ -369,10 +369,11 @@ class Line:
         is_due = self.suspect and now_s >= self.renew_at_s
         return is_due and (session_open or self.dispute is not None)
 
-    def denied_again(self, denial: Denial, now_s: float) -> Denial:
+    def denial_counted_on(self, denial: Denial, now_s: float) -> Denial:
         """Return a refusal of live data with those before it; the wait grows each time.
 
-        A refusal long after the one before begins anew: live data were granted meanwhile.
+        A refusal `DENIAL_REMEMBERED_S` after the wait of the one before has ended begins anew: live
+        data were granted meanwhile.
         """
         times = 0
         since_s = now_s
@@ -380,7 +381,8 @@ class Line:
         if before is not None and now_s - before.until_s < DENIAL_REMEMBERED_S:
             times = before.times
             since_s = before.since_s
-        if self.denied(now_s) is None:  # else delayed data were refused too
+        # While one counts only delayed data are requested: their refusal is none of live data.
+        if self.denied(now_s) is None:
             times += 1
 
         until_s = now_s + denial.wait.delay_s(times)

@@ -176,7 +176,7 @@ class LoginLines:
     def deny(self, conid: int, denial: Denial, now_s: float) -> Denial:
         """Record a refusal of live data; return it with the wait that it has by itself."""
         line = self.line(conid)
-        denial = line.denied_again(denial, now_s)
+        denial = line.denial_counted_on(denial, now_s)
         self._lines[conid] = replace(line, denial=denial)
         return denial
 

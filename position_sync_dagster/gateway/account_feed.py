@@ -302,7 +302,7 @@ class AccountFeed:
             self.states.odd_rows.pop(row.key, None)
             return row
         self.states.odd_rows[row.key] = row.why
-        self._named.add(row.key)
+        self._named.add(row.key)  # a list that names it closes nothing; usable rows: `_hear`
         self.book.doubt(row.key)
         text = f"a holding (conid {row.key[1]}) is set aside: the gateway sent {row.why}"
         self._log.report(repr(row.key), text)

@@ -164,7 +164,7 @@ def readable(text: str) -> str:
 
     def decoded(escapes: re.Match[str]) -> str:
         sent = escapes[0]
-        kind = sent[1]
+        kind = sent[1]  # u: UTF-16; x: the bytes of GB 18030
         data = bytes.fromhex(sent.replace(f"\\{kind}", ""))
         try:
             return data.decode("utf-16-be" if kind == "u" else "gb18030")

@@ -204,6 +204,7 @@ class MessageReader:
         self._log = LimitedLog(logger, every_s=GARBAGE_LOG_S)
         # ib_async's own function, to which `_read` passes what it leaves to it.
         self._interpret = ib_async_internals.intercept_messages(ib, self._read)
+        # Times that ib_async would take for another zone, or not at all, are corrected before.
         ib_async_internals.rewrite_times(ib)
 
     def _read(self, fields: list[str]) -> None:

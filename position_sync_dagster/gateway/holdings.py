@@ -262,8 +262,11 @@ class HoldingsBook:
         """Return one holding."""
         return self._all((key,)).get(key)
 
-    def values(self, keys: Iterable[Key]) -> dict[Key, float | None]:
-        """Return the newest value of each of these holdings; None: unknown."""
+    def last_values(self, keys: Iterable[Key]) -> dict[Key, float | None]:
+        """Return the values by which the largest of some holdings are chosen; None: unknown.
+
+        A value of PnLSingle is the last one, also where it does not count any more.
+        """
         return {
             key: self.profits[key].sent.value
             if key in self.profits

@@ -154,7 +154,7 @@ class ProfitSubscriptions(ABC, Generic[Sub]):
             subscription.request = None
 
     def _read(self, fields: list[str]) -> bool:
-        """Take the values of a message; return whether it is one of a subscription of these."""
+        """Take the values of a message; False: it is malformed, or of no subscription here."""
         subscription = self._by_request.get(fields[1]) if len(fields) >= self._length else None
         if subscription is None:
             return False

@@ -76,7 +76,12 @@ class AccountValuesTable:
         return self.table.snapshot(step)
 
     def _newest_since(self, earlier: DataFrame, files: DataFrame) -> DataFrame:
-        """Return the newest rows; of what is known already only the rest is read."""
+        """Return the newest row of each account; read only what was added after `earlier`.
+
+        Args:
+            earlier: The newest rows of the last read.
+            files: The files of the table.
+        """
         # From the day of the file that was added last. With the greatest day, one row of a clock
         # that ran ahead would hide the others.
         if files.is_empty():

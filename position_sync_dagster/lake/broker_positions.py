@@ -12,7 +12,12 @@ from polars import DataFrame, col, lit, max_horizontal, when
 
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.holding import KEY, AccountConfirmation, BrokerPosition
-from position_sync_dagster.lake.schema import broker_positions_of, broker_rows, moment, moments
+from position_sync_dagster.lake.schema import (
+    broker_positions_of,
+    moment,
+    moments,
+    rows_of_positions,
+)
 from position_sync_dagster.lake.storage import commits
 from position_sync_dagster.lake.storage.commits import bind, refuse_stale_owner, text_literal
 from position_sync_dagster.lake.storage.data_files import files_in
@@ -42,7 +47,7 @@ def rows_to_publish(
     """
     nothing = AccountConfirmation(None)
     confirmed = [accounts.get(position.account, nothing) for position in positions]
-    holdings = broker_rows(positions, session)
+    holdings = rows_of_positions(positions, session)
     rows = holdings.with_columns(
         gateway_id=lit(gateway_id),
         captured_at=moment(captured_at),

@@ -155,8 +155,8 @@ class LatestRows:
         """
         with self._mutex:
             # The known rows are read first, so that the ledger is the newer of the two.
-            stored = None if self._through else self._known_rows()
-            self._table.snapshot(lambda handle: self._refresh(handle, stored))
+            known = None if self._through else self._known_rows()
+            self._table.snapshot(lambda handle: self._refresh(handle, known))
             return self._rows, self._through
 
     def _known_rows(self) -> DataFrame | None:
@@ -170,15 +170,16 @@ class LatestRows:
         except errors.LakeError:
             return None  # the ledger has them too
 
-    def _refresh(self, handle: DeltaTable, stored: DataFrame | None) -> None:
-        """Read the rows that were added.
+    def _refresh(self, handle: DeltaTable, known: DataFrame | None) -> None:
+        """Read what was added since the last read; at first, and after rows were taken back, all.
 
         Args:
             handle: The ledger.
-            stored: What the first read begins with.
+            known: What the first read begins with.
         """
         # Rows are only added: of those that were read the newest stays the newest, and the next
-        # read needs only the rows that came since. A file that was merged has no others.
+        # read needs only the rows that came since. A merge writes old rows into new files: it adds
+        # none.
         files = data_files(handle)
         generation = self._table.cache_key(handle)[0]
         last = last_added(files)
@@ -188,29 +189,29 @@ class LatestRows:
             self._through = 0
 
         if not self._through:
-            self._rows = newest_rows(self._first_rows(files, stored)).sort(KEY)
+            self._rows = newest_rows(self._first_rows(files, known)).sort(KEY)
         elif last > self._through:
             self._take(added_after(self._table, files, self._through).collect())
         self._through = last
 
-    def _first_rows(self, files: DataFrame, stored: DataFrame | None) -> LazyFrame:
+    def _first_rows(self, files: DataFrame, known: DataFrame | None) -> LazyFrame:
         """Return as few rows as possible that include the newest row of each holding held lately.
 
         Each commit has a greater version than those before it. Only rows that were added after
         the known ones can be newer than they are, whatever the clocks said.
         """
-        through = 0 if stored is None else newest_version(stored)
-        if stored is None or not through:
+        through = 0 if known is None else newest_version(known)
+        if known is None or not through:
             return self._table.scan_files(files)
 
-        last_ids = stored.filter(col(ADDED) == through).get_column("update_id")
+        last_ids = known.filter(col(ADDED) == through).get_column("update_id")
         # After a repair the versions continue from an earlier one, with other rows.
         added = added_by(self._table, files, through).select("update_id").collect()
         present_ids = added.get_column("update_id").implode()
         if not last_ids.is_in(present_ids).all():
             return self._table.scan_files(files)
 
-        return concat([stored.lazy(), added_after(self._table, files, through)])
+        return concat([known.lazy(), added_after(self._table, files, through)])
 
     def _take(self, added: DataFrame) -> None:
         """Determine the newest row of each holding that has a new row."""

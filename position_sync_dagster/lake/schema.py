@@ -417,7 +417,7 @@ GATEWAY_SESSIONS = TableSpec(
     indexed=("started_at",),
     order="started_at",
     key=("session_id",),
-    description="Who owned a login, from when to when: the leases of streams and of drains.",
+    description="Who owned a login, from when to when: the leases of streams and of programs.",
     changes="A live row changes every 4 s; a finished one no more.",
 )
 
@@ -669,7 +669,9 @@ def updates_of(frame: DataFrame) -> list[PositionUpdate]:
     return records_of(PositionUpdate, frame)
 
 
-def broker_rows(positions: Iterable[BrokerPosition], session: GatewaySession | None) -> DataFrame:
+def rows_of_positions(
+    positions: Iterable[BrokerPosition], session: GatewaySession | None
+) -> DataFrame:
     """Return the rows of broker positions, with the session that writes them."""
     listed = list(positions)
     modes = [trading_mode_of(position.account) for position in listed]

@@ -180,7 +180,7 @@ def _date_answers(
         return
     rows = schema.update_rows([row for row, _holding in answered.values()])
     holdings = {holding.key: holding for _row, holding in answered.values()}
-    confirmed = with_confirmed(rows, schema.broker_rows(holdings.values(), None), now)
+    confirmed = with_confirmed(rows, schema.rows_of_positions(holdings.values(), None), now)
     for request_id, at in zip(answered, confirmed.get_column(CONFIRMED), strict=True):
         plan.answers[request_id] = replace(plan.answers[request_id], confirmed_at=at)
 
@@ -390,7 +390,8 @@ class QueueWorker:
 
         self._settings = settings
         self._updates = updates or PositionUpdatesTable(delta_lake_path, fsync=settings.fsync)
-        # A share of its own, which it gives up: whoever opened another one closes that.
+        # Managers of an address share a connection, which ends with the last of them: to close
+        # this one never closes that of `manager`.
         self._shared = IBConnectionManager(manager.settings if manager else settings)
         self._values = values or ConnectionValues(self._shared)
         self._clock = clock

@@ -28,7 +28,7 @@ from position_sync_dagster.domain.reconciliation import (
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.breaks import break_key
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
-from position_sync_dagster.lake.schema import broker_rows, moment, update_rows
+from position_sync_dagster.lake.schema import moment, rows_of_positions, update_rows
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
@@ -87,7 +87,7 @@ class PositionReconciler:
         """
         rows = update_rows(list(latest))
         coverage = Coverage(complete=complete)
-        return self._compare(broker_rows(snapshot, None), rows, legs, coverage, details or {})
+        return self._compare(rows_of_positions(snapshot, None), rows, legs, coverage, details or {})
 
     def _compare(
         self,
@@ -326,7 +326,7 @@ class ReconciliationService:
         if self._values is None:
             return await self._published.rows()
         view = await self._values.view()
-        return broker_rows(view.holdings.values(), None), view  # a view is a Coverage too
+        return rows_of_positions(view.holdings.values(), None), view  # a view is a Coverage too
 
 
 def _may_be_confirmed(difference: Break | Discrepancy, just_live: Collection[str]) -> bool:

@@ -211,7 +211,7 @@ def exchange_partitions(
     Dagster offers a partition when its window is over. The window of a day is the minute before the
     day can be recorded: the windows between two days, and those of holidays, are left out.
     """
-    end = days.settled_at
+    end = days.settled_at  # never on the hour
     begin = end.replace(minute=end.minute - 1)
     at_end = f"{end.minute} {end.hour} * * {days.cron_days()}"
     last = date(utc_now().year + YEARS_AHEAD, 12, 31)
@@ -226,12 +226,16 @@ def exchange_partitions(
     )
 
 
-def _first_day(settings: Settings, days: Iterable[date]) -> date:
-    """Return the setting, or the first of some days and the first day of the ledger; else today."""
+def _first_day(settings: Settings, known_days: Iterable[date]) -> date:
+    """Return `daily_start`; else the first day that is known or in the ledger; else today.
+
+    Args:
+        known_days: Days that a statement states, or that are recorded.
+    """
     if settings.daily_start:
         return date.fromisoformat(settings.daily_start)
 
-    first_days = filter(None, (first_ledger_day(settings.table("position_updates")), *days))
+    first_days = filter(None, (first_ledger_day(settings.table("position_updates")), *known_days))
     return min(first_days, default=utc_now().date())
 
 

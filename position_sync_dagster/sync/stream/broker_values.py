@@ -61,8 +61,8 @@ class FollowedHoldings:
     def __post_init__(self) -> None:
         # When the next publication, queueing of legs and of what moved, and choice are due.
         self._publish_at = -math.inf
-        self._queue_at = -math.inf
-        self._moved_at = -math.inf
+        self._queue_legs_at = -math.inf
+        self._queue_moved_at = -math.inf
         self._choose_at = -math.inf
         # Version of the routes, and whether values were known, at the last choice.
         self._chosen_as_of: tuple[int, bool] | None = None
@@ -81,17 +81,17 @@ class FollowedHoldings:
         self._choose(connection, routes, now, values_known=may_queue)
         connection.pnl.step()
 
-        queues_legs = bool(self._legs) and may_queue and now >= self._queue_at
+        queues_legs = bool(self._legs) and may_queue and now >= self._queue_legs_at
         if queues_legs or now >= self._publish_at:
             await self._publish(connection, now, at_once=queues_legs)
             if may_queue:  # a value that became known needs a row at once
                 await self.publisher.enqueue_changed(routes.states, self._monitored)
         if queues_legs:
             await self.publisher.enqueue(routes.states, self._legs)
-            self._queue_at = now + OVERFLOW_INTERVAL_S
-        if may_queue and now >= self._moved_at:
+            self._queue_legs_at = now + OVERFLOW_INTERVAL_S
+        if may_queue and now >= self._queue_moved_at:
             await self.publisher.enqueue_moved(routes.states)
-            self._moved_at = now + MOVED_INTERVAL_S
+            self._queue_moved_at = now + MOVED_INTERVAL_S
 
     async def _publish(self, connection: GatewayConnection, now: float, *, at_once: bool) -> None:
         """Publish the newest values and greeks, if there are any; set when it is due again."""
@@ -125,7 +125,7 @@ class FollowedHoldings:
         self._legs = sorted(keys[LegState.OVERFLOW])
         streamed = sorted(keys[LegState.STREAMED])[:STREAMED_PNL_SUBSCRIPTIONS]
         if values_known:
-            values = connection.feed.book.values(keys[LegState.MONITORED])
+            values = connection.feed.book.last_values(keys[LegState.MONITORED])
             self._monitored = largest(
                 values, connection.pnl.keys, self.ownership.settings.pnl_subscriptions
             )

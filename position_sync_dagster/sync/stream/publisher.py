@@ -146,7 +146,7 @@ class Publisher:
         self._may_have_unpublished = False
         self._all_due = True  # the next publication replaces all rows
         # What changed in the feed since the last publication.
-        self._changes: PendingChanges[Key] = PendingChanges()
+        self._unpublished: PendingChanges[Key] = PendingChanges()
         self._accounts: _Accounts = {}  # their confirmations, as they were published last
 
     async def restore(self) -> list[BrokerPosition]:
@@ -178,7 +178,7 @@ class Publisher:
 
     def attach(self, feed: AccountFeed) -> None:
         """Collect the changes of an account feed from now on; all its holdings are due."""
-        self._changes = feed.book.all_changes.watch()
+        self._unpublished = feed.book.all_changes.watch()
         self._all_due = True
 
     async def publish(self, feed: AccountFeed) -> None:
@@ -191,7 +191,7 @@ class Publisher:
         the table. Later changes are due in the next step.
         """
         self.ownership.check()
-        changes = self._changes.take()
+        changes = self._unpublished.take()
         of_greeks = self.greeks.changes.take()
         with_greeks = chain.from_iterable(map(feed.book.keys_of, of_greeks))
         keys = {*changes, *feed.book.profits, *with_greeks}
@@ -200,7 +200,7 @@ class Publisher:
                 self._all_due = True  # until this succeeds
                 await self._publish(feed, None)
         except BaseException:
-            self._changes.note(*changes)
+            self._unpublished.note(*changes)
             self.greeks.changes.note(*of_greeks)
             raise
         self._all_due = False
@@ -245,9 +245,11 @@ class Publisher:
         return True
 
     async def _record_changes(self, changed: Holdings) -> None:
-        """Store the quantities that changed; if the process dies here, the next owner does it.
+        """Store the quantities that changed, before they are published.
 
-        After a publication that failed, a quantity that was stored already is the one before.
+        If the process dies in between, the next owner publishes them (`restore`). After a
+        publication that failed, a change begins at the quantity that was stored, not at the
+        published one.
         """
         if self.watcher is None:
             return

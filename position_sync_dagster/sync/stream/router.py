@@ -126,14 +126,14 @@ class Router:
 
         self.routes = Routes()
         # Holdings that changed since the last step; a changed quantity is urgent.
-        self._changes: PendingChanges[Key] = PendingChanges()
+        self._unrouted: PendingChanges[Key] = PendingChanges()
         self._routed_as_of: tuple[object, ...] = ()  # `_as_of` at the last routing
         self._registry_outage = OutageLog(logger)
 
     @property
     def urgent(self) -> asyncio.Event:
         """Set while a fill waits for the next step."""
-        return self._changes.urgent
+        return self._unrouted.urgent
 
     def problems(self) -> list[str]:
         """Return why the registry cannot be read, and why legs have no contract."""
@@ -174,7 +174,7 @@ class Router:
         self.lines.attach(connection.lines)
         if self.greeks is not None:
             self.greeks.attach(connection)
-        self._changes = book.changes.watch()
+        self._unrouted = book.changes.watch()
 
     async def step(self, connection: GatewayConnection, *, first: bool = False) -> None:
         """Publish, route and queue what changed since the last step.
@@ -187,11 +187,11 @@ class Router:
             LakeError: A table cannot be used; the same changes are due again.
             GatewayError: A request to the gateway failed.
         """
-        changed = self._changes.take()
+        changed = self._unrouted.take()
         try:
             await self._update(connection, changed, first=first)
         except Exception:
-            self._changes.note(*changed)
+            self._unrouted.note(*changed)
             raise
 
         begin = self._beside.begin

@@ -404,7 +404,8 @@ class IBPositionStreamer:
             self._router.submitted,
             self._tables.account_values,
         )
-        # A share of its own, which it gives up: whoever opened another one closes that.
+        # Managers of an address share a connection, which ends with the last of them: to close
+        # this one never closes that of `manager`.
         shared = IBConnectionManager(
             manager.settings if manager else self.settings, listeners=self._tables.listeners
         )

@@ -505,7 +505,7 @@ def test_a_part_that_reports_a_table_which_nobody_listed_keeps_no_event_of_the_o
     world, tick
 ):
     def report_unlisted(work: Work[MoneyLake]) -> None:
-        work.report("held_symbols")
+        work.write("held_symbols")
 
     parts = replace(tick.composition.extension, tick_parts=(report_unlisted,))
     tick.composition = replace(tick.composition, extension=parts)

@@ -153,7 +153,7 @@ class LineWithEvents:
         return self.priced_at != before.priced_at
 
     def deny(self, now_s, denial):
-        self.line = replace(self.line, denial=self.line.denied_again(denial, now_s))
+        self.line = replace(self.line, denial=self.line.denial_counted_on(denial, now_s))
         return self.denial
 
 

@@ -5,7 +5,11 @@ from functools import partial
 
 import polars as pl
 
-from position_sync_dagster.lake.schema import BROKER_POSITIONS, broker_positions_of, broker_rows
+from position_sync_dagster.lake.schema import (
+    BROKER_POSITIONS,
+    broker_positions_of,
+    rows_of_positions,
+)
 from tests.support.holdings import make_holding
 
 AT = datetime(2026, 3, 4, 15, 30, 1, 999999, tzinfo=UTC)
@@ -21,7 +25,7 @@ def test_times_are_stored_to_the_microsecond_in_utc():
         holding(2, received_at=datetime(1969, 12, 31, 23, 59, 59, 1, tzinfo=UTC)),
         holding(3, received_at=datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)),
     ]
-    rows = broker_rows(listed, None)
+    rows = rows_of_positions(listed, None)
     assert broker_positions_of(rows) == listed
     for name in ("received_at", "position_time", "value_time", "confirmed_at"):
         kind = BROKER_POSITIONS.polars[name]
@@ -30,4 +34,4 @@ def test_times_are_stored_to_the_microsecond_in_utc():
 
 
 def test_no_rows_have_the_columns_of_the_table():
-    assert broker_rows([], None).schema == BROKER_POSITIONS.polars
+    assert rows_of_positions([], None).schema == BROKER_POSITIONS.polars

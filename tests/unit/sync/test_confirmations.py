@@ -21,7 +21,7 @@ from position_sync_dagster.domain.valuation import (
     Provenance,
     from_portfolio,
 )
-from position_sync_dagster.lake.schema import broker_rows, update_rows
+from position_sync_dagster.lake.schema import rows_of_positions, update_rows
 from position_sync_dagster.sync.confirmations import (
     CONFIRMED,
     PRICED,
@@ -38,7 +38,7 @@ def ago(minutes: float = 0.0, *, s: float = 0.0) -> datetime:
 
 
 def confirmed_time(row, holding):
-    holdings = broker_rows([holding] if holding else [], None)
+    holdings = rows_of_positions([holding] if holding else [], None)
     return with_confirmed(update_rows([row]), holdings, NOW).get_column(CONFIRMED).item()
 
 
@@ -107,7 +107,7 @@ def test_a_row_of_a_source_that_is_not_known_is_confirmed_as_one_without_a_value
     unknown = update_rows([replace(ROW, timestamp=ago(60), market_value=None)]).with_columns(
         value_source=pl.lit("NEW")
     )
-    held = broker_rows([replace(HELD, confirmed_at=NOW, market_value=None)], None)
+    held = rows_of_positions([replace(HELD, confirmed_at=NOW, market_value=None)], None)
     assert with_confirmed(unknown, held, NOW).get_column(CONFIRMED).item() == NOW
 
 
@@ -131,7 +131,7 @@ AT_BROKER = make_holding(
 
 
 def priced_at(update: PositionUpdate, *held: BrokerPosition) -> datetime | None:
-    found = with_priced(update_rows([update]), broker_rows(held, None), NOW)
+    found = with_priced(update_rows([update]), rows_of_positions(held, None), NOW)
     return found.item(0, PRICED)
 
 

@@ -13,7 +13,7 @@ from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.domain.reconciliation import DiscrepancyType
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.lake.given_leg import make_leg
-from position_sync_dagster.lake.schema import broker_rows, update_rows
+from position_sync_dagster.lake.schema import rows_of_positions, update_rows
 from position_sync_dagster.sync.broker_view import Coverage
 from position_sync_dagster.sync.reconciliation import PositionReconciler
 from tests.support.contracts import contract_details
@@ -31,10 +31,14 @@ ROW = from_portfolio(HELD, source=Source.QUEUE, now=NOW, by=Provenance())
 
 @pytest.mark.parametrize("quantity", [None, math.nan])
 def test_a_quantity_that_is_not_known_agrees_with_nothing_and_is_no_close(quantity):
-    odd = broker_rows([HELD], None).with_columns(position=pl.lit(quantity, pl.Float64))
+    odd = rows_of_positions([HELD], None).with_columns(position=pl.lit(quantity, pl.Float64))
     row = update_rows([ROW])
     no_number = row.with_columns(position=pl.lit(quantity, pl.Float64))
-    for holdings, latest in [(odd, row), (broker_rows([HELD], None), no_number), (odd, no_number)]:
+    for holdings, latest in [
+        (odd, row),
+        (rows_of_positions([HELD], None), no_number),
+        (odd, no_number),
+    ]:
         result = RECONCILER._compare(holdings, latest, [], Coverage(complete=True), {})
         assert [d.type for d in result.discrepancies] == ["QUANTITY"]
     result = RECONCILER._compare(odd, row.clear(), [], Coverage(complete=True), {})

@@ -12,7 +12,7 @@ from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.position_update import ValueOrigin
-from position_sync_dagster.lake.schema import broker_rows
+from position_sync_dagster.lake.schema import rows_of_positions
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.reports.changes import ChangeKind, DayChange
 from position_sync_dagster.money.reports.exposure import Claims, split
@@ -54,7 +54,9 @@ def overview(
     book = Book(
         now=NOW,
         priced=priced_rows(rows),
-        reported=broker_rows([holding(1), holding(2)] if holdings is None else holdings, None),
+        reported=rows_of_positions(
+            [holding(1), holding(2)] if holdings is None else holdings, None
+        ),
         claims=Claims(active),
         split=split(Claims(active), priced_rows(rows)),
         live_since={status.gateway_id: since} if status.session_state == "LIVE" else {},

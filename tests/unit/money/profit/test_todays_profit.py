@@ -8,7 +8,7 @@ import pytest
 
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import PositionUpdate
-from position_sync_dagster.lake.schema import DAILY_POSITIONS, broker_rows
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, rows_of_positions
 from position_sync_dagster.money.past.movements import MovementKind, Section
 from position_sync_dagster.money.profit.profit import BY_GREEKS, PROFIT_PARTS
 from position_sync_dagster.money.profit.todays_profit import (
@@ -252,7 +252,7 @@ def test_what_closed_today_is_beside_the_number_of_its_strategy() -> None:
     """A call of 0dte was sold and bought back between two rows; another leg of it stays open."""
     sale = trade(2, -1.0, 5.0, None)
     purchase = trade(2, 1.0, 4.0, None)
-    gone = broker_rows([make_holding(2, NOW, account=OWNER, position=0.0)], None)
+    gone = rows_of_positions([make_holding(2, NOW, account=OWNER, position=0.0)], None)
     names = {1: frozenset({"0dte"}), 2: frozenset({"0dte"})}
     day = Day(since=day_began("XNYS", NOW), movements=[sale, purchase], strategies=names)
     listed = [moved(2, -1.0, 5.0, account=OWNER), moved(2, 1.0, 4.0, account=OWNER)]

@@ -7,7 +7,7 @@ import pytest
 
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.position_update import ValueOrigin
-from position_sync_dagster.lake.schema import broker_rows
+from position_sync_dagster.lake.schema import rows_of_positions
 from position_sync_dagster.money.campaigns.closes_of_strategies import Closes
 from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.movements import MovementKind
@@ -106,7 +106,7 @@ def test_an_option_sold_and_bought_between_two_rows_belongs_to_its_strategy() ->
     """It was never in the ledger: the broker reports it with no quantity, and its trades."""
     sale = trade(CONTRACT, -1.0, 5.0, None)
     purchase = trade(CONTRACT, 1.0, 4.0, None)
-    reported = broker_rows([make_holding(CONTRACT, NOW, account=ACCOUNT, position=0.0)], None)
+    reported = rows_of_positions([make_holding(CONTRACT, NOW, account=ACCOUNT, position=0.0)], None)
     book = book_of([], [], reported=reported)
     day = Day(
         since=day_began("XNYS", NOW),
@@ -140,7 +140,7 @@ def test_what_the_broker_stated_of_a_close_is_not_kept_and_what_trades_say_is() 
         value_source=ValueOrigin.PORTFOLIO,
     )  # fmt: skip
     for reported, profit, is_kept in (([], 7.0, True), ([of_close], 9.0, False)):
-        book = book_of([gone], [], reported=broker_rows(reported, None))
+        book = book_of([gone], [], reported=rows_of_positions(reported, None))
         figures = Figures(status=None, book=book, day=day)  # type: ignore[arg-type]
         [closed] = figures.closed_today.select("realised_today", "kept").to_dicts()
         assert closed == {"realised_today": profit, "kept": is_kept}

@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.position_update import PositionUpdate, PriceKind, ValueOrigin
-from position_sync_dagster.lake.schema import broker_rows
+from position_sync_dagster.lake.schema import rows_of_positions
 from position_sync_dagster.money.reports.book import Book, open_positions
 from position_sync_dagster.money.reports.money_sums import MoneySum
 from position_sync_dagster.money.reports.money_tables import (
@@ -126,7 +126,7 @@ def test_the_notes_say_that_the_sums_lack_quantities_that_the_broker_reports(rep
         for conid, position in reported.items()
     ]
     note = note and f"{note}: the sums have the quantity from before, or nothing"
-    read_book = book_of([row(1)], [leg(1, "a")], reported=broker_rows(rows, None))
+    read_book = book_of([row(1)], [leg(1, "a")], reported=rows_of_positions(rows, None))
     notes = money_lines(read_book)
     assert [one for one in notes if "changed" in one] == ([note] if note else [])
 

@@ -13,7 +13,7 @@ from position_sync_dagster.domain.position_update import (
     ValueOrigin,
 )
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
-from position_sync_dagster.lake.schema import broker_rows, update_rows, updates_of
+from position_sync_dagster.lake.schema import rows_of_positions, update_rows, updates_of
 from position_sync_dagster.money.reports.book import newest_values
 from tests.support.holdings import make_holding
 from tests.support.spy_rows import NOW
@@ -34,7 +34,7 @@ PUBLISHED = replace(
 
 
 def newest(row, holding):
-    (update,) = updates_of(newest_values(update_rows([row]), broker_rows([holding], None)))
+    (update,) = updates_of(newest_values(update_rows([row]), rows_of_positions([holding], None)))
     return update
 
 

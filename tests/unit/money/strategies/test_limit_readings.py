@@ -12,7 +12,7 @@ from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.position_update import PositionUpdate
-from position_sync_dagster.lake.schema import broker_rows, update_rows
+from position_sync_dagster.lake.schema import rows_of_positions, update_rows
 from position_sync_dagster.money.campaigns.closes_of_strategies import Closes
 from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.movements import (
@@ -171,12 +171,14 @@ def test_nothing_holds_while_something_of_it_is_not_certain(doubt) -> None:
 def test_nothing_holds_while_the_ledger_lacks_a_quantity_that_the_broker_reports(
     subject, conid, position, of_strategy
 ) -> None:
-    reported = broker_rows([make_holding(conid, NOW, position=position, account="DUSIM1")], None)
+    reported = rows_of_positions(
+        [make_holding(conid, NOW, position=position, account="DUSIM1")], None
+    )
     read_book = book(LEGS, ROWS, reported=reported)
     state, _number, text = in_usd("theta", read_book, value=1e9, **subject)
     assert state is (UNKNOWN if subject or of_strategy else HOLDS)
     assert ("no row has been written since" in text) == (state is UNKNOWN)
-    written = broker_rows([make_holding(2, NOW, position=2.0, account="DUSIM1")], None)
+    written = rows_of_positions([make_holding(2, NOW, position=2.0, account="DUSIM1")], None)
     assert in_usd("theta", book(LEGS, ROWS, reported=written), value=1e9, **subject)[0] is HOLDS
 
 

@@ -46,7 +46,7 @@ class Gateway:
     def read(self):
         pass
 
-    def values(self, keys):
+    def last_values(self, keys):
         return {key: self.known.get(key) for key in keys}
 
 
