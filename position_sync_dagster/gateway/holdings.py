@@ -482,6 +482,9 @@ class HoldingsBook:
 
     def doubt(self, key: Key) -> None:
         """Confirm a holding with its account no more, until a row of it comes that can be used."""
+        profit = self.profits.get(key)
+        if profit is not None and not profit.is_followed(self._clock()):
+            self.forget_pnl(key)  # else its old message would confirm it again
         self._change(key, confirmed_at=None)
 
     def doubt_values_before(self, account: str, since: datetime) -> None:

@@ -528,10 +528,10 @@ class SyncQueue:
         A worker checks this before it writes: without its lease it must not write.
         """
         ids = ids_of(request_ids)
-        now = self.clock()
         with suppress(LeaseLostError, RequestStateError, UnknownRequestError):
+            # The time after the table was read: that may take long.
             self.store.read(
-                lambda snapshot: self._checked(snapshot, ids, Action.HOLD, lease_token, now)
+                lambda rows: self._checked(rows, ids, Action.HOLD, lease_token, self.clock())
             )
             return True
         return False

@@ -405,6 +405,11 @@ class Read:
 _NOTED: ContextVar[list[Read] | None] = ContextVar("noted", default=None)
 
 
+def is_noting() -> bool:
+    """Return whether what is read here is noted."""
+    return _NOTED.get() is not None
+
+
 def noted(work: Callable[[], T]) -> tuple[T, list[Read]]:
     """Return what blocking work returns, and what it read of tables by `Table.read`.
 

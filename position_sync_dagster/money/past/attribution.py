@@ -474,10 +474,19 @@ class _Holding:
         at_end = [at_end_of[day] for day in days]
         return [*map(_Step, self._movements, held, held[1:], at_end)]
 
+    @cached_property
+    def _at_end_of(self) -> dict[date, float]:
+        """What is held at the end of each day with a movement."""
+        return {step.movement.session_date: step.at_end for step in self.steps}
+
     def held_at(self, at: datetime) -> float:
         """Return what is held at a moment."""
-        earlier = [step.after for step in self.steps if moment_of(step.movement) <= at]
-        return [self._opening.quantity, *earlier][-1]
+        held = self._opening.quantity
+        for movement in self._movements:
+            if moment_of(movement) > at:
+                break
+            held = _rounded_sum(held, movement.quantity or 0.0)
+        return held
 
     def _claim_of(self, leg: ActiveContract) -> _Claim:
         """Return the claim of a leg; one on what is held already has it from when it was opened."""
@@ -614,8 +623,7 @@ class _Holding:
                 return {owner: by}
 
         is_all = not rounded(by + self._total)
-        at_end_of = {step.movement.session_date: step.at_end for step in self.steps}
-        if is_all or not at_end_of[movement.session_date]:
+        if is_all or not self._at_end_of[movement.session_date]:
             return self._divided(by)
         if delivered_to is None:
             return None
@@ -707,7 +715,7 @@ class _Holding:
     def _reorganize(self, movement: Movement, by: float) -> None:
         """Divide what a corporate action took, brought or changed by what the owners have."""
         total = self._total
-        if not total or movement.movement_id in self._holdings.came_for:
+        if not total or self._holdings.came_for.get(movement.movement_id):
             self._arrive(movement, by)
             return
 
@@ -806,6 +814,8 @@ class _Holding:
             sources = [part for part in origin.parts if part.owner == owner] or origin.parts
             came_from = tuple(part.posting_id for part in sources)
             self._add(movement, effect, owner, fraction, quantity, came_from=came_from, **said)
+            if not self._parts[-1].is_prior:
+                self._holdings.remember(self._parts[-1])
 
     def _add(
         self,
@@ -826,8 +836,6 @@ class _Holding:
             **said,
         )
         self._parts.append(posting)
-        if quantity and not posting.is_prior:
-            self._holdings.remember(posting)
         self._has[owner] = self._has.get(owner, 0.0) + quantity
         if not rounded(self._has[owner]):
             del self._has[owner]

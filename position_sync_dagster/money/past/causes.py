@@ -708,7 +708,7 @@ def _stated_closure(
         reason,
         quantity,
         closed_at=closed_at,
-        price=times(paid, 1.0 / sum(sizes)),
+        price=None if paid is None else paid / sum(sizes),
         realized_pnl=realized,
         executions=_joined(movement.execution_id for movement in moved),
         order_ids=_joined(trade.movement.order_id for trade in trades),

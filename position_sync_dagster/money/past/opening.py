@@ -208,7 +208,9 @@ def openings_of(
     first = _first_movements(movements)
     daily = daily.sort("session_date").with_columns(at="closed_at")
     first_close = daily.unique(KEY, keep="first", maintain_order=True)
-    closes = daily.join(first, on=KEY).filter(col.session_date < col.first_day)
+    closes = daily.join(first, on=KEY, maintain_order="left").filter(
+        col.session_date < col.first_day
+    )
     closes = closes.unique(KEY, keep="last", maintain_order=True)
 
     first_changes = changes.sort("seen_at").unique(KEY, keep="first", maintain_order=True)

@@ -9,6 +9,7 @@ from position_sync_dagster.domain.account_values import AccountSource, AccountSu
 from position_sync_dagster.domain.reconciliation import BreakState, Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import LeaseLostError, UnknownRequestError
 from position_sync_dagster.lake.storage.data_files import data_files
+from position_sync_dagster.lake.storage.table import noted
 from tests.support.contracts import contract_details
 
 A = "DUSIM0001"
@@ -108,6 +109,15 @@ async def test_the_newest_details_of_a_contract_are_kept(lake, clock):
     assert lake.contracts.get([2])[2].seen_at == first.seen_at
     assert lake.contracts.get([]) == {}
     assert len(lake.contracts.get()) == 3
+
+
+def test_details_that_are_known_are_read_for_what_is_derived_of_them(lake, clock):
+    """Else a table would not be made again that is made of details which changed meanwhile."""
+    lake.contracts.put([details(clock, 7)])
+    known = lake.contracts.get([7])
+    for_derived, reads = noted(lambda: lake.contracts.get([7]))
+    assert for_derived == known
+    assert [read.table.path for read in reads] == [lake.contracts.table.path]
 
 
 async def test_details_of_new_contracts_are_added_without_a_look_at_the_others(

@@ -400,3 +400,14 @@ def test_all_copies_of_a_holding_have_one_instrument_until_its_terms_change(held
     held.put_position(ACCOUNT, Instrument(**first.terms | {"symbol": "NEW"}), 12.0, 600.0)
     assert held.get(KEY).instrument.symbol == "NEW"
     assert held.get(KEY).instrument.exchange == "ARCA"
+
+
+def test_a_row_that_cannot_be_read_is_not_confirmed_by_an_old_message_of_the_profit(held, clock):
+    downloaded(held)
+    held.put_pnl(KEY, pnl(6300.0))
+    clock.advance(hours=2)
+    held.doubt(KEY)
+    held.confirm(ACCOUNT)
+    assert held.get(KEY).market_value == 6300.0
+    assert held.get(KEY).confirmed_at is None
+    assert held.reported([KEY])[KEY].confirmed_at is None

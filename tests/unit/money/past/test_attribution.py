@@ -12,6 +12,7 @@ from position_sync_dagster.money.campaigns.strategy_money import live_money
 from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.movements import Movement, MovementKind
 from position_sync_dagster.money.past.opening import Opening
+from position_sync_dagster.money.past.postings import Effect
 from tests.unit.money.campaigns.test_closed_campaigns import (
     CALL,
     NEW_CALL,
@@ -149,3 +150,33 @@ def test_an_action_without_proceeds_says_that_what_it_paid_is_not_known():
     taken = acted(SHARES, -50.0, 20, type="TC", cash=None)
     *_bought, part = attributed([bought, taken], [leg(SHARES, "a")], {})
     assert (part.unknown or "").startswith("what the corporate action on XYZ")
+
+
+def test_what_an_action_brings_beside_what_it_exchanges_is_kept_by_who_holds_it():
+    """One action exchanges shares of XYZ; what it brings of another symbol has its id too."""
+    exchanged = {"type": "TC", "action_id": "77"}
+    movements = [
+        moved(SHARES, 100.0, 10.0, 2),
+        moved(CALL, 5.0, 1.0, 2, symbol="ABC"),
+        acted(SHARES, -100.0, 20, **exchanged),
+        acted(NEW_SHARES, 50.0, 20, symbol="XYZ", **exchanged),
+        acted(CALL, 10.0, 20, symbol="ABC", **exchanged),
+    ]
+    parts = attributed(movements, [leg(CALL, "a")], {})
+    assert [(part.effect, part.owner) for part in parts if part.key[1] == CALL] == [
+        (Effect.OPENS, "a"),
+        (Effect.KEEPS, "a"),
+    ]
+
+
+def test_what_an_option_delivered_is_unknown_for_each_owner_that_may_have_closed_none():
+    first = datetime(2026, 3, 6, 17, tzinfo=UTC)
+    ends = [
+        replace(booked(PUT, quantity, 0.0, day, MovementKind.ASSIGNMENT), at=first.replace(day=day))
+        for quantity, day in ((2.0, 6), (1.0, 10))
+    ]
+    claim = leg(PUT, "a", quantity=-1.0, since=None, added_at=first, removed_at=LATER)
+    parts = attributed(ends, [claim], {})
+    pays = [part for part in parts if part.effect is Effect.PAYS and part.movement is ends[0]]
+    assert {part.owner for part in pays} == {"a", UNATTRIBUTED}
+    assert all("delivered is not known" in (part.unclear or "") for part in pays)
