@@ -438,7 +438,8 @@ class GatewayConnection:
 
         self.ib.errorEvent += note
         try:
-            answer = await asyncio.wait_for(request(about), self._timeout_s)
+            async with asyncio.timeout(self._timeout_s):
+                answer = await request(about)
             return answer, refused_with, self._reader.missed == missed
         except (TimeoutError, ConnectionError):
             return None, refused_with, False
@@ -460,7 +461,8 @@ class GatewayConnection:
                 self.drop(f"a message has been incomplete for {SILENCE_S:g} s")
                 return
             try:
-                await asyncio.wait_for(self.ib.reqCurrentTimeAsync(), SILENCE_S)
+                async with asyncio.timeout(SILENCE_S):
+                    await self.ib.reqCurrentTimeAsync()
             except TimeoutError:
                 self.drop(f"it has not answered for {2 * SILENCE_S:g} s")
             except ConnectionError:

@@ -205,7 +205,8 @@ def _identity(connection: GatewayConnection, settings: Settings) -> Iterator[Fin
 
 async def _clock(connection: GatewayConnection, timeout_s: float) -> Finding:
     """Compare the clocks; the gateway answers in whole seconds (reqCurrentTime)."""
-    gateway_time = await asyncio.wait_for(connection.ib.reqCurrentTimeAsync(), timeout_s)
+    async with asyncio.timeout(timeout_s):
+        gateway_time = await connection.ib.reqCurrentTimeAsync()
     return of_clock(gateway_time, utc_now())
 
 

@@ -518,7 +518,8 @@ class QueueWorker:
                 outage.report(error.what.partition(": ")[0], text=str(error))
 
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), self.interval)
+                async with asyncio.timeout(self.interval):
+                    await self._stop.wait()
 
     async def _process(self, limit: int) -> tuple[DrainReport, Sequence[QueuedPosition]]:
         """Process one batch; return its report, and the requests that are still to be released.

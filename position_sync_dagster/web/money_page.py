@@ -248,7 +248,8 @@ class Feed:
         state = self._state
         if state is None or state.sequence == sequence:
             try:
-                await asyncio.wait_for(self._newer.wait(), self._pace.wait_s)
+                async with asyncio.timeout(self._pace.wait_s):
+                    await self._newer.wait()
             except TimeoutError:
                 return None
             state = self._state

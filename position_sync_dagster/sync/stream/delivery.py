@@ -151,7 +151,8 @@ class HandlerDelivery:
             failures = 0
             if self._batched is not None and not self._is_closing:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._urgent.wait(), rest_s(loop.time() - began_s))
+                    async with asyncio.timeout(rest_s(loop.time() - began_s)):
+                        await self._urgent.wait()
 
     async def _deliver(self, updates: list[PositionUpdate]) -> bool:
         """Call the handler; return whether the updates are done."""

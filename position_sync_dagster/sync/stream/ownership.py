@@ -228,7 +228,9 @@ class Ownership:
         """Renew the lease again and again; if it cannot be, it is lost, or the store is away."""
         while not self.lost.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._renewal_requested.wait(), HEARTBEAT_S)
+                # With Python 3.11 `wait_for` may swallow the cancellation that ends this task.
+                async with asyncio.timeout(HEARTBEAT_S):
+                    await self._renewal_requested.wait()
             self._renewal_requested.clear()
             try:
                 await self._renew()

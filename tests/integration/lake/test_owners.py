@@ -383,3 +383,16 @@ async def test_weeks_of_heartbeats_leave_a_handful_of_files(lake, clock):
     assert result.files == 2  # the live session and the past ones
     assert len(lake.sessions.history(100)) == 41
     assert lake.sessions.current(LOGIN) == session
+
+
+@pytest.mark.parametrize("steps", range(5))
+async def test_an_owner_ends_also_in_the_moment_of_a_renewal(lake, clock, steps):
+    """With Python 3.11 `asyncio.wait_for` swallows a cancellation then."""
+    own = Ownership(lake.sessions, make_settings(), owner=Owner.STREAM, clock=clock)
+    await own.begin()
+    await asyncio.sleep(0)
+    own.renew_now()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(DEADLINE_S):
+        await own.end()
