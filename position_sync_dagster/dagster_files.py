@@ -44,7 +44,6 @@ def document(name: str) -> Path:
 
     It is in the checkout, else its copy is in this package (folder `instance`).
 
-
     >>> document("docs/operations.md").is_file()
     True
     """

@@ -46,7 +46,7 @@ INTERVALS = {
 }
 
 HANGS_S = 1_800.0
-WORKED_TICK = ("supervise_stream", "drain_queue")
+SENSORS = ("supervise_stream", "drain_queue")
 
 Figure = tuple[str, float, str]
 
@@ -163,7 +163,7 @@ class _ManyLogins:
             "MB",
         )
         ticks = self._ticks(watched.timestamp())
-        for sensor in WORKED_TICK:
+        for sensor in SENSORS:
             found = ticks[sensor]
             yield f"tick of {sensor}, median", statistics.median(found) * 1000, "ms"
             p95 = statistics.quantiles(found, n=20, method="inclusive")[-1]

@@ -79,7 +79,7 @@ def list_legs(
     registry = lake.registry.sync
     legs: list[Leg] = [*registry.get_all_active(), *registry.get_unresolved()]
     legs.sort(key=lambda leg: (leg.strategy_id, leg.symbol, str(leg.expiry), leg.strike or 0.0))
-    states = leg_states(legs, read_book(lake, settings, utc_now()), settings)
+    states = leg_states(legs, read_book(lake, settings, utc_now()))
     listed = [
         {"problem": None, **asdict(leg), "state": state}
         for leg, state in zip(legs, states, strict=True)

@@ -53,7 +53,7 @@ class ExplainedDays:
         """Return what rows of `profit_explained` say."""
         owner = ("strategy_id", "account", "currency")
         rows = explained.sort("session_date").rows_by_key(owner, named=True, include_key=True)
-        recorded = explained.group_by("account").agg("session_date")
+        recorded = explained.group_by("account").agg(col.session_date.unique())
         return cls(sessions, dict(recorded.iter_rows()), rows)
 
 

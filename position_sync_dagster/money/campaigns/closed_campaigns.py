@@ -222,7 +222,7 @@ def _stated_magnifier(movements: Iterable[Movement]) -> float | None:
     for movement in movements:
         amounts = (movement.quantity, movement.price, movement.multiplier)
         if movement.source is MovementSource.STATEMENT and movement.cash and None not in amounts:
-            notional = prod(amount or 0.0 for amount in amounts)
+            notional = prod(amount or 0.0 for amount in amounts)  # none of them is None
             if isclose(-movement.cash, notional, rel_tol=FACTOR_TOLERANCE):
                 return 1.0
     return None

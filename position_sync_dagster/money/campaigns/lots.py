@@ -188,7 +188,7 @@ def as_the_broker_matched(
     for (account, conid, day), of_day in closed.items():
         events = [] if day is None else stated_of[account, conid, day]
         size = sum(lot.quantity for lot in of_day)
-        stated_size = sum(event.quantity or 0.0 for event in events)
+        stated_size = sum(event.quantity or 0.0 for event in events)  # each has one
         if events and not rounded(size - stated_size):
             matched += [_broker_lot(of_day[0], event) for event in events]
         else:

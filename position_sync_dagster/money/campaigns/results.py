@@ -132,8 +132,8 @@ def _result(
     losses = [profit for profit in known if profit < 0]
     worst_of_wins = [
         campaign.worst
-        for campaign in campaigns
-        if campaign.worst is not None and (campaign.profit or 0.0) > 0
+        for campaign, profit in zip(campaigns, known, strict=True)
+        if campaign.worst is not None and profit > 0
     ]
     won = fsum(wins)
     lost = -fsum(losses)
@@ -202,6 +202,7 @@ def days_of(
         of_day = closed[day, currency]
         realised = known_sum(campaign.profit for campaign in of_day)
         total = totals[currency] = known_sum([totals[currency], realised])
+        # From the first amount on that is not known, neither is the total.
         highest[currency] = max(highest[currency], total or 0.0)
         result = DayResult(
             day=day,

@@ -464,7 +464,7 @@ class _Holding:
         """Return whether nothing but trades moved it."""
         return all(movement.kind is MovementKind.TRADE for movement in self._movements)
 
-    @property
+    @cached_property
     def steps(self) -> list[_Step]:
         """The movements, each with what is held around it."""
         changes = (movement.quantity or 0.0 for movement in self._movements)

@@ -402,7 +402,7 @@ def _read_holdings(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
     streamed = None
     live_since = _live_since(lake, settings, now)
     if live_since:
-        by_stream = written_by(Source.STREAM, priced, settings, now)
+        by_stream = written_by(Source.STREAM, priced, now)
         is_live = col.gateway_id.is_in([*live_since])
         streamed = frozenset(by_stream.filter(is_live)["conid"])
 
@@ -504,7 +504,7 @@ def is_current(since: Mapping[str, datetime]) -> Expr:
     return (col(CONFIRMED) >= of_login).fill_null(value=False)
 
 
-def written_by(source: Source, priced: DataFrame, settings: Settings, now: datetime) -> DataFrame:
+def written_by(source: Source, priced: DataFrame, now: datetime) -> DataFrame:
     """Return the open holdings whose newest row a source wrote or confirmed, and is not stale."""
     since = now - confirmations.STALE_AFTER
     is_recent = pl.max_horizontal("timestamp", CONFIRMED).is_between(since, now + SKEW)

@@ -30,8 +30,13 @@ from position_sync_dagster.money.reports.changes import (
 from position_sync_dagster.money.reports.columns import percent, readable
 from position_sync_dagster.money.strategies.messages import Happened, Wanted
 from position_sync_dagster.money.tables import CLOSED_CAMPAIGNS
-from position_sync_dagster.money.trading_days import day_began, session_of
-from position_sync_dagster.sync.exchange_days import closing_times, day_of, time_zone_of
+from position_sync_dagster.money.trading_days import day_began
+from position_sync_dagster.sync.exchange_days import (
+    closing_times,
+    day_of,
+    exchange_of,
+    time_zone_of,
+)
 
 # How far back happenings are looked for: the statement of a Friday may come on Tuesday.
 WINDOW = timedelta(days=5)
@@ -125,9 +130,7 @@ def read_happenings(lake: MoneyLake, calendar: str, since: datetime) -> list[Hap
     ]
     campaigns = read_campaigns(lake, day_of(calendar, since))
     days_closed = {campaign.closed for campaign in campaigns}
-    closes = closing_times(
-        calendar, [day for day in days_closed if session_of(calendar, day) == day]
-    )
+    closes = closing_times(calendar, filter(exchange_of(calendar).is_trading_day, days_closed))
     happenings += [_of_campaign(campaign, calendar, closes) for campaign in campaigns]
     return sorted(happenings, key=attrgetter("at", "key"))[-MOST_LOOKED_AT:]
 

@@ -217,8 +217,8 @@ def read_status(
     problems += _attention(settings.strategies_file, unanswered, now)
 
     queue = {status.value: overview.counts.get(status, 0) for status in QueueStatus}
-    streamed = written_by(Source.STREAM, book.priced, settings, now)
-    queued = written_by(Source.QUEUE, book.priced, settings, now)
+    streamed = written_by(Source.STREAM, book.priced, now)
+    queued = written_by(Source.QUEUE, book.priced, now)
     updates = lake.updates.sync
     return Status(
         at=now,
@@ -309,7 +309,7 @@ def _attention(strategies_file: Path | None, unanswered: int, now: datetime) -> 
         )
 
 
-def leg_states(legs: Iterable[Leg], book: Book, settings: Settings) -> list[LegState]:
+def leg_states(legs: Iterable[Leg], book: Book) -> list[LegState]:
     """Return the state of each active leg, in order, as far as the tables show it.
 
     ARMED: the broker reports no holding of it, in the leg's account if it names one. A leg with a
@@ -318,7 +318,7 @@ def leg_states(legs: Iterable[Leg], book: Book, settings: Settings) -> list[LegS
     it was held, and it is known why it is gone.
     """
     opened = book.reported.filter(col.position != 0)
-    by_stream = written_by(Source.STREAM, book.priced, settings, book.now)
+    by_stream = written_by(Source.STREAM, book.priced, book.now)
     streamed = set(by_stream.select(KEY).iter_rows())
     accounts_of = dict(opened.group_by("conid").agg("account").iter_rows())
 

@@ -219,8 +219,9 @@ def _profit_of(
             intrinsic = np.maximum(0.0, terms.side * (prices - terms.strike))
             total += size * intrinsic
 
-        rows = np.tile(prices, (len(later), 1))
-        total += sizes @ model.prices(living, rows, volatility)
+        if later:
+            rows = np.tile(prices, (len(later), 1))
+            total += sizes @ model.prices(living, rows, volatility)
         return total
 
     return profit_at

@@ -50,7 +50,7 @@ async def test_the_status_has_the_lines_the_greeks_the_accounts_and_what_was_val
         await eventually(lambda: all(leg.problem for leg in lake.registry.unresolved))
         [unknown] = lake.registry.unresolved
         book = read_book(lake, service.settings, utc_now())
-        assert leg_states([unknown], book, service.settings) == [LegState.ARMED]
+        assert leg_states([unknown], book) == [LegState.ARMED]
         assert f"{unknown.described} of strategy s: {unknown.problem}" in status().unresolved_legs
         await eventually(lambda: [account.account for account in status().accounts] == [A, B])
         await eventually(lambda: None not in (status().accounts[0].daily_pnl,))
