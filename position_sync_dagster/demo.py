@@ -76,9 +76,6 @@ CALENDAR = "XNYS"
 # How long before the close the last rows of the day were written.
 BEFORE_CLOSE = timedelta(seconds=5)
 
-# For how many days ahead the expiries of the book are looked up.
-DAYS_AHEAD = timedelta(days=90)
-
 
 def past_sessions(calendar: str, now: datetime) -> list[date]:
     """Return the trading days before that of the demo, oldest first.
@@ -323,7 +320,7 @@ def evaluate(
 # Both programs end with this process, whatever ends it. The simulator ends last, so that the stream
 # can close its gateway session while the gateway still answers. What happens in the simulated
 # market is in the simulator's `books/demo_day.yaml`. After three and a half minutes a statement of
-# the day confirms it. `write_history` makes its history; the newest five days are recorded in
+# the day confirms it. `prepare_book` makes its history; the newest five days are recorded in
 # `daily_positions` at the first start.
 
 # Seconds from the start to the statement of the day, which a real broker makes in the night.

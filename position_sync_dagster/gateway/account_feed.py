@@ -85,9 +85,8 @@ class AccountFeed:
         self._list_wanted = False  # messages since the last list may be missing
         self._named: set[Key] = set()  # the holdings of which a row came since it was requested
 
-        self._complete: set[str] = (
-            set()
-        )  # the accounts that were COMPLETE when `check_completeness` was called
+        # The accounts that were COMPLETE when `check_completeness` was called.
+        self._complete: set[str] = set()
         self._requesting = asyncio.Lock()  # one list or download at a time
         self._ensuring = asyncio.Lock()  # who waits for it may find nothing missing any more
         read_messages(login.ib, MessageType.POSITION, self._read_position)

@@ -381,7 +381,7 @@ class HoldingsBook:
             )
             return False
 
-        self.put(self._row(key, instrument, position, average_cost=cost))
+        self.put(self._row(key, instrument, position, self._clock(), average_cost=cost))
         return True
 
     def put_portfolio(
@@ -400,11 +400,8 @@ class HoldingsBook:
 
         origin = ValueOrigin.NONE if value is None else ValueOrigin.PORTFOLIO
         confirmed_at = now if self._connectivity.lost is None else None
-        self.put(
-            self._row(
-                key, instrument, position, value_source=origin, confirmed_at=confirmed_at, **values
-            )
-        )
+        said = {"value_source": origin, "confirmed_at": confirmed_at, **values}
+        self.put(self._row(key, instrument, position, now, **said))
 
     def put_pnl(self, key: Key, sent: PnlValues) -> bool:
         """Take a PnLSingle message if it has a value for the quantity that is held.
@@ -571,14 +568,14 @@ class HoldingsBook:
     def _close(self, holding: BrokerPosition) -> None:
         """Replace a holding by one of 0 that keeps its newest realized profit."""
         key = holding.key
-        realized = self._valued(key, holding, self._clock()).realized_pnl
-        self.put(self._row(key, holding.instrument, 0.0, realized_pnl=realized))
+        now = self._clock()
+        realized = self._valued(key, holding, now).realized_pnl
+        self.put(self._row(key, holding.instrument, 0.0, now, realized_pnl=realized))
 
     def _row(
-        self, key: Key, instrument: Instrument, position: float, **values: Any
+        self, key: Key, instrument: Instrument, position: float, now: datetime, **values: Any
     ) -> BrokerPosition:
         """Return a holding as the message that was received now has it."""
-        now = self._clock()
         before = self._holdings.get(key)
         is_same = before is not None and before.position == position
         return BrokerPosition(

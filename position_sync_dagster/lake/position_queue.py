@@ -19,7 +19,7 @@ from typing import Any, Unpack
 import polars as pl
 from polars import DataFrame, Series, String, col, concat
 
-from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.clock import FOREVER, Clock, utc_now
 from position_sync_dagster.domain.queue_request import (
     LEASE_S,
     MONITORING_PRIORITY,
@@ -550,8 +550,7 @@ class SyncQueue:
             requests = requests_of(self.store.read(partial(last_attempted, limit=limit)))
 
         attempts = [attempt for request in requests for attempt in attempts_of(request)]
-        latest = datetime.max.replace(tzinfo=UTC)
-        attempts.sort(key=lambda attempt: attempt.ended_at or latest, reverse=True)
+        attempts.sort(key=lambda attempt: attempt.ended_at or FOREVER, reverse=True)
         return attempts[:limit]
 
     def confirmations(self, since: datetime, until: datetime) -> DataFrame:

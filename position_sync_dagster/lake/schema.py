@@ -611,7 +611,8 @@ def moment(at: datetime | None) -> Expr:
     `lit` of a `datetime` takes forty times as long, and starts the threads of Polars: a process
     that imported it then could not fork any more.
     """
-    return lit(_ticks(at), Int64).cast(_MOMENT)
+    ticks = None if at is None else (at - _EPOCH) // _MICROSECOND
+    return lit(ticks, Int64).cast(_MOMENT)
 
 
 def is_ahead(column: str, now: datetime) -> Expr:
@@ -633,14 +634,6 @@ def moments(times: Iterable[datetime | None], name: str = "") -> Series:
     # Written out: a call for each time takes longer than the rest.
     ticks = [None if at is None else (at - _EPOCH) // _MICROSECOND for at in times]
     return Series(name, ticks, Int64).cast(_MOMENT)
-
-
-def _ticks(at: datetime | None) -> int | None:
-    """Return a time in Unix microseconds."""
-    if at is None:
-        return None
-
-    return (at - _EPOCH) // _MICROSECOND
 
 
 def legs_of(frame: DataFrame) -> list[Leg]:

@@ -257,7 +257,9 @@ def _judged_days(
     last day to fill. A day on which nothing was held, as a statement says, is no gap. Neither
     is the day after whose close the first row of the ledger was written.
     """
-    exchange, first_partition = exchange_since(settings, stated)
+    known_days = stated.days_of_anyone(settings)
+    exchange = exchange_days.exchange_of(settings.calendar)
+    first_partition = _first_day(settings, known_days)
     newest_value_days = _days_of_newest_values(lake, exchange.timezone)
     first = _first_day(settings, newest_value_days)
     # Right after today's close its run may not have ended.
@@ -266,7 +268,7 @@ def _judged_days(
     over = set(exchange.trading_days(begin, today - timedelta(days=1)))
 
     # Where neither a setting nor a statement says the first day, the ledger begins on it.
-    first_stated = min(stated.days_of_anyone(settings), default=None)
+    first_stated = min(known_days, default=None)
     is_of_ledger = not settings.daily_start and first != first_stated
     if is_of_ledger and first in over - newest_value_days.keys():
         closed = exchange_days.closing_times(settings.calendar, [first])[first]

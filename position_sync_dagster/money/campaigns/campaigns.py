@@ -95,6 +95,7 @@ class TradedCampaign:
     def fees_beside(self, currency: str | None) -> float:
         """Return what was charged in a currency for contracts of others."""
         others = [part for part in self.parts if part.currency != currency]
+        # Where one is not known, what its own contract's currency brought is not known either.
         return sum(part.fee_in(currency) or 0.0 for part in others)
 
     @property

@@ -26,8 +26,7 @@ from position_sync_dagster.sync.stream.routes import Routes
 STREAMED_PNL_SUBSCRIPTIONS = 250
 
 # Shortest time between two publications of values by PnLSingle, and of those of over 1,000
-# holdings.
-# It is at least the flush interval; slow commits make it longer.
+# holdings. It is at least the flush interval; slow commits make it longer.
 PUBLISH_S = 4.0
 
 PUBLISH_MANY_S = 6.0
