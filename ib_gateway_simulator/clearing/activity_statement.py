@@ -245,7 +245,7 @@ class _Writer:
             parent,
             "Trade",
             **self._of_security(day, security),
-            tradeID=entry.number - 1_000_000_000,
+            tradeID=_trade_id(entry),
             transactionID=entry.number,
             ibExecID=entry.execution_id,
             ibOrderID=entry.order,
@@ -296,7 +296,7 @@ class _Writer:
                 commisionsAndTax="0",
                 costBasis="0",
                 realizedPnl="0",
-                tradeID=entry.number - 1_000_000_000 if quantity else "",
+                tradeID=_trade_id(entry) if quantity else "",
             )
 
     def _add_action(self, parent: Xml.Element, day: ClosedBooks, entry: ActionEntry) -> None:
@@ -409,6 +409,10 @@ class _Writer:
 
     def _time(self, at: datetime) -> str:
         return f"{self._date(at)};{at:%H%M%S}"
+
+
+def _trade_id(entry: TradeEntry) -> int:
+    return entry.number - 1_000_000_000
 
 
 def _text(number: Decimal) -> str:

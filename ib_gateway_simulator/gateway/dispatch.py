@@ -75,8 +75,8 @@ class Dispatcher:
             "reqAccountSummary": accounts.summary,
             "reqPnL": self._request_profit,
             "reqPnLSingle": self._request_profit,
-            "cancelPnL": lambda c, r: profits.cancel(c, r.req_id),
-            "cancelPnLSingle": lambda c, r: profits.cancel(c, r.req_id),
+            "cancelPnL": self._cancel_profit,
+            "cancelPnLSingle": self._cancel_profit,
             "reqContractDetails": reference_data.details,
             "reqSecDefOptParams": reference_data.option_chain,
             "reqMatchingSymbols": reference_data.matching_symbols,
@@ -110,6 +110,9 @@ class Dispatcher:
     def _request_profit(self, client: ClientConnection, request: Request) -> None:
         self._profits.subscribe(client, request)
         self._open_market()
+
+    def _cancel_profit(self, client: ClientConnection, request: Request) -> None:
+        self._profits.cancel(client, request.req_id)
 
     def _send_current_time(self, client: ClientConnection, request: Request) -> None:
         client.send(messages.current_time(int(self._now())))

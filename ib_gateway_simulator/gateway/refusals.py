@@ -7,11 +7,14 @@ from ib_gateway_simulator.protocol.codes import Code
 from ib_gateway_simulator.protocol.fields import Fields
 from ib_gateway_simulator.protocol.requests import Request
 
-_NO_HISTORY = (Code.HISTORICAL_DATA_ERROR, {"cause": "No historical market data"})
-_NO_OPTION_MODEL = (Code.INVALID_REQUEST, {"validator": "bQ", "cause": "not available"})
+_Refusal = tuple[Code, dict[str, str]]
+
+_NO_HISTORY: _Refusal = (Code.HISTORICAL_DATA_ERROR, {"cause": "No historical market data"})
+_NO_NEWS_FEED: _Refusal = (Code.NEWS_FEED_NOT_ALLOWED, {})
+_NO_OPTION_MODEL: _Refusal = (Code.INVALID_REQUEST, {"validator": "bQ", "cause": "not available"})
 
 # By refused request: the error code and the values of its text. No request stays unanswered.
-REFUSALS: dict[str, tuple[Code, dict[str, str]]] = {
+REFUSALS: dict[str, _Refusal] = {
     "reqHistoricalData": _NO_HISTORY,
     "reqHistoricalTicks": _NO_HISTORY,
     "reqHeadTimeStamp": _NO_HISTORY,
@@ -23,8 +26,8 @@ REFUSALS: dict[str, tuple[Code, dict[str, str]]] = {
     "reqFundamentalData": (Code.FUNDAMENTALS_MISSING, {}),
     "reqHistoricalNews": (Code.INVALID_REQUEST, {"validator": "cE", "cause": "no news"}),
     "reqNewsArticle": (Code.NEWS_ARTICLE_MISSING, {}),
-    "reqWshMetaData": (Code.NEWS_FEED_NOT_ALLOWED, {}),
-    "reqWshEventData": (Code.NEWS_FEED_NOT_ALLOWED, {}),
+    "reqWshMetaData": _NO_NEWS_FEED,
+    "reqWshEventData": _NO_NEWS_FEED,
     "calculateImpliedVolatility": _NO_OPTION_MODEL,
     "calculateOptionPrice": _NO_OPTION_MODEL,
 }

@@ -29,6 +29,7 @@ def contract_details(
     liquid hours are the same.
     """
     derivative = contract.sec_type in DATED
+    is_stock = contract.sec_type is SecType.STK
     venues = (*contract.valid_exchanges, *contract.algo_venues)
     zone = contract.time_zone
     return message(
@@ -52,7 +53,7 @@ def contract_details(
         contract.price_magnifier,
         contract.under_conid,
         contract.long_name,
-        contract.exchange if contract.sec_type is SecType.STK else "",
+        contract.exchange if is_stock else "",
         contract.expiry[:6],
         "",
         "",
@@ -68,7 +69,7 @@ def contract_details(
         under_sec_type if derivative else "",
         ",".join("26" for _ in venues),
         contract.settled_on or contract.expiry,
-        "COMMON" if contract.sec_type is SecType.STK else "",
+        "COMMON" if is_stock else "",
         "1",
         "1",
         "1",

@@ -188,12 +188,20 @@ def _by_id(skip: int) -> Callable[[str, list[str]], Request]:
 
 
 # Requests with their id after a version number, and those without a version number.
-_VERSIONED = _by_id(skip=2)
-_PLAIN = _by_id(skip=1)
+_WITH_VERSION = (
+    "cancelMktData", "reqExecutions", "reqAccountSummary", "cancelAccountSummary",
+    "cancelPositionsMulti", "cancelAccountUpdatesMulti", "reqMktDepth", "reqRealTimeBars",
+    "reqFundamentalData", "calculateImpliedVolatility", "calculateOptionPrice",
+)  # fmt: skip
+_WITHOUT_VERSION = (
+    "cancelPnL", "cancelPnLSingle", "reqHistoricalData", "reqScannerSubscription",
+    "reqSoftDollarTiers", "reqMatchingSymbols", "reqSmartComponents", "reqHeadTimeStamp",
+    "reqHistogramData", "reqHistoricalTicks", "reqTickByTickData", "reqHistoricalNews",
+    "reqNewsArticle", "reqUserInfo", "reqWshMetaData", "reqWshEventData",
+)  # fmt: skip
 
 _DECODERS: dict[str, Callable[[str, list[str]], Request]] = {
     "reqMktData": _market_data,
-    "cancelMktData": _VERSIONED,
     "reqContractDetails": _contract_details,
     "reqAccountUpdates": _account_updates,
     "reqPnL": _pnl,
@@ -204,42 +212,8 @@ _DECODERS: dict[str, Callable[[str, list[str]], Request]] = {
     "reqMarketDataType": _number,
     "reqMarketRule": _number,
     "reqSecDefOptParams": _option_chain,
-    **dict.fromkeys(
-        (
-            "cancelPnL",
-            "cancelPnLSingle",
-            "reqHistoricalData",
-            "reqScannerSubscription",
-            "reqSoftDollarTiers",
-            "reqMatchingSymbols",
-            "reqSmartComponents",
-            "reqHeadTimeStamp",
-            "reqHistogramData",
-            "reqHistoricalTicks",
-            "reqTickByTickData",
-            "reqHistoricalNews",
-            "reqNewsArticle",
-            "reqUserInfo",
-            "reqWshMetaData",
-            "reqWshEventData",
-        ),
-        _PLAIN,
-    ),
-    **dict.fromkeys(
-        (
-            "reqExecutions",
-            "reqAccountSummary",
-            "cancelAccountSummary",
-            "cancelPositionsMulti",
-            "cancelAccountUpdatesMulti",
-            "reqMktDepth",
-            "reqRealTimeBars",
-            "reqFundamentalData",
-            "calculateImpliedVolatility",
-            "calculateOptionPrice",
-        ),
-        _VERSIONED,
-    ),
+    **dict.fromkeys(_WITHOUT_VERSION, _by_id(skip=1)),
+    **dict.fromkeys(_WITH_VERSION, _by_id(skip=2)),
 }
 
 

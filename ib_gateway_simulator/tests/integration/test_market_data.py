@@ -50,8 +50,9 @@ async def test_a_duplicate_request_is_another_full_stream_and_another_line(sim, 
     client.market_data(1, CALL, ticks="232")
     await client.line(2, CALL, ticks="232")
     await client.step(sim, 5)
-    first = [[*m[:2], *m[3:]] for m in client.about(1) if m[0] == "1"]
-    second = [[*m[:2], *m[3:]] for m in client.about(2) if m[0] == "1"]
+    first, second = (
+        [[*m[:2], *m[3:]] for m in client.about(line) if m[0] == "1"] for line in (1, 2)
+    )
     assert first == second
     assert len(first) > 10
     assert sim.stats()["lines_in_use"] == 2

@@ -74,9 +74,9 @@ async def test_a_farm_that_is_broken_at_login_is_announced_whatever_its_name(sim
     await post("farm", farm="usbond", code=2104)
     notices = await notices_at_login(sim, connect)
     assert sorted((code, text.split(":")[1]) for code, text in notices) == [
-        *((2103, "usfarm"), (2103, "usfarm.nj"), (2104, "usfuture")),
-        *((2105, "euhmds"), (2106, "ushmds"), (2158, "secdefnj")),
-    ]
+        (2103, "usfarm"), (2103, "usfarm.nj"), (2104, "usfuture"),
+        (2105, "euhmds"), (2106, "ushmds"), (2158, "secdefnj"),
+    ]  # fmt: skip
 
 
 CLOCK = {"s": 1_789_996_400.0}

@@ -192,12 +192,9 @@ def test_contract_details_have_the_recorded_layout(symbol):
 
     exact = [0, *range(1, 4), *range(5, 15), *range(17, 22), 25, *range(28, 31), 32, 33, 35]
     assert [ours[i] for i in exact] == [recorded[i] for i in exact]
-    shape = r"(\d{8} \d\d:\d\d:\d\d \S+)?"
-    assert re.fullmatch(shape, ours[4])
-    assert re.fullmatch(shape, recorded[4])
-    trading_hours = r"(\d{8}:(CLOSED|\d{4}-\d{8}:\d{4});?)+"
-    assert re.fullmatch(trading_hours, ours[27])
-    assert re.fullmatch(trading_hours, recorded[27])
+    for fields in (ours, recorded):
+        assert re.fullmatch(r"(\d{8} \d\d:\d\d:\d\d \S+)?", fields[4])
+        assert re.fullmatch(r"(\d{8}:(CLOSED|\d{4}-\d{8}:\d{4});?)+", fields[27])
 
 
 class RecordingWrapper:
