@@ -6,7 +6,6 @@ seconds of a monotonic clock that the caller reads, unless they are called a mom
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.line import Denial, Line
@@ -82,26 +81,12 @@ class LoginLines:
         """Replace the line of a contract: an event happened to it."""
         self._lines[conid] = line
 
-    def reopened(self, now_s: float) -> None:
-        """Record that the connection opens again: every line has to tick before it counts."""
-        self._happened(lambda line: line.reopened(now_s))
-
-    def interrupted(self, at: datetime, now_s: float, reason: str) -> None:
-        """Record that a farm broke or that connectivity was lost.
+    def happened(self, event: Callable[[Line], Line]) -> None:
+        """Replace every line by what an event of the whole connection makes of it.
 
         Args:
-            at: The moment; what came before it does not count any more.
-            now_s: The same in seconds.
-            reason: The cause, for people.
+            event: Such as `Line.reopened`, `interrupted` or `restored`, with its time.
         """
-        self._happened(lambda line: line.interrupted(now_s, at, reason))
-
-    def restored(self, now_s: float) -> None:
-        """Record that the data of all lines should flow again."""
-        self._happened(lambda line: line.restored(now_s))
-
-    def _happened(self, event: Callable[[Line], Line]) -> None:
-        """Replace every line by what an event makes of it."""
         self._lines = {conid: event(line) for conid, line in self._lines.items()}
 
     def ticked(self, quotes: Mapping[int, Quote | None], now_s: float) -> None:

@@ -301,8 +301,12 @@ class AccountDownloads:
 
     # The subscription.
 
-    def check_silence(self) -> None:
-        """End a subscription that has been silent for two intervals, or whose rows have been."""
+    def end_silent(self) -> None:
+        """End the open subscription if it, or its rows alone, have been silent for two intervals.
+
+        An account without any message is PARTIAL, and requested again after a delay. One whose
+        times still come, and no rows although something is held, is requested again at once.
+        """
         subscription = self._subscription
         if subscription is None or not self.is_current:
             return

@@ -85,8 +85,7 @@ class AccountFeed:
         self._list_wanted = False  # messages since the last list may be missing
         self._named: set[Key] = set()  # the holdings of which a row came since it was requested
 
-        # The accounts that were COMPLETE when `check_completeness` was called.
-        self._complete: set[str] = set()
+        self._complete: set[str] = set()  # the accounts that were so at the last `take_demoted`
         self._requesting = asyncio.Lock()  # one list or download at a time
         self._ensuring = asyncio.Lock()  # who waits for it may find nothing missing any more
         read_messages(login.ib, MessageType.POSITION, self._read_position)
@@ -272,21 +271,18 @@ class AccountFeed:
         async with self._ensuring:
             if self.positions_due:
                 await self.snapshot()
-            self.values.check_silence()
+            self.values.end_silent()
             now = utc_now()
             if all(is_recent(state.ended_at, max_age, now) for state in self.states.values()):
                 await self.download(self.overdue)
             elif not self.values.is_current:
                 await self.download()
 
-    def check_completeness(self) -> bool:
-        """End a subscription that has been silent for two intervals: its account is PARTIAL.
+    def take_demoted(self) -> bool:
+        """Return whether an account that was COMPLETE at the last call is not so any more.
 
-        Returns:
-            Whether an account is not COMPLETE any more, for whatever cause, and was at the last
-            call.
+        Whatever the cause, readers are to be told at once.
         """
-        self.values.check_silence()
         before = self._complete
         ratings = self.completeness
         self._complete = {name for name in ratings if ratings[name] is Completeness.COMPLETE}

@@ -226,19 +226,16 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
         """
         self._wanted = list(keys)
 
-    def release(self) -> None:
-        """Cancel all subscriptions."""
-        self._wanted = []
-        if self._ib.isConnected():
-            self._end_unwanted()
-
     def step(self) -> None:
-        """Cancel what nobody wants any more, and request the holdings that are due."""
+        """Cancel what nobody wants any more, and forget its values; request what is due."""
         if not self._ib.isConnected():
             return
         for key in self._book.missed.take() & self._all.keys():
             self._expect(self._all[key])
-        self._end_unwanted()
+        for key in self._all.keys() - set(self._wanted):
+            subscription = self._all.pop(key)
+            self._cancel(subscription)
+            self._ended(subscription)
         if ib_async_internals.unsent_messages(self._ib):  # they are more urgent
             return
         for key in self._wanted:
@@ -253,13 +250,6 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
         for key in self._all:
             self._book.forget_pnl(key)
         super().restored()
-
-    def _end_unwanted(self) -> None:
-        """Cancel what nobody wants any more, and forget its values."""
-        for key in self._all.keys() - set(self._wanted):
-            subscription = self._all.pop(key)
-            self._cancel(subscription)
-            self._ended(subscription)
 
     def _take(self, subscription: Subscription, sent: list[float]) -> bool:
         """Take the values of a message into the book; return whether they count there."""

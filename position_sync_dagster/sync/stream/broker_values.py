@@ -136,7 +136,8 @@ class FollowedHoldings:
 
     def release(self, connection: GatewayConnection) -> None:
         """End the subscriptions that only this stream needs."""
-        connection.pnl.release()
+        connection.pnl.keep(())
+        connection.pnl.step()
         self._chosen_as_of = None
         self._legs = []
         self._monitored = []
@@ -183,7 +184,8 @@ class AccountRefresh:
             GatewayError: The download failed.
             LakeError: A table is busy; the same step is due again.
         """
-        if feed.check_completeness():  # an account is silent: readers are told that it is PARTIAL
+        feed.values.end_silent()
+        if feed.take_demoted():  # readers are told at once that an account is PARTIAL or UNKNOWN
             await self.publisher.publish(feed)
         download = self._download
         if download is None:

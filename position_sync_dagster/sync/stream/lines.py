@@ -188,9 +188,8 @@ class StreamLines:
 
         denials = self.login.denials(now_s)
         for conid in self.login.in_order((chosen - self.held) & details.keys()):
-            is_delayed = (
-                conid in denials
-            )  # chosen in spite of its denial, which permits delayed data
+            # Chosen in spite of its denial, which permits delayed data.
+            is_delayed = conid in denials
             requests.subscribe(details[conid], delayed=is_delayed)
             self.login.put(conid, self.login.line(conid).requested(now_s, delayed=is_delayed))
         return self.of_legs
@@ -211,15 +210,22 @@ class StreamLines:
         """Request a line again that may be dead, or only quiet."""
         self.login.put(conid, self.login.line(conid).doubted(self.ownership.monotonic(), reason))
 
+    def reopened(self) -> None:
+        """Record that the connection opens again: every line has to tick before it counts."""
+        now_s = self.ownership.monotonic()
+        self.login.happened(lambda line: line.reopened(now_s))
+
     def interrupted(self, cause: str) -> None:
         """Record that a farm broke or connectivity was lost: earlier quotes no longer count."""
+        now_s = self.ownership.monotonic()
+        at = self.ownership.clock()
         reason = f"the line has not ticked since {cause}"
-        self.login.interrupted(self.ownership.clock(), self.ownership.monotonic(), reason)
+        self.login.happened(lambda line: line.interrupted(now_s, at, reason))
 
     def restored(self) -> None:
         """Record that data are expected again: each line must tick soon."""
         now_s = self.ownership.monotonic()
-        self.login.restored(now_s)
+        self.login.happened(lambda line: line.restored(now_s))
         self.login.lift(GatewayCode.CUT_BY_FARM, now_s)
 
     def definitions_restored(self) -> None:

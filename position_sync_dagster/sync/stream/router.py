@@ -153,7 +153,7 @@ class Router:
         await self.account_refresh.end()
         self.routes.clear()
         self.pricer.reset()
-        self.lines.login.reopened(self.ownership.monotonic())
+        self.lines.reopened()
 
     async def attach(self, connection: GatewayConnection, before: GatewayConnection | None) -> None:
         """Follow a new connection, from the holdings known before it.
