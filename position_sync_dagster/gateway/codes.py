@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import BrokerUnavailableError
 
 
@@ -194,6 +195,20 @@ ENDS_LINE = NOT_PERMITTED | {
     GatewayCode.REQUEST_FAILED,
     GatewayCode.CUT_BY_FARM,
 }
+
+
+# Delays before a refused line is requested again, by the code of the refusal. A competing session
+# (10197) and a farm outage (10182) may end at any moment; a missing subscription is seldom bought.
+RETRY_WAITS: dict[int, Backoff] = {
+    GatewayCode.COMPETING_SESSION: Backoff(first_s=60.0, longest_s=600.0),
+    GatewayCode.CUT_BY_FARM: Backoff(first_s=30.0, longest_s=300.0),
+    GatewayCode.LINE_UNKNOWN: Backoff(first_s=5.0, longest_s=300.0),
+    GatewayCode.REQUEST_FAILED: Backoff(first_s=5.0, longest_s=300.0),
+    GatewayCode.NO_CONTRACT: Backoff(first_s=60.0, longest_s=14_400.0),
+}
+
+# After any other code.
+OTHER_RETRY_WAIT = Backoff(first_s=1800.0, longest_s=14_400.0)
 
 
 def is_notice(code: int) -> bool:

@@ -48,7 +48,7 @@ class MarketDataRequests:
     Attributes:
         ticked: Watchers of the conids that tick.
         on_refusal: Listeners, called when the gateway ends or refuses a line, which is free then.
-        heard_at: When the newest tick of a line came, in monotonic seconds.
+        heard_at_s: When the newest tick of a line came, in monotonic seconds.
     """
 
     def __init__(self, ib: IB, *, settings: Settings) -> None:
@@ -58,7 +58,7 @@ class MarketDataRequests:
         self._knows_dividends = True  # until it refuses them
         self._requests: dict[int, _Request] = {}  # by conid
         self.ticked: Watchers[int] = Watchers()
-        self.heard_at = -math.inf
+        self.heard_at_s = -math.inf
         self.on_refusal: list[Callable[[Refusal], None]] = []
         ib.pendingTickersEvent += self._on_ticks
         ib.errorEvent += self._on_error
@@ -146,7 +146,7 @@ class MarketDataRequests:
 
         if ticked:
             self.ticked.note(*ticked)
-            self.heard_at = time.monotonic()
+            self.heard_at_s = time.monotonic()
 
     def _on_error(self, request_id: int, code: int, text: str, _contract: Any) -> None:
         """Retire a request that the gateway refused or ended, and tell the listeners."""

@@ -46,14 +46,14 @@ class Subscription:
 
     Attributes:
         key: Account and conid; the conid of a whole account is 0.
-        due_at: When it is requested, or requested again unless a message comes before, in monotonic
+        due_at_s: When it is requested, or requested again unless a message comes before, in monotonic
             seconds.
         attempts: Requests in a row that brought no value; 0 once one has.
         request: The id of its request as sent; None while the gateway has none.
     """
 
     key: Key
-    due_at: float = -inf
+    due_at_s: float = -inf
     attempts: int = 0
     request: str | None = None
 
@@ -123,7 +123,7 @@ class ProfitSubscriptions(ABC, Generic[Sub]):
     def _request_due(self, names: Iterable[object], most: int) -> None:
         """Request the first few that are due, of the subscriptions under these names in `_all`."""
         now = time.monotonic()
-        due = [self._all[name] for name in names if self._all[name].due_at <= now]
+        due = [self._all[name] for name in names if self._all[name].due_at_s <= now]
         for subscription in due[:most]:
             self._cancel(subscription)
             request = self._ib.client.getReqId()
@@ -135,14 +135,14 @@ class ProfitSubscriptions(ABC, Generic[Sub]):
 
     def _expect(self, subscription: Sub) -> None:
         """Make it due after a delay at the latest, unless a message that counts comes before."""
-        before = subscription.due_at
+        before = subscription.due_at_s
         self._postpone(subscription)
-        subscription.due_at = min(before, subscription.due_at)
+        subscription.due_at_s = min(before, subscription.due_at_s)
 
     def _postpone(self, subscription: Sub) -> None:
         """Make it due after the delay of its attempts."""
         subscription.attempts = max(subscription.attempts, 1)  # without any it would be due now
-        subscription.due_at = time.monotonic() + self._backoff.delay_s(
+        subscription.due_at_s = time.monotonic() + self._backoff.delay_s(
             subscription.attempts, self._random
         )
 
@@ -163,7 +163,7 @@ class ProfitSubscriptions(ABC, Generic[Sub]):
         except ValueError:
             return False
         if self._take(subscription, sent):
-            subscription.due_at = time.monotonic() + PROFIT_SILENCE_S
+            subscription.due_at_s = time.monotonic() + PROFIT_SILENCE_S
             subscription.attempts = 0
         elif not subscription.attempts:
             self._expect(subscription)

@@ -208,7 +208,7 @@ class AccountRecorder:
 
     def __post_init__(self) -> None:
         self._written: dict[str, AccountSummary] = {}  # the newest of each account
-        self._next_at = float("-inf")  # no commit comes earlier
+        self._next_at_s = float("-inf")  # no commit comes earlier
 
     async def record(self, connection: GatewayConnection) -> None:
         """Write the changes since the last commit, if that is due.
@@ -217,7 +217,7 @@ class AccountRecorder:
             LakeError: The table cannot be used.
         """
         began = self.ownership.monotonic()
-        if began < self._next_at:
+        if began < self._next_at_s:
             return
 
         provenance = asdict(self.ownership.provenance)
@@ -235,7 +235,7 @@ class AccountRecorder:
         if changed:
             await offload(self.table.append, list(changed.values()))
             ended = self.ownership.monotonic()
-            self._next_at = ended + max(ACCOUNT_EVERY_S, rest_s(ended - began))
+            self._next_at_s = ended + max(ACCOUNT_EVERY_S, rest_s(ended - began))
             self._written |= changed
 
 

@@ -15,6 +15,7 @@ from position_sync_dagster.domain.line_allocation import Demand, LineLimit, dema
 from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.gateway import codes
 from position_sync_dagster.gateway.codes import (
     DELAYED_TYPES,
     NOT_PERMITTED,
@@ -31,19 +32,6 @@ logger = logging.getLogger(__name__)
 # Shortest time that a line is held, in seconds: a leg that comes and goes costs two requests
 # of the 50 that a gateway takes in a second.
 MIN_HOLD_S = 5.0
-
-
-# Delays before a refused line is requested again, by the code of the refusal. A competing session
-# (10197) and a farm outage (10182) may end at any moment; a missing subscription is seldom bought.
-RETRY_WAITS: dict[int, Backoff] = {
-    GatewayCode.COMPETING_SESSION: Backoff(first_s=60.0, longest_s=600.0),
-    GatewayCode.CUT_BY_FARM: Backoff(first_s=30.0, longest_s=300.0),
-    GatewayCode.LINE_UNKNOWN: Backoff(first_s=5.0, longest_s=300.0),
-    GatewayCode.REQUEST_FAILED: Backoff(first_s=5.0, longest_s=300.0),
-    GatewayCode.NO_CONTRACT: Backoff(first_s=60.0, longest_s=14_400.0),
-}
-
-OTHER_RETRY_WAIT = Backoff(first_s=1800.0, longest_s=14_400.0)
 
 # How long a limit that was learned from code 101 counts, before all lines are tried again.
 LIMIT_WAIT = Backoff(first_s=60.0, longest_s=900.0)
@@ -252,7 +240,7 @@ class StreamLines:
         denial = Denial(
             reason=text,
             code=refusal.code,
-            wait=RETRY_WAITS.get(refusal.code, OTHER_RETRY_WAIT),
+            wait=codes.RETRY_WAITS.get(refusal.code, codes.OTHER_RETRY_WAIT),
             may_be_delayed=may_be_delayed and not was_delayed and is_leg,
         )
         self._deny(conid, denial)
