@@ -46,8 +46,8 @@ class Subscription:
 
     Attributes:
         key: Account and conid; the conid of a whole account is 0.
-        due_at_s: When it is requested, or requested again unless a message comes before, in monotonic
-            seconds.
+        due_at_s: When it is requested; once it is, when it is requested again unless a message that
+            counts comes before. In monotonic seconds.
         attempts: Requests in a row that brought no value; 0 once one has.
         request: The id of its request as sent; None while the gateway has none.
     """
