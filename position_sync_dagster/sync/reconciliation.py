@@ -396,32 +396,32 @@ _DETAILS = {
 def _differences(
     pairs: DataFrame, coverage: Coverage, now: datetime, stale_after: timedelta
 ) -> Iterable[Discrepancy]:
-    """Yield where a holding of the broker differs from its newest row."""
+    """Yield where a holding of the broker differs from its newest row, the first kind that applies.
+
+    That the broker does not list a holding says something only where its account is covered.
+    """
     covered = [account for account in pairs["account"].unique() if coverage.covers(account)]
-    is_absence_known = col.held.is_not_null() | col.account.is_in(covered)
+    known = pairs.filter(col.held.is_not_null() | col.account.is_in(covered))
     is_fresh = col(CONFIRMED) >= moment(now - stale_after)
 
-    # A holding that the broker does not list has the quantity zero, where its account is covered.
-    held = col.held.fill_null(0.0)
+    held = col.held.fill_null(0.0)  # a holding that the broker does not list
     ours = col.ours
     is_missing = ours.is_null() & (held != 0)
     is_surplus = (held == 0) & (ours != 0)
     has_another_quantity = (held != ours) | held.is_nan()
     is_stale = ours.is_not_null() & (held != 0) & ~is_fresh.fill_null(value=False)
 
-    # Of the kinds below, the first that applies.
-    surplus = when(is_absence_known).then(lit("SURPLUS"))
     kind_of_difference = (
         when(is_missing)
         .then(lit("MISSING"))
         .when(is_surplus)
-        .then(surplus)
+        .then(lit("SURPLUS"))
         .when(has_another_quantity)
         .then(lit("QUANTITY"))
         .when(is_stale)
         .then(lit("STALE"))
     )
-    differing = pairs.with_columns(held, kind=kind_of_difference).drop_nulls("kind")
+    differing = known.with_columns(held, kind=kind_of_difference).drop_nulls("kind")
     for row in differing.to_dicts():
         confirmed_until = row[CONFIRMED]
         age = "the row's time lies in the future: its age is unknown"
@@ -488,6 +488,11 @@ def _mismatched(
     differing = [leg for leg, mismatch in mismatches.items() if mismatch]
     by_key = grouped(lambda leg: (leg.account or ALL_ACCOUNTS, leg.conid), differing)
     for key, of_key in sorted(by_key.items()):
-        texts = "; ".join(f"strategy {leg.strategy_id}: {mismatches[leg]}" for leg in of_key)
-        symbol = of_key[0].symbol
-        yield Discrepancy(DiscrepancyType.LEG_MISMATCH, *key, symbol, None, None, texts)
+        yield Discrepancy(
+            DiscrepancyType.LEG_MISMATCH,
+            *key,
+            of_key[0].symbol,
+            expected=None,
+            actual=None,
+            detail="; ".join(f"strategy {leg.strategy_id}: {mismatches[leg]}" for leg in of_key),
+        )

@@ -229,7 +229,7 @@ class AccountRecorder:
                 book.daily_profits(values.account, of_types), book.open_in(values.account, of_types)
             )
             before = self._written.get(summary.account)
-            if before is None or _amounts(before) != _amounts(summary):
+            if before is None or before.content != summary.content:
                 changed[summary.account] = replace(summary, **provenance)
 
         if changed:
@@ -237,11 +237,6 @@ class AccountRecorder:
             ended = self.ownership.monotonic()
             self._next_at_s = ended + max(ACCOUNT_EVERY_S, rest_s(ended - began))
             self._written |= changed
-
-
-def _amounts(summary: AccountSummary) -> tuple[object, ...]:
-    """Return what a row is due for when it changes."""
-    return (*summary.amounts, summary.open_pnl, summary.open_unknown)
 
 
 # Time limit for each handler to accept its last updates at the end of the stream.
