@@ -159,7 +159,13 @@ class LoginLines:
     # Denials.
 
     def deny(self, conid: int, denial: Denial, now_s: float) -> Denial:
-        """Record a refusal of live data; return it with the wait that it has by itself."""
+        """Record a refusal of live data; return it with its count, and until when it counts.
+
+        Args:
+            conid: The contract.
+            denial: The refusal; those before it count on in its place (`Line.denial_counted_on`).
+            now_s: The time.
+        """
         line = self.line(conid)
         denial = line.denial_counted_on(denial, now_s)
         self._lines[conid] = replace(line, denial=denial)

@@ -184,12 +184,14 @@ def _differ(value: float, compared: float, band: float) -> bool:
 
 
 def with_exchange(instrument: Instrument, before: BrokerPosition | None) -> Instrument:
-    """Keep the listing exchange when a later message leaves it empty, and what stays the same."""
+    """Return an instrument with the exchange of the holding before, if a message leaves it empty.
+
+    If nothing else differs, that is the instrument before: all copies of a holding share it.
+    """
     if before is None:
         return instrument
     if not instrument.exchange:
         instrument = replace(instrument, exchange=before.instrument.exchange)
-    # All copies of a holding then have one instrument.
     return before.instrument if instrument == before.instrument else instrument
 
 

@@ -135,7 +135,7 @@ class StreamLines:
         self._wanted_as_of = as_of
 
     def chosen(self, connection: GatewayConnection) -> frozenset[int]:
-        """Return the conids that should hold a line, as known before the requests."""
+        """Return the conids that should hold a line now; `allocate` asks for them."""
         return self.login.chosen(connection.lines.in_use, self.ownership.monotonic())
 
     def are_due(self, connection: GatewayConnection) -> bool:
@@ -255,7 +255,11 @@ class StreamLines:
     # For people.
 
     def problems(self) -> list[str]:
-        """Return the problems of legs and lines: of each kind a sentence, then a few names."""
+        """Return the problems of legs and lines, for the detail of the session.
+
+        First the legs that are not the contract of their conid, then each kind of refusal, then the
+        lines that seem dead; of each a few names.
+        """
         denials = self.login.denials(self.ownership.monotonic())
         # First those without any data; then by conid, so that the text stays the same.
         refused = sorted(

@@ -328,7 +328,11 @@ class Publisher:
         return await self.enqueue(routes, keys, reason)
 
     async def enqueue_changed(self, routes: LegStates, changed: Iterable[Key]) -> None:
-        """Queue the holdings whose quantity changed, or whose value became known or unknown."""
+        """Queue the holdings whose quantity changed, or whose value became known or unknown.
+
+        Only what is published: a drain takes the values from `broker_positions`. What was queued or
+        written as it is now needs no request.
+        """
         keys = [
             key
             for key in changed

@@ -235,7 +235,10 @@ class BrokerLink:
             self.router.lines.interrupted("connectivity was lost")
 
     def end_doubtful_loss(self, connection: GatewayConnection) -> None:
-        """End the connection if data arrive although the gateway lost IB, or the loss is long."""
+        """End the connection if data arrive although the gateway lost IB, or the loss is long.
+
+        Its restore (1102) may not have been sent, or received: a new log-in shows how things are.
+        """
         now = self.ownership.monotonic()
         if connection.lines.heard_at_s >= self._blind_since_s + DATA_DESPITE_LOSS_S:
             connection.drop("the gateway reported that it lost IB, and its data still arrive")
