@@ -326,19 +326,14 @@ class Flusher:
 
     def _take(self, valued: ValuedRows) -> None:
         """Deliver rows to the immediate handlers, and keep them for the flush."""
-        moved = [
-            not self.submitted.is_held(holding.key, update.position) for update, holding in valued
-        ]
-        # A close has one row, whoever was first to write it.
-        due = [
-            (update, holding)
-            for (update, holding), has_moved in zip(valued, moved, strict=True)
-            if update.position or has_moved
-        ]
-        updates = [update for update, _holding in due]
-        self.submitted.record(holding for _update, holding in due)
+        updates = []
+        for update, holding in valued:
+            has_moved = not self.submitted.is_held(holding.key, update.position)
+            if update.position or has_moved:  # a close has one row, whoever was first to write it
+                self._urgent |= has_moved
+                self.submitted.record([holding])
+                updates.append(update)
         self._rows += updates
-        self._urgent |= any(moved)
         for delivery in self._deliveries:
             if delivery.immediate:
                 delivery.put(updates, urgent=True)

@@ -160,21 +160,18 @@ class Publisher:
         if self.broker_positions is None:
             return []
         rows = await offload(self.broker_positions.read, self.ownership.settings.gateway_id)
-        stored = {holding.key: holding for holding in rows}
-        await self.submitted.restore(self._of_login(stored).values())
+        await self.submitted.restore(rows)
 
         published = {holding.key: holding for holding in self._not_long_closed(rows)}
         if self.watcher is not None:
-            published |= await self.watcher.unpublished(stored)
-        self._published = self._of_login(published)
-        return list(self._published.values())
-
-    def _of_login(self, holdings: Holdings) -> Holdings:
-        """Return the holdings of the accounts that the gateways file names, if it names any."""
+            published |= await self.watcher.unpublished({row.key: row for row in rows})
         accounts = self.ownership.settings.accounts
-        if accounts is None:
-            return holdings
-        return {key: holding for key, holding in holdings.items() if key[0] in accounts}
+        self._published = {
+            key: holding
+            for key, holding in published.items()
+            if accounts is None or key[0] in accounts
+        }
+        return list(self._published.values())
 
     def attach(self, feed: AccountFeed) -> None:
         """Collect the changes of an account feed from now on; all its holdings are due."""
