@@ -224,12 +224,8 @@ def _read_sessions(text: str, zone: tzinfo) -> TradingHours:
 
     if any(closes < opens for opens, closes in sessions):
         raise ValueError("a session ends before it begins")
-    begins = _at(min(days), "0000", zone)
-    ends = _at(max(days), "2400", zone)
-    for opens, closes in sessions:  # an overnight session may begin before its day
-        begins = min(begins, opens)
-        ends = max(ends, closes)
-    return TradingHours(tuple(sessions), begins, ends)
+    # An overnight session begins on the day before, which is one of `days`.
+    return TradingHours(tuple(sessions), _at(min(days), "0000", zone), _at(max(days), "2400", zone))
 
 
 def _at(day: str, clock: str, zone: tzinfo) -> datetime:

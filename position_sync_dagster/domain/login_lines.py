@@ -179,9 +179,11 @@ class LoginLines:
             now_s: The time.
             only: Only of these contracts; by default of all.
         """
-        for conid in self.denied_with(code, now_s):
-            if only is None or conid in only:
-                self._lines[conid] = self._lines[conid].lifted(now_s)
+        for conid, denial in self.denials(now_s).items():
+            if denial.code == code and (only is None or conid in only):
+                # The record stays: a refusal that comes soon after counts on from it.
+                over = replace(denial, until_s=now_s)
+                self._lines[conid] = replace(self._lines[conid], denial=over)
 
     def denied_with(self, code: int | None, now_s: float) -> list[int]:
         """Return the contracts whose denial has this code."""

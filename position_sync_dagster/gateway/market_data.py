@@ -28,12 +28,14 @@ class Refusal:
 
     Attributes:
         market_data_type: The requested `MarketDataType`.
+        in_use: The lines that the connection holds without this one.
     """
 
     conid: int
     code: int
     text: str
     market_data_type: int
+    in_use: int
 
 
 class MarketDataRequests:
@@ -163,13 +165,14 @@ class MarketDataRequests:
 
         if code not in ENDS_LINE:
             return
+        self._retire(request)
         refusal = Refusal(
             conid=request.contract.conId,
             code=code,
             text=text,
             market_data_type=request.market_data_type,
+            in_use=self.in_use,
         )
-        self._retire(request)
         for listener in list(self.on_refusal):
             listener(refusal)
 

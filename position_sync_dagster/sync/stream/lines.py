@@ -58,7 +58,6 @@ class StreamLines:
         # What the demand was computed of; computed again when it is another one.
         self._wanted_as_of: tuple[object, ...] | None = None
         self.underlyings: Mapping[int, int] = {}
-        self._requests: MarketDataRequests | None = None  # those of the attached connection
         limit = LineLimit(
             configured=settings.max_lines, reserve=settings.reserved_lines, wait=LIMIT_WAIT
         )
@@ -91,7 +90,6 @@ class StreamLines:
         """
         self.login.clear()
         self._wanted_as_of = None
-        self._requests = requests
         requests.on_refusal.append(self.refused)
 
     def detach(self, requests: MarketDataRequests) -> None:
@@ -224,14 +222,14 @@ class StreamLines:
         """Record a refusal: the line limit is lower, or a conid has no market data."""
         conid = refusal.conid
         line = self.login.line(conid)
-        if not line.held or self._requests is None:
+        if not line.held:
             return
 
         now_s = self.ownership.monotonic()
         text = f"{refusal.code} {refusal.text}"
         self.login.put(conid, line.ended(now_s, f"the gateway ended the line: {text}"))
         if refusal.code == GatewayCode.TOO_MANY_LINES:
-            self.login.limit = self.login.limit.refused(self._requests.in_use, now_s)
+            self.login.limit = self.login.limit.refused(refusal.in_use, now_s)
             return
 
         may_be_delayed = self.ownership.settings.delayed_fallback and refusal.code in NOT_PERMITTED

@@ -291,7 +291,7 @@ class Publisher:
                 yield replace(holding, completeness=accounts[account].completeness)
 
     async def _write(self, rows: list[BrokerPosition], accounts: _Accounts, *, whole: bool) -> bool:
-        """Write all rows of the gateway, or some; return False if the table needs all of them."""
+        """Write all rows of the gateway, or some; return False if the table needs all instead."""
         table = self.broker_positions
         if table is None:
             return True
@@ -305,7 +305,7 @@ class Publisher:
             captured_at=self.ownership.clock(),
             accounts=accounts,
         )
-        return whole or version is not None
+        return version is not None
 
     async def enqueue_all(self, routes: LegStates, reason: Reason = Reason.SNAPSHOT) -> int:
         """Queue every holding that is not streamed, and every close without a zero row.
