@@ -73,7 +73,10 @@ class AccountState:
 
     @property
     def is_whole(self) -> bool:
-        """Whether its newest download ended and its values are current."""
+        """Whether the newest download that was begun has ended whole, and its values are current.
+
+        While one runs it is not; `is_covered` stays as the download before left it.
+        """
         return self.whole_since_s is not None
 
     @property

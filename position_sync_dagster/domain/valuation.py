@@ -271,7 +271,7 @@ class Moment:
         """Return whether the contract trades; True if unknown."""
         return may_trade(self.hours, self.now)
 
-    def known(self, ticked_at: datetime | None) -> datetime | None:
+    def if_in_session(self, ticked_at: datetime | None) -> datetime | None:
         """Return the time of a tick; None of one that came while the contract did not trade.
 
         If a line is requested outside the session, it opens with a price from before.
@@ -374,7 +374,7 @@ def revalue(
     worth = {
         "market_price": price.value,
         "price_kind": price.kind,
-        "value_time": at.known(_value_time(price, quote)),
+        "value_time": at.if_in_session(_value_time(price, quote)),
         "market_value": value,
         "unrealized_pnl": pnl,
         "value_source": ValueOrigin.TICK,
@@ -473,7 +473,7 @@ def _row(
         note = None
 
     average_cost = holding.average_cost if holding.position else None
-    greeks_time = at.known(market.greeks_time) if market.is_live else None
+    greeks_time = at.if_in_session(market.greeks_time) if market.is_live else None
     greeks_source = GreeksSource.GATEWAY if market.greeks_time else None
     row = PositionUpdate(
         **worth,
@@ -494,7 +494,7 @@ def _row(
     if holding.greeks is None or not holding.position or market.greeks_time is not None:
         return row
     modelled = holding.greeks.columns
-    return replace(row, **modelled | {"greeks_time": at.known(holding.greeks.greeks_time)})
+    return replace(row, **modelled | {"greeks_time": at.if_in_session(holding.greeks.greeks_time)})
 
 
 # The columns of a row that are copied as they are.

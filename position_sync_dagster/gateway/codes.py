@@ -324,7 +324,7 @@ class Connectivity:
             raise BrokerUnavailableError(self.lost, remedy="It comes back by itself.")
 
     def take(self, code: int, text: str) -> None:
-        """Take a message of type 4."""
+        """Follow a message of type 4; a code that is none of IB or a farm changes nothing."""
         if code in OFFLINE:
             self.lost = said(code, text)
         elif code in RESTORED:

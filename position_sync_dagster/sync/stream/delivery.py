@@ -226,7 +226,8 @@ class AccountRecorder:
         book = connection.feed.book
         for values in connection.summaries.current():
             summary = values.with_open_profit(
-                book.daily_profits(values.account, of_types), book.open_in(values.account, of_types)
+                book.daily_profits(values.account, of_types),
+                number=book.open_in(values.account, of_types),  # also those without a profit
             )
             before = self._written.get(summary.account)
             if before is None or before.content != summary.content:

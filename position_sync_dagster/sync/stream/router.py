@@ -244,8 +244,8 @@ class Router:
         self.contracts.set_legs(self.registry.legs)
         self.lines.update(connection)
         has_changed = self._as_of(feed.book) != self._routed_as_of
-        is_stale = has_changed or self.lines.are_due(connection)
-        if first or is_stale or self.routes.unqueued:
+        must_reroute = has_changed or self.lines.are_due(connection)
+        if first or must_reroute or self.routes.unqueued:
             await self._reroute(connection)
         states = self.routes.states
         if first:
