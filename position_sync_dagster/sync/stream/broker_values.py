@@ -58,13 +58,12 @@ class FollowedHoldings:
     publisher: Publisher
 
     def __post_init__(self) -> None:
-        # When the next publication, queueing of legs and of what moved, and choice are due.
+        # When the next publication, queueing of legs and of what moved are due.
         self._publish_at_s = -math.inf
         self._queue_legs_at_s = -math.inf
         self._queue_moved_at_s = -math.inf
-        self._choose_at_s = -math.inf
-        # Version of the routes, and whether values were known, at the last choice.
-        self._chosen_as_of: tuple[int, bool] | None = None
+        # Version of the routes at the last choice, and in which `CHOOSE_S` it was, by known values.
+        self._chosen_as_of: tuple[int, float | None] | None = None
         # What was chosen: the legs without a line, and the monitored holdings.
         self._legs: list[Key] = []
         self._monitored: list[Key] = []
@@ -110,14 +109,11 @@ class FollowedHoldings:
         self, connection: GatewayConnection, routes: Routes, now: float, *, values_known: bool
     ) -> None:
         """Choose the holdings to follow, when routes changed or values may have."""
-        due = values_known and now >= self._choose_at_s
         # What came while a download ran is chosen when it has ended.
-        as_of = (routes.version, values_known)
-        if as_of == self._chosen_as_of and not due:
+        as_of = (routes.version, now // CHOOSE_S if values_known else None)
+        if as_of == self._chosen_as_of:
             return
         self._chosen_as_of = as_of
-        if due:
-            self._choose_at_s = now + CHOOSE_S
 
         states = routes.states
         keys = grouped(states.__getitem__, states)
