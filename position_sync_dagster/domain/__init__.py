@@ -1,4 +1,35 @@
 """Frozen values and pure decisions: prices, routes, lines, retries, reconciliation.
 
 Every other package may import any module of it; it imports the standard library and `errors` only.
+To change something here, open:
+
+- `account_state`: an account's lists and downloads: `SECOND_LIST_S`, `ACCOUNT_AGAIN`, COMPLETE
+- `account_values`: the columns of `account_values`, and which amounts make a row due (`amounts`)
+- `clock`: what a clock that was set back means; how far two clocks may differ (`SKEW`)
+- `contract_match`: which contract a described leg means, and when a leg is a mismatch
+- `exchange_time`: names of time zones, trading hours of a contract; trading days of an exchange:
+  `sync/exchange_days`
+- `execution`, `position_change`: the columns of `executions` and `position_changes`
+- `gateway_session`: states and columns of a session, the login of the week; the length of a lease:
+  `settings` (`session_lease_s`)
+- `holding`: a holding as the broker reports it and its times; when a followed value has moved far
+  enough for a row (`has_moved`)
+- `instrument`: contract details; how conids, rights and days are read, and contracts named
+- `leg`: legs, and the route of a holding: STREAMED, OVERFLOW, MONITORED, CLOSED (`route`)
+- `line`: one market data line: `LINE_SILENCE_S`, `RENEWAL`, `FIRST_TICK_GRACE_S`; the wait after a
+  refusal, by its code: `gateway/codes` (`RETRY_WAITS`)
+- `line_allocation`: who gets a line (`rank`), the share of underlyings (`most_underlyings`), which
+  holdings PnLSingle follows (`largest`), the limit learned from code 101 (`LineLimit`)
+- `login_lines`: the set of the lines: which are requested, renewed (`RENEWALS_AT_ONCE`), denied
+- `position_update`: the columns of the ledger, and what a handler of rows is
+- `queue_request`: the columns, priorities and lease of a request (`LEASE_S`), and its attempts
+  (`RetryPolicy`); which one is claimed first: `lake/queue_transitions` (`claim_order`); finished
+  ones are kept for good
+- `quote`: which parts of the newest market data count (`Quote.counted`)
+- `reconciliation`: the columns of breaks; what is one: `sync/reconciliation`; when it is confirmed:
+  `lake/breaks` (`seen_again`)
+- `retry`: delays that double (`Backoff`), pauses between commits (`rest_s`)
+- `streamed_holding`: when a row of a streamed holding is due (`ROW_INTERVAL_S`), and when its line
+  is doubted because the broker's value differs (`SETTLE_S`, `allowed_difference`)
+- `valuation`: which price values a leg (`price_of`), the row, and what is news in it (`VALUES`)
 """

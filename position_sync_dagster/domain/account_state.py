@@ -73,7 +73,10 @@ class AccountState:
 
     @property
     def is_whole(self) -> bool:
-        """Whether its newest download ended and its values are current."""
+        """Whether the newest download that was begun has ended whole, and its values are current.
+
+        While one runs it is not; `is_covered` stays as the download before left it.
+        """
         return self.whole_since_s is not None
 
     @property
@@ -102,7 +105,10 @@ class AccountState:
             self.end_doubt()
 
     def contradict(self) -> None:
-        """Record a row of an open holding, or an interruption."""
+        """Record what speaks against the list that emptied it, if one did.
+
+        That is a row of an open holding, or an interruption. The next such list is a first one.
+        """
         self.is_contradicted = self.is_doubted
 
     def end_doubt(self) -> None:
@@ -192,7 +198,11 @@ class AccountStates(dict[str, AccountState]):
         self.odd_rows: dict[Key, str] = {}
 
     def completeness(self, account: str) -> Completeness:
-        """Return how much of an account the broker has confirmed."""
+        """Return how much of an account the broker has confirmed.
+
+        Without a whole list of positions, or in doubt, it is UNKNOWN. It is COMPLETE after a whole
+        download, while each row of it can be used; else PARTIAL.
+        """
         state = self[account]
         if self.listed_at is None or state.is_doubted:
             return Completeness.UNKNOWN

@@ -98,12 +98,12 @@ class AccountSummary:
         return self.excess_liquidity / self.net_liquidation
 
     @property
-    def amounts(self) -> tuple[str | float | None, ...]:
-        """Return currency, rates and amounts in whole cents; a row is due only when they change.
+    def amounts(self) -> tuple[float | None, ...]:
+        """Return the broker's amounts, in whole cents.
 
         >>> from datetime import UTC
         >>> at = datetime(2027, 1, 4, tzinfo=UTC)
-        >>> AccountSummary(account="U1", cash=1.001, timestamp=at).amounts[3]
+        >>> AccountSummary(account="U1", cash=1.001, timestamp=at).amounts[1]
         1.0
         """
         money = (
@@ -111,8 +111,13 @@ class AccountSummary:
             self.daily_pnl, self.unrealized_pnl, self.realized_pnl,
             self.excess_liquidity, self.initial_margin,
         )  # fmt: skip
-        cents = (None if amount is None else round(amount, 2) for amount in money)
-        return (self.currency, self.exchange_rates, *cents)
+        return tuple(None if amount is None else round(amount, 2) for amount in money)
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """Return what a new row is due for when it changes: all but times and ids."""
+        units = (self.currency, self.exchange_rates)
+        return (*self.amounts, *units, self.open_pnl, self.open_unknown)
 
     @property
     def rates(self) -> dict[str, float]:
@@ -134,8 +139,7 @@ class AccountSummary:
     @property
     def is_known(self) -> bool:
         """Return whether the broker has sent any of the amounts."""
-        # Without currency and rates, the first two.
-        return any(amount is not None for amount in self.amounts[2:])
+        return any(amount is not None for amount in self.amounts)
 
     def with_open_profit(
         self, holdings: Collection[tuple[str, float | None]], number: int | None = None

@@ -1,4 +1,4 @@
-"""Times as a broker writes them: names of zones, moments of expiry, and trading hours.
+"""Times as a broker writes them: names of zones, and trading hours.
 
 A gateway writes a time in the zone of its login, in that of the instrument, or in UTC with a
 hyphen; which one is a setting of TWS. Names of zones are free text: those of the IANA database,
@@ -149,36 +149,6 @@ def read_time(text: str) -> datetime:
 
 _SESSION = re.compile(r"\s*(\d{8}):(?:CLOSED|(\d{4})-(\d{8}):(\d{4}))\s*")
 
-# When an option expires whose details name no time or no zone, in New York.
-USUAL_LAST_TRADE = time(16)
-
-
-@lru_cache(maxsize=4096)
-def expiry_moment(
-    day: date,
-    clock: str | None = None,
-    time_zone: str | None = None,
-    *,
-    usual: time = USUAL_LAST_TRADE,
-) -> datetime:
-    """Return when a contract can be traded last; thousands of options share a few moments.
-
-    Args:
-        day: The last day.
-        clock: The time of its last trade, as the broker writes it ("15:00:00").
-        time_zone: The zone of that time.
-        usual: The time in New York that counts where one of the two is not known.
-
-    >>> expiry_moment(date(2028, 12, 15), "15:00:00", "US/Central").isoformat()
-    '2028-12-15T15:00:00-06:00'
-    """
-    zone = zone_of(time_zone)
-    try:
-        at = time.fromisoformat(clock or "")
-    except ValueError:
-        zone = None  # without a time its zone says nothing: the usual one counts in New York
-    return datetime.combine(day, usual if zone is None else at, zone or NEW_YORK)
-
 
 @dataclass(frozen=True, slots=True)
 class TradingHours:
@@ -254,12 +224,8 @@ def _read_sessions(text: str, zone: tzinfo) -> TradingHours:
 
     if any(closes < opens for opens, closes in sessions):
         raise ValueError("a session ends before it begins")
-    begins = _at(min(days), "0000", zone)
-    ends = _at(max(days), "2400", zone)
-    for opens, closes in sessions:  # an overnight session may begin before its day
-        begins = min(begins, opens)
-        ends = max(ends, closes)
-    return TradingHours(tuple(sessions), begins, ends)
+    # An overnight session begins on the day before, which is one of `days`.
+    return TradingHours(tuple(sessions), _at(min(days), "0000", zone), _at(max(days), "2400", zone))
 
 
 def _at(day: str, clock: str, zone: tzinfo) -> datetime:

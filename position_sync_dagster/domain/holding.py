@@ -179,7 +179,11 @@ def has_moved(before: BrokerPosition, now: BrokerPosition, *, part: float, amoun
 
 
 def is_repeated(before: BrokerPosition, now: BrokerPosition) -> bool:
-    """Return whether a holding is the same as before; times do not count if it is followed."""
+    """Return whether a holding is the same as it was published.
+
+    Of one that is followed, times do not count: each message confirms it, and they are stored once
+    for the account (`AccountConfirmation.followed_until`).
+    """
     if not before.followed or not now.followed:
         return before == now
     return _without_times(before) == _without_times(now)

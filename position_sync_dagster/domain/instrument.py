@@ -230,13 +230,7 @@ class ContractDetails:
     under_sec_type: str | None = None
 
     def __post_init__(self) -> None:
-        _share_texts(
-            self,
-            (
-                *("symbol", "sec_type", "currency", "trading_class", "exchange", "time_zone"),
-                *("last_trade_time", "trading_hours", "valid_exchanges", "under_sec_type"),
-            ),
-        )
+        _share_texts(self, _SHARED_TEXTS)
 
     @property
     def expiry(self) -> date | None:
@@ -259,6 +253,11 @@ class ContractDetails:
         last = self.last_trade_date
         return self.expires_on is not None and last is not None and self.expires_on > last
 
+
+_SHARED_TEXTS = (
+    "symbol", "sec_type", "currency", "trading_class", "exchange", "time_zone", "last_trade_time",
+    "trading_hours", "valid_exchanges", "under_sec_type",
+)  # fmt: skip
 
 DetailsByConid = dict[int, ContractDetails]
 

@@ -231,7 +231,8 @@ def route(
     """Decide the route of each holding; one line serves every holding of its conid.
 
     A conid with a line is STREAMED in each account that holds it, in a strategy or not, since that
-    costs nothing. Without a line, an active leg is OVERFLOW and any other holding MONITORED.
+    costs nothing. Without a line, an active leg is OVERFLOW and any other holding MONITORED. What
+    is no longer held is CLOSED.
 
     Args:
         holdings: Every holding of the login.
@@ -243,7 +244,7 @@ def route(
         (account, conid) → the state of the holding.
     """
     allowed = frozenset(sec_types)
-    active = {(leg.account, leg.conid) for leg in legs}
+    active = {(leg.account, leg.conid) for leg in legs}  # account None: a leg of any account
     routes = {}
     for holding in holdings:
         if holding.instrument.sec_type not in allowed:

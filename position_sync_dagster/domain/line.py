@@ -388,13 +388,6 @@ class Line:
         until_s = now_s + denial.wait.delay_s(times)
         return replace(denial, times=times, since_s=since_s, until_s=until_s)
 
-    def lifted(self, now_s: float) -> "Line":
-        """Return the line with its denial ended now: its cause is gone (see `LoginLines.lift`)."""
-        if self.denial is None:
-            return self
-        # The record stays: a refusal that comes soon after counts on from it.
-        return replace(self, denial=replace(self.denial, until_s=min(self.denial.until_s, now_s)))
-
     def denied(self, now_s: float) -> Denial | None:
         """Return the refusal of live data that still counts, if any."""
         denial = self.denial

@@ -6,7 +6,6 @@ seconds of a monotonic clock that the caller reads, unless they are called a mom
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.line import Denial, Line
@@ -82,26 +81,12 @@ class LoginLines:
         """Replace the line of a contract: an event happened to it."""
         self._lines[conid] = line
 
-    def reopened(self, now_s: float) -> None:
-        """Record that the connection opens again: every line has to tick before it counts."""
-        self._happened(lambda line: line.reopened(now_s))
-
-    def interrupted(self, at: datetime, now_s: float, reason: str) -> None:
-        """Record that a farm broke or that connectivity was lost.
+    def happened(self, event: Callable[[Line], Line]) -> None:
+        """Replace every line by what an event of the whole connection makes of it.
 
         Args:
-            at: The moment; what came before it does not count any more.
-            now_s: The same in seconds.
-            reason: The cause, for people.
+            event: Such as `Line.reopened`, `interrupted` or `restored`, with its time.
         """
-        self._happened(lambda line: line.interrupted(now_s, at, reason))
-
-    def restored(self, now_s: float) -> None:
-        """Record that the data of all lines should flow again."""
-        self._happened(lambda line: line.restored(now_s))
-
-    def _happened(self, event: Callable[[Line], Line]) -> None:
-        """Replace every line by what an event makes of it."""
         self._lines = {conid: event(line) for conid, line in self._lines.items()}
 
     def ticked(self, quotes: Mapping[int, Quote | None], now_s: float) -> None:
@@ -174,7 +159,13 @@ class LoginLines:
     # Denials.
 
     def deny(self, conid: int, denial: Denial, now_s: float) -> Denial:
-        """Record a refusal of live data; return it with the wait that it has by itself."""
+        """Record a refusal of live data; return it with its count, and until when it counts.
+
+        Args:
+            conid: The contract.
+            denial: The refusal; those before it count on in its place (`Line.denial_counted_on`).
+            now_s: The time.
+        """
         line = self.line(conid)
         denial = line.denial_counted_on(denial, now_s)
         self._lines[conid] = replace(line, denial=denial)
@@ -188,9 +179,11 @@ class LoginLines:
             now_s: The time.
             only: Only of these contracts; by default of all.
         """
-        for conid in self.denied_with(code, now_s):
-            if only is None or conid in only:
-                self._lines[conid] = self._lines[conid].lifted(now_s)
+        for conid, denial in self.denials(now_s).items():
+            if denial.code == code and (only is None or conid in only):
+                # The record stays: a refusal that comes soon after counts on from it.
+                over = replace(denial, until_s=now_s)
+                self._lines[conid] = replace(self._lines[conid], denial=over)
 
     def denied_with(self, code: int | None, now_s: float) -> list[int]:
         """Return the contracts whose denial has this code."""

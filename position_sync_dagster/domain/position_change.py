@@ -1,6 +1,6 @@
 """A change of a quantity, and the holding that it is about."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import date, datetime
 
 from position_sync_dagster.domain.holding import Key
@@ -34,9 +34,6 @@ class ChangedHolding:
     def is_option(self) -> bool:
         """Return whether it is an option, on whatever underlying, and which one is known."""
         return self.sec_type in OPTION_TYPES and None not in (self.right, self.strike)
-
-
-TERMS = tuple(field.name for field in fields(ChangedHolding))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,11 +90,3 @@ class PositionChange(ChangedHolding):
             return self.before - self.after
 
         return 0.0
-
-    @property
-    def units(self) -> float | None:
-        """Return the change of the underlying if the closed options were exercised or assigned."""
-        if self.right is None:
-            return None
-        each = 1.0 if self.sec_type == "FOP" else self.multiplier  # one future for an option on it
-        return self.closed * each * (1 if self.right is Right.CALL else -1)

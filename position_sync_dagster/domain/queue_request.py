@@ -248,38 +248,24 @@ class RetryPolicy:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NextAttempt:
-    """The state of a request after a failure."""
-
-    status: QueueStatus
-    attempts: int
-    available_at: datetime
-
-
 def next_attempt(
-    attempts: int, *, retryable: bool, now: datetime, policy: RetryPolicy, random: Random
-) -> NextAttempt:
-    """Decide whether a request that failed is tried again, and when.
+    failures: int, *, now: datetime, policy: RetryPolicy, random: Random
+) -> datetime | None:
+    """Return when a request that failed is tried again; None: it is FAILED for good.
 
     Args:
-        attempts: Failures before this one.
-        retryable: Whether another attempt can help.
+        failures: How often it has failed, this time included.
         now: The moment of the failure.
         policy: The number of attempts and their delays.
         random: Draws the jitter.
 
     >>> from datetime import UTC
-    >>> now = datetime(2026, 1, 2, tzinfo=UTC)
+    >>> at = datetime(2026, 1, 2, tzinfo=UTC)
     >>> policy = RetryPolicy(max_attempts=2, jitter=0)
-    >>> next_attempt(1, retryable=True, now=now, policy=policy, random=Random(0)).status
-    <QueueStatus.FAILED: 'FAILED'>
+    >>> next_attempt(1, now=at, policy=policy, random=Random(0)).isoformat()
+    '2026-01-02T00:00:05+00:00'
+    >>> next_attempt(2, now=at, policy=policy, random=Random(0))
     """
-    attempts += 1
-    if not retryable or attempts >= policy.max_attempts:
-        return NextAttempt(status=QueueStatus.FAILED, attempts=attempts, available_at=now)
-    return NextAttempt(
-        status=QueueStatus.PENDING,
-        attempts=attempts,
-        available_at=now + timedelta(seconds=policy.backoff.delay_s(attempts, random)),
-    )
+    if failures >= policy.max_attempts:
+        return None
+    return now + timedelta(seconds=policy.backoff.delay_s(failures, random))

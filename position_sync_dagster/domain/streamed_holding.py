@@ -168,7 +168,7 @@ class StreamedHolding:
             return None, line  # it may tick yet: the row waits, and is due then
 
         self.has_ticked = False
-        self._check_factor(holding, at.price_magnifier)
+        self._record_factor(holding, at.price_magnifier)
         if self._factor_agrees is False:
             # Its portfolio row speaks against the factor: without one the broker's value counts.
             at = replace(at, price_magnifier=None)
@@ -184,7 +184,7 @@ class StreamedHolding:
             row = self._valued(holding, counting, line, at, comparison)
         self._valued_at_changes = line.changes
 
-        return (row if self._noted_as_news(row, at) else None), line
+        return (row if self._record_if_news(row, at) else None), line
 
     def _valued(
         self,
@@ -203,10 +203,11 @@ class StreamedHolding:
             note=comparison.note if line.trusted else line.reason,
         )
 
-    def _noted_as_news(self, row: PositionUpdate, at: Moment) -> bool:
-        """Return whether readers could use a row; if so, remember it as written.
+    def _record_if_news(self, row: PositionUpdate, at: Moment) -> bool:
+        """Record a row as written if readers could use it; return whether they could.
 
-        Set when the holding is valued again.
+        In both cases, set when the holding is valued again without an event: when a last trade is
+        too old, and when the next row is due in any case.
         """
         if row.price_kind is PriceKind.LAST and row.value_time is not None:
             age_s = (at.now - row.value_time).total_seconds()
@@ -238,10 +239,10 @@ class StreamedHolding:
         # The first of the values that were written is the quantity.
         return self._written is None or bool(self._written[0] == holding.position)
 
-    def _check_factor(self, holding: BrokerPosition, price_magnifier: int | None) -> None:
-        """Compare the factor from price to value with the portfolio row, if there is one.
+    def _record_factor(self, holding: BrokerPosition, price_magnifier: int | None) -> None:
+        """Record whether the portfolio row agrees with the factor from price to value.
 
-        Without one the last answer stays: the factor is that of the contract.
+        Without such a row the last answer stays: the factor is that of the contract.
         """
         if price_magnifier is None:
             return
@@ -281,7 +282,7 @@ class StreamedHolding:
         differs = is_newer and abs(own - broker) > allowed
         if not differs:
             self._difference = None
-        is_contradicted = differs and self._has_differed_long(priced_at, at)
+        is_contradicted = differs and self._record_difference(priced_at, at)
 
         # With these two values the line was requested again; while both stay, its answer decides.
         asked = self._disagreement
@@ -309,8 +310,11 @@ class StreamedHolding:
             self._disagreement = asked
         return Comparison(by_line=bool(asked.by_line), note=asked.note(holding.instrument.currency))
 
-    def _has_differed_long(self, priced_at: datetime, at: Moment) -> bool:
-        """Return whether the broker's value has differed from this price for a while."""
+    def _record_difference(self, priced_at: datetime, at: Moment) -> bool:
+        """Record that the broker's value differs from this price; return whether it lasts.
+
+        It lasts after `SETTLE_S`, when the holding is valued again in any case.
+        """
         if self._difference is None or self._difference.priced_at != priced_at:
             self._difference = _Difference(priced_at, at.now_s)
 

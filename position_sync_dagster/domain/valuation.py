@@ -166,24 +166,25 @@ def _contradicts(mark: float, quote: Quote, sides: tuple[float, float] | None) -
 MODEL_BAND = 5.0
 
 
-def in_quoted_unit(quote: Quote, strike: float | None, price_magnifier: int | None) -> Quote:
-    """Return a quote with the amounts of its model in the unit of its prices.
+def with_model_in_units(quote: Quote, strike: float | None, price_magnifier: int | None) -> Quote:
+    """Return a quote with the amounts of its model in the units of a row.
 
-    For a contract that is quoted in cents it is not documented whether the gateway's option model
-    is in cents too. Two comparisons show it: the model's price with the mark or the middle of the
-    quote, and the price of its underlying with the strike, which is in the quoted unit. Where they
-    differ, or neither shows it, all these amounts are unknown.
+    These are the quoted unit of its prices, and the major unit of money of its greeks: gamma is a
+    change by a price of one major unit. For a contract that is quoted in cents it is not documented
+    whether the gateway's option model is in cents too. Two comparisons show it: the model's price
+    with the mark or the middle of the quote, and the price of its underlying with the strike, which
+    is in the quoted unit. Where they differ, or neither shows it, all these amounts are unknown.
 
     Args:
         quote: What counts of the newest market data.
         strike: The strike of the contract.
         price_magnifier: Divisor from quoted prices to the major unit; None: unknown.
 
-    >>> cents = Quote(mark=12.5, model_price=0.126, vega=0.02, underlying_price=4.5)
-    >>> quoted = in_quoted_unit(cents, 460.0, 100)
-    >>> quoted.model_price, quoted.vega, quoted.underlying_price
-    (12.6, 2.0, 450.0)
-    >>> in_quoted_unit(cents, 4.6, 100).vega is None
+    >>> in_major_unit = Quote(mark=12.5, model_price=0.126, vega=0.02, underlying_price=4.5)
+    >>> row = with_model_in_units(in_major_unit, 460.0, 100)
+    >>> row.model_price, row.vega, row.underlying_price
+    (12.6, 0.02, 450.0)
+    >>> with_model_in_units(in_major_unit, 4.6, 100).vega is None
     True
     """
     if price_magnifier == 1:
@@ -194,13 +195,17 @@ def in_quoted_unit(quote: Quote, strike: float | None, price_magnifier: int | No
     by_price = _factor_between(quote.model_price, quote.mark or middle, price_magnifier)
     by_strike = _factor_between(quote.underlying_price, strike, price_magnifier)
     factors = {by_price, by_strike} - {None}
-    if factors == {1}:
-        return quote
 
-    factor = factors.pop() if len(factors) == 1 else None
-    amounts = _named(quote, ("model_price", "underlying_price", "pv_dividend", "vega", "theta"))
-    quoted: dict[str, Any] = {name: _times(amount, factor) for name, amount in amounts.items()}
-    return replace(quote, **quoted, gamma=_over(quote.gamma, factor))
+    factor = factors.pop() if len(factors) == 1 else None  # from the model to the quoted unit
+    return replace(
+        quote,
+        model_price=_times(quote.model_price, factor),
+        underlying_price=_times(quote.underlying_price, factor),
+        pv_dividend=_times(quote.pv_dividend, factor),
+        vega=_over(_times(quote.vega, factor), price_magnifier),
+        theta=_over(_times(quote.theta, factor), price_magnifier),
+        gamma=_times(_over(quote.gamma, factor), price_magnifier),
+    )
 
 
 def _times(amount: float | None, factor: float | None) -> float | None:
@@ -266,7 +271,7 @@ class Moment:
         """Return whether the contract trades; True if unknown."""
         return may_trade(self.hours, self.now)
 
-    def known(self, ticked_at: datetime | None) -> datetime | None:
+    def if_in_session(self, ticked_at: datetime | None) -> datetime | None:
         """Return the time of a tick; None of one that came while the contract did not trade.
 
         If a line is requested outside the session, it opens with a price from before.
@@ -348,7 +353,7 @@ def revalue(
     price_magnifier = at.price_magnifier
     price = None
     if quote is not None:
-        quote = in_quoted_unit(quote, holding.instrument.strike, price_magnifier)
+        quote = with_model_in_units(quote, holding.instrument.strike, price_magnifier)
         is_older = quote.is_delayed and _is_newer_than_delayed(holding, at.now)
         counts = trusted and price_magnifier is not None and not is_older
         if counts or holding.market_value is None:
@@ -369,7 +374,7 @@ def revalue(
     worth = {
         "market_price": price.value,
         "price_kind": price.kind,
-        "value_time": at.known(_value_time(price, quote)),
+        "value_time": at.if_in_session(_value_time(price, quote)),
         "market_value": value,
         "unrealized_pnl": pnl,
         "value_source": ValueOrigin.TICK,
@@ -468,7 +473,7 @@ def _row(
         note = None
 
     average_cost = holding.average_cost if holding.position else None
-    greeks_time = at.known(market.greeks_time) if market.is_live else None
+    greeks_time = at.if_in_session(market.greeks_time) if market.is_live else None
     greeks_source = GreeksSource.GATEWAY if market.greeks_time else None
     row = PositionUpdate(
         **worth,
@@ -477,10 +482,6 @@ def _row(
         **_named(market, _OF_QUOTE),
         **_named(at.by, _OF_WRITER),
         average_cost=average_cost,
-        # For one major unit: gamma is a change by a quoted price, the others are money as quoted.
-        gamma=_times(market.gamma, at.price_magnifier),
-        vega=_over(market.vega, at.price_magnifier),
-        theta=_over(market.theta, at.price_magnifier),
         timestamp=at.now,
         source=source,
         trading_mode=trading_mode_of(holding.account),
@@ -493,7 +494,7 @@ def _row(
     if holding.greeks is None or not holding.position or market.greeks_time is not None:
         return row
     modelled = holding.greeks.columns
-    return replace(row, **modelled | {"greeks_time": at.known(holding.greeks.greeks_time)})
+    return replace(row, **modelled | {"greeks_time": at.if_in_session(holding.greeks.greeks_time)})
 
 
 # The columns of a row that are copied as they are.
@@ -503,7 +504,7 @@ _OF_INSTRUMENT = (
 _OF_HOLDING = ("account", "position", "realized_pnl", "daily_pnl", "gateway_id")
 _OF_WRITER = ("session_id", "fencing_token", "run_id")
 _OF_BROKER_VALUE = ("market_price", "market_value", "unrealized_pnl", "value_source")
-_OF_QUOTE = ("bid", "ask", "implied_vol", "delta", "underlying_price", "market_data_type")
+_OF_QUOTE = ("bid", "ask", *GREEKS, "market_data_type")
 
 
 def _named(source: object, names: tuple[str, ...]) -> dict[str, Any]:

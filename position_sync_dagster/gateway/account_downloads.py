@@ -62,13 +62,14 @@ def moment_of(text: str, *, now: datetime, zone: tzinfo) -> datetime | None:
     return None
 
 
-def zone_of(text: str, *, now: datetime) -> tzinfo | None:
-    """Return our zone or UTC if clocks there show `text` about now, else None.
+def zone_showing(text: str, *, now: datetime) -> tzinfo | None:
+    """Return our zone, or UTC, if clocks there show the time of day `text` about now; else None.
 
-    Decide it anew for each download and each later row: the offset of our zone changes twice a
-    year, and a clock may be set.
+    IB's time messages name no zone (one that is named: `exchange_time.zone_of`). Decide it anew for
+    each download and each later row: the offset of our zone changes twice a year, and a clock may
+    be set.
 
-    >>> zone_of("14:58", now=datetime(2026, 1, 2, 15, 0, tzinfo=UTC)) is not None
+    >>> zone_showing("14:58", now=datetime(2026, 1, 2, 15, 0, tzinfo=UTC)) is not None
     True
     """
     for zone in (now.astimezone().tzinfo or UTC, UTC):
@@ -301,8 +302,12 @@ class AccountDownloads:
 
     # The subscription.
 
-    def check_silence(self) -> None:
-        """End a subscription that has been silent for two intervals, or whose rows have been."""
+    def end_silent(self) -> None:
+        """End the open subscription if it, or its rows alone, have been silent for two intervals.
+
+        An account without any message is PARTIAL, and requested again after a delay. One whose
+        times still come, and no rows although something is held, is requested again at once.
+        """
         subscription = self._subscription
         if subscription is None or not self.is_current:
             return
@@ -393,7 +398,7 @@ class AccountDownloads:
         comes later by itself is dated at once, if its time is about now.
         """
         now = utc_now()
-        zone = zone_of(self.account_time, now=now)
+        zone = zone_showing(self.account_time, now=now)
         if zone is not None:
             for key, text in subscription.times.items():
                 self._book.set_value_time(key, moment_of(text, now=now, zone=zone))
@@ -404,7 +409,7 @@ class AccountDownloads:
         subscription = self._subscription
         subscribed = "" if subscription is None else subscription.account
         named = fields[2] if len(fields) > 2 else ""  # behind type and version, if at all
-        account = named or self._late(subscribed) or subscribed
+        account = named or self._account_with_late_end(subscribed) or subscribed
 
         if account in self.accounts:
             self._end(account)
@@ -427,8 +432,8 @@ class AccountDownloads:
         if is_late and state.spoiled is None:
             self._complete(subscription, is_late=True)  # what came before it was whole
 
-    def _late(self, subscribed: str) -> str | None:
-        """Return another account whose end may still come; None if there is none."""
+    def _account_with_late_end(self, subscribed: str) -> str | None:
+        """Return an account, not the subscribed one, whose end may still come; None without one."""
         since = utc_now() - LATE_END
         for account, state in self.accounts.items():
             if account != subscribed and state.end_is_due and state.requested_at > since:
@@ -438,7 +443,8 @@ class AccountDownloads:
     def _on_account_value(self, value: AccountValue) -> None:
         """Record whether IB calls the values of an account ready, and that it is not silent.
 
-        An account value confirms no holding.
+        While they are not ready, nothing that comes counts; once they are, the account is requested
+        again at once. An account value confirms no holding.
         """
         account = value.account
         if account not in self.accounts:

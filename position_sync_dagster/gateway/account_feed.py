@@ -85,8 +85,7 @@ class AccountFeed:
         self._list_wanted = False  # messages since the last list may be missing
         self._named: set[Key] = set()  # the holdings of which a row came since it was requested
 
-        # The accounts that were COMPLETE when `check_completeness` was called.
-        self._complete: set[str] = set()
+        self._complete: set[str] = set()  # the accounts that were so at the last `take_demoted`
         self._requesting = asyncio.Lock()  # one list or download at a time
         self._ensuring = asyncio.Lock()  # who waits for it may find nothing missing any more
         read_messages(login.ib, MessageType.POSITION, self._read_position)
@@ -264,7 +263,8 @@ class AccountFeed:
     async def ensure(self, max_age: timedelta) -> None:
         """Request what is missing for a snapshot and values no older than `max_age`.
 
-        With one account the open subscription keeps the values current, as long as messages come.
+        If each account was downloaded within that time, only those that are overdue are downloaded
+        again. Otherwise all are, unless an open subscription keeps the one account current.
 
         Raises:
             GatewayError: As `snapshot` and `download`.
@@ -272,28 +272,28 @@ class AccountFeed:
         async with self._ensuring:
             if self.positions_due:
                 await self.snapshot()
-            self.values.check_silence()
+            self.values.end_silent()
             now = utc_now()
             if all(is_recent(state.ended_at, max_age, now) for state in self.states.values()):
                 await self.download(self.overdue)
             elif not self.values.is_current:
                 await self.download()
 
-    def check_completeness(self) -> bool:
-        """End a subscription that has been silent for two intervals: its account is PARTIAL.
+    def take_demoted(self) -> bool:
+        """Return whether an account that was COMPLETE at the last call is not so any more.
 
-        Returns:
-            Whether an account is not COMPLETE any more, for whatever cause, and was at the last
-            call.
+        Whatever the cause, readers are to be told at once.
         """
-        self.values.check_silence()
         before = self._complete
         ratings = self.completeness
         self._complete = {name for name in ratings if ratings[name] is Completeness.COMPLETE}
         return not before <= self._complete
 
-    def _usable(self, row: HoldingRow | OddRow) -> HoldingRow | None:
-        """Return a row that can be used; set another one aside by its account and conid."""
+    def _usable_or_set_aside(self, row: HoldingRow | OddRow) -> HoldingRow | None:
+        """Return a row that can be used; set another one aside, and doubt what the book has of it.
+
+        A list that names such a row does not close its holding.
+        """
         account = row.key[0]
         if account not in self.accounts:
             row = OddRow(row.key, "an account of another login" if account else "no account")
@@ -301,7 +301,7 @@ class AccountFeed:
             self.states.odd_rows.pop(row.key, None)
             return row
         self.states.odd_rows[row.key] = row.why
-        self._named.add(row.key)  # a list that names it closes nothing; usable rows: `_hear`
+        self._named.add(row.key)  # usable rows: `_hear`
         self.book.doubt(row.key)
         text = f"a holding (conid {row.key[1]}) is set aside: the gateway sent {row.why}"
         self._log.report(repr(row.key), text)
@@ -311,7 +311,7 @@ class AccountFeed:
         """Take a row of a list of positions, or a change; False: it is malformed."""
         if len(fields) != len(POSITION_FIELDS):
             return False
-        row = self._usable(translate.position_row(fields))
+        row = self._usable_or_set_aside(translate.position_row(fields))
         if row is None:
             return True
 
@@ -329,7 +329,7 @@ class AccountFeed:
         if len(fields) != len(PORTFOLIO_FIELDS):
             self.values.miss_row()
             return False
-        row = self._usable(translate.portfolio_row(fields))
+        row = self._usable_or_set_aside(translate.portfolio_row(fields))
         if row is not None and self.values.put_row(row):
             self._hear(row)
         return True

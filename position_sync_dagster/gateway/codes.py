@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import BrokerUnavailableError
 
 
@@ -196,6 +197,20 @@ ENDS_LINE = NOT_PERMITTED | {
 }
 
 
+# Delays before a refused line is requested again, by the code of the refusal. A competing session
+# (10197) and a farm outage (10182) may end at any moment; a missing subscription is seldom bought.
+RETRY_WAITS: dict[int, Backoff] = {
+    GatewayCode.COMPETING_SESSION: Backoff(first_s=60.0, longest_s=600.0),
+    GatewayCode.CUT_BY_FARM: Backoff(first_s=30.0, longest_s=300.0),
+    GatewayCode.LINE_UNKNOWN: Backoff(first_s=5.0, longest_s=300.0),
+    GatewayCode.REQUEST_FAILED: Backoff(first_s=5.0, longest_s=300.0),
+    GatewayCode.NO_CONTRACT: Backoff(first_s=60.0, longest_s=14_400.0),
+}
+
+# After any other code.
+OTHER_RETRY_WAIT = Backoff(first_s=1800.0, longest_s=14_400.0)
+
+
 def is_notice(code: int) -> bool:
     """Return whether a code is a notice of the system or a warning, which ends no request.
 
@@ -309,7 +324,7 @@ class Connectivity:
             raise BrokerUnavailableError(self.lost, remedy="It comes back by itself.")
 
     def take(self, code: int, text: str) -> None:
-        """Take a message of type 4."""
+        """Follow a message of type 4; a code that is none of IB or a farm changes nothing."""
         if code in OFFLINE:
             self.lost = said(code, text)
         elif code in RESTORED:

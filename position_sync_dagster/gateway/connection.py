@@ -26,9 +26,7 @@ from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import CONIDS, ContractDetails, DetailsByConid, digits
 from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.domain.position_update import TradingMode, trading_mode_of
-from position_sync_dagster.errors import (
-    SettingsError,
-)
+from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.gateway import codes, ib_async_internals, market_data, subscriptions
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.codes import (
@@ -231,9 +229,11 @@ class MessageReader:
         text = "a message that cannot be read"
         if isinstance(error, UnknownZoneError):
             kind = str(error)
-            text = f"a time that cannot be read, since {error}. Choose another time zone at the "
-            text += "log-in of TWS or IB Gateway, or UTC for the times that it sends to clients "
-            text += "(API settings)"
+            text = (
+                f"a time that cannot be read, since {error}. Choose another time zone at the "
+                "log-in of TWS or IB Gateway, or UTC for the times that it sends to clients "
+                "(API settings)"
+            )
         cause = f"(type {message_type[:12]!a}, {type(error).__name__}); it is left out"
         self._log.report(kind, f"{self._gateway_id} sent {text} {cause}")
 

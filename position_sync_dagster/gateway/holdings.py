@@ -130,11 +130,11 @@ class Profit:
         self.at = at
         return True
 
-    def compare(self, before: BrokerPosition, value: float | None, now: datetime) -> bool:
-        """Compare it with a portfolio row that arrives now; return whether it follows the market.
+    def take_row(self, before: BrokerPosition, value: float | None, now: datetime) -> bool:
+        """Take a portfolio row that arrives now; return whether this value follows the market.
 
         It does not if it is silent while the row has another value, or if it repeats its own value
-        while the row moved.
+        while the row moved: then it `stands_still`, and does not count until it moves.
 
         Args:
             before: The holding as the portfolio row before left it.
@@ -184,12 +184,14 @@ def _differ(value: float, compared: float, band: float) -> bool:
 
 
 def with_exchange(instrument: Instrument, before: BrokerPosition | None) -> Instrument:
-    """Keep the listing exchange when a later message leaves it empty, and what stays the same."""
+    """Return an instrument with the exchange of the holding before, if a message leaves it empty.
+
+    If nothing else differs, that is the instrument before: all copies of a holding share it.
+    """
     if before is None:
         return instrument
     if not instrument.exchange:
         instrument = replace(instrument, exchange=before.instrument.exchange)
-    # All copies of a holding then have one instrument.
     return before.instrument if instrument == before.instrument else instrument
 
 
@@ -395,7 +397,7 @@ class HoldingsBook:
         value = values["market_value"]
         if before is not None and before.position == position:
             profit = self.profits.get(key)
-            if profit is not None and not profit.compare(before, value, now):
+            if profit is not None and not profit.take_row(before, value, now):
                 self.missed.note(key)
 
         origin = ValueOrigin.NONE if value is None else ValueOrigin.PORTFOLIO
@@ -527,7 +529,7 @@ class HoldingsBook:
         moved = before is None or before.position != holding.position
         if moved:
             self.profits.pop(key, None)
-        self._store(self._stated(holding))
+        self._store(self._stated(holding))  # so that reading it changes nothing, as a rule
         self.changes.note(key, urgent=moved)
 
     def _stated(self, holding: BrokerPosition, *, by_account: bool = False) -> BrokerPosition:

@@ -28,12 +28,14 @@ class Refusal:
 
     Attributes:
         market_data_type: The requested `MarketDataType`.
+        in_use: The lines that the connection holds without this one.
     """
 
     conid: int
     code: int
     text: str
     market_data_type: int
+    in_use: int
 
 
 class MarketDataRequests:
@@ -48,7 +50,7 @@ class MarketDataRequests:
     Attributes:
         ticked: Watchers of the conids that tick.
         on_refusal: Listeners, called when the gateway ends or refuses a line, which is free then.
-        heard_at: When the newest tick of a line came, in monotonic seconds.
+        heard_at_s: When the newest tick of a line came, in monotonic seconds.
     """
 
     def __init__(self, ib: IB, *, settings: Settings) -> None:
@@ -58,7 +60,7 @@ class MarketDataRequests:
         self._knows_dividends = True  # until it refuses them
         self._requests: dict[int, _Request] = {}  # by conid
         self.ticked: Watchers[int] = Watchers()
-        self.heard_at = -math.inf
+        self.heard_at_s = -math.inf
         self.on_refusal: list[Callable[[Refusal], None]] = []
         ib.pendingTickersEvent += self._on_ticks
         ib.errorEvent += self._on_error
@@ -146,7 +148,7 @@ class MarketDataRequests:
 
         if ticked:
             self.ticked.note(*ticked)
-            self.heard_at = time.monotonic()
+            self.heard_at_s = time.monotonic()
 
     def _on_error(self, request_id: int, code: int, text: str, _contract: Any) -> None:
         """Retire a request that the gateway refused or ended, and tell the listeners."""
@@ -163,13 +165,14 @@ class MarketDataRequests:
 
         if code not in ENDS_LINE:
             return
+        self._retire(request)
         refusal = Refusal(
             conid=request.contract.conId,
             code=code,
             text=text,
             market_data_type=request.market_data_type,
+            in_use=self.in_use,
         )
-        self._retire(request)
         for listener in list(self.on_refusal):
             listener(refusal)
 

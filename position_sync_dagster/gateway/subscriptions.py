@@ -46,14 +46,14 @@ class Subscription:
 
     Attributes:
         key: Account and conid; the conid of a whole account is 0.
-        due_at: When it is requested, or requested again unless a message comes before, in monotonic
-            seconds.
+        due_at_s: When it is requested; once it is, when it is requested again unless a message that
+            counts comes before. In monotonic seconds.
         attempts: Requests in a row that brought no value; 0 once one has.
         request: The id of its request as sent; None while the gateway has none.
     """
 
     key: Key
-    due_at: float = -inf
+    due_at_s: float = -inf
     attempts: int = 0
     request: str | None = None
 
@@ -123,7 +123,7 @@ class ProfitSubscriptions(ABC, Generic[Sub]):
     def _request_due(self, names: Iterable[object], most: int) -> None:
         """Request the first few that are due, of the subscriptions under these names in `_all`."""
         now = time.monotonic()
-        due = [self._all[name] for name in names if self._all[name].due_at <= now]
+        due = [self._all[name] for name in names if self._all[name].due_at_s <= now]
         for subscription in due[:most]:
             self._cancel(subscription)
             request = self._ib.client.getReqId()
@@ -135,14 +135,14 @@ class ProfitSubscriptions(ABC, Generic[Sub]):
 
     def _expect(self, subscription: Sub) -> None:
         """Make it due after a delay at the latest, unless a message that counts comes before."""
-        before = subscription.due_at
+        before = subscription.due_at_s
         self._postpone(subscription)
-        subscription.due_at = min(before, subscription.due_at)
+        subscription.due_at_s = min(before, subscription.due_at_s)
 
     def _postpone(self, subscription: Sub) -> None:
         """Make it due after the delay of its attempts."""
         subscription.attempts = max(subscription.attempts, 1)  # without any it would be due now
-        subscription.due_at = time.monotonic() + self._backoff.delay_s(
+        subscription.due_at_s = time.monotonic() + self._backoff.delay_s(
             subscription.attempts, self._random
         )
 
@@ -163,7 +163,7 @@ class ProfitSubscriptions(ABC, Generic[Sub]):
         except ValueError:
             return False
         if self._take(subscription, sent):
-            subscription.due_at = time.monotonic() + PROFIT_SILENCE_S
+            subscription.due_at_s = time.monotonic() + PROFIT_SILENCE_S
             subscription.attempts = 0
         elif not subscription.attempts:
             self._expect(subscription)
@@ -226,19 +226,16 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
         """
         self._wanted = list(keys)
 
-    def release(self) -> None:
-        """Cancel all subscriptions."""
-        self._wanted = []
-        if self._ib.isConnected():
-            self._end_unwanted()
-
     def step(self) -> None:
-        """Cancel what nobody wants any more, and request the holdings that are due."""
+        """Cancel what nobody wants any more, and forget its values; request what is due."""
         if not self._ib.isConnected():
             return
         for key in self._book.missed.take() & self._all.keys():
             self._expect(self._all[key])
-        self._end_unwanted()
+        for key in self._all.keys() - set(self._wanted):
+            subscription = self._all.pop(key)
+            self._cancel(subscription)
+            self._ended(subscription)
         if ib_async_internals.unsent_messages(self._ib):  # they are more urgent
             return
         for key in self._wanted:
@@ -253,13 +250,6 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
         for key in self._all:
             self._book.forget_pnl(key)
         super().restored()
-
-    def _end_unwanted(self) -> None:
-        """Cancel what nobody wants any more, and forget its values."""
-        for key in self._all.keys() - set(self._wanted):
-            subscription = self._all.pop(key)
-            self._cancel(subscription)
-            self._ended(subscription)
 
     def _take(self, subscription: Subscription, sent: list[float]) -> bool:
         """Take the values of a message into the book; return whether they count there."""

@@ -397,9 +397,9 @@ class OddRow(NamedTuple):
 
 # The terms of a contract in both messages, by ib_async's names.
 _TERMS = (
-    *("conId", "symbol", "secType", "lastTradeDateOrContractMonth", "strike", "right"),
-    *("multiplier", "exchange", "currency", "localSymbol", "tradingClass"),
-)
+    "conId", "symbol", "secType", "lastTradeDateOrContractMonth", "strike", "right", "multiplier",
+    "exchange", "currency", "localSymbol", "tradingClass",
+)  # fmt: skip
 
 # The amounts of message 7, by the names of the columns, and those that follow from its price.
 _AMOUNTS = ("market_price", "market_value", "average_cost", "unrealized_pnl", "realized_pnl")

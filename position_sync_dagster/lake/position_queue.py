@@ -435,16 +435,12 @@ class SyncQueue:
         def step(done: Sequence[QueuedPosition], now: datetime) -> Change[None]:
             final, retried = [], []
             for request in done:
-                after = next_attempt(
-                    request.attempts,
-                    retryable=retryable,
-                    now=now,
-                    policy=self.policy,
-                    random=self.random,
-                )
                 error = texts[request.request_id]
-                failed = replace(request, attempts=after.attempts, error_message=error)
-                if after.status is QueueStatus.FAILED:
+                failed = replace(request, attempts=request.attempts + 1, error_message=error)
+                again_at = next_attempt(
+                    failed.attempts, now=now, policy=self.policy, random=self.random
+                )
+                if again_at is None or not retryable:
                     final.append(failed)
                 else:
                     pending = tried_again(
@@ -453,7 +449,7 @@ class SyncQueue:
                         Outcome.FAILED,
                         ended_at=now,
                         error=error,
-                        available_at=after.available_at,
+                        available_at=again_at,
                     )
                     retried.append(pending)
 

@@ -1,5 +1,16 @@
 """Services between the gateway and the lake: the stream, the drain, reconciliation, past days.
 
 `defs`, `cli` and `demo` may import the services from here. The modules may import `gateway`,
-`lake`, `settings` and `domain`, and never Dagster.
+`lake`, `settings` and `domain`, and never Dagster. To change something here, open:
+
+- `broker_view`: whose published holdings are current, so that a drain may value them
+  (`unavailable_reason`, `unconfirmed`)
+- `confirmations`: when a row was confirmed and how old its price is; STALE (`STALE_AFTER`)
+- `drain`: what becomes of a claimed request (`plan_batch`), how many are claimed (`batch_limit`)
+- `exchange_days`: trading days and closes of an exchange
+- `failed_requests`: which requests count as failed lately (`LOOK_BACK`)
+- `past_days`: the holdings at the close of past days
+- `reconciliation`: what is a break, and of which type; `CONFIRM_AFTER` is how long it is named as
+  unconfirmed; how its row goes on, from OPENED to CONFIRMED: `lake/breaks` (`seen_again`)
+- `stream/`: everything that the owner of a login does
 """

@@ -69,8 +69,8 @@ def unavailable_reason(
         confirmed: The newest `confirmed_at` of the rows.
     """
     gateway_id = settings.gateway_id
-    publishes = session is not None and session.owner is not Owner.LIBRARY
-    if session is not None and publishes and session.is_alive(now):
+    # The owner of a library need not publish.
+    if session is not None and session.owner is not Owner.LIBRARY and session.is_alive(now):
         if session.state is SessionState.LIVE:
             return None
         because = f": {session.detail}" if session.detail else "."

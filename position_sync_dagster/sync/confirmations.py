@@ -1,9 +1,17 @@
 """When the source of each row last confirmed it, and how old its price is.
 
-Of a row of the ledger: `confirmed_until` says until when its source has confirmed it, and
-`priced_at` from when its age counts (`latest_positions` shows it as `confirmed_at`). Of a row of
-`broker_positions`: `received_at` says when it last changed here, `value_time` when the broker says
-that its value was true, and `confirmed_at` until when the broker has confirmed it.
+What the times of a holding mean, in every module:
+
+- `received_at`: when its row, or the newest message of its PnLSingle subscription, came here.
+- `value_time`: when the value was true, as its source says; of a price of market data, when the
+  tick came. Null where nothing says so.
+- `confirmed_at`: until when the broker is known to have confirmed it: of a holding in the book and
+  in `broker_positions`, of a whole account, of the row that answers a request. A break has another
+  one: when it was seen again.
+- `confirmed_until`: the same of a row of the ledger, whoever wrote it (`with_confirmed`). STALE is
+  judged by it.
+- `priced_at`: from when the age of the price of a row counts (`with_priced`). `latest_positions`
+  shows it as `confirmed_at`. A line has one too: when its newest price that counts came.
 """
 
 from datetime import datetime, timedelta
@@ -20,7 +28,7 @@ from position_sync_dagster.domain.streamed_holding import allowed_difference, ea
 from position_sync_dagster.lake.schema import moment
 
 # A value that its source confirmed longer ago is stale: three rounds of the account's values
-# have passed. Reconciliation calls it STALE, and it is not current in any sum.
+# have passed. Reconciliation calls it STALE (`_differences`), and it is not current in any sum.
 STALE_AFTER = timedelta(minutes=10)
 
 

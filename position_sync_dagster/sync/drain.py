@@ -528,7 +528,7 @@ class QueueWorker:
         request, so that no value is older than its request.
         """
         started = self._clock()
-        view = await self._values.view(())  # without a view, nothing is claimed
+        view = await self._values.view(())  # it raises without current rows: nothing is claimed
         batch = await self.queue.claim_batch(
             limit, self._owner, LEASE_S, except_accounts=view.unavailable
         )
@@ -611,7 +611,8 @@ class QueueWorker:
             newest.rows,
             now=now,
             provenance=self._by,
-            # A refresh early: the next request may come that much later, after the interval.
+            # One refresh before the interval is over: else the next row would come with the next
+            # request, up to one refresh late.
             repeat_after=interval - timedelta(seconds=self._settings.refresh_interval_s),
             written=written,
         )

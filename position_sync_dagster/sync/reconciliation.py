@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from operator import attrgetter
@@ -34,7 +34,7 @@ from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync import confirmations
 from position_sync_dagster.sync.broker_view import Coverage, LakeValues, ValueSource
-from position_sync_dagster.sync.confirmations import STALE_AFTER
+from position_sync_dagster.sync.confirmations import CONFIRMED, STALE_AFTER, with_confirmed
 
 logger = logging.getLogger(__name__)
 
@@ -85,58 +85,64 @@ class PositionReconciler:
                 difference.
             details: The known contract details by conid; each leg is compared with them.
         """
-        rows = update_rows(list(latest))
-        coverage = Coverage(complete=complete)
-        return self._compare(rows_of_positions(snapshot, None), rows, legs, coverage, details or {})
-
-    def _compare(
-        self,
-        holdings: DataFrame,
-        latest: DataFrame,
-        legs: Iterable[ActiveContract],
-        coverage: Coverage,
-        details: Mapping[int, ContractDetails],
-    ) -> ReconciliationResult:
-        """Compare what the broker holds with the rows and the registry.
-
-        Args:
-            holdings: Rows of `broker_positions`.
-            latest: The newest row of each holding.
-            legs: The legs of strategies.
-            coverage: Which accounts the holdings cover.
-            details: The known contract details by conid; each leg is compared with them.
-        """
-        now = self._clock()
-        legs = [leg for leg in legs if leg.removed_at is None]
-
-        # An unknown quantity is NaN, which equals nothing: it is neither zero nor an absence.
-        quantity = col.position.fill_null(math.nan)
-        confirmed = confirmations.with_confirmed(latest, holdings, now)
-        ours = confirmed.select(
-            *KEY, _symbol="symbol", ours=quantity, confirmed_at=confirmations.CONFIRMED
+        return reconciled(
+            rows_of_positions(snapshot, None),
+            update_rows(list(latest)),
+            [leg for leg in legs if leg.removed_at is None],
+            Coverage(complete=complete),
+            details or {},
+            now=self._clock(),
+            stale_after=self._stale_after,
         )
-        of_broker = holdings.select(*KEY, "symbol", held=quantity)
-        joined = of_broker.join(ours, on=KEY, how="full", coalesce=True)
-        symbol = pl.coalesce("symbol", "_symbol")
-        pairs = joined.select(*KEY, symbol, "held", "ours", "confirmed_at").sort(KEY)
 
-        is_claimed = col.conid.is_in([leg.conid for leg in legs])
-        claimed = pairs.filter(is_claimed).drop_nulls("held")
-        held = {
-            (account, conid): quantity
-            for account, conid, quantity in claimed.select(*KEY, "held").iter_rows()
-        }
-        discrepancies = [
-            *_differences(pairs, coverage, now, self._stale_after),
-            *_overclaimed(held, legs, complete=coverage.complete),
-            *_mismatched(legs, details),
-        ]
-        return ReconciliationResult(
-            at=now,
-            complete=coverage.complete,
-            checked=pairs.height,
-            discrepancies=tuple(discrepancies),
-        )
+
+def reconciled(
+    holdings: DataFrame,
+    latest: DataFrame,
+    legs: Sequence[ActiveContract],
+    coverage: Coverage,
+    details: Mapping[int, ContractDetails],
+    *,
+    now: datetime,
+    stale_after: timedelta,
+) -> ReconciliationResult:
+    """Compare what the broker holds with the rows and the registry.
+
+    Args:
+        holdings: Rows of `broker_positions`.
+        latest: The newest row of each holding.
+        legs: The active legs of strategies.
+        coverage: Which accounts the holdings cover.
+        details: The known contract details by conid; each leg is compared with them.
+        now: The time of the comparison.
+        stale_after: Age of a value from which it is STALE.
+    """
+    # An unknown quantity is NaN, which equals nothing: it is neither zero nor an absence.
+    quantity = col.position.fill_null(math.nan)
+    confirmed = with_confirmed(latest, holdings, now)
+    ours = confirmed.select(*KEY, _symbol="symbol", ours=quantity, confirmed_until=CONFIRMED)
+    of_broker = holdings.select(*KEY, "symbol", held=quantity)
+    joined = of_broker.join(ours, on=KEY, how="full", coalesce=True)
+    symbol = pl.coalesce("symbol", "_symbol")
+    pairs = joined.select(*KEY, symbol, "held", "ours", CONFIRMED).sort(KEY)
+
+    is_claimed = col.conid.is_in([leg.conid for leg in legs])
+    claimed = pairs.filter(is_claimed).drop_nulls("held")
+    held = {
+        (account, conid): quantity
+        for account, conid, quantity in claimed.select(*KEY, "held").iter_rows()
+    }
+    discrepancies = [
+        *_differences(pairs, coverage, now, stale_after),
+        *_overclaimed(held, legs, complete=coverage.complete),
+        *_mismatched(legs, details),
+    ]
+    return ReconciliationResult(
+        at=now,
+        complete=coverage.complete,
+        checked=pairs.height,
+        discrepancies=tuple(discrepancies),
+    )
 
 
 class ReconciliationService:
@@ -169,7 +175,7 @@ class ReconciliationService:
         self._values = values
         # What the tables say of the holdings; it counts where `values` is not given.
         self._published = LakeValues(lake, settings, clock=clock)
-        self._reconciler = PositionReconciler(stale_after=confirmations.STALE_AFTER, clock=clock)
+        self._clock = clock
 
     async def start(self) -> None:
         """Reconcile in the background, once per interval, until `stop`."""
@@ -262,7 +268,15 @@ class ReconciliationService:
 
         legs = self._lake.registry.legs
         details = await offload(self._lake.contracts.get, {leg.conid for leg in legs})
-        result = self._reconciler._compare(holdings, latest, legs, coverage, details)
+        result = reconciled(
+            holdings,
+            latest,
+            legs,
+            coverage,
+            details,
+            now=self._clock(),
+            stale_after=confirmations.STALE_AFTER,
+        )
         just_live = await offload(self._accounts_just_live, holdings, result.at)
         lasting = tuple(
             difference
@@ -277,7 +291,7 @@ class ReconciliationService:
         The broker may have sent another value since, which the next request writes: that the row
         was confirmed until then is in the queue alone.
         """
-        now = self._reconciler._clock()
+        now = self._clock()
         since = now - confirmations.STALE_AFTER
         answers = self._lake.queue.sync.confirmations(since, now)
         times = [
@@ -382,37 +396,37 @@ _DETAILS = {
 def _differences(
     pairs: DataFrame, coverage: Coverage, now: datetime, stale_after: timedelta
 ) -> Iterable[Discrepancy]:
-    """Yield where a holding of the broker differs from its newest row."""
-    covered = [account for account in pairs["account"].unique() if coverage.covers(account)]
-    is_absence_known = col.held.is_not_null() | col.account.is_in(covered)
-    is_fresh = col.confirmed_at >= moment(now - stale_after)
+    """Yield where a holding of the broker differs from its newest row, the first kind that applies.
 
-    # A holding that the broker does not list has the quantity zero, where its account is covered.
-    held = col.held.fill_null(0.0)
+    That the broker does not list a holding says something only where its account is covered.
+    """
+    covered = [account for account in pairs["account"].unique() if coverage.covers(account)]
+    known = pairs.filter(col.held.is_not_null() | col.account.is_in(covered))
+    is_fresh = col(CONFIRMED) >= moment(now - stale_after)
+
+    held = col.held.fill_null(0.0)  # a holding that the broker does not list
     ours = col.ours
     is_missing = ours.is_null() & (held != 0)
     is_surplus = (held == 0) & (ours != 0)
     has_another_quantity = (held != ours) | held.is_nan()
     is_stale = ours.is_not_null() & (held != 0) & ~is_fresh.fill_null(value=False)
 
-    # Of the kinds below, the first that applies.
-    surplus = when(is_absence_known).then(lit("SURPLUS"))
     kind_of_difference = (
         when(is_missing)
         .then(lit("MISSING"))
         .when(is_surplus)
-        .then(surplus)
+        .then(lit("SURPLUS"))
         .when(has_another_quantity)
         .then(lit("QUANTITY"))
         .when(is_stale)
         .then(lit("STALE"))
     )
-    differing = pairs.with_columns(held, kind=kind_of_difference).drop_nulls("kind")
+    differing = known.with_columns(held, kind=kind_of_difference).drop_nulls("kind")
     for row in differing.to_dicts():
-        confirmed_at = row["confirmed_at"]
+        confirmed_until = row[CONFIRMED]
         age = "the row's time lies in the future: its age is unknown"
-        if confirmed_at is not None:
-            age = f"the value is {(now - confirmed_at).total_seconds():.0f} s old"
+        if confirmed_until is not None:
+            age = f"the value is {(now - confirmed_until).total_seconds():.0f} s old"
 
         kind = DiscrepancyType(row["kind"])
         detail = _DETAILS.get(kind, age)
@@ -474,6 +488,11 @@ def _mismatched(
     differing = [leg for leg, mismatch in mismatches.items() if mismatch]
     by_key = grouped(lambda leg: (leg.account or ALL_ACCOUNTS, leg.conid), differing)
     for key, of_key in sorted(by_key.items()):
-        texts = "; ".join(f"strategy {leg.strategy_id}: {mismatches[leg]}" for leg in of_key)
-        symbol = of_key[0].symbol
-        yield Discrepancy(DiscrepancyType.LEG_MISMATCH, *key, symbol, None, None, texts)
+        yield Discrepancy(
+            DiscrepancyType.LEG_MISMATCH,
+            *key,
+            of_key[0].symbol,
+            expected=None,
+            actual=None,
+            detail="; ".join(f"strategy {leg.strategy_id}: {mismatches[leg]}" for leg in of_key),
+        )

@@ -19,7 +19,7 @@ _HOMES = {
     "data_despite_loss_s": ("sync.stream.streamer", "DATA_DESPITE_LOSS_S"),
     "long_loss_s": ("sync.stream.streamer", "LONG_LOSS_S"),
     "min_hold_s": ("sync.stream.lines", "MIN_HOLD_S"),
-    "retry_waits": ("sync.stream.lines", "RETRY_WAITS"),
+    "retry_waits": ("gateway.codes", "RETRY_WAITS"),
     "line_silence_s": ("domain.line", "LINE_SILENCE_S"),
     "max_last_age_s": ("domain.valuation", "MAX_LAST_AGE_S"),
     "details_again": ("sync.stream.contracts", "DETAILS_AGAIN"),

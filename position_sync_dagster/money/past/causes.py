@@ -10,7 +10,7 @@ never makes a cause.
 
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
 from math import copysign
@@ -22,12 +22,11 @@ from position_sync_dagster.domain.exchange_time import (
     NEW_YORK,
     beginning_of,
     exchange_date,
-    expiry_moment,
     parse_trading_hours,
 )
 from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import ContractDetails, Right, contract_name
-from position_sync_dagster.domain.position_change import TERMS, PositionChange
+from position_sync_dagster.domain.position_change import ChangedHolding, PositionChange
 from position_sync_dagster.money.past.closes import (
     SLACK,
     Cause,
@@ -49,6 +48,10 @@ from position_sync_dagster.money.past.movements import (
     rounded,
     times,
 )
+from position_sync_dagster.money.trading_days import expiry_moment
+
+# What a change and its closure say of the holding alike.
+_TERMS = tuple(field.name for field in fields(ChangedHolding))
 
 # An option and its delivery are seen within this time of each other.
 ONE_EVENT = timedelta(minutes=15)
@@ -192,6 +195,16 @@ class Case:
     def unexplained(self) -> float:
         """Return the part of the change that no booking explains, with its sign."""
         return rounded(self.change.by - sum(part.quantity for part in self.evidence))
+
+    @property
+    def units(self) -> float | None:
+        """Return the change of the underlying if the closed options were exercised or assigned."""
+        change = self.change
+        if change.right is None:
+            return None
+        # One future for an option on it.
+        each = 1.0 if change.sec_type == "FOP" else change.multiplier
+        return change.closed * each * (1 if change.right is Right.CALL else -1)
 
     @property
     def settles_in_cash(self) -> bool:
@@ -552,7 +565,7 @@ def _explain_delivery(event: Sequence[Case], bookings: Sequence[BookedMovement])
     has_stray = any(
         booking.is_trade and booking.unclaimed and booking.at >= earliest for booking in bookings
     )
-    if has_stray or option.change.units != delivery.unexplained:
+    if has_stray or option.units != delivery.unexplained:
         return
 
     is_likely = option.is_in or not option.is_over
@@ -563,7 +576,7 @@ def _explain_delivery(event: Sequence[Case], bookings: Sequence[BookedMovement])
     cause = Cause.ASSIGNED
     if option.change.closed > 0:
         cause = Cause.EXERCISED
-    units = f"{option.change.units:+g}"
+    units = f"{option.units:+g}"
     option.inference = Explanation(
         cause=cause,
         detail=f"{units} of the underlying came without an execution, as the option has them",
@@ -589,7 +602,7 @@ def _explain_nothing_came(
         moved: The changes of the underlying.
         bookings: Those of the underlying: what came may have been traded away.
     """
-    sides = {copysign(1.0, option.change.units or 0.0) for option in options}
+    sides = {copysign(1.0, option.units or 0.0) for option in options}
     first = min((option.change.since or NEVER) for option in options)
     last = max(option.change.seen_at for option in options)
     came = [case for case in moved if case.unexplained and case.change.seen_at > first]
@@ -604,7 +617,7 @@ def _explain_nothing_came(
         night_is_over = option.ended is not None and until >= beginning_of(
             exchange_date(option.ended) + A_DAY
         )
-        if option.change.units and night_is_over and option.named_until(last + ONE_EVENT):
+        if option.units and night_is_over and option.named_until(last + ONE_EVENT):
             option.inference = Explanation(
                 cause=Cause.EXPIRED_WORTHLESS,
                 detail="not clearly in or out of the money at its end; by the positions and all "
@@ -685,7 +698,7 @@ def _closures_of_case(case: Case, inference: Explanation) -> list[Closure]:
 
 def _closure(change: PositionChange, reason: Explanation, quantity: float, **said: Any) -> Closure:
     """Return the cause of a part of a close; it was seen to be gone, if nothing says when."""
-    terms = {name: getattr(change, name) for name in (*TERMS, "currency")}
+    terms = {name: getattr(change, name) for name in (*_TERMS, "currency")}
     usual = {"closed_at": change.seen_at, "quantity": copysign(quantity, change.closed)}
     return Closure(**terms | reason._asdict() | usual | said)
 

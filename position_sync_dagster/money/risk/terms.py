@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from position_sync_dagster.domain.exchange_time import expiry_moment
 from position_sync_dagster.domain.holding import HoldingGreeks, grouped
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
 from position_sync_dagster.domain.quote import StatedDividends
@@ -30,6 +29,7 @@ from position_sync_dagster.money.risk.model import (
     VanillaOptions,
 )
 from position_sync_dagster.money.tables import DividendSource, ExpectedDividend
+from position_sync_dagster.money.trading_days import expiry_moment
 
 # Indices that nobody can hold: their options follow the future of their month.
 WITHOUT_CARRY = frozenset({"VIX", "VIX1D", "VXN", "RVX", "OVX", "GVZ", "V2TX", "VNKY"})

@@ -58,13 +58,12 @@ class FollowedHoldings:
     publisher: Publisher
 
     def __post_init__(self) -> None:
-        # When the next publication, queueing of legs and of what moved, and choice are due.
-        self._publish_at = -math.inf
-        self._queue_legs_at = -math.inf
-        self._queue_moved_at = -math.inf
-        self._choose_at = -math.inf
-        # Version of the routes, and whether values were known, at the last choice.
-        self._chosen_as_of: tuple[int, bool] | None = None
+        # When the next publication, queueing of legs and of what moved are due.
+        self._publish_at_s = -math.inf
+        self._queue_legs_at_s = -math.inf
+        self._queue_moved_at_s = -math.inf
+        # Version of the routes at the last choice, and in which `CHOOSE_S` it was, by known values.
+        self._chosen_as_of: tuple[int, float | None] | None = None
         # What was chosen: the legs without a line, and the monitored holdings.
         self._legs: list[Key] = []
         self._monitored: list[Key] = []
@@ -80,17 +79,17 @@ class FollowedHoldings:
         self._choose(connection, routes, now, values_known=may_queue)
         connection.pnl.step()
 
-        queues_legs = bool(self._legs) and may_queue and now >= self._queue_legs_at
-        if queues_legs or now >= self._publish_at:
+        queues_legs = bool(self._legs) and may_queue and now >= self._queue_legs_at_s
+        if queues_legs or now >= self._publish_at_s:
             await self._publish(connection, now, at_once=queues_legs)
             if may_queue:  # a value that became known needs a row at once
                 await self.publisher.enqueue_changed(routes.states, self._monitored)
         if queues_legs:
             await self.publisher.enqueue(routes.states, self._legs)
-            self._queue_legs_at = now + OVERFLOW_INTERVAL_S
-        if may_queue and now >= self._queue_moved_at:
+            self._queue_legs_at_s = now + OVERFLOW_INTERVAL_S
+        if may_queue and now >= self._queue_moved_at_s:
             await self.publisher.enqueue_moved(routes.states)
-            self._queue_moved_at = now + MOVED_INTERVAL_S
+            self._queue_moved_at_s = now + MOVED_INTERVAL_S
 
     async def _publish(self, connection: GatewayConnection, now: float, *, at_once: bool) -> None:
         """Publish the newest values and greeks, if there are any; set when it is due again."""
@@ -104,20 +103,17 @@ class FollowedHoldings:
         ended = self.ownership.monotonic()
         shortest_s = PUBLISH_MANY_S if len(self._legs) + len(self._monitored) > MANY else PUBLISH_S
         pause_s = max(shortest_s, self.ownership.settings.flush_interval_s)
-        self._publish_at = max(now + pause_s, ended + rest_s(ended - now))
+        self._publish_at_s = max(now + pause_s, ended + rest_s(ended - now))
 
     def _choose(
         self, connection: GatewayConnection, routes: Routes, now: float, *, values_known: bool
     ) -> None:
         """Choose the holdings to follow, when routes changed or values may have."""
-        due = values_known and now >= self._choose_at
         # What came while a download ran is chosen when it has ended.
-        as_of = (routes.version, values_known)
-        if as_of == self._chosen_as_of and not due:
+        as_of = (routes.version, now // CHOOSE_S if values_known else None)
+        if as_of == self._chosen_as_of:
             return
         self._chosen_as_of = as_of
-        if due:
-            self._choose_at = now + CHOOSE_S
 
         states = routes.states
         keys = grouped(states.__getitem__, states)
@@ -136,7 +132,8 @@ class FollowedHoldings:
 
     def release(self, connection: GatewayConnection) -> None:
         """End the subscriptions that only this stream needs."""
-        connection.pnl.release()
+        connection.pnl.keep(())
+        connection.pnl.step()
         self._chosen_as_of = None
         self._legs = []
         self._monitored = []
@@ -158,7 +155,7 @@ class AccountRefresh:
     def __post_init__(self) -> None:
         self._download: asyncio.Future[None] | None = None  # the one that runs, or has just ended
         self._reason = Reason.SNAPSHOT  # why it was begun
-        self._next_at = 0.0  # when all accounts are due again
+        self._next_at_s = 0.0  # when all accounts are due again
 
     @property
     def idle(self) -> bool:
@@ -173,7 +170,7 @@ class AccountRefresh:
     def start(self, feed: AccountFeed, reason: Reason = Reason.SNAPSHOT) -> None:
         """Start to download every account whose values are older than half an interval."""
         interval_s = self.ownership.settings.refresh_interval_s
-        self._next_at = self.ownership.monotonic() + interval_s
+        self._next_at_s = self.ownership.monotonic() + interval_s
         self._begin(reason, feed.ensure(timedelta(seconds=interval_s / 2)))
 
     async def step(self, feed: AccountFeed, routes: LegStates) -> None:
@@ -183,7 +180,8 @@ class AccountRefresh:
             GatewayError: The download failed.
             LakeError: A table is busy; the same step is due again.
         """
-        if feed.check_completeness():  # an account is silent: readers are told that it is PARTIAL
+        feed.values.end_silent()
+        if feed.take_demoted():  # readers are told at once that an account is PARTIAL or UNKNOWN
             await self.publisher.publish(feed)
         download = self._download
         if download is None:
@@ -214,7 +212,7 @@ class AccountRefresh:
 
     def _begin_due(self, feed: AccountFeed) -> None:
         """Begin what is due: all accounts, else the list of positions, else single accounts."""
-        if self.ownership.monotonic() >= self._next_at:
+        if self.ownership.monotonic() >= self._next_at_s:
             self.start(feed, Reason.REFRESH)
         elif feed.positions_due:
             self._begin(Reason.CHANGED, feed.snapshot())

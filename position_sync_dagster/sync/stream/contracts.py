@@ -19,7 +19,6 @@ from position_sync_dagster.domain.instrument import (
     ContractDetails,
     DetailsByConid,
     contract_name,
-    leg_name,
 )
 from position_sync_dagster.domain.leg import ActiveContract, UnresolvedLeg
 from position_sync_dagster.domain.retry import Backoff
@@ -134,7 +133,7 @@ class ContractCache:
         """Return a contract as a trader writes it; its conid where nothing else is known of it."""
         details = self._known.get(conid)
         if details is not None:
-            return leg_name(details.symbol, details.right, details.strike, details.expiry)
+            return contract_name(details)
         named = [contract_name(leg) for leg in self._legs if leg.conid == conid]
         return next(filter(None, named), f"conid {conid}")
 

@@ -208,7 +208,7 @@ class AccountRecorder:
 
     def __post_init__(self) -> None:
         self._written: dict[str, AccountSummary] = {}  # the newest of each account
-        self._next_at = float("-inf")  # no commit comes earlier
+        self._next_at_s = float("-inf")  # no commit comes earlier
 
     async def record(self, connection: GatewayConnection) -> None:
         """Write the changes since the last commit, if that is due.
@@ -217,7 +217,7 @@ class AccountRecorder:
             LakeError: The table cannot be used.
         """
         began = self.ownership.monotonic()
-        if began < self._next_at:
+        if began < self._next_at_s:
             return
 
         provenance = asdict(self.ownership.provenance)
@@ -226,22 +226,18 @@ class AccountRecorder:
         book = connection.feed.book
         for values in connection.summaries.current():
             summary = values.with_open_profit(
-                book.daily_profits(values.account, of_types), book.open_in(values.account, of_types)
+                book.daily_profits(values.account, of_types),
+                number=book.open_in(values.account, of_types),  # also those without a profit
             )
             before = self._written.get(summary.account)
-            if before is None or _amounts(before) != _amounts(summary):
+            if before is None or before.content != summary.content:
                 changed[summary.account] = replace(summary, **provenance)
 
         if changed:
             await offload(self.table.append, list(changed.values()))
             ended = self.ownership.monotonic()
-            self._next_at = ended + max(ACCOUNT_EVERY_S, rest_s(ended - began))
+            self._next_at_s = ended + max(ACCOUNT_EVERY_S, rest_s(ended - began))
             self._written |= changed
-
-
-def _amounts(summary: AccountSummary) -> tuple[object, ...]:
-    """Return what a row is due for when it changes."""
-    return (*summary.amounts, summary.open_pnl, summary.open_unknown)
 
 
 # Time limit for each handler to accept its last updates at the end of the stream.
@@ -331,19 +327,14 @@ class Flusher:
 
     def _take(self, valued: ValuedRows) -> None:
         """Deliver rows to the immediate handlers, and keep them for the flush."""
-        moved = [
-            not self.submitted.is_held(holding.key, update.position) for update, holding in valued
-        ]
-        # A close has one row, whoever was first to write it.
-        due = [
-            (update, holding)
-            for (update, holding), has_moved in zip(valued, moved, strict=True)
-            if update.position or has_moved
-        ]
-        updates = [update for update, _holding in due]
-        self.submitted.record(holding for _update, holding in due)
+        updates = []
+        for update, holding in valued:
+            has_moved = not self.submitted.is_held(holding.key, update.position)
+            if update.position or has_moved:  # a close has one row, whoever was first to write it
+                self._urgent |= has_moved
+                self.submitted.record([holding])
+                updates.append(update)
         self._rows += updates
-        self._urgent |= any(moved)
         for delivery in self._deliveries:
             if delivery.immediate:
                 delivery.put(updates, urgent=True)

@@ -15,6 +15,7 @@ from position_sync_dagster.domain.line_allocation import Demand, LineLimit, dema
 from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.gateway import codes
 from position_sync_dagster.gateway.codes import (
     DELAYED_TYPES,
     NOT_PERMITTED,
@@ -31,19 +32,6 @@ logger = logging.getLogger(__name__)
 # Shortest time that a line is held, in seconds: a leg that comes and goes costs two requests
 # of the 50 that a gateway takes in a second.
 MIN_HOLD_S = 5.0
-
-
-# Delays before a refused line is requested again, by the code of the refusal. A competing session
-# (10197) and a farm outage (10182) may end at any moment; a missing subscription is seldom bought.
-RETRY_WAITS: dict[int, Backoff] = {
-    GatewayCode.COMPETING_SESSION: Backoff(first_s=60.0, longest_s=600.0),
-    GatewayCode.CUT_BY_FARM: Backoff(first_s=30.0, longest_s=300.0),
-    GatewayCode.LINE_UNKNOWN: Backoff(first_s=5.0, longest_s=300.0),
-    GatewayCode.REQUEST_FAILED: Backoff(first_s=5.0, longest_s=300.0),
-    GatewayCode.NO_CONTRACT: Backoff(first_s=60.0, longest_s=14_400.0),
-}
-
-OTHER_RETRY_WAIT = Backoff(first_s=1800.0, longest_s=14_400.0)
 
 # How long a limit that was learned from code 101 counts, before all lines are tried again.
 LIMIT_WAIT = Backoff(first_s=60.0, longest_s=900.0)
@@ -70,7 +58,6 @@ class StreamLines:
         # What the demand was computed of; computed again when it is another one.
         self._wanted_as_of: tuple[object, ...] | None = None
         self.underlyings: Mapping[int, int] = {}
-        self._requests: MarketDataRequests | None = None  # those of the attached connection
         limit = LineLimit(
             configured=settings.max_lines, reserve=settings.reserved_lines, wait=LIMIT_WAIT
         )
@@ -103,7 +90,6 @@ class StreamLines:
         """
         self.login.clear()
         self._wanted_as_of = None
-        self._requests = requests
         requests.on_refusal.append(self.refused)
 
     def detach(self, requests: MarketDataRequests) -> None:
@@ -147,7 +133,7 @@ class StreamLines:
         self._wanted_as_of = as_of
 
     def chosen(self, connection: GatewayConnection) -> frozenset[int]:
-        """Return the conids that should hold a line, as known before the requests."""
+        """Return the conids that should hold a line now; `allocate` asks for them."""
         return self.login.chosen(connection.lines.in_use, self.ownership.monotonic())
 
     def are_due(self, connection: GatewayConnection) -> bool:
@@ -188,9 +174,8 @@ class StreamLines:
 
         denials = self.login.denials(now_s)
         for conid in self.login.in_order((chosen - self.held) & details.keys()):
-            is_delayed = (
-                conid in denials
-            )  # chosen in spite of its denial, which permits delayed data
+            # Chosen in spite of its denial, which permits delayed data.
+            is_delayed = conid in denials
             requests.subscribe(details[conid], delayed=is_delayed)
             self.login.put(conid, self.login.line(conid).requested(now_s, delayed=is_delayed))
         return self.of_legs
@@ -211,15 +196,22 @@ class StreamLines:
         """Request a line again that may be dead, or only quiet."""
         self.login.put(conid, self.login.line(conid).doubted(self.ownership.monotonic(), reason))
 
+    def reopened(self) -> None:
+        """Record that the connection opens again: every line has to tick before it counts."""
+        now_s = self.ownership.monotonic()
+        self.login.happened(lambda line: line.reopened(now_s))
+
     def interrupted(self, cause: str) -> None:
         """Record that a farm broke or connectivity was lost: earlier quotes no longer count."""
+        now_s = self.ownership.monotonic()
+        at = self.ownership.clock()
         reason = f"the line has not ticked since {cause}"
-        self.login.interrupted(self.ownership.clock(), self.ownership.monotonic(), reason)
+        self.login.happened(lambda line: line.interrupted(now_s, at, reason))
 
     def restored(self) -> None:
         """Record that data are expected again: each line must tick soon."""
         now_s = self.ownership.monotonic()
-        self.login.restored(now_s)
+        self.login.happened(lambda line: line.restored(now_s))
         self.login.lift(GatewayCode.CUT_BY_FARM, now_s)
 
     def definitions_restored(self) -> None:
@@ -230,14 +222,14 @@ class StreamLines:
         """Record a refusal: the line limit is lower, or a conid has no market data."""
         conid = refusal.conid
         line = self.login.line(conid)
-        if not line.held or self._requests is None:
+        if not line.held:
             return
 
         now_s = self.ownership.monotonic()
         text = f"{refusal.code} {refusal.text}"
         self.login.put(conid, line.ended(now_s, f"the gateway ended the line: {text}"))
         if refusal.code == GatewayCode.TOO_MANY_LINES:
-            self.login.limit = self.login.limit.refused(self._requests.in_use, now_s)
+            self.login.limit = self.login.limit.refused(refusal.in_use, now_s)
             return
 
         may_be_delayed = self.ownership.settings.delayed_fallback and refusal.code in NOT_PERMITTED
@@ -246,7 +238,7 @@ class StreamLines:
         denial = Denial(
             reason=text,
             code=refusal.code,
-            wait=RETRY_WAITS.get(refusal.code, OTHER_RETRY_WAIT),
+            wait=codes.RETRY_WAITS.get(refusal.code, codes.OTHER_RETRY_WAIT),
             may_be_delayed=may_be_delayed and not was_delayed and is_leg,
         )
         self._deny(conid, denial)
@@ -261,7 +253,11 @@ class StreamLines:
     # For people.
 
     def problems(self) -> list[str]:
-        """Return the problems of legs and lines: of each kind a sentence, then a few names."""
+        """Return the problems of legs and lines, for the detail of the session.
+
+        First the legs that are not the contract of their conid, then each kind of refusal, then the
+        lines that seem dead; of each a few names.
+        """
         denials = self.login.denials(self.ownership.monotonic())
         # First those without any data; then by conid, so that the text stays the same.
         refused = sorted(

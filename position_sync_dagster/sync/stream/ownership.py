@@ -15,7 +15,6 @@ from weakref import WeakValueDictionary
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, Owner, SessionState
-from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.errors import (
     LakeError,
@@ -156,14 +155,6 @@ class Ownership:
         held_s = self.monotonic() - self._renewed_s
         return self.clock() >= self.session.expires_at or held_s >= self.settings.session_lease_s
 
-    async def claim_mode(self, mode: TradingMode) -> None:
-        """Bind the lake to the trading mode of the login.
-
-        Raises:
-            TradingModeError: The lake holds data of another mode.
-        """
-        await offload(self.sessions.claim_mode, mode)
-
     async def __aenter__(self) -> Self:
         return await self.begin()
 
@@ -292,13 +283,13 @@ class BackgroundWork:
         self._monotonic = monotonic
         # By kind of work: its newest task, when it may begin after an error, and its outage.
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._again_at: dict[str, float] = defaultdict(lambda: -inf)
+        self._again_at_s: dict[str, float] = defaultdict(lambda: -inf)
         self._outages: dict[str, OutageLog] = defaultdict(lambda: OutageLog(logger))
 
     def begin(self, kind: str, work: Callable[[*Args], Work], *args: *Args) -> None:
         """Begin work, unless that of its kind is still running, or has just failed."""
         task = self._tasks.get(kind)
-        if (task is None or task.done()) and self._monotonic() >= self._again_at[kind]:
+        if (task is None or task.done()) and self._monotonic() >= self._again_at_s[kind]:
             self._tasks[kind] = asyncio.create_task(self._run(kind, work(*args)))
 
     async def end(self, *, within_s: float = 0.0) -> None:
@@ -314,7 +305,7 @@ class BackgroundWork:
             await work
             outage.fault = None
         except Exception as error:  # no error here may end the stream of values
-            self._again_at[kind] = self._monotonic() + WORK_AGAIN_S
+            self._again_at_s[kind] = self._monotonic() + WORK_AGAIN_S
             is_known = isinstance(error, PositionSyncError | ConnectionError)
             if outage.report(f"{kind}, tried again later: {error}") and not is_known:
                 logger.error("%s", kind, exc_info=error)

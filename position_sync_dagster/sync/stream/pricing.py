@@ -32,7 +32,7 @@ ValuedRows = list[tuple[PositionUpdate, BrokerPosition]]
 
 
 class Failure:
-    """The error of a holding that is set aside, and when it is valued again."""
+    """The error of a holding that is set aside (`outage`), and when it is valued again."""
 
     def __init__(self) -> None:
         self.outage = OutageLog(logger)
@@ -207,7 +207,10 @@ class StreamPricer:
         return None if row is None else (row, holding)
 
     def _set_aside(self, state: StreamedHolding, error: Exception, now_s: float) -> None:
-        """Value a holding again later; its other rows stay as they are."""
+        """Note why a holding cannot be valued, and value it again after `VALUED_AGAIN_S`.
+
+        Its row in the ledger stays as it is, and the session names it (`set_aside`).
+        """
         account, conid = state.key
         failure = self._failures.setdefault(state.key, Failure())
         why = f"it cannot be valued: {type(error).__name__}: {error}"

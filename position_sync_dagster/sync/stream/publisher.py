@@ -160,21 +160,18 @@ class Publisher:
         if self.broker_positions is None:
             return []
         rows = await offload(self.broker_positions.read, self.ownership.settings.gateway_id)
-        stored = {holding.key: holding for holding in rows}
-        await self.submitted.restore(self._of_login(stored).values())
+        await self.submitted.restore(rows)
 
         published = {holding.key: holding for holding in self._not_long_closed(rows)}
         if self.watcher is not None:
-            published |= await self.watcher.unpublished(stored)
-        self._published = self._of_login(published)
-        return list(self._published.values())
-
-    def _of_login(self, holdings: Holdings) -> Holdings:
-        """Return the holdings of the accounts that the gateways file names, if it names any."""
+            published |= await self.watcher.unpublished({row.key: row for row in rows})
         accounts = self.ownership.settings.accounts
-        if accounts is None:
-            return holdings
-        return {key: holding for key, holding in holdings.items() if key[0] in accounts}
+        self._published = {
+            key: holding
+            for key, holding in published.items()
+            if accounts is None or key[0] in accounts
+        }
+        return list(self._published.values())
 
     def attach(self, feed: AccountFeed) -> None:
         """Collect the changes of an account feed from now on; all its holdings are due."""
@@ -294,7 +291,7 @@ class Publisher:
                 yield replace(holding, completeness=accounts[account].completeness)
 
     async def _write(self, rows: list[BrokerPosition], accounts: _Accounts, *, whole: bool) -> bool:
-        """Write all rows of the gateway, or some; return False if the table needs all of them."""
+        """Write all rows of the gateway, or some; return False if the table needs all instead."""
         table = self.broker_positions
         if table is None:
             return True
@@ -308,7 +305,7 @@ class Publisher:
             captured_at=self.ownership.clock(),
             accounts=accounts,
         )
-        return whole or version is not None
+        return version is not None
 
     async def enqueue_all(self, routes: LegStates, reason: Reason = Reason.SNAPSHOT) -> int:
         """Queue every holding that is not streamed, and every close without a zero row.
@@ -328,7 +325,11 @@ class Publisher:
         return await self.enqueue(routes, keys, reason)
 
     async def enqueue_changed(self, routes: LegStates, changed: Iterable[Key]) -> None:
-        """Queue the holdings whose quantity changed, or whose value became known or unknown."""
+        """Queue the holdings whose quantity changed, or whose value became known or unknown.
+
+        Only what is published: a drain takes the values from `broker_positions`. What was queued or
+        written as it is now needs no request.
+        """
         keys = [
             key
             for key in changed

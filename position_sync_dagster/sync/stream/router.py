@@ -153,7 +153,7 @@ class Router:
         await self.account_refresh.end()
         self.routes.clear()
         self.pricer.reset()
-        self.lines.login.reopened(self.ownership.monotonic())
+        self.lines.reopened()
 
     async def attach(self, connection: GatewayConnection, before: GatewayConnection | None) -> None:
         """Follow a new connection, from the holdings known before it.
@@ -244,8 +244,8 @@ class Router:
         self.contracts.set_legs(self.registry.legs)
         self.lines.update(connection)
         has_changed = self._as_of(feed.book) != self._routed_as_of
-        is_stale = has_changed or self.lines.are_due(connection)
-        if first or is_stale or self.routes.unqueued:
+        must_reroute = has_changed or self.lines.are_due(connection)
+        if first or must_reroute or self.routes.unqueued:
             await self._reroute(connection)
         states = self.routes.states
         if first:

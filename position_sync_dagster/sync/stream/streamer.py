@@ -113,7 +113,7 @@ class BrokerLink:
         self._opened: GatewayConnection | None = None
         self._moved: str | None = None  # the order to use another port, until the next log-in
         self._restored_at = NEVER  # when the gateway had IB again, with its data
-        self._blind_at = math.inf  # since when it is BLIND, in seconds of the owner's clock
+        self._blind_since_s = math.inf  # since when it is BLIND, in seconds of the owner's clock
         self._attempts = 0  # to connect, in a row; they set the delay
         self._random = Random()  # noqa: S311 - jitter of a delay
 
@@ -149,7 +149,7 @@ class BrokerLink:
         """
         self._opened = None
         connection = await self.manager.get_connection()
-        await self.ownership.claim_mode(connection.trading_mode)
+        await offload(self.ownership.sessions.claim_mode, connection.trading_mode)
 
         await self.router.reset()
         if connection is not self._attached:
@@ -228,19 +228,22 @@ class BrokerLink:
             reason, text=f"the stream is BLIND: {reason}", level=logging.WARNING
         )
         if self.state is not SessionState.BLIND:
-            self._blind_at = self.ownership.monotonic()
+            self._blind_since_s = self.ownership.monotonic()
         self.state = SessionState.BLIND
         self.ownership.renew_now()
         if new:
             self.router.lines.interrupted("connectivity was lost")
 
     def end_doubtful_loss(self, connection: GatewayConnection) -> None:
-        """End the connection if data arrive although the gateway lost IB, or the loss is long."""
+        """End the connection if data arrive although the gateway lost IB, or the loss is long.
+
+        Its restore (1102) may not have been sent, or received: a new log-in shows how things are.
+        """
         now = self.ownership.monotonic()
-        if connection.lines.heard_at >= self._blind_at + DATA_DESPITE_LOSS_S:
+        if connection.lines.heard_at_s >= self._blind_since_s + DATA_DESPITE_LOSS_S:
             connection.drop("the gateway reported that it lost IB, and its data still arrive")
-        elif now >= self._blind_at + LONG_LOSS_S:
-            self._blind_at = now  # of the next connection, too, a loss is doubted that late
+        elif now >= self._blind_since_s + LONG_LOSS_S:
+            self._blind_since_s = now  # of the next connection, too, a loss is doubted that late
             connection.drop(f"the gateway has not had IB for {LONG_LOSS_S:g} s, by its last word")
 
     async def close(self) -> None:
@@ -413,7 +416,7 @@ class IBPositionStreamer:
 
         self._task: asyncio.Task[None] | None = None  # the stream, from `start` to `stop`
         self._stop = asyncio.Event()  # set to end it
-        self._early_step_at = float("-inf")  # when a fill last ended a pause; see `_pause`
+        self._early_step_at_s = float("-inf")  # when a fill last ended a pause; see `_pause`
         self._table_outage = OutageLog(logger)
 
     def _own_lease(self, clock: Clock) -> Ownership:
@@ -636,7 +639,7 @@ class IBPositionStreamer:
         interval_s = self.settings.flush_interval_s
         fill = self._router.urgent
         # After an early step the next one comes an interval later, however many fills there are.
-        is_pausing = self._ownership.monotonic() - self._early_step_at < interval_s
+        is_pausing = self._ownership.monotonic() - self._early_step_at_s < interval_s
         if is_pausing or self.state is not SessionState.LIVE:
             await self._link.pause(interval_s, self._stop)
             return
@@ -644,7 +647,7 @@ class IBPositionStreamer:
         await self._link.pause(interval_s, self._stop, fill)
         if fill.is_set():
             await self._link.pause(FILLS_S, self._stop)
-            self._early_step_at = self._ownership.monotonic()
+            self._early_step_at_s = self._ownership.monotonic()
 
     async def _close(self) -> None:
         """End the routes, then the deliveries, and the connection last."""

@@ -203,9 +203,10 @@ async def test_a_feed_that_ended_is_partial_and_keeps_its_age_until_it_is_subscr
     if notice:
         await eventually(lambda: not feed.is_complete)
     else:  # as if nothing had come for so long
-        assert not feed.check_completeness()
+        assert not feed.take_demoted()
         feed.values._subscription.heard_s -= feed.values._silence_s
-        assert feed.check_completeness()
+        feed.values.end_silent()
+        assert feed.take_demoted()
     assert feed.completeness[ACCOUNT] is Completeness.PARTIAL
     assert feed.book.get(KEY).confirmed_at == confirmed
     assert len(feed.problems) == 1
@@ -271,7 +272,7 @@ async def test_rows_that_stop_while_times_go_on_are_requested_anew(following, ev
     await connection.ib.reqCurrentTimeAsync()
     # As if no row had come for so long.
     feed.values._subscription.row_s -= feed.values._silence_s
-    feed.check_completeness()
+    feed.values.end_silent()
     assert feed.overdue == [ACCOUNT]
     assert feed.is_complete
     await feed.ensure(LONG)

@@ -52,9 +52,9 @@ def login():
 
 
 def test_silence_after_a_restore_counts_from_the_opening_of_the_session(login):
-    login.lines.interrupted(login.at(1.0), 1.0, "a farm broke")
+    login.lines.happened(lambda line: line.interrupted(1.0, login.at(1.0), "a farm broke"))
     login.closed = {1, 2}
-    login.lines.restored(2.0)
+    login.lines.happened(lambda line: line.restored(2.0))
     assert login.renewals(3, 1000) == []
     assert {login.lines.line(c).reason for c in (1, 2)} == {"a farm broke"}
     login.closed = {2}

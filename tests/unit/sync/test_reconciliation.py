@@ -15,7 +15,8 @@ from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.lake.schema import rows_of_positions, update_rows
 from position_sync_dagster.sync.broker_view import Coverage
-from position_sync_dagster.sync.reconciliation import PositionReconciler
+from position_sync_dagster.sync.confirmations import STALE_AFTER
+from position_sync_dagster.sync.reconciliation import PositionReconciler, reconciled
 from tests.support.contracts import contract_details
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
@@ -39,10 +40,15 @@ def test_a_quantity_that_is_not_known_agrees_with_nothing_and_is_no_close(quanti
         (rows_of_positions([HELD], None), no_number),
         (odd, no_number),
     ]:
-        result = RECONCILER._compare(holdings, latest, [], Coverage(complete=True), {})
-        assert [d.type for d in result.discrepancies] == ["QUANTITY"]
-    result = RECONCILER._compare(odd, row.clear(), [], Coverage(complete=True), {})
-    assert [d.type for d in result.discrepancies] == ["MISSING"]
+        assert types_of_rows(holdings, latest) == ["QUANTITY"]
+    assert types_of_rows(odd, row.clear()) == ["MISSING"]
+
+
+def types_of_rows(holdings, latest):
+    result = reconciled(
+        holdings, latest, [], Coverage(complete=True), {}, now=NOW, stale_after=STALE_AFTER
+    )
+    return [d.type for d in result.discrepancies]
 
 
 def types(snapshot, latest, legs=(), complete=True, details=None):

@@ -63,7 +63,7 @@ async def messages(number):
 
 
 def is_whole(row):
-    return None not in row.amounts
+    return None not in (row.currency, row.exchange_rates, *row.amounts)
 
 
 async def test_the_first_row_of_each_account_is_whole_and_agrees_with_its_book(

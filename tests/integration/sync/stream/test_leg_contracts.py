@@ -7,10 +7,11 @@ import pytest
 from ib_gateway_simulator import load_book
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.gateway import codes
 from position_sync_dagster.gateway.codes import GatewayCode
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream import contracts, lines
+from position_sync_dagster.sync.stream import contracts
 from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
 from tests.support.booked_legs import CALL, PUT, A, leg, terms_of
 from tests.support.streams import eventually, settings_for, simulate
@@ -68,7 +69,7 @@ async def test_a_line_that_a_broken_farm_cut_is_requested_when_the_farm_is_back(
     stream_legs, monkeypatch
 ):
     an_hour = Backoff(first_s=3600.0, longest_s=3600.0)
-    monkeypatch.setitem(lines.RETRY_WAITS, GatewayCode.CUT_BY_FARM, an_hour)
+    monkeypatch.setitem(codes.RETRY_WAITS, GatewayCode.CUT_BY_FARM, an_hour)
     cut = lambda sim: sim.answer_line(PUT, 10182)  # noqa: E731
     async with stream_legs(PUT, prepare=cut, rows=False) as (sim, streamer, _received):
         await eventually(lambda: "10182" in (streamer.detail or ""))

@@ -235,9 +235,9 @@ async def test_a_tick_that_came_while_the_gateway_had_lost_ib_does_not_count_aft
         opened = streamer._link
         sim.connectivity("reported_lost")
         await eventually(lambda: streamer.state is SessionState.BLIND)
-        heard_at = opened.connection.lines.heard_at
+        heard_at = opened.connection.lines.heard_at_s
         sim.step()
-        await eventually(lambda: opened.connection.lines.heard_at > heard_at)
+        await eventually(lambda: opened.connection.lines.heard_at_s > heard_at)
         sim.connectivity("restored_data_kept")
         await eventually(lambda: streamer.state is SessionState.LIVE)
         await check_that_a_fill_has_no_value_by_the_line(sim, received)

@@ -170,9 +170,10 @@ def dead(*, broken=False, restored=False):
     night = Night()
     night.dead = True
     if broken:
-        night.lines.interrupted(night.now, night.now_s, "a data farm broke")
+        now_s, now = night.now_s, night.now
+        night.lines.happened(lambda line: line.interrupted(now_s, now, "a data farm broke"))
     if restored:
-        night.lines.restored(night.now_s)
+        night.lines.happened(lambda line: line.restored(night.now_s))
     return night
 
 

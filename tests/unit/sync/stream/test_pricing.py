@@ -85,7 +85,7 @@ class PricerWithLines:
         return row.value_source
 
     def interrupt(self, reason):
-        self.lines.interrupted(self.now, self.second, reason)
+        self.lines.happened(lambda line: line.interrupted(self.second, self.now, reason))
 
     def due_for_renewal(self):
         return self.lines.take_due_for_renewal(self.second)

@@ -65,6 +65,7 @@ class Positions:
         if self.meanwhile is not None:
             self.meanwhile()
         self.rows = list(rows)
+        return self.updates
 
     def update(self, _gateway_id, changed, **_more):
         if self.meanwhile is not None:

@@ -314,9 +314,14 @@ class Feed:
         self.downloads = []
         self.overdue = []
         self.ended = asyncio.Event()
-        self.positions_due = self.demoted = False
+        self.positions_due = self.silent = self.demoted = False
+        self.values = self
 
-    def check_completeness(self):
+    def end_silent(self):
+        self.demoted |= self.silent
+        self.silent = False
+
+    def take_demoted(self):
         demoted = self.demoted
         self.demoted = False
         return demoted
@@ -423,7 +428,7 @@ async def test_positions_and_accounts_that_are_due_are_requested_one_after_the_o
 
 
 async def test_an_account_that_fell_silent_is_published_at_once(refreshing):
-    refreshing.feed.demoted = True
+    refreshing.feed.silent = True
     await refreshing.step()
     assert refreshing.published == 1
     await refreshing.step()
