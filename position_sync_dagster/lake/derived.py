@@ -20,7 +20,7 @@ from position_sync_dagster.domain.position_update import (
     ValueOrigin,
 )
 from position_sync_dagster.errors import CommitContentionError, NewerRowError
-from position_sync_dagster.lake.ledger_rows import ADDED, newest_version
+from position_sync_dagster.lake.ledger_rows import newest_version
 from position_sync_dagster.lake.position_updates import SyncUpdates
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
@@ -196,7 +196,7 @@ def _replace(
 
 def _outcome(handle: DeltaTable, rows: DataFrame, *, changed: bool) -> Replaced:
     """Return what became of a table whose rows are these now, `changed` or as they were before."""
-    ledger_version = newest_version(rows) if ADDED in rows.columns else 0
+    ledger_version = newest_version(rows) if "ledger_version" in rows.columns else 0
     return Replaced(
         version=handle.version(), rows=rows.height, changed=changed, ledger_version=ledger_version
     )

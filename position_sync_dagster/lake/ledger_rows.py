@@ -74,9 +74,6 @@ def last_added(files: DataFrame) -> int:
 # The order of rows by their times, whatever the order in which they were written.
 BY_TIME = ["timestamp", "update_id"]
 
-# How often a clock was set back before rows were added: rows with a greater number are newer.
-RESETS = "clock_resets"
-
 
 def clock_resets(files: DataFrame, now: datetime) -> int:
     """Return the `clock_resets` of rows that are added now, from the log alone.
@@ -89,15 +86,12 @@ def clock_resets(files: DataFrame, now: datetime) -> int:
         files: The data files of the ledger.
         now: The time by the clock of the writer.
     """
-    resets = files.get_column(f"max.{RESETS}").fill_null(0)
+    resets = files.get_column("max.clock_resets").fill_null(0)
     count: Any = resets.max() or 0
     newest: Any = files.filter(resets == count).get_column("max.timestamp").max()
     was_ahead = newest is not None and now < newest - WAITED_OUT
     return int(count + was_ahead)
 
-
-# The order in which rows were added; null comes before all others.
-ADDED = "ledger_version"
 
 # When rows were committed; rows of older releases count from their timestamp.
 COMMITTED = pl.coalesce("committed_at", "timestamp")
@@ -111,10 +105,10 @@ def newest_rows(rows: LazyFrame) -> DataFrame:
     """
     # Two passes: the first reads a few columns, the second all columns of the few newest rows.
     # Rows with equal times are rare; sorting each holding by id would cost ten times the rest.
-    counted = rows.with_columns(col(RESETS).fill_null(0))
-    latest = counted.group_by(*KEY, RESETS).agg(col.timestamp.max())
-    tops = latest.collect().sort(RESETS).unique(KEY, keep="last")
-    of_tops = counted.join(tops.lazy(), on=[*KEY, RESETS, "timestamp"])
+    counted = rows.with_columns(col.clock_resets.fill_null(0))
+    latest = counted.group_by(*KEY, "clock_resets").agg(col.timestamp.max())
+    tops = latest.collect().sort("clock_resets").unique(KEY, keep="last")
+    of_tops = counted.join(tops.lazy(), on=[*KEY, "clock_resets", "timestamp"])
     newest = of_tops.collect()
     if newest.height > tops.height:
         newest = newest.sort("update_id").unique(KEY, keep="last")
@@ -123,7 +117,7 @@ def newest_rows(rows: LazyFrame) -> DataFrame:
 
 def newest_version(rows: DataFrame) -> int:
     """Return the greatest `ledger_version` of rows; 0 where none has one."""
-    greatest = rows.get_column(ADDED).max()
+    greatest = rows.get_column("ledger_version").max()
     return greatest if isinstance(greatest, int) else 0
 
 
@@ -204,7 +198,7 @@ class LatestRows:
         if known is None or not through:
             return self._table.scan_files(files)
 
-        last_ids = known.filter(col(ADDED) == through).get_column("update_id")
+        last_ids = known.filter(col.ledger_version == through).get_column("update_id")
         # After a repair the versions continue from an earlier one, with other rows.
         added = added_by(self._table, files, through).select("update_id").collect()
         present_ids = added.get_column("update_id").implode()

@@ -31,7 +31,6 @@ from position_sync_dagster.lake.followed_rows import LEDGER_POLL_S, Added, Added
 from position_sync_dagster.lake.ledger_rows import (
     BY_TIME,
     COMMITTED,
-    RESETS,
     LatestRows,
     added_after,
     clock_resets,
@@ -284,8 +283,8 @@ def append_rows(
         rows = rows.with_columns(
             ledger_version=lit(ledger_version, Int64), committed_at=moment(now)
         )
-        if RESETS in rows.columns:
-            rows = rows.with_columns(lit(clock_resets(files, now), Int64).alias(RESETS))
+        if "clock_resets" in rows.columns:
+            rows = rows.with_columns(clock_resets=lit(clock_resets(files, now), Int64))
         commits.write(handle, rows, commit_info, writer=table.spec.name)
         return AppendResult(
             version=handle.version(), rows=rows.height, batch_id=commit_info.get("batch_id", "")
