@@ -318,6 +318,7 @@ def with_keys(definitions: dg.Definitions, of_project: AssetKeys) -> dg.Definiti
     keys = {spec.key: of_project.of(spec.key.to_user_string()) for spec in _specs_of(definitions)}
 
     def renamed(definition: Any) -> Any:
+        """Return an asset, with or without code, or a check, with the new keys."""
         if not isinstance(definition, dg.AssetSpec):
             return definition.with_attributes(asset_key_replacements=keys)
         deps = [keys[dep.asset_key] for dep in definition.deps]

@@ -254,7 +254,10 @@ class BrokerPositionsTable:
         return rows
 
     def _base(self, handle: DeltaTable, session: GatewaySession | None) -> tuple[int, int | None]:
-        """Return a key of the table and the session; `update` needs the key of `replace`."""
+        """Return a key of the table and the session: `update` needs that of the last `replace`.
+
+        Where either is another one, the rows to which it would add may be others.
+        """
         generation, _version = self.table.cache_key(handle)
         return (generation, session.fencing_token if session else None)
 

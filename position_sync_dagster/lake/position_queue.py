@@ -75,7 +75,9 @@ logger = logging.getLogger(__name__)
 
 
 def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> DataFrame:
-    """Return all rows of the parts in which FAILED requests are stored.
+    """Return all rows of the parts in which FAILED requests are stored, for `retry`.
+
+    It writes such a part anew without the requests that it takes out.
 
     Raises:
         UnknownRequestError: An id is not in the queue.
@@ -160,7 +162,7 @@ _RULES: Mapping[str, tuple[Any, Callable[[Any], object], str]] = {
 }
 
 
-def check(request: QueueRequest | None = None, /, **arguments: object) -> None:
+def check_arguments(request: QueueRequest | None = None, /, **arguments: object) -> None:
     """Check arguments by the rules of their names; those of a request name its conid.
 
     Raises:
@@ -232,7 +234,7 @@ class SyncQueue:
         for request in checked:
             fields = schema.fields_of(request)
             del fields["account"]  # any text, or None
-            check(request, **fields)
+            check_arguments(request, **fields)
         if not checked:
             return []
 
@@ -259,11 +261,11 @@ class SyncQueue:
             priority: Only requests of this priority; None for all.
             status: Live requests come in claim order, finished ones newest first.
         """
-        check(limit=limit)
+        check_arguments(limit=limit)
         status = QueueStatus(status)
         wanted = col.status == status.value
         if priority is not None:
-            check(priority=priority)
+            check_arguments(priority=priority)
             wanted &= col.priority == priority
 
         if status in (QueueStatus.PENDING, QueueStatus.PROCESSING):
@@ -307,7 +309,7 @@ class SyncQueue:
             lease_s: The length of the lease, in seconds.
             except_accounts: Requests of these accounts are not claimed.
         """
-        check(limit=limit, lease_s=lease_s)
+        check_arguments(limit=limit, lease_s=lease_s)
         if limit == 0:
             return []
 
@@ -543,7 +545,7 @@ class SyncQueue:
             limit: Maximum number of attempts.
             request_id: Only of requests whose ids begin so.
         """
-        check(limit=limit)
+        check_arguments(limit=limit)
         if request_id is not None:
             requests = self.beginning_with(request_id)
         else:
@@ -563,7 +565,7 @@ class SyncQueue:
         first = schema.id_prefix(since)
         chosen = in_bucket(SUCCESS) & may_have("request_id", first)
         was_inserted_since = col.request_id >= first
-        # At the end of the span both the answer and the confirmation were there.
+        # By the clocks of two machines: neither may lie behind the span.
         answered_at = pl.max_horizontal("updated_at", "confirmed_at")
         is_of_span = was_inserted_since & (answered_at <= until.astimezone(UTC))
         answered = self.store.finished(chosen, ["update_id", "confirmed_at"], is_of_span)

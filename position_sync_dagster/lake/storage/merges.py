@@ -126,7 +126,10 @@ def compact(table: "Table", small_bytes: int) -> int:
 
 
 def _merge_parts(table: "Table", small_bytes: int, handle: DeltaTable) -> int:
-    """Merge the small finished parts of one bucket; return how many files."""
+    """Merge the small finished parts of the first bucket that has enough; return how many files.
+
+    0 where none has; `compact` calls it until then.
+    """
     files = data_files(handle).filter(~in_bucket(schema.LIVE))
     by_part = ["partition.bucket", "partition.part"]
     numbers = (col.size_bytes.sum(), pl.len().alias("files"))
