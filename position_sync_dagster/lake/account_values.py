@@ -116,4 +116,4 @@ def _newest(rows: pl.LazyFrame) -> DataFrame:
     of_gateway = rows.filter(col.source == AccountSource.GATEWAY.value)
     last_added = pl.all().sort_by("ledger_version", "timestamp", "row_id").last()
     newest = of_gateway.group_by("account").agg(last_added)
-    return newest.select(list(ACCOUNT_VALUES.columns)).sort("account").collect()
+    return newest.select(*ACCOUNT_VALUES.columns).sort("account").collect()

@@ -118,7 +118,7 @@ def is_fragmented(files: DataFrame, added: int) -> bool:
         added: The number of rows of the present commit.
     """
     # The largest file is that of the last fold; the others are changes since.
-    rows = files.get_column("num_records")
+    rows = files["num_records"]
     largest = int(str(rows.max() or 0))
     changes = int(rows.sum()) - largest + added
     return files.height >= FOLD_FILES or changes > max(largest, FOLD_FILES)
@@ -159,7 +159,7 @@ class BrokerPositionsTable:
             TradingModeError: The table holds accounts of another trading mode.
         """
         rows = rows_to_publish(gateway_id, list(positions), session, captured_at, accounts or {})
-        modes = rows.get_column("trading_mode").unique()
+        modes = rows["trading_mode"].unique()
 
         def step(handle: DeltaTable) -> int:
             owner = None if session is None else (gateway_id, session.fencing_token)
@@ -206,7 +206,7 @@ class BrokerPositionsTable:
             TradingModeError: The table holds accounts of another trading mode.
         """
         rows = rows_to_publish(gateway_id, list(changed), session, captured_at, accounts)
-        modes = rows.get_column("trading_mode").unique()
+        modes = rows["trading_mode"].unique()
 
         def step(handle: DeltaTable) -> int | None:
             bind(handle, self.table.path, modes)
@@ -245,7 +245,7 @@ class BrokerPositionsTable:
     def _rows(self, handle: DeltaTable, gateway_id: str) -> DataFrame:
         """Return the gateway's rows, from memory if they lie in the same files as before."""
         present = files_in(handle, gateway_id=gateway_id)
-        files = frozenset(present.get_column("path"))
+        files = frozenset(present["path"])
         before, rows = self._cached.get(gateway_id, (frozenset(), self.table.spec.empty))
         if files != before:
             newest_rows = newest(self.table.read_rows(present))

@@ -204,7 +204,7 @@ def _outcome(handle: DeltaTable, rows: DataFrame, *, changed: bool) -> Replaced:
 
 def _typed(table: Table, rows: DataFrame) -> DataFrame:
     """Return rows in the schema of a table: a day without rows may have other types."""
-    return rows.select(list(table.spec.columns)).cast(table.spec.polars)
+    return rows.select(*table.spec.columns).cast(table.spec.polars)
 
 
 def _of_days(table: Table, days: Iterable[date]) -> tuple[str, Expr]:
@@ -248,7 +248,7 @@ def values_at_close(
         session_date=lit(day),
         closed_at=close.dt.cast_time_unit("us"),
         age_s=age.dt.total_milliseconds() / 1000,
-    ).select(list(DAILY_POSITIONS.columns))
+    ).select(*DAILY_POSITIONS.columns)
 
 
 def _valued_at() -> Expr:

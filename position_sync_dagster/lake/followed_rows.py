@@ -170,7 +170,7 @@ class AddedRows:
 
         added = added_by(self._table, files, place.version)
         of_id = added.filter(col.update_id == place.update_id)
-        committed_at = of_id.select(_COMMITTED_AT).collect().get_column("at")
+        committed_at = of_id.select(_COMMITTED_AT).collect()["at"]
         if committed_at.is_empty() or place.at not in (None, *committed_at):
             update_id = place.update_id[:80]
             last = last_added(files)
@@ -201,7 +201,7 @@ class AddedRows:
             file_count *= 2
 
         whole_commits = rows_by_commit.filter(col.len.cum_sum() <= self._most_rows)
-        versions = whole_commits.get_column("ledger_version")
+        versions = whole_commits["ledger_version"]
         last = versions.max() or rows_by_commit.item(0, "ledger_version")
         return rows.filter(col.ledger_version <= last).sort(ORDER).collect()
 
@@ -219,7 +219,7 @@ def version_token(handle: DeltaTable) -> str:
 
     After a backup was restored, the same version may have other rows, in files of other names.
     """
-    paths = data_files(handle).get_column("path").sort()
+    paths = data_files(handle)["path"].sort()
     of_files = part_named("".join(paths))
     return f"pv1:{_id_of(handle)}:{handle.version()}:{of_files}"
 

@@ -67,7 +67,7 @@ def added_by(table: Table, files: DataFrame, version: int) -> LazyFrame:
 
 def last_added(files: DataFrame) -> int:
     """Return the greatest `ledger_version` of the files, from the log alone; 0 where none is."""
-    last = files.get_column("max.ledger_version").max()
+    last = files["max.ledger_version"].max()
     return last if isinstance(last, int) else 0
 
 
@@ -86,9 +86,9 @@ def clock_resets(files: DataFrame, now: datetime) -> int:
         files: The data files of the ledger.
         now: The time by the clock of the writer.
     """
-    resets = files.get_column("max.clock_resets").fill_null(0)
+    resets = files["max.clock_resets"].fill_null(0)
     count: Any = resets.max() or 0
-    newest: Any = files.filter(resets == count).get_column("max.timestamp").max()
+    newest: Any = files.filter(resets == count)["max.timestamp"].max()
     was_ahead = newest is not None and now < newest - WAITED_OUT
     return int(count + was_ahead)
 
@@ -117,7 +117,7 @@ def newest_rows(rows: LazyFrame) -> DataFrame:
 
 def newest_version(rows: DataFrame) -> int:
     """Return the greatest `ledger_version` of rows; 0 where none has one."""
-    greatest = rows.get_column("ledger_version").max()
+    greatest = rows["ledger_version"].max()
     return greatest if isinstance(greatest, int) else 0
 
 
@@ -160,7 +160,7 @@ class LatestRows:
                 return None
 
             rows = self._known.rows().with_columns(date=col.timestamp.dt.date())
-            return rows.select(list(self._table.spec.columns))
+            return rows.select(*self._table.spec.columns)
         except errors.LakeError:
             return None  # the ledger has them too
 
@@ -198,10 +198,10 @@ class LatestRows:
         if known is None or not through:
             return self._table.scan_files(files)
 
-        last_ids = known.filter(col.ledger_version == through).get_column("update_id")
+        last_ids = known.filter(col.ledger_version == through)["update_id"]
         # After a repair the versions continue from an earlier one, with other rows.
         added = added_by(self._table, files, through).select("update_id").collect()
-        present_ids = added.get_column("update_id").implode()
+        present_ids = added["update_id"].implode()
         if not last_ids.is_in(present_ids).all():
             return self._table.scan_files(files)
 
@@ -210,8 +210,8 @@ class LatestRows:
     def _take(self, added: DataFrame) -> None:
         """Determine the newest row of each holding that has a new row."""
         # By contract: two joins by holding would cost twice as much at 20,000 holdings.
-        conids = added.get_column("conid").unique()
-        is_touched = self._rows.get_column("conid").is_in(conids.implode())
+        conids = added["conid"].unique()
+        is_touched = self._rows["conid"].is_in(conids.implode())
         touched = concat([self._rows.filter(is_touched), added])
         newest = newest_rows(touched.lazy())
 

@@ -89,7 +89,7 @@ def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> DataFrame:
         request_id, status = others.select(STATE).row(0)
         raise wrong_state(request_id, status, "only a FAILED request is retried")
 
-    is_of_part = col("partition.part").is_in(requests.get_column("part").unique().implode())
+    is_of_part = col("partition.part").is_in(requests["part"].unique().implode())
     files = snapshot.finished_files(in_bucket(FAILED) & is_of_part)
     return snapshot.table.scan_stored(files).collect()
 
@@ -108,7 +108,7 @@ def stored_requests(snapshot: Snapshot, ids: Sequence[str]) -> DataFrame:
     rows = concat([snapshot.live.select(columns), snapshot.finished(may_have_one, columns)])
     requests = rows.filter(col.request_id.is_in(ids))
 
-    unknown = set(ids).difference(requests.get_column("request_id"))
+    unknown = set(ids).difference(requests["request_id"])
     if unknown:
         message = f"The request {min(unknown)[:80]!r} is not in the queue."
         raise UnknownRequestError(message, remedy=_WHICH_IDS)
@@ -319,7 +319,7 @@ class SyncQueue:
         def step(snapshot: Snapshot) -> Change[list[QueuedPosition]]:
             now = self.clock()
             order = claim_order(now)
-            is_granted = snapshot.live.get_column("lease_token") == token
+            is_granted = snapshot.live["lease_token"] == token
             if is_granted.any():  # the answer to the commit was lost
                 return Change(requests_of(snapshot.live.filter(is_granted).sort(order)))
 
@@ -585,21 +585,17 @@ class SyncQueue:
         snapshot, ended = self.store.read(lambda snapshot: (snapshot, snapshot.counts(now)))
         live = snapshot.live
 
-        counts = dict.fromkeys(QueueStatus, 0)
-        for status, number in live.group_by("status").len().iter_rows():
-            counts[QueueStatus(status)] += number
-
+        numbers = dict(live.group_by("status").len().iter_rows())
         newest = {}
         for bucket, number, last in ended.iter_rows():
-            if bucket in counts:
-                counts[QueueStatus(bucket)] += number
-                newest[bucket] = last
+            numbers[bucket] = number
+            newest[bucket] = last
 
-        oldest = live.filter(status=PENDING).get_column("created_at").min()
+        oldest = live.filter(status=PENDING)["created_at"].min()
         claimable = live.filter(is_claimable(now, except_accounts))
         expired = live.filter(lease_has_expired(now, except_accounts))
         return QueueOverview(
-            counts=counts,
+            counts={status: numbers.get(status, 0) for status in QueueStatus},
             claimable=claimable.height,
             oldest_pending_at=oldest if isinstance(oldest, datetime) else None,
             expired=expired.height,

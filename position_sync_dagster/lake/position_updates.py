@@ -53,6 +53,7 @@ from position_sync_dagster.lake.schema import (
 from position_sync_dagster.lake.storage import commits
 from position_sync_dagster.lake.storage.commits import bind, refuse_stale_owner
 from position_sync_dagster.lake.storage.data_files import EVERY, data_files
+from position_sync_dagster.lake.storage.object_store import StorageOptions
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 
@@ -254,7 +255,7 @@ def append_rows(
 
     fenced = frame.select("gateway_id", "fencing_token").drop_nulls("fencing_token")
     owners = fenced.unique().rows()
-    modes = frame.get_column("trading_mode").unique()
+    modes = frame["trading_mode"].unique()
 
     def step(handle: DeltaTable) -> AppendResult:
         nonlocal through
@@ -300,7 +301,7 @@ def _without_stored(table: Table, files: DataFrame, rows: DataFrame) -> DataFram
     """
     batch = [name for name in table.spec.indexed if name == "batch_id"]
     for column in (*batch, *table.spec.key):
-        stored = stored_ids(table, files, column, rows.get_column(column))
+        stored = stored_ids(table, files, column, rows[column])
         if stored:
             rows = rows.filter(~col(column).is_in(stored))
     return rows
@@ -470,7 +471,7 @@ class SyncUpdates:
 
     def days(self) -> set[date]:
         """Return the UTC days of which there are rows, from the log alone."""
-        return self.table.read(lambda files: set(files.get_column("partition.date").unique()))
+        return self.table.read(lambda files: set(files["partition.date"].unique()))
 
     def last_before(self, moment: datetime, look_back_days: float = LOOK_BACK_DAYS) -> DataFrame:
         """Return the last row at or before a moment per (account, conid), as far as known now.
@@ -604,7 +605,7 @@ class DeltaLakePositionWriter:
         delta_lake_path: str | Path = "data/lake/position_updates",
         *,
         table: PositionUpdatesTable | None = None,
-        storage_options: Mapping[str, str] | None = None,
+        storage_options: StorageOptions = None,
         fsync: bool = True,
     ) -> None:
         self.table = table or PositionUpdatesTable(

@@ -298,6 +298,7 @@ def retry_requests(
     retried = {}
     for request_id in ids:
         failed = by_id[request_id]
+        # The live request of its position; it itself, where there is none.
         holder = holders.setdefault((failed.account, failed.conid), request_id)
         result.append(holder)
         if holder == request_id:
@@ -314,5 +315,5 @@ def retry_requests(
 
     # A row of another program may have no id; it stays.
     kept = [request for request in requests if request.request_id not in retried]
-    parts = in_parts(FAILED, stored.get_column("part").unique())
+    parts = in_parts(FAILED, stored["part"].unique())
     return Change(result, retried.values(), {FAILED: kept}, parts)

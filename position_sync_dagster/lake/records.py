@@ -41,7 +41,7 @@ def add_unknown(
         files = data_files(handle)
         for column in same:
             if column in table.spec.indexed and column in rows.columns:
-                files = files.filter(may_have_one_of(column, rows.get_column(column)))
+                files = files.filter(may_have_one_of(column, rows[column]))
 
         present = table.read_rows(files, same)
         unknown = rows.join(present, on=same, how="anti", nulls_equal=True, maintain_order="left")

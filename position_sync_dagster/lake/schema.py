@@ -712,7 +712,7 @@ def records_of(kind: type[Record], frame: DataFrame, **parts: list[Any]) -> list
         parts: The values of fields that are no columns, by the name of the field.
     """
     columns = _columns_of_record(kind, frozenset(parts))
-    values = {name: frame.get_column(name).to_list() for name in columns}
+    values = {name: frame[name].to_list() for name in columns}
     for name, column in columns.items():
         if column.choices:
             members = {member.value: member for member in column.choices}

@@ -114,7 +114,7 @@ class SyncRegistry:
 
     def history(self) -> DataFrame:
         """Return the row of every leg that has a conid, also of those that were removed."""
-        return self._memberships.table.rows(pl.col("conid").is_not_null())
+        return self._memberships.table.rows(pl.col.conid.is_not_null())
 
     def add_active(
         self,

@@ -358,7 +358,10 @@ class CheckDriver(Generic[L]):
         return self._newest[key][0] if key in self._newest else -inf
 
     def _next_turn(self, key: Key) -> float:
-        """Return when a check is due again, at its place in the minute; the first time it is."""
+        """Return when a check is due: after its last result, at its own place in each minute.
+
+        So the checks of one tick are few. One that was never evaluated is due at once.
+        """
         if key not in self._newest:
             return -inf
         at, result = self._newest[key]
