@@ -407,7 +407,7 @@ class Work(Generic[L]):
         return True
 
     def _derive(self, name: str) -> Derived:
-        """Write a table that runs and ticks write alike."""
+        """Write a table that runs and ticks write alike; an error names one that is none."""
         if name not in self.written_by_ticks:
             raise PositionSyncError(
                 f"Runs and ticks write no table {name}.", remedy="List it in `Extension.tables`."

@@ -258,6 +258,7 @@ def append_rows(
     modes = frame["trading_mode"].unique()
 
     def step(handle: DeltaTable) -> AppendResult:
+        """Check who writes, leave out what is stored, number the rows, and commit them."""
         nonlocal through
         for gateway_id, token in owners:
             refuse_stale_owner(handle, gateway_id, token)

@@ -316,7 +316,11 @@ class CheckDriver(Generic[L]):
         self._newest: dict[Key, tuple[float, dg.AssetCheckResult]] = {}
 
     def failing(self, results: Iterable[tuple[Key, dg.AssetCheckResult]]) -> list[FailingCheck]:
-        """Keep new results; return the checks that did not pass by the newest of `COUNTS_S`."""
+        """Keep new results; return the checks whose newest result is a failure that still counts.
+
+        Args:
+            results: Those of one tick: of checks that it evaluated, and of those with their tables.
+        """
         now = time.monotonic()
         self._newest |= {key: (now, result) for key, result in results}
         return [

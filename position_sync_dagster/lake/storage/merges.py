@@ -128,7 +128,7 @@ def compact(table: "Table", small_bytes: int) -> int:
 def _merge_parts(table: "Table", small_bytes: int, handle: DeltaTable) -> int:
     """Merge the small finished parts of the first bucket that has enough; return how many files.
 
-    0 where none has; `compact` calls it until then.
+    0 where none has; `compact` calls it until then. A part has the rows that one commit finished.
     """
     files = data_files(handle).filter(~in_bucket(schema.LIVE))
     by_part = ["partition.bucket", "partition.part"]
