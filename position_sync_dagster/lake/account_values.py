@@ -20,9 +20,6 @@ from position_sync_dagster.lake.storage.table import Table
 # the history.
 VALUES_BACK = timedelta(days=14)
 
-# The column of the log's statistics by which files sort by their newest row.
-LAST_ADDED = "max.ledger_version"
-
 
 class AccountValuesTable:
     """The table `account_values`: what each account was worth, one row per change.
@@ -87,7 +84,7 @@ class AccountValuesTable:
         if files.is_empty():
             return earlier.clear()
 
-        days = files.sort(LAST_ADDED, nulls_last=False)["partition.date"]
+        days = files.sort("max.ledger_version", nulls_last=False)["partition.date"]
         first = pl.lit(days[-1] - VALUES_BACK)
         recent = files.filter(col("partition.date") >= first)
         added = added_after(self.table, recent, newest_version(earlier))

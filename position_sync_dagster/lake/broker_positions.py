@@ -26,8 +26,6 @@ from position_sync_dagster.lake.storage.table import Table
 # At this number of data files all rows are rewritten into one: each file takes time to read.
 FOLD_FILES = 24
 
-_VERSION = "published_version"
-
 
 def rows_to_publish(
     gateway_id: str,
@@ -63,8 +61,8 @@ def newest(rows: DataFrame) -> DataFrame:
     Args:
         rows: Rows of one gateway.
     """
-    numbered = rows.select(*KEY, _VERSION).with_row_index("place")
-    in_order = numbered.sort(_VERSION, maintain_order=True)
+    numbered = rows.select(*KEY, "published_version").with_row_index("place")
+    in_order = numbered.sort("published_version", maintain_order=True)
     return rows[in_order.unique(KEY, keep="last", maintain_order=True)["place"]]
 
 
@@ -80,14 +78,14 @@ def with_account_facts(rows: DataFrame) -> DataFrame:
     """
     facts = rows.select(
         "account",
-        _version=_VERSION,
+        _version="published_version",
         _completeness="completeness",
         _confirmed_at="account_confirmed_at",
         _followed_until="account_followed_until",
     )
     facts = facts.sort("_version").unique("account", keep="last")
     version = col._version
-    own_version = col(_VERSION).fill_null(-1)  # rows of older releases have none
+    own_version = col.published_version.fill_null(-1)  # rows of older releases have none
     # As in `HoldingsBook`: a value of which no message came stays unconfirmed; without a
     # value there is only the quantity, which a list confirms.
     may_be_confirmed = col.confirmed_at.is_not_null() | col.market_value.is_null()

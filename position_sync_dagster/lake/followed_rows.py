@@ -201,8 +201,7 @@ class AddedRows:
             file_count *= 2
 
         whole_commits = rows_by_commit.filter(col.len.cum_sum() <= self._most_rows)
-        versions = whole_commits["ledger_version"]
-        last = versions.max() or rows_by_commit.item(0, "ledger_version")
+        last = whole_commits["ledger_version"].max() or rows_by_commit.item(0, "ledger_version")
         return rows.filter(col.ledger_version <= last).sort(ORDER).collect()
 
 

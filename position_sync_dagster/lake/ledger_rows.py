@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 from deltalake import DeltaTable
-from polars import DataFrame, LazyFrame, col, concat
+from polars import DataFrame, LazyFrame, Series, col, concat
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import WAITED_OUT
@@ -67,8 +67,13 @@ def added_by(table: Table, files: DataFrame, version: int) -> LazyFrame:
 
 def last_added(files: DataFrame) -> int:
     """Return the greatest `ledger_version` of the files, from the log alone; 0 where none is."""
-    last = files["max.ledger_version"].max()
-    return last if isinstance(last, int) else 0
+    return _greatest(files["max.ledger_version"])
+
+
+def _greatest(versions: Series) -> int:
+    """Return the greatest version; 0 where none is known."""
+    greatest = versions.max()
+    return greatest if isinstance(greatest, int) else 0
 
 
 # The order of rows by their times, whatever the order in which they were written.
@@ -117,8 +122,7 @@ def newest_rows(rows: LazyFrame) -> DataFrame:
 
 def newest_version(rows: DataFrame) -> int:
     """Return the greatest `ledger_version` of rows; 0 where none has one."""
-    greatest = rows["ledger_version"].max()
-    return greatest if isinstance(greatest, int) else 0
+    return _greatest(rows["ledger_version"])
 
 
 class LatestRows:

@@ -177,7 +177,11 @@ def check_arguments(request: QueueRequest | None = None, /, **arguments: object)
             raise InvalidRequestError(message, remedy=remedy)
 
 
-def ids_of(request_ids: str | Iterable[str]) -> list[str]:
+# One id, or several.
+Ids = str | Iterable[str]
+
+
+def ids_of(request_ids: Ids) -> list[str]:
     """Return ids as a list, each once."""
     if isinstance(request_ids, str):
         request_ids = [request_ids]
@@ -349,7 +353,7 @@ class SyncQueue:
 
     def mark_success(
         self,
-        request_ids: str | Iterable[str],
+        request_ids: Ids,
         *,
         answers: Mapping[str, Answer] | None = None,
         lease_token: str | None = None,
@@ -370,9 +374,7 @@ class SyncQueue:
         """
         self._succeed(ids_of(request_ids), Action.MARK, lease_token, answers or {})
 
-    def mark_processed(
-        self, request_ids: str | Iterable[str], *, lease_token: str | None = None
-    ) -> None:
+    def mark_processed(self, request_ids: Ids, *, lease_token: str | None = None) -> None:
         """Finish requests that the caller claimed, and valued by itself, as SUCCESS.
 
         As `mark_success`, but for claimed requests alone: two workers that only read the same
@@ -467,7 +469,7 @@ class SyncQueue:
             logger.info("request %s failed: %s", request_id, text)
 
     def release(
-        self, request_ids: str | Iterable[str], reason: str = "", *, lease_token: str | None = None
+        self, request_ids: Ids, reason: str = "", *, lease_token: str | None = None
     ) -> None:
         """Return claimed requests to PENDING at once, without using up an attempt.
 
@@ -508,7 +510,7 @@ class SyncQueue:
 
         return self.store.change(step, {"action": "rescue"})
 
-    def retry(self, request_ids: str | Iterable[str]) -> list[str]:
+    def retry(self, request_ids: Ids) -> list[str]:
         """Return FAILED requests to PENDING with all their attempts, when a person decides so.
 
         Returns:
@@ -524,7 +526,7 @@ class SyncQueue:
 
         return self.store.change(step, {"action": "retry"})
 
-    def holds(self, request_ids: str | Iterable[str], *, lease_token: str | None = None) -> bool:
+    def holds(self, request_ids: Ids, *, lease_token: str | None = None) -> bool:
         """Return whether the caller holds unexpired leases on all these requests.
 
         A worker checks this before it writes: without its lease it must not write.

@@ -73,7 +73,7 @@ def coerce_update(update: PositionUpdate) -> PositionUpdate:
     for name, column, coerce in _CHECKS:
         value = getattr(update, name)
         coerced = None
-        if value is not None and not _is_blank(value, column):
+        if value is not None:
             try:
                 coerced = coerce(value)
             except (ValueError, TypeError, OverflowError, OSError, InvalidLegError):
@@ -84,12 +84,6 @@ def coerce_update(update: PositionUpdate) -> PositionUpdate:
         if coerced is not value:
             changes[name] = coerced
     return replace(update, **changes) if changes else update
-
-
-def _is_blank(value: object, column: StoredColumn) -> bool:
-    """Return whether a text is empty where IB writes "" for none: no right, no expiry."""
-    may_be_blank = column.choices is not None or column.kind is date
-    return may_be_blank and isinstance(value, str) and not value.strip()
 
 
 def _refused(name: str, value: object, column: StoredColumn) -> InvalidRequestError:
@@ -155,9 +149,12 @@ _BY_KIND: dict[type, tuple[Callable[[Any], object], str]] = {
 
 def _check_of(column: StoredColumn) -> Callable[[Any], object]:
     """Return what reads a value for a column, and raises an error for a wrong one."""
-    if column.choices is Right:
-        return parse_right
-    return column.choices or _BY_KIND[column.kind][0]
+    if column.choices is None and column.kind is not date:
+        return _BY_KIND[column.kind][0]
+
+    read = parse_right if column.choices is Right else column.choices or parse_expiry
+    # IB writes "" for none: no right, no expiry.
+    return lambda value: None if isinstance(value, str) and not value.strip() else read(value)
 
 
 _CHECKS = [(name, column, _check_of(column)) for name, column in UPDATE_COLUMNS.items()]

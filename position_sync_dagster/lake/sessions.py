@@ -199,9 +199,9 @@ class GatewaySessions:
             limit: Maximum number of sessions; None for all.
             only: Chooses sessions by the columns of the table.
         """
-        stored = self._lifecycle.read(lambda rows: pl.concat([rows.live, rows.finished()]))
-        newest = stored.filter(only).sort("started_at", "fencing_token", descending=True)
-        return records_of(GatewaySession, newest[:limit])
+        rows = self._lifecycle.read(lambda stored: pl.concat([stored.live, stored.finished()]))
+        rows = rows.filter(only).sort("started_at", "fencing_token", descending=True)
+        return records_of(GatewaySession, rows[:limit])
 
     def _change_own(
         self,

@@ -161,11 +161,11 @@ def describe(closed: ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
     """Return the metadata of one day: counts, and the profit and loss by currency."""
     rows = closed.rows
     held = rows.filter(pl.col.position != 0)
-    without = table_asset.seldom(
-        without_value=rows["market_value"].null_count(),
-        without_daily_pnl=held["daily_pnl"].null_count(),
-        rows_left_out=len(closed.left_out),
-    )
+    counts = {
+        "without_value": rows["market_value"].null_count(),
+        "without_daily_pnl": held["daily_pnl"].null_count(),
+        "rows_left_out": len(closed.left_out),
+    }
 
     ages = rows["age_s"]
     oldest_s: Any = None if ages.has_nulls() else ages.max()
@@ -178,7 +178,8 @@ def describe(closed: ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
     return {
         "dagster/partition_row_count": rows.height,
         "held": held.height,
-        **without,
+        # A plot of zeros alone has no use.
+        **{name: count for name, count in counts.items() if count},
         **table_asset.plotted(numbers),
         "closed_at": dg.MetadataValue.timestamp(closed.closed_at),
         "from_statement": closed.stated,

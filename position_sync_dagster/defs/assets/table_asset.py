@@ -286,11 +286,6 @@ def totals(rows: DataFrame, *columns: str) -> dict[str, dg.MetadataValue]:
     return plotted({f"{column} {currency}": number for currency, column, number in cells})
 
 
-def seldom(**counts: int) -> dict[str, int]:
-    """Return the counts that are not zero, since a plot of zeros alone has no use."""
-    return {name: count for name, count in counts.items() if count}
-
-
 def counted(**counts: Any) -> dict[str, str]:
     """Return counts as texts: the UI would plot numbers, beside the amounts."""
     return {name: f"{count:,}" for name, count in counts.items()}
