@@ -1,8 +1,20 @@
 """Every option leg of an Interactive Brokers account, valued on a fixed budget of lines.
 
+To change …, open … – the `__init__.py` of a folder has a line for each of its modules:
+
+- a number that an operator may set, as an interval or the lease of a login: `settings.py`; every
+  other one is a constant in capital letters of the module that applies it
+- what is pure: which price, route, line, back-off; the columns of most tables: `domain/`
+- what a message or a code of IB means, and what is asked of IB: `gateway/`
+- a table: how it is read, written, merged and kept: `lake/`
+- the stream, the drain, ages of values, reconciliation, trading days: `sync/`
+- what Dagster runs and shows, and when: `defs/`; groups, tags and keys of assets: `component.py`
+- errors, each with its remedy: `errors.py`; a file that people write: `yaml_file.py`
+- what follows from the tables: `money/`; what people see: `web/`, `cli/`, `terminal/`;
+  which programs run: `processes/`, `demo.py`
+
 The public names below are imported when they are first used, so that importing the package is
-cheap; `__init__.pyi` lists them for type checkers. The package works without Dagster: see
-docs/library.md.
+cheap; `__init__.pyi` lists them for type checkers. It works without Dagster: see docs/library.md.
 """
 
 from importlib import import_module

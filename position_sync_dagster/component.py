@@ -216,8 +216,8 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
     ) -> dg.AssetSpec:
         """Return an asset with what all assets have: owners, tags, group, addresses.
 
-        A table that is written elsewhere is made of the assets that are defined. The lineage of
-        columns names the tables by the keys of the project.
+        What an asset is made of and is not defined here, as money is where it is left out, is no
+        dependency. The lineage of columns names the tables by the keys of the project.
         """
         name = spec.key.to_user_string()
         extension = composition.extension
@@ -318,6 +318,7 @@ def with_keys(definitions: dg.Definitions, of_project: AssetKeys) -> dg.Definiti
     keys = {spec.key: of_project.of(spec.key.to_user_string()) for spec in _specs_of(definitions)}
 
     def renamed(definition: Any) -> Any:
+        """Return an asset, with or without code, or a check, with the new keys."""
         if not isinstance(definition, dg.AssetSpec):
             return definition.with_attributes(asset_key_replacements=keys)
         deps = [keys[dep.asset_key] for dep in definition.deps]

@@ -67,6 +67,7 @@ def demo_home() -> Path:
 
 
 def _data() -> Path:
+    """Return where the platform keeps the data of an installed program."""
     from platformdirs import user_data_path
 
     return user_data_path(PROJECT_NAME, appauthor=False)

@@ -31,6 +31,7 @@ class PositionSyncError(Exception):
 
 
 def _rebuild(cls: type[PositionSyncError], what: str, remedy: str) -> PositionSyncError:
+    """Return a pickled error again: some classes are made of other arguments than `what`."""
     error = cls.__new__(cls)
     PositionSyncError.__init__(error, what, remedy=remedy)
     return error

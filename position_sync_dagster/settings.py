@@ -481,7 +481,7 @@ class Settings(BaseSettings):
         )
 
     def _of(self, login: LoginEntry) -> Self:
-        """Return these settings with the values that a login sets."""
+        """Return these settings with the values that a login sets: its `port` as `gateway_port`."""
         entry = login.model_dump(
             exclude={"name", "accounts", "tags", "client_ids"}, exclude_none=True
         )

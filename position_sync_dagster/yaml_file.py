@@ -124,7 +124,10 @@ class YamlFile:
         return int(self.node(at).start_mark.line) + 1
 
     def node(self, at: Place) -> Node:
-        """Return the node at a place, or the one around it where there is none."""
+        """Return the node at a place, or the one around it where there is none.
+
+        Of a place that ends with FIELD_NAME, the node of the name.
+        """
         node = key = self._root
         for step in at:
             if step == FIELD_NAME:
@@ -165,6 +168,7 @@ class YamlFile:
         return fields
 
     def _compose(self) -> Node:
+        """Return the root of the file's nodes, which know their lines."""
         try:
             root = yaml.compose(self._read_text(), Loader=yaml.CSafeLoader)
         except yaml.YAMLError as error:
@@ -176,6 +180,7 @@ class YamlFile:
         return root
 
     def _error_of_syntax(self, error: yaml.YAMLError) -> PositionSyncError:
+        """Return the error of a file that is not YAML, with the place that the parser names."""
         cause = getattr(error, "problem", None) or getattr(error, "reason", "it is cut")
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         place: tuple[int, ...] = ()
@@ -188,6 +193,7 @@ class YamlFile:
         )
 
     def _read_text(self) -> str:
+        """Read the file, if it is a text of at most LARGEST_FILE bytes."""
         try:
             content = first_bytes(self.path, LARGEST_FILE + 1)
             if len(content) > LARGEST_FILE:

@@ -1,8 +1,27 @@
-"""The Dagster definitions: one resource, assets, checks, and jobs with their sensors and schedules.
+"""What Dagster runs and shows of the core: resource, assets, checks, jobs, sensors, schedules.
 
-Only `definitions` imports this package. It loads every module here, so a new definition needs no
-registration. The modules may import everything except the CLI and the demo. They have no logic of
-their own: decisions are in `sync`, and services are imported when a step runs.
+`component` loads every module here: a new definition needs no registration. A module has no logic
+of its own: decisions are in `sync`. Dagster asks each name of a module for its attributes: `col` of
+Polars, which has any, is none here.
 
-Dagster asks each name of a module for its attributes: `col` of Polars, which has any, is none here.
+To change …, open …
+
+- What a tick of `drain_queue` does, and in which order; how often a table is reported
+  (`STREAMED_EVERY`, `DERIVED_EVERY`, `ALL_EVERY`); what an event of a tick says: `tick.py`. The
+  sensor around it: `drain.py`. How often it drains: `drain_interval_s` of `settings.py`.
+- The job of the stream; when its run is started, paused, given up or replaced (`supervise`,
+  `RESTART`, `START_GRACE`), and how often the supervisor looks (`SUPERVISE_S`): `stream.py`.
+- When past days are recorded, and again at night (`LATE_DAYS`): `closing.py`; the time after the
+  close: `sync/exchange_days.py`.
+- When tables are maintained, and which runs and events are deleted: `maintenance.py`; after how
+  many days: `history_days` of `settings.py`.
+- An asset, its text, metadata, freshness or partitions: `assets/`. A check, its text, limits and
+  how often it is evaluated: `checks/`. The group and part of an asset, owners, tags, key prefix:
+  `component.py`.
+- What a project's definitions are made of, which tables ticks write, what an extension adds
+  (groups, pages, jobs): `composition.py`.
+- Names of jobs and sensors, the shortest interval of a sensor (`TICK_S`), cursors, errors in
+  Dagster, the settings that its page shows: `resources.py`.
+- Ticks after a clock was set back: `sensor_states.py`. Private symbols of Dagster:
+  `dagster_internals.py`.
 """

@@ -22,7 +22,7 @@ from position_sync_dagster.dagster_files import PartOfTicks
 from position_sync_dagster.defs.assets.latest_positions import latest_positions
 from position_sync_dagster.defs.assets.past_days import days_check
 from position_sync_dagster.defs.assets.queue_and_ledger import WRITTEN_BY_TICKS
-from position_sync_dagster.defs.assets.table_asset import DerivedTable, Sources
+from position_sync_dagster.defs.assets.table_asset import Sources, TickTable
 from position_sync_dagster.defs.checks.evaluation import CheckDriver, TableCheck
 from position_sync_dagster.defs.checks.tables import TABLE_CHECKS
 from position_sync_dagster.defs.resources import (
@@ -62,7 +62,7 @@ class Extension(Generic[L]):
 
     lake: type[L]
     packages: tuple[ModuleType, ...] = ()
-    tables: tuple[DerivedTable[L], ...] = ()
+    tables: tuple[TickTable[L], ...] = ()
     checks: tuple[TableCheck[L], ...] = ()
     stream_parts: Complete[L] | None = None
     tick_parts: tuple[TickPart[L], ...] = ()
@@ -108,9 +108,9 @@ class Composition(Generic[L]):
         return load_settings(**self.overrides)
 
     @cached_property
-    def written_by_ticks(self) -> Mapping[str, DerivedTable[L]]:
+    def written_by_ticks(self) -> Mapping[str, TickTable[L]]:
         """The tables that runs and ticks write, by name."""
-        tables: tuple[DerivedTable[L], ...] = (
+        tables: tuple[TickTable[L], ...] = (
             *WRITTEN_BY_TICKS,
             latest_positions,
             *self.extension.tables,

@@ -27,8 +27,8 @@ from position_sync_dagster.defs.assets.table_asset import (
     FOLLOWED,
     NEVER_MATERIALIZED,
     Derived,
-    DerivedTable,
     Sources,
+    TickTable,
     known,
     runless,
     state_of,
@@ -122,6 +122,8 @@ class TickCursor:
 class Work(Generic[L]):
     """The work of one tick.
 
+    `drain_queue` makes one for each tick and calls `tick`; parts of an extension get it too.
+
     Attributes:
         driver: Evaluates the checks.
         written_by_ticks: The tables that runs and ticks write, by name.
@@ -139,7 +141,7 @@ class Work(Generic[L]):
 
     lake: L
     driver: CheckDriver[L]
-    written_by_ticks: Mapping[str, DerivedTable[L]]
+    written_by_ticks: Mapping[str, TickTable[L]]
     imported: Mapping[str, Sources]
     keys: resources.AssetKeys
     settings: Settings
@@ -301,13 +303,12 @@ class Work(Generic[L]):
     def _report_breaks(self) -> None:
         self.report(RECONCILIATION_BREAKS.name, partial(table_checks.breaks_state, self.lake))
 
-    def _has_moved(self, table: Table) -> bool:
-        """Return whether a table has another version than at the last look, and follow it."""
+    def _follow_table(self, table: Table) -> bool:
+        """Keep the version that a table has now; return whether the tick before saw another one."""
         name = table.spec.name
         version = self.alone(f"{name} is not followed", table.version)
         has_moved = version != self.cursor.versions.get(name)
-        if has_moved:
-            self.follow(name, version)
+        self.follow(name, version)
         return has_moved
 
     def _report_rows(self, drained: drain.DrainReport, states: Mapping[str, str]) -> None:
@@ -316,9 +317,9 @@ class Work(Generic[L]):
         What ticks write has an event too where one is due, or readers wait for it.
         """
         versions = self.cursor.versions
-        has_changes = self._has_moved(self.lake.position_changes.table)
-        has_breaks = self._has_moved(self.lake.breaks.table)
-        # `_tells_more` takes "derived" out, so that the next tick shows what is derived.
+        has_changes = self._follow_table(self.lake.position_changes.table)
+        has_breaks = self._follow_table(self.lake.breaks.table)
+        # Readers wait for what is derived: `_keep_mark` of the last tick took "derived" out.
         derived_awaited = has_breaks or "derived" not in self.cursor.at
         has_news = self.all_due or has_changes or derived_awaited or bool(drained.claimed)
 
@@ -386,7 +387,11 @@ class Work(Generic[L]):
         return self.report(name, partial(self._derive, name), is_shown=is_shown)
 
     def report(self, name: str, make: Callable[[], Derived], *, is_shown: bool = True) -> bool:
-        """Report what `make` says of a table, with its checks.
+        """Report what `make` says of a table, with its checks: add them to what the tick returns.
+
+        Args:
+            is_shown: Whether it has an event in any case; else only if its mark changed
+                (`Derived.mark`). The results of its checks always count.
 
         Returns:
             Whether that succeeded; otherwise the checks that come with the table become unknown.
@@ -396,13 +401,13 @@ class Work(Generic[L]):
             self.cannot_evaluate(name)
             return False
         self._results += written.checks.items()
-        tells_more = self._tells_more(name, written)
-        if is_shown or tells_more:
+        is_news = self._keep_mark(name, written)
+        if is_shown or is_news:
             self._events.append(runless(name, written, self.keys, self._sources_of(name)))
         return True
 
     def _derive(self, name: str) -> Derived:
-        """Write a table that runs and ticks write alike."""
+        """Write a table that runs and ticks write alike; an error names one that is none."""
         if name not in self.written_by_ticks:
             raise PositionSyncError(
                 f"Runs and ticks write no table {name}.", remedy="List it in `Extension.tables`."
@@ -429,10 +434,11 @@ class Work(Generic[L]):
         }
         return Sources(imported.spec, versions)
 
-    def _tells_more(self, name: str, written: Derived) -> bool:
-        """Return whether a table has something of which readers are told at once, and keep it.
+    def _keep_mark(self, name: str, written: Derived) -> bool:
+        """Keep what readers are told at once of a table; return whether it differs from before.
 
-        The other derived tables are shown as well: with the next tick those that this one passed.
+        If it does, the other derived tables are shown as well: those that this tick has passed,
+        by the next one, for which "derived" is taken out of what was done.
         """
         if name not in self.written_by_ticks:
             return False

@@ -1,6 +1,6 @@
-"""Differences between the broker's holdings and the tables, and what people decide of them."""
+"""Differences between the broker's holdings and the tables: when one is confirmed, or gone."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -106,6 +106,56 @@ class Break:
     snapshot_id: str | None = None
     run_id: str | None = None
     last_seen_at: datetime
+
+
+def seen_again(opened: Break, seen: Break) -> Break:
+    """Return a break after a comparison that found it again; the same one if nothing changed.
+
+    At its second sight it is CONFIRMED. An acceptance ends when the quantities change.
+
+    Args:
+        opened: The break as it is stored.
+        seen: What was found, as a new break.
+    """
+    is_same_expected = _equal(opened.expected, seen.expected)
+    is_same_actual = _equal(opened.actual, seen.actual)
+    if opened.state is not BreakState.OPENED and is_same_expected and is_same_actual:
+        return replace(opened, gateway_id=seen.gateway_id)
+
+    note = opened.note
+    if opened.state is BreakState.ACCEPTED:
+        facts = (opened.accepted_by, opened.expected, opened.actual, opened.note)
+        by, broker, tables, why = ("?" if fact is None else fact for fact in facts)
+        note = f"{by} accepted {broker} against {tables} ({why}); that has changed"
+
+    return replace(
+        seen,
+        break_id=opened.break_id,
+        state=BreakState.CONFIRMED,
+        opened_at=opened.opened_at,
+        confirmed_at=opened.confirmed_at or seen.opened_at,
+        note=note,
+    )
+
+
+def ended(opened: Break, at: datetime) -> Break:
+    """Return a break that a comparison finds no more: RESOLVED, or ACCEPTED if it was so."""
+    is_accepted = opened.state is BreakState.ACCEPTED
+    state = BreakState.ACCEPTED if is_accepted else BreakState.RESOLVED
+    return replace(opened, state=state, resolved_at=at)
+
+
+def _equal(first: float | None, second: float | None) -> bool:
+    """Return whether two quantities are the same; an unknown one is NaN."""
+    if first is None or second is None:
+        return first is second
+    both_unknown = first != first and second != second
+    return first == second or both_unknown
+
+
+def break_key(difference: Break | Discrepancy) -> tuple[str, str, int]:
+    """Return what is the same of a difference whenever it is seen: its type, and the holding."""
+    return (difference.type, difference.account, difference.conid)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,30 @@
-"""The tables of the lake: the queue, the ledger of values, the registry, sessions and the others.
+"""Everything that knows Delta Lake: a module for each table, or group of tables.
 
-`lake.Lake` has all tables at once. Only this package imports `deltalake`; of this project it
-imports `domain`, `settings` and `errors`.
+Only this package imports `deltalake`. `lake.Lake` has all tables at once.
+
+To change …, open …
+
+- Columns, ids, partitions, descriptions; how long the log and replaced files are kept
+  (`RETENTION`): `schema.py`. Most columns are fields of a dataclass in `domain/`, those of the
+  ledger of `domain/position_update.py`.
+- Which tables there are; what changed between two versions of one: `lake.py`.
+- **The queue**: its calls and their arguments: `position_queue.py`. The order of claims
+  (`claim_order`, `PROMOTE_AFTER_S`), one live request for a holding, what becomes of a request,
+  who may act on it: `queue_transitions.py`. How long a claim lasts (`LEASE_S`), attempts and
+  back-off (`RetryPolicy`): `domain/queue_request.py`. How many a drain claims: `sync/drain.py`.
+  Finished requests are kept for good: nothing deletes one.
+- **The ledger**: how a row is added once, and refused: `position_updates.py`. Which row is the
+  newest, clocks that were set back: `ledger_rows.py`. Readers with tokens: `followed_rows.py`.
+  Its rows are kept for good.
+- What the broker reported, and when it is written anew (`FOLD_FILES`): `broker_positions.py`;
+  of accounts: `account_values.py`; of contracts: `contracts.py`; changes of quantities, and other
+  facts that are stored once: `records.py`.
+- Who owns a login, by which token: `sessions.py`. How long its lease lasts: `session_lease_s` of
+  `settings.py`; how often it is renewed: `sync/stream/ownership.py`.
+- The active legs, and who may hold the whole of one: `strategy_registry.py`; the strategies file:
+  `strategies_file.py`; a field of a leg: `given_leg.py`.
+- Breaks, and what people say of them: `breaks.py`. When one is confirmed, or ends (`seen_again`):
+  `domain/reconciliation.py`. What is one: `sync/reconciliation.py`.
+- How a derived table is replaced, and the value at a close: `derived.py`.
+- Commits, conflicts, merges, migrations, checkpoints, syncing, object stores: `storage/`.
 """

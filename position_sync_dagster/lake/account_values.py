@@ -11,7 +11,7 @@ from position_sync_dagster.domain.account_values import AccountSource, AccountSu
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.position_update import trading_mode_of
 from position_sync_dagster.lake import position_updates
-from position_sync_dagster.lake.ledger_rows import ADDED, added_after, newest_version, read_between
+from position_sync_dagster.lake.ledger_rows import added_after, newest_version, read_between
 from position_sync_dagster.lake.schema import ACCOUNT_VALUES, frame_of, new_ids, records_of
 from position_sync_dagster.lake.storage.data_files import data_files
 from position_sync_dagster.lake.storage.table import Table
@@ -19,9 +19,6 @@ from position_sync_dagster.lake.storage.table import Table
 # How far `latest` looks back from the day of the last commit, so that its cost does not grow with
 # the history.
 VALUES_BACK = timedelta(days=14)
-
-# The column of the log's statistics by which files sort by their newest row.
-LAST_ADDED = f"max.{ADDED}"
 
 
 class AccountValuesTable:
@@ -87,7 +84,7 @@ class AccountValuesTable:
         if files.is_empty():
             return earlier.clear()
 
-        days = files.sort(LAST_ADDED, nulls_last=False)["partition.date"]
+        days = files.sort("max.ledger_version", nulls_last=False)["partition.date"]
         first = pl.lit(days[-1] - VALUES_BACK)
         recent = files.filter(col("partition.date") >= first)
         added = added_after(self.table, recent, newest_version(earlier))
@@ -114,6 +111,6 @@ class AccountValuesTable:
 def _newest(rows: pl.LazyFrame) -> DataFrame:
     """Return the row of each account that a gateway sent and that was added last."""
     of_gateway = rows.filter(col.source == AccountSource.GATEWAY.value)
-    last_added = pl.all().sort_by(ADDED, "timestamp", "row_id").last()
+    last_added = pl.all().sort_by("ledger_version", "timestamp", "row_id").last()
     newest = of_gateway.group_by("account").agg(last_added)
-    return newest.select(list(ACCOUNT_VALUES.columns)).sort("account").collect()
+    return newest.select(*ACCOUNT_VALUES.columns).sort("account").collect()

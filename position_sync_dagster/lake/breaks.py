@@ -1,4 +1,7 @@
-"""Breaks: discrepancies between the broker and the tables, from detection to resolution."""
+"""The table of breaks: differences between the broker and the tables, until they are gone.
+
+What becomes of a break that is seen again, or no more, are rules of `domain/reconciliation.py`.
+"""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
@@ -7,7 +10,14 @@ from datetime import datetime
 from polars import DataFrame, col
 
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.reconciliation import Break, BreakState, Discrepancy
+from position_sync_dagster.domain.reconciliation import (
+    Break,
+    BreakState,
+    Discrepancy,
+    break_key,
+    ended,
+    seen_again,
+)
 from position_sync_dagster.errors import UnknownRequestError
 from position_sync_dagster.lake.schema import fields_of, new_ids, records_of, storable
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
@@ -15,56 +25,6 @@ from position_sync_dagster.lake.storage.table import Table
 
 # The bucket of breaks that are gone.
 CLOSED_BUCKET = "closed"
-
-
-def seen_again(opened: Break, seen: Break) -> Break:
-    """Return a break after a reconciliation that found it; the same one if nothing changed.
-
-    An acceptance ends when the quantities change.
-
-    Args:
-        opened: The break as it is stored.
-        seen: What was found, as a new break.
-    """
-    is_same_expected = _equal(opened.expected, seen.expected)
-    is_same_actual = _equal(opened.actual, seen.actual)
-    if opened.state is not BreakState.OPENED and is_same_expected and is_same_actual:
-        return replace(opened, gateway_id=seen.gateway_id)
-
-    note = opened.note
-    if opened.state is BreakState.ACCEPTED:
-        facts = (opened.accepted_by, opened.expected, opened.actual, opened.note)
-        by, broker, tables, why = ("?" if fact is None else fact for fact in facts)
-        note = f"{by} accepted {broker} against {tables} ({why}); that has changed"
-
-    return replace(
-        seen,
-        break_id=opened.break_id,
-        state=BreakState.CONFIRMED,
-        opened_at=opened.opened_at,
-        confirmed_at=opened.confirmed_at or seen.opened_at,
-        note=note,
-    )
-
-
-def _ended(opened: Break, at: datetime) -> Break:
-    """Return a break that is gone: RESOLVED, or ACCEPTED if a person accepted it."""
-    is_accepted = opened.state is BreakState.ACCEPTED
-    state = BreakState.ACCEPTED if is_accepted else BreakState.RESOLVED
-    return replace(opened, state=state, resolved_at=at)
-
-
-def _equal(first: float | None, second: float | None) -> bool:
-    """Return whether two quantities are the same; an unknown one is NaN."""
-    if first is None or second is None:
-        return first is second
-    both_unknown = first != first and second != second
-    return first == second or both_unknown
-
-
-def break_key(difference: Break | Discrepancy) -> tuple[str, str, int]:
-    """Return what one break or discrepancy of a comparison has alone."""
-    return (difference.type, difference.account, difference.conid)
 
 
 def _in_order(rows: DataFrame) -> list[Break]:
@@ -130,7 +90,7 @@ class ReconciliationBreaks:
             for opened in filter(was_compared, _in_order(snapshot.live)):
                 again = new.pop(break_key(opened), None)
                 if again is None:
-                    resolved.append(_ended(opened, at))
+                    resolved.append(ended(opened, at))
                     continue
 
                 after = seen_again(opened, again)

@@ -26,8 +26,6 @@ from position_sync_dagster.lake.storage.table import Table
 # At this number of data files all rows are rewritten into one: each file takes time to read.
 FOLD_FILES = 24
 
-_VERSION = "published_version"
-
 
 def rows_to_publish(
     gateway_id: str,
@@ -63,8 +61,8 @@ def newest(rows: DataFrame) -> DataFrame:
     Args:
         rows: Rows of one gateway.
     """
-    numbered = rows.select(*KEY, _VERSION).with_row_index("place")
-    in_order = numbered.sort(_VERSION, maintain_order=True)
+    numbered = rows.select(*KEY, "published_version").with_row_index("place")
+    in_order = numbered.sort("published_version", maintain_order=True)
     return rows[in_order.unique(KEY, keep="last", maintain_order=True)["place"]]
 
 
@@ -80,14 +78,14 @@ def with_account_facts(rows: DataFrame) -> DataFrame:
     """
     facts = rows.select(
         "account",
-        _version=_VERSION,
+        _version="published_version",
         _completeness="completeness",
         _confirmed_at="account_confirmed_at",
         _followed_until="account_followed_until",
     )
     facts = facts.sort("_version").unique("account", keep="last")
     version = col._version
-    own_version = col(_VERSION).fill_null(-1)  # rows of older releases have none
+    own_version = col.published_version.fill_null(-1)  # rows of older releases have none
     # As in `HoldingsBook`: a value of which no message came stays unconfirmed; without a
     # value there is only the quantity, which a list confirms.
     may_be_confirmed = col.confirmed_at.is_not_null() | col.market_value.is_null()
@@ -118,7 +116,7 @@ def is_fragmented(files: DataFrame, added: int) -> bool:
         added: The number of rows of the present commit.
     """
     # The largest file is that of the last fold; the others are changes since.
-    rows = files.get_column("num_records")
+    rows = files["num_records"]
     largest = int(str(rows.max() or 0))
     changes = int(rows.sum()) - largest + added
     return files.height >= FOLD_FILES or changes > max(largest, FOLD_FILES)
@@ -159,7 +157,7 @@ class BrokerPositionsTable:
             TradingModeError: The table holds accounts of another trading mode.
         """
         rows = rows_to_publish(gateway_id, list(positions), session, captured_at, accounts or {})
-        modes = rows.get_column("trading_mode").unique()
+        modes = rows["trading_mode"].unique()
 
         def step(handle: DeltaTable) -> int:
             owner = None if session is None else (gateway_id, session.fencing_token)
@@ -206,7 +204,7 @@ class BrokerPositionsTable:
             TradingModeError: The table holds accounts of another trading mode.
         """
         rows = rows_to_publish(gateway_id, list(changed), session, captured_at, accounts)
-        modes = rows.get_column("trading_mode").unique()
+        modes = rows["trading_mode"].unique()
 
         def step(handle: DeltaTable) -> int | None:
             bind(handle, self.table.path, modes)
@@ -245,7 +243,7 @@ class BrokerPositionsTable:
     def _rows(self, handle: DeltaTable, gateway_id: str) -> DataFrame:
         """Return the gateway's rows, from memory if they lie in the same files as before."""
         present = files_in(handle, gateway_id=gateway_id)
-        files = frozenset(present.get_column("path"))
+        files = frozenset(present["path"])
         before, rows = self._cached.get(gateway_id, (frozenset(), self.table.spec.empty))
         if files != before:
             newest_rows = newest(self.table.read_rows(present))
@@ -254,7 +252,10 @@ class BrokerPositionsTable:
         return rows
 
     def _base(self, handle: DeltaTable, session: GatewaySession | None) -> tuple[int, int | None]:
-        """Return a key of the table and the session; `update` needs the key of `replace`."""
+        """Return a key of the table and the session: `update` needs that of the last `replace`.
+
+        Where either is another one, the rows to which it would add may be others.
+        """
         generation, _version = self.table.cache_key(handle)
         return (generation, session.fencing_token if session else None)
 

@@ -1,4 +1,4 @@
-"""The table `contracts`: the newest details of each contract, and what is quoted in cents."""
+"""The table `contracts`: the newest details of each contract."""
 
 from collections.abc import Iterable
 from datetime import date
@@ -38,10 +38,6 @@ class ContractsTable:
         ends = pl.coalesce("expires_on", "last_trade_date")
         is_unexpired = ends.is_null() | (ends >= since)
         return self._details(is_unexpired | col.conid.is_in(set(besides)))
-
-    def quoted_in_cents(self) -> dict[int, ContractDetails]:
-        """Return the details of the contracts with another price magnifier than 1, by conid."""
-        return self._details(col.price_magnifier != 1)
 
     def get(self, conids: Iterable[int] | None = None) -> dict[int, ContractDetails]:
         """Return the details of these contracts, or of all, by conid; unknown ones are absent."""

@@ -20,7 +20,7 @@ from position_sync_dagster.domain.position_update import (
     ValueOrigin,
 )
 from position_sync_dagster.errors import CommitContentionError, NewerRowError
-from position_sync_dagster.lake.ledger_rows import ADDED, newest_version
+from position_sync_dagster.lake.ledger_rows import newest_version
 from position_sync_dagster.lake.position_updates import SyncUpdates
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
@@ -196,7 +196,7 @@ def _replace(
 
 def _outcome(handle: DeltaTable, rows: DataFrame, *, changed: bool) -> Replaced:
     """Return what became of a table whose rows are these now, `changed` or as they were before."""
-    ledger_version = newest_version(rows) if ADDED in rows.columns else 0
+    ledger_version = newest_version(rows) if "ledger_version" in rows.columns else 0
     return Replaced(
         version=handle.version(), rows=rows.height, changed=changed, ledger_version=ledger_version
     )
@@ -204,7 +204,7 @@ def _outcome(handle: DeltaTable, rows: DataFrame, *, changed: bool) -> Replaced:
 
 def _typed(table: Table, rows: DataFrame) -> DataFrame:
     """Return rows in the schema of a table: a day without rows may have other types."""
-    return rows.select(list(table.spec.columns)).cast(table.spec.polars)
+    return rows.select(*table.spec.columns).cast(table.spec.polars)
 
 
 def _of_days(table: Table, days: Iterable[date]) -> tuple[str, Expr]:
@@ -248,7 +248,7 @@ def values_at_close(
         session_date=lit(day),
         closed_at=close.dt.cast_time_unit("us"),
         age_s=age.dt.total_milliseconds() / 1000,
-    ).select(list(DAILY_POSITIONS.columns))
+    ).select(*DAILY_POSITIONS.columns)
 
 
 def _valued_at() -> Expr:

@@ -15,7 +15,6 @@ from polars import DataFrame, col
 
 from position_sync_dagster.errors import TokenError
 from position_sync_dagster.lake.ledger_rows import (
-    ADDED,
     LatestRows,
     added_after,
     added_by,
@@ -36,7 +35,7 @@ LEDGER_POLL_S = 0.5
 MOST_ROWS = 100_000
 
 # The order in which rows are given.
-ORDER = [ADDED, "timestamp", "update_id"]
+ORDER = ["ledger_version", "timestamp", "update_id"]
 
 _ID_LENGTH = 13
 _TOKEN = re.compile(r"ps(?:1|2:([0-9]{1,18})):([^:]*):([0-9]{1,18}):(.*)", re.DOTALL)
@@ -95,6 +94,7 @@ class Place(NamedTuple):
         if match is not None:
             at, ledger_id, digits, update_id = match.groups()
             version = int(digits)
+            # Only the place before the first row has neither a version nor a row.
             has_row = bool(update_id)
             if has_row == (version > 0):
                 return cls(ledger_id, version, update_id, int(at) if at else None)
@@ -134,7 +134,7 @@ class AddedRows:
             self._check(handle, files, place)
             if last_added(files) > place.version:
                 rows = self._read(files, place.version)
-                last_row = rows.select(ADDED, "update_id", _COMMITTED_AT).row(-1)
+                last_row = rows.select("ledger_version", "update_id", _COMMITTED_AT).row(-1)
                 answer = Added(rows, Place(place.ledger_id, *last_row).token)
 
             self._answers = dict([*self._answers.items(), (key, answer)][-2:])
@@ -170,7 +170,7 @@ class AddedRows:
 
         added = added_by(self._table, files, place.version)
         of_id = added.filter(col.update_id == place.update_id)
-        committed_at = of_id.select(_COMMITTED_AT).collect().get_column("at")
+        committed_at = of_id.select(_COMMITTED_AT).collect()["at"]
         if committed_at.is_empty() or place.at not in (None, *committed_at):
             update_id = place.update_id[:80]
             last = last_added(files)
@@ -185,8 +185,9 @@ class AddedRows:
 
         There is a later row: `after` has looked.
         """
-        smallest = f"min.{ADDED}"
-        has_later = col(f"max.{ADDED}") > version
+        smallest = "min.ledger_version"
+        has_later = col("max.ledger_version") > version
+        # Of the files in the order of their first rows, those within `most_rows`, and one more.
         later = files.filter(has_later).sort(smallest)
         is_within = col.num_records.cum_sum() <= self._most_rows
         file_count = later.filter(is_within).height + 1
@@ -195,13 +196,13 @@ class AddedRows:
             rows = added_after(self._table, later.head(file_count), version)
             if file_count < later.height:  # a commit may have rows in several files
                 next_file_begins = later.item(file_count, smallest)
-                rows = rows.filter(col(ADDED) < next_file_begins)
-            rows_by_commit = rows.group_by(ADDED).len().sort(ADDED).collect()
+                rows = rows.filter(col.ledger_version < next_file_begins)
+            rows_by_commit = rows.group_by("ledger_version").len().sort("ledger_version").collect()
             file_count *= 2
 
         whole_commits = rows_by_commit.filter(col.len.cum_sum() <= self._most_rows)
-        last = whole_commits.get_column(ADDED).max() or rows_by_commit.item(0, ADDED)
-        return rows.filter(col(ADDED) <= last).sort(ORDER).collect()
+        last = whole_commits["ledger_version"].max() or rows_by_commit.item(0, "ledger_version")
+        return rows.filter(col.ledger_version <= last).sort(ORDER).collect()
 
 
 def _id_of(handle: DeltaTable) -> str:
@@ -217,7 +218,7 @@ def version_token(handle: DeltaTable) -> str:
 
     After a backup was restored, the same version may have other rows, in files of other names.
     """
-    paths = data_files(handle).get_column("path").sort()
+    paths = data_files(handle)["path"].sort()
     of_files = part_named("".join(paths))
     return f"pv1:{_id_of(handle)}:{handle.version()}:{of_files}"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 from deltalake import DeltaTable
-from polars import DataFrame, LazyFrame, col, concat
+from polars import DataFrame, LazyFrame, Series, col, concat
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import WAITED_OUT
@@ -67,15 +67,17 @@ def added_by(table: Table, files: DataFrame, version: int) -> LazyFrame:
 
 def last_added(files: DataFrame) -> int:
     """Return the greatest `ledger_version` of the files, from the log alone; 0 where none is."""
-    last = files.get_column("max.ledger_version").max()
-    return last if isinstance(last, int) else 0
+    return _greatest(files["max.ledger_version"])
+
+
+def _greatest(versions: Series) -> int:
+    """Return the greatest version; 0 where none is known."""
+    greatest = versions.max()
+    return greatest if isinstance(greatest, int) else 0
 
 
 # The order of rows by their times, whatever the order in which they were written.
 BY_TIME = ["timestamp", "update_id"]
-
-# How often a clock was set back before rows were added: rows with a greater number are newer.
-RESETS = "clock_resets"
 
 
 def clock_resets(files: DataFrame, now: datetime) -> int:
@@ -89,15 +91,12 @@ def clock_resets(files: DataFrame, now: datetime) -> int:
         files: The data files of the ledger.
         now: The time by the clock of the writer.
     """
-    resets = files.get_column(f"max.{RESETS}").fill_null(0)
+    resets = files["max.clock_resets"].fill_null(0)
     count: Any = resets.max() or 0
-    newest: Any = files.filter(resets == count).get_column("max.timestamp").max()
+    newest: Any = files.filter(resets == count)["max.timestamp"].max()
     was_ahead = newest is not None and now < newest - WAITED_OUT
     return int(count + was_ahead)
 
-
-# The order in which rows were added; null comes before all others.
-ADDED = "ledger_version"
 
 # When rows were committed; rows of older releases count from their timestamp.
 COMMITTED = pl.coalesce("committed_at", "timestamp")
@@ -111,10 +110,10 @@ def newest_rows(rows: LazyFrame) -> DataFrame:
     """
     # Two passes: the first reads a few columns, the second all columns of the few newest rows.
     # Rows with equal times are rare; sorting each holding by id would cost ten times the rest.
-    counted = rows.with_columns(col(RESETS).fill_null(0))
-    latest = counted.group_by(*KEY, RESETS).agg(col.timestamp.max())
-    tops = latest.collect().sort(RESETS).unique(KEY, keep="last")
-    of_tops = counted.join(tops.lazy(), on=[*KEY, RESETS, "timestamp"])
+    counted = rows.with_columns(col.clock_resets.fill_null(0))
+    latest = counted.group_by(*KEY, "clock_resets").agg(col.timestamp.max())
+    tops = latest.collect().sort("clock_resets").unique(KEY, keep="last")
+    of_tops = counted.join(tops.lazy(), on=[*KEY, "clock_resets", "timestamp"])
     newest = of_tops.collect()
     if newest.height > tops.height:
         newest = newest.sort("update_id").unique(KEY, keep="last")
@@ -123,8 +122,7 @@ def newest_rows(rows: LazyFrame) -> DataFrame:
 
 def newest_version(rows: DataFrame) -> int:
     """Return the greatest `ledger_version` of rows; 0 where none has one."""
-    greatest = rows.get_column(ADDED).max()
-    return greatest if isinstance(greatest, int) else 0
+    return _greatest(rows["ledger_version"])
 
 
 class LatestRows:
@@ -166,7 +164,7 @@ class LatestRows:
                 return None
 
             rows = self._known.rows().with_columns(date=col.timestamp.dt.date())
-            return rows.select(list(self._table.spec.columns))
+            return rows.select(*self._table.spec.columns)
         except errors.LakeError:
             return None  # the ledger has them too
 
@@ -204,10 +202,10 @@ class LatestRows:
         if known is None or not through:
             return self._table.scan_files(files)
 
-        last_ids = known.filter(col(ADDED) == through).get_column("update_id")
+        last_ids = known.filter(col.ledger_version == through)["update_id"]
         # After a repair the versions continue from an earlier one, with other rows.
         added = added_by(self._table, files, through).select("update_id").collect()
-        present_ids = added.get_column("update_id").implode()
+        present_ids = added["update_id"].implode()
         if not last_ids.is_in(present_ids).all():
             return self._table.scan_files(files)
 
@@ -216,8 +214,8 @@ class LatestRows:
     def _take(self, added: DataFrame) -> None:
         """Determine the newest row of each holding that has a new row."""
         # By contract: two joins by holding would cost twice as much at 20,000 holdings.
-        conids = added.get_column("conid").unique()
-        is_touched = self._rows.get_column("conid").is_in(conids.implode())
+        conids = added["conid"].unique()
+        is_touched = self._rows["conid"].is_in(conids.implode())
         touched = concat([self._rows.filter(is_touched), added])
         newest = newest_rows(touched.lazy())
 

@@ -75,7 +75,9 @@ logger = logging.getLogger(__name__)
 
 
 def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> DataFrame:
-    """Return all rows of the parts in which FAILED requests are stored.
+    """Return all rows of the parts in which FAILED requests are stored, for `retry`.
+
+    It writes such a part anew without the requests that it takes out.
 
     Raises:
         UnknownRequestError: An id is not in the queue.
@@ -87,7 +89,7 @@ def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> DataFrame:
         request_id, status = others.select(STATE).row(0)
         raise wrong_state(request_id, status, "only a FAILED request is retried")
 
-    is_of_part = col("partition.part").is_in(requests.get_column("part").unique().implode())
+    is_of_part = col("partition.part").is_in(requests["part"].unique().implode())
     files = snapshot.finished_files(in_bucket(FAILED) & is_of_part)
     return snapshot.table.scan_stored(files).collect()
 
@@ -106,7 +108,7 @@ def stored_requests(snapshot: Snapshot, ids: Sequence[str]) -> DataFrame:
     rows = concat([snapshot.live.select(columns), snapshot.finished(may_have_one, columns)])
     requests = rows.filter(col.request_id.is_in(ids))
 
-    unknown = set(ids).difference(requests.get_column("request_id"))
+    unknown = set(ids).difference(requests["request_id"])
     if unknown:
         message = f"The request {min(unknown)[:80]!r} is not in the queue."
         raise UnknownRequestError(message, remedy=_WHICH_IDS)
@@ -160,7 +162,7 @@ _RULES: Mapping[str, tuple[Any, Callable[[Any], object], str]] = {
 }
 
 
-def check(request: QueueRequest | None = None, /, **arguments: object) -> None:
+def check_arguments(request: QueueRequest | None = None, /, **arguments: object) -> None:
     """Check arguments by the rules of their names; those of a request name its conid.
 
     Raises:
@@ -175,7 +177,11 @@ def check(request: QueueRequest | None = None, /, **arguments: object) -> None:
             raise InvalidRequestError(message, remedy=remedy)
 
 
-def ids_of(request_ids: str | Iterable[str]) -> list[str]:
+# One id, or several.
+Ids = str | Iterable[str]
+
+
+def ids_of(request_ids: Ids) -> list[str]:
     """Return ids as a list, each once."""
     if isinstance(request_ids, str):
         request_ids = [request_ids]
@@ -232,7 +238,7 @@ class SyncQueue:
         for request in checked:
             fields = schema.fields_of(request)
             del fields["account"]  # any text, or None
-            check(request, **fields)
+            check_arguments(request, **fields)
         if not checked:
             return []
 
@@ -259,11 +265,11 @@ class SyncQueue:
             priority: Only requests of this priority; None for all.
             status: Live requests come in claim order, finished ones newest first.
         """
-        check(limit=limit)
+        check_arguments(limit=limit)
         status = QueueStatus(status)
         wanted = col.status == status.value
         if priority is not None:
-            check(priority=priority)
+            check_arguments(priority=priority)
             wanted &= col.priority == priority
 
         if status in (QueueStatus.PENDING, QueueStatus.PROCESSING):
@@ -307,7 +313,7 @@ class SyncQueue:
             lease_s: The length of the lease, in seconds.
             except_accounts: Requests of these accounts are not claimed.
         """
-        check(limit=limit, lease_s=lease_s)
+        check_arguments(limit=limit, lease_s=lease_s)
         if limit == 0:
             return []
 
@@ -317,7 +323,7 @@ class SyncQueue:
         def step(snapshot: Snapshot) -> Change[list[QueuedPosition]]:
             now = self.clock()
             order = claim_order(now)
-            is_granted = snapshot.live.get_column("lease_token") == token
+            is_granted = snapshot.live["lease_token"] == token
             if is_granted.any():  # the answer to the commit was lost
                 return Change(requests_of(snapshot.live.filter(is_granted).sort(order)))
 
@@ -347,7 +353,7 @@ class SyncQueue:
 
     def mark_success(
         self,
-        request_ids: str | Iterable[str],
+        request_ids: Ids,
         *,
         answers: Mapping[str, Answer] | None = None,
         lease_token: str | None = None,
@@ -368,9 +374,7 @@ class SyncQueue:
         """
         self._succeed(ids_of(request_ids), Action.MARK, lease_token, answers or {})
 
-    def mark_processed(
-        self, request_ids: str | Iterable[str], *, lease_token: str | None = None
-    ) -> None:
+    def mark_processed(self, request_ids: Ids, *, lease_token: str | None = None) -> None:
         """Finish requests that the caller claimed, and valued by itself, as SUCCESS.
 
         As `mark_success`, but for claimed requests alone: two workers that only read the same
@@ -461,7 +465,7 @@ class SyncQueue:
             logger.info("request %s failed: %s", request_id, text)
 
     def release(
-        self, request_ids: str | Iterable[str], reason: str = "", *, lease_token: str | None = None
+        self, request_ids: Ids, reason: str = "", *, lease_token: str | None = None
     ) -> None:
         """Return claimed requests to PENDING at once, without using up an attempt.
 
@@ -502,7 +506,7 @@ class SyncQueue:
 
         return self.store.change(step, {"action": "rescue"})
 
-    def retry(self, request_ids: str | Iterable[str]) -> list[str]:
+    def retry(self, request_ids: Ids) -> list[str]:
         """Return FAILED requests to PENDING with all their attempts, when a person decides so.
 
         Returns:
@@ -518,7 +522,7 @@ class SyncQueue:
 
         return self.store.change(step, {"action": "retry"})
 
-    def holds(self, request_ids: str | Iterable[str], *, lease_token: str | None = None) -> bool:
+    def holds(self, request_ids: Ids, *, lease_token: str | None = None) -> bool:
         """Return whether the caller holds unexpired leases on all these requests.
 
         A worker checks this before it writes: without its lease it must not write.
@@ -539,7 +543,7 @@ class SyncQueue:
             limit: Maximum number of attempts.
             request_id: Only of requests whose ids begin so.
         """
-        check(limit=limit)
+        check_arguments(limit=limit)
         if request_id is not None:
             requests = self.beginning_with(request_id)
         else:
@@ -559,7 +563,7 @@ class SyncQueue:
         first = schema.id_prefix(since)
         chosen = in_bucket(SUCCESS) & may_have("request_id", first)
         was_inserted_since = col.request_id >= first
-        # At the end of the span both the answer and the confirmation were there.
+        # By the clocks of two machines: neither may lie behind the span.
         answered_at = pl.max_horizontal("updated_at", "confirmed_at")
         is_of_span = was_inserted_since & (answered_at <= until.astimezone(UTC))
         answered = self.store.finished(chosen, ["update_id", "confirmed_at"], is_of_span)
@@ -579,21 +583,17 @@ class SyncQueue:
         snapshot, ended = self.store.read(lambda snapshot: (snapshot, snapshot.counts(now)))
         live = snapshot.live
 
-        counts = dict.fromkeys(QueueStatus, 0)
-        for status, number in live.group_by("status").len().iter_rows():
-            counts[QueueStatus(status)] += number
-
+        numbers = dict(live.group_by("status").len().iter_rows())
         newest = {}
         for bucket, number, last in ended.iter_rows():
-            if bucket in counts:
-                counts[QueueStatus(bucket)] += number
-                newest[bucket] = last
+            numbers[bucket] = number
+            newest[bucket] = last
 
-        oldest = live.filter(status=PENDING).get_column("created_at").min()
+        oldest = live.filter(status=PENDING)["created_at"].min()
         claimable = live.filter(is_claimable(now, except_accounts))
         expired = live.filter(lease_has_expired(now, except_accounts))
         return QueueOverview(
-            counts=counts,
+            counts={status: numbers.get(status, 0) for status in QueueStatus},
             claimable=claimable.height,
             oldest_pending_at=oldest if isinstance(oldest, datetime) else None,
             expired=expired.height,

@@ -31,7 +31,6 @@ from position_sync_dagster.lake.followed_rows import LEDGER_POLL_S, Added, Added
 from position_sync_dagster.lake.ledger_rows import (
     BY_TIME,
     COMMITTED,
-    RESETS,
     LatestRows,
     added_after,
     clock_resets,
@@ -54,6 +53,7 @@ from position_sync_dagster.lake.schema import (
 from position_sync_dagster.lake.storage import commits
 from position_sync_dagster.lake.storage.commits import bind, refuse_stale_owner
 from position_sync_dagster.lake.storage.data_files import EVERY, data_files
+from position_sync_dagster.lake.storage.object_store import StorageOptions
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 
@@ -73,7 +73,7 @@ def coerce_update(update: PositionUpdate) -> PositionUpdate:
     for name, column, coerce in _CHECKS:
         value = getattr(update, name)
         coerced = None
-        if value is not None and not _is_blank(value, column):
+        if value is not None:
             try:
                 coerced = coerce(value)
             except (ValueError, TypeError, OverflowError, OSError, InvalidLegError):
@@ -84,12 +84,6 @@ def coerce_update(update: PositionUpdate) -> PositionUpdate:
         if coerced is not value:
             changes[name] = coerced
     return replace(update, **changes) if changes else update
-
-
-def _is_blank(value: object, column: StoredColumn) -> bool:
-    """Return whether a text is empty where IB writes "" for none: no right, no expiry."""
-    may_be_blank = column.choices is not None or column.kind is date
-    return may_be_blank and isinstance(value, str) and not value.strip()
 
 
 def _refused(name: str, value: object, column: StoredColumn) -> InvalidRequestError:
@@ -155,9 +149,12 @@ _BY_KIND: dict[type, tuple[Callable[[Any], object], str]] = {
 
 def _check_of(column: StoredColumn) -> Callable[[Any], object]:
     """Return what reads a value for a column, and raises an error for a wrong one."""
-    if column.choices is Right:
-        return parse_right
-    return column.choices or _BY_KIND[column.kind][0]
+    if column.choices is None and column.kind is not date:
+        return _BY_KIND[column.kind][0]
+
+    read = parse_right if column.choices is Right else column.choices or parse_expiry
+    # IB writes "" for none: no right, no expiry.
+    return lambda value: None if isinstance(value, str) and not value.strip() else read(value)
 
 
 _CHECKS = [(name, column, _check_of(column)) for name, column in UPDATE_COLUMNS.items()]
@@ -255,9 +252,10 @@ def append_rows(
 
     fenced = frame.select("gateway_id", "fencing_token").drop_nulls("fencing_token")
     owners = fenced.unique().rows()
-    modes = frame.get_column("trading_mode").unique()
+    modes = frame["trading_mode"].unique()
 
     def step(handle: DeltaTable) -> AppendResult:
+        """Check who writes, leave out what is stored, number the rows, and commit them."""
         nonlocal through
         for gateway_id, token in owners:
             refuse_stale_owner(handle, gateway_id, token)
@@ -284,8 +282,8 @@ def append_rows(
         rows = rows.with_columns(
             ledger_version=lit(ledger_version, Int64), committed_at=moment(now)
         )
-        if RESETS in rows.columns:
-            rows = rows.with_columns(lit(clock_resets(files, now), Int64).alias(RESETS))
+        if "clock_resets" in rows.columns:
+            rows = rows.with_columns(clock_resets=lit(clock_resets(files, now), Int64))
         commits.write(handle, rows, commit_info, writer=table.spec.name)
         return AppendResult(
             version=handle.version(), rows=rows.height, batch_id=commit_info.get("batch_id", "")
@@ -301,7 +299,7 @@ def _without_stored(table: Table, files: DataFrame, rows: DataFrame) -> DataFram
     """
     batch = [name for name in table.spec.indexed if name == "batch_id"]
     for column in (*batch, *table.spec.key):
-        stored = stored_ids(table, files, column, rows.get_column(column))
+        stored = stored_ids(table, files, column, rows[column])
         if stored:
             rows = rows.filter(~col(column).is_in(stored))
     return rows
@@ -471,7 +469,7 @@ class SyncUpdates:
 
     def days(self) -> set[date]:
         """Return the UTC days of which there are rows, from the log alone."""
-        return self.table.read(lambda files: set(files.get_column("partition.date").unique()))
+        return self.table.read(lambda files: set(files["partition.date"].unique()))
 
     def last_before(self, moment: datetime, look_back_days: float = LOOK_BACK_DAYS) -> DataFrame:
         """Return the last row at or before a moment per (account, conid), as far as known now.
@@ -605,7 +603,7 @@ class DeltaLakePositionWriter:
         delta_lake_path: str | Path = "data/lake/position_updates",
         *,
         table: PositionUpdatesTable | None = None,
-        storage_options: Mapping[str, str] | None = None,
+        storage_options: StorageOptions = None,
         fsync: bool = True,
     ) -> None:
         self.table = table or PositionUpdatesTable(

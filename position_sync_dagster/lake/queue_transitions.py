@@ -72,21 +72,6 @@ def is_of_others(accounts: Collection[str]) -> Expr:
     return ~col.account.is_in(sorted(accounts)).fill_null(value=False)
 
 
-def as_pending(request: QueuedPosition, now: datetime) -> QueuedPosition:
-    """Return a request as PENDING: without a lease, and claimable at once."""
-    return replace(
-        request,
-        lease_owner=None,
-        lease_token=None,
-        lease_expires_at=None,
-        status=QueueStatus.PENDING,
-        updated_at=now,
-        available_at=None,
-        changed_at=None,
-        claimed_at=None,
-    )
-
-
 def tried_again(
     request: QueuedPosition,
     now: datetime,
@@ -94,9 +79,14 @@ def tried_again(
     *,
     ended_at: datetime | None,
     error: str | None,
-    **columns: Any,
+    available_at: datetime | None = None,
 ) -> QueuedPosition:
-    """Return a request as PENDING, with the attempt that ended among the earlier ones."""
+    """Return a request as PENDING, without a lease, its last attempt among the earlier ones.
+
+    Args:
+        outcome: How that attempt ended; `ended_at` and `error` say when and why.
+        available_at: The end of its back-off; None: it may be claimed at once.
+    """
     attempts = with_ended_attempt(
         request.earlier_attempts,
         request.lease_owner,
@@ -105,7 +95,18 @@ def tried_again(
         error,
         outcome.value,
     )
-    return replace(as_pending(request, now), earlier_attempts=attempts, **columns)
+    return replace(
+        request,
+        status=QueueStatus.PENDING,
+        updated_at=now,
+        available_at=available_at,
+        claimed_at=None,
+        lease_owner=None,
+        lease_token=None,
+        lease_expires_at=None,
+        changed_at=None,
+        earlier_attempts=attempts,
+    )
 
 
 # A pending request older than this is claimed as if it had priority 1, in seconds.
@@ -297,16 +298,16 @@ def retry_requests(
     retried = {}
     for request_id in ids:
         failed = by_id[request_id]
+        # The live request of its position; it itself, where there is none.
         holder = holders.setdefault((failed.account, failed.conid), request_id)
         result.append(holder)
         if holder == request_id:
             retried[request_id] = tried_again(
-                failed,
+                replace(failed, attempts=0),
                 now,
                 Outcome.FAILED,
                 ended_at=failed.updated_at,
                 error=failed.error_message,
-                attempts=0,
             )
 
     if not retried:
@@ -314,5 +315,5 @@ def retry_requests(
 
     # A row of another program may have no id; it stays.
     kept = [request for request in requests if request.request_id not in retried]
-    parts = in_parts(FAILED, stored.get_column("part").unique())
+    parts = in_parts(FAILED, stored["part"].unique())
     return Change(result, retried.values(), {FAILED: kept}, parts)

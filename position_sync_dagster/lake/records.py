@@ -41,7 +41,7 @@ def add_unknown(
         files = data_files(handle)
         for column in same:
             if column in table.spec.indexed and column in rows.columns:
-                files = files.filter(may_have_one_of(column, rows.get_column(column)))
+                files = files.filter(may_have_one_of(column, rows[column]))
 
         present = table.read_rows(files, same)
         unknown = rows.join(present, on=same, how="anti", nulls_equal=True, maintain_order="left")
@@ -102,7 +102,7 @@ class RecordsTable(Generic[Record]):
     def rows(
         self,
         since: datetime | date | None = None,
-        only: Expr | None = None,
+        only: Expr = EVERY,
         columns: Collection[str] = (),
     ) -> DataFrame:
         """Return rows, in no particular order; only files are read that may have one of them.
@@ -114,17 +114,15 @@ class RecordsTable(Generic[Record]):
         """
         order = self.table.spec.order
         chosen = EVERY
-        wanted = EVERY if only is None else only
+        wanted = only
         if since is not None:
             first = moment(since) if isinstance(since, datetime) else lit(since)
             chosen = may_have(order, since)
-            wanted = wanted & (pl.col(order) >= first)
+            wanted = only & (pl.col(order) >= first)
 
         return self.table.rows(wanted, chosen, list(columns))
 
-    def records(
-        self, since: datetime | date | None = None, only: Expr | None = None
-    ) -> list[Record]:
+    def records(self, since: datetime | date | None = None, only: Expr = EVERY) -> list[Record]:
         """Return rows as records, in the table's order; see `rows`."""
         rows = self.rows(since, only)
         # Of rows with equal times, by the first column of their content.

@@ -204,7 +204,7 @@ class TableSpec:
 
     @cached_property
     def readable(self) -> Expr:
-        """Return which rows are read."""
+        """Return which rows are read: those with a value, or a choice, in each of `required`."""
         needed = []
         for name in self.required:
             column = col(name)
@@ -474,12 +474,13 @@ TABLES = (
 _VALUES = {name: column for name, column in POSITION_UPDATES.described.items() if name != "date"}
 
 
-class _Confirmed:
+class _Priced:
     """The column of `latest_positions` beside the newest row.
 
     Attributes:
-        confirmed_at: When the price of the value arrived, or when the broker last confirmed the
-            value, whichever is later: its age counts from here. Null where neither is known.
+        confirmed_at: From when the age of the price counts (`priced_at` of the program): when it
+            arrived, or when the broker last confirmed the value, whichever is later. Null where
+            neither is known.
     """
 
     confirmed_at: dt.datetime | None
@@ -487,7 +488,7 @@ class _Confirmed:
 
 LATEST_POSITIONS = TableSpec(
     "latest_positions",
-    _VALUES | columns_of(_Confirmed),
+    _VALUES | columns_of(_Priced),
     version=6,
     indexed=("account", "conid"),
     key=("account", "conid"),
@@ -711,7 +712,7 @@ def records_of(kind: type[Record], frame: DataFrame, **parts: list[Any]) -> list
         parts: The values of fields that are no columns, by the name of the field.
     """
     columns = _columns_of_record(kind, frozenset(parts))
-    values = {name: frame.get_column(name).to_list() for name in columns}
+    values = {name: frame[name].to_list() for name in columns}
     for name, column in columns.items():
         if column.choices:
             members = {member.value: member for member in column.choices}

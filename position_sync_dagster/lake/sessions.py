@@ -199,12 +199,9 @@ class GatewaySessions:
             limit: Maximum number of sessions; None for all.
             only: Chooses sessions by the columns of the table.
         """
-        live = self._lifecycle.snapshot().live
-        chosen = pl.concat([live, self._lifecycle.finished()]).filter(only)
-        distinct = chosen.sort("started_at", "fencing_token", descending=True).unique(
-            "session_id", keep="first", maintain_order=True
-        )
-        return records_of(GatewaySession, distinct[:limit])
+        rows = self._lifecycle.read(lambda stored: pl.concat([stored.live, stored.finished()]))
+        rows = rows.filter(only).sort("started_at", "fencing_token", descending=True)
+        return records_of(GatewaySession, rows[:limit])
 
     def _change_own(
         self,

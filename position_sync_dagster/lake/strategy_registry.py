@@ -92,9 +92,9 @@ class SyncRegistry:
         before = (self.legs, self.unresolved)
         self.legs, self.unresolved = in_order(legs_of(snapshot.live))
 
-        accounts: dict[int, set[str | None]] = {}
+        accounts = defaultdict[int, set[str | None]](set)
         for leg in self.legs:
-            accounts.setdefault(leg.conid, set()).add(leg.account)
+            accounts[leg.conid].add(leg.account)
         # One assignment, since `is_active` is called from other threads without a lock.
         self._accounts = accounts
         self.version = snapshot.version
@@ -114,7 +114,7 @@ class SyncRegistry:
 
     def history(self) -> DataFrame:
         """Return the row of every leg that has a conid, also of those that were removed."""
-        return self._memberships.table.rows(pl.col("conid").is_not_null())
+        return self._memberships.table.rows(pl.col.conid.is_not_null())
 
     def add_active(
         self,

@@ -40,7 +40,7 @@ class MovementsTable(RecordsTable[Movement]):
     def rows(
         self,
         since: datetime | date | None = None,
-        only: Expr | None = None,
+        only: Expr = EVERY,
         columns: Collection[str] = (),
     ) -> DataFrame:
         """Return movements in order of day; only files are read that may have one of them."""
@@ -126,7 +126,7 @@ class ClosuresTable(RecordsTable[closes.Closure]):
 
     def current_rows(
         self,
-        only: Expr | None = None,
+        only: Expr = EVERY,
         since: datetime | None = None,
         columns: Collection[str] = tuple(money_tables.CLOSURES.columns),
     ) -> DataFrame:
@@ -145,9 +145,7 @@ class ClosuresTable(RecordsTable[closes.Closure]):
             counted = counted.sort("closed_at", "change_id", "cause")
         return counted.select(list(columns))
 
-    def current(
-        self, only: Expr | None = None, since: datetime | None = None
-    ) -> list[closes.Closure]:
+    def current(self, only: Expr = EVERY, since: datetime | None = None) -> list[closes.Closure]:
         """Return the rows of `current_rows` as records."""
         return schema.records_of(closes.Closure, self.current_rows(only, since))
 

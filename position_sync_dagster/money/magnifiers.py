@@ -8,6 +8,8 @@ from polars import col, when
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.position_update import GreeksSource
 from position_sync_dagster.domain.valuation import FACTOR_TOLERANCE
+from position_sync_dagster.lake.contracts import ContractsTable
+from position_sync_dagster.lake.schema import records_of
 
 # Shares in these currencies, and options on them, are quoted in pence, cents or agorot; of other
 # currencies only futures and options on them may be (grains in Chicago).
@@ -33,6 +35,12 @@ def magnifier_of(
     if details is not None and details.price_magnifier:
         return float(details.price_magnifier)
     return usual_magnifier(sec_type, currency)
+
+
+def quoted_in_cents(contracts: ContractsTable) -> dict[int, ContractDetails]:
+    """Return the details of the contracts with another price magnifier than 1, by conid; blocks."""
+    rows = contracts.rows(col.price_magnifier != 1)
+    return {details.conid: details for details in records_of(ContractDetails, rows)}
 
 
 def in_major_unit(price: float | None, magnifier: float | None) -> float | None:

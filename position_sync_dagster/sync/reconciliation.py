@@ -24,9 +24,9 @@ from position_sync_dagster.domain.reconciliation import (
     Discrepancy,
     DiscrepancyType,
     ReconciliationResult,
+    break_key,
 )
 from position_sync_dagster.errors import PositionSyncError
-from position_sync_dagster.lake.breaks import break_key
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema import moment, rows_of_positions, update_rows
 from position_sync_dagster.lake.storage.threads import offload

@@ -1,5 +1,13 @@
-"""The assets: the tables that Dagster shows, each with its checks; one module for a subject.
+"""The assets of the core; the docstring of each is what Dagster shows.
 
-`table_asset` holds what all of them share. A module here may import the lake, `sync` and its
-neighbours in `defs`; heavy imports belong inside the asset's function.
+To change …, open …
+
+- How an asset is made of a table; freshness, lineage and metadata that several share; the external
+  assets, which the owner of the login writes, and the gateway: `table_asset.py`.
+- `active_strategies`, `position_queue` and `position_updates`, and when a strategies file is
+  applied: `queue_and_ledger.py`.
+- `latest_positions`, and how long a closed holding stays in it (`CLOSED_KEPT`):
+  `latest_positions.py`.
+- `daily_positions`, its partitions, its first day, and the check `days_are_complete`:
+  `past_days.py`. When it is recorded: `defs/closing.py`.
 """

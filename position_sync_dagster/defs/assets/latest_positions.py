@@ -51,6 +51,7 @@ def latest_positions(lake: Lake, settings: Settings, run_id: str | None) -> Deri
         legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
         listing = listed(lake.updates.sync.latest(), legs, now)
         priced = confirmations.with_priced(listing, all_broker_rows(lake, settings), now)
+        # The column of the table has an older name.
         return priced.select(*listing.columns, confirmed_at=confirmations.PRICED)
 
     rows, result = derived.derive_from_ledger(table, make, run_id=run_id)

@@ -161,11 +161,11 @@ def describe(closed: ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
     """Return the metadata of one day: counts, and the profit and loss by currency."""
     rows = closed.rows
     held = rows.filter(pl.col.position != 0)
-    without = table_asset.seldom(
-        without_value=rows["market_value"].null_count(),
-        without_daily_pnl=held["daily_pnl"].null_count(),
-        rows_left_out=len(closed.left_out),
-    )
+    counts = {
+        "without_value": rows["market_value"].null_count(),
+        "without_daily_pnl": held["daily_pnl"].null_count(),
+        "rows_left_out": len(closed.left_out),
+    }
 
     ages = rows["age_s"]
     oldest_s: Any = None if ages.has_nulls() else ages.max()
@@ -178,7 +178,8 @@ def describe(closed: ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
     return {
         "dagster/partition_row_count": rows.height,
         "held": held.height,
-        **without,
+        # A plot of zeros alone has no use.
+        **{name: count for name, count in counts.items() if count},
         **table_asset.plotted(numbers),
         "closed_at": dg.MetadataValue.timestamp(closed.closed_at),
         "from_statement": closed.stated,
@@ -257,30 +258,27 @@ def _judged_days(
     last day to fill. A day on which nothing was held, as a statement says, is no gap. Neither
     is the day after whose close the first row of the ledger was written.
     """
-    known_days = stated.days_of_anyone(settings)
     exchange = exchange_days.exchange_of(settings.calendar)
-    first_partition = _first_day(settings, known_days)
-    newest_value_days = _days_of_newest_values(lake, exchange.timezone)
-    first = _first_day(settings, newest_value_days)
+    stated_days = stated.days_of_anyone(settings)
+    first_partition = _first_day(settings, stated_days)
+    recorded = _days_of_newest_values(lake, exchange.timezone)
+    first = _first_day(settings, recorded)
     # Right after today's close its run may not have ended.
-    today = exchange_days.day_of(settings.calendar, utc_now())
-    begin = max(first, first_partition)
-    over = set(exchange.trading_days(begin, today - timedelta(days=1)))
+    yesterday = exchange_days.day_of(settings.calendar, utc_now()) - timedelta(days=1)
+    over = set(exchange.trading_days(max(first, first_partition), yesterday))
 
-    # Where neither a setting nor a statement says the first day, the ledger begins on it.
-    first_stated = min(known_days, default=None)
-    is_of_ledger = not settings.daily_start and first != first_stated
-    if is_of_ledger and first in over - newest_value_days.keys():
-        closed = exchange_days.closing_times(settings.calendar, [first])[first]
-        if lake.updates.sync.last_before(closed).is_empty():  # it begins after the close
-            over.remove(first)
+    # A first day that neither a setting nor a statement names is that of the ledger's first row.
+    is_named = settings.daily_start or first == min(stated_days, default=None)
+    may_have_no_row = first in over - recorded.keys() and not is_named
+    if may_have_no_row and _is_before_ledger(lake, exchange, first):
+        over.remove(first)
     if not over:
         return passed("No trading day is over yet.")
 
-    without = over - newest_value_days.keys()
+    without = over - recorded.keys()
     service = stated(lake, settings)
     missing = without - service.flat_days(without)
-    older = {day for day in over - without if newest_value_days[day] < day}
+    older = {day for day in over - without if recorded[day] < day}
 
     numbers: dict[str, dg.RawMetadataValue] = {
         "days": len(over),
@@ -304,8 +302,14 @@ def _judged_days(
     )
 
 
+def _is_before_ledger(lake: Lake, exchange: exchange_days.Exchange, day: date) -> bool:
+    """Return whether the first row of the ledger was written after the close of a trading day."""
+    closed = exchange_days.closing_times(exchange.calendar, [day])[day]
+    return lake.updates.sync.last_before(closed).is_empty()
+
+
 def _days_of_newest_values(lake: Lake, timezone: str) -> dict[date, date]:
-    """Return the day of the newest value of each recorded day, in a time zone."""
+    """Return the recorded days, each with the day of its newest value in a time zone."""
     rows = lake.derived_table(DAILY_POSITIONS).rows(columns=["session_date", "timestamp"])
     newest = rows.group_by("session_date").agg(pl.col.timestamp.max())
     local_day = pl.col.timestamp.dt.convert_time_zone(timezone).dt.date()

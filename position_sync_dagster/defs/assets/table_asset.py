@@ -129,11 +129,13 @@ Derive = Callable[[L, Settings, str | None], Derived]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DerivedTable(Generic[L_contra]):
-    """A table that runs and ticks write alike.
+class TickTable(Generic[L_contra]):
+    """A table that the ticks of `drain_queue` write, and a run of its asset in the same way.
+
+    Not all of them are derived: a tick writes the registry, the queue and the ledger, too.
 
     Attributes:
-        derive: Writes the table.
+        derive: Writes the table, and returns what its event says.
         deps: The assets from which it is made.
         options: The other arguments of `table_asset`.
     """
@@ -150,12 +152,12 @@ class DerivedTable(Generic[L_contra]):
             context: dg.AssetExecutionContext, position_sync: PositionSyncResource
         ) -> dg.MaterializeResult[None]:
             lake = position_sync.lake_of(kind)
-            derived_table = self.derive(lake, position_sync.settings, context.run.run_id)
-            for key, result in derived_table.checks.items():
+            written = self.derive(lake, position_sync.settings, context.run.run_id)
+            for key, result in written.checks.items():
                 event_key = dg.AssetCheckKey(context.asset_key, key.name)
                 context.log_event(check_evaluation(event_key, result))
             return dg.MaterializeResult(
-                metadata=derived_table.metadata, data_version=dg.DataVersion(derived_table.version)
+                metadata=written.metadata, data_version=dg.DataVersion(written.version)
             )
 
         materialize.__doc__ = inspect.getdoc(self.derive)
@@ -164,7 +166,7 @@ class DerivedTable(Generic[L_contra]):
 
 def derived_asset(
     spec: TableSpec, *, deps: Sequence[str] = (), **options: Any
-) -> Callable[[Derive[L]], DerivedTable[L]]:
+) -> Callable[[Derive[L]], TickTable[L]]:
     """Return the decorator of a function that writes a table; `options` as in `table_asset`.
 
     Example:
@@ -172,8 +174,8 @@ def derived_asset(
         def latest_positions(lake: Lake, settings: Settings, run_id: str | None) -> Derived: ...
     """
 
-    def decorate(derive: Derive[L]) -> DerivedTable[L]:
-        return DerivedTable(spec=spec, derive=derive, deps=deps, options=options)
+    def decorate(derive: Derive[L]) -> TickTable[L]:
+        return TickTable(spec=spec, derive=derive, deps=deps, options=options)
 
     return decorate
 
@@ -282,11 +284,6 @@ def totals(rows: DataFrame, *columns: str) -> dict[str, dg.MetadataValue]:
     sums = by_currency.agg(when(amounts.is_not_null().all()).then(amounts.sum()))
     cells = sums.unpivot(columns, index="currency").iter_rows()
     return plotted({f"{column} {currency}": number for currency, column, number in cells})
-
-
-def seldom(**counts: int) -> dict[str, int]:
-    """Return the counts that are not zero, since a plot of zeros alone has no use."""
-    return {name: count for name, count in counts.items() if count}
 
 
 def counted(**counts: Any) -> dict[str, str]:

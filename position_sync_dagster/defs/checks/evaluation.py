@@ -316,7 +316,11 @@ class CheckDriver(Generic[L]):
         self._newest: dict[Key, tuple[float, dg.AssetCheckResult]] = {}
 
     def failing(self, results: Iterable[tuple[Key, dg.AssetCheckResult]]) -> list[FailingCheck]:
-        """Keep new results; return the checks that did not pass by the newest of `COUNTS_S`."""
+        """Keep new results; return the checks whose newest result is a failure that still counts.
+
+        Args:
+            results: Those of one tick: of checks that it evaluated, and of those with their tables.
+        """
         now = time.monotonic()
         self._newest |= {key: (now, result) for key, result in results}
         return [
@@ -358,7 +362,10 @@ class CheckDriver(Generic[L]):
         return self._newest[key][0] if key in self._newest else -inf
 
     def _next_turn(self, key: Key) -> float:
-        """Return when a check is due again, at its place in the minute; the first time it is."""
+        """Return when a check is due: after its last result, at its own place in each minute.
+
+        So the checks of one tick are few. One that was never evaluated is due at once.
+        """
         if key not in self._newest:
             return -inf
         at, result = self._newest[key]

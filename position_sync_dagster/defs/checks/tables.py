@@ -15,7 +15,6 @@ from position_sync_dagster.defs.assets.table_asset import Derived, known, state_
 from position_sync_dagster.defs.checks.evaluation import (
     NAMED,
     SHOWN,
-    WATCH,
     failed,
     judged,
     passed,
@@ -45,11 +44,16 @@ from position_sync_dagster.domain.reconciliation import (
 )
 from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
 from position_sync_dagster.lake.lake import Lake, all_broker_rows, broker_rows
-from position_sync_dagster.lake.schema import ACTIVE_STRATEGIES, RECONCILIATION_BREAKS, frame_of
+from position_sync_dagster.lake.schema import (
+    ACTIVE_STRATEGIES,
+    POSITION_UPDATES,
+    RECONCILIATION_BREAKS,
+    frame_of,
+)
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import confirmations, failed_requests, reconciliation
 
-LEDGER = WATCH.asset_key.to_user_string()
+LEDGER = POSITION_UPDATES.name
 
 
 def held_at_the_broker(lake: Lake, login: Settings) -> DataFrame:
@@ -199,7 +203,7 @@ def holdings_are_usable(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     )
 
 
-@table_check("position_updates", driven=True)
+@table_check(LEDGER, driven=True)
 def tables_can_be_read(lake: Lake, _settings: Settings) -> dg.AssetCheckResult:
     """Whether the log of each table can be read; its data files are not looked at.
 

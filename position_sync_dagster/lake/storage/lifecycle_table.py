@@ -218,7 +218,10 @@ class LifecycleTable:
         return frame_of(self.table.spec, records, bucket=[bucket] * count, part=[part] * count)
 
     def _unchanged(self, rows: DataFrame, records: Iterable[Any]) -> DataFrame:
-        """Return the live rows that a change leaves as they are: those of other keys."""
+        """Return the live rows that a change leaves as they are: those of other keys.
+
+        A table without a key, the registry's, has none: its steps return all live records.
+        """
         if not self.table.spec.key:
             return rows.clear()
 

@@ -126,11 +126,13 @@ def compact(table: "Table", small_bytes: int) -> int:
 
 
 def _merge_parts(table: "Table", small_bytes: int, handle: DeltaTable) -> int:
-    """Merge the small finished parts of one bucket; return how many files."""
+    """Merge the small finished parts of the first bucket that has enough; return how many files.
+
+    0 where none has; `compact` calls it until then. A part has the rows that one commit finished.
+    """
     files = data_files(handle).filter(~in_bucket(schema.LIVE))
     by_part = ["partition.bucket", "partition.part"]
-    numbers = (col.size_bytes.sum(), pl.len().alias("files"))
-    sizes = files.group_by(by_part).agg(*numbers)
+    sizes = files.group_by(by_part).agg(col.size_bytes.sum(), files=pl.len())
     small = sizes.filter(col.size_bytes < small_bytes)
     is_due = pl.len().over("partition.bucket") >= table.upkeep.compact_from
     many = small.filter(is_due).sort(by_part)
@@ -193,6 +195,7 @@ def _runs_of_small_files(table: "Table", files: DataFrame, small_bytes: int) -> 
     has_span = col(first).is_not_null() & has_no_null
     in_order = files.filter(has_span).sort(*keys, first, last)
 
+    # Small files between the same two large ones have one number in `large_before`.
     is_small = col.size_bytes < small_bytes
     small = in_order.with_columns(large_before=(~is_small).cum_sum()).filter(is_small)
 
@@ -200,13 +203,13 @@ def _runs_of_small_files(table: "Table", files: DataFrame, small_bytes: int) -> 
     size = col.size_bytes.cum_sum().over(*keys, "large_before")
     merges = small.with_columns(merge=(size - 1) // (MAX_SMALL * small_bytes))
     runs = merges.group_by(*keys, "large_before", "merge", maintain_order=True).agg(
-        col(first).min(), col(last).max(), pl.len().alias("files")
+        col(first).min(), col(last).max(), files=pl.len()
     )
 
     is_due = col.files >= table.upkeep.compact_from
     has_days = bool(keys) and files.schema[keys[0]] == pl.Date
     if has_days and small_bytes == SMALL_BYTES:  # that is, in `maintain`
-        newest_day = lit(files.get_column(keys[0]).max(), pl.Date)
+        newest_day = lit(files[keys[0]].max(), pl.Date)
         is_over = col(keys[0]) < newest_day
         is_due |= is_over & (col.files > 1)
     return runs.filter(is_due)

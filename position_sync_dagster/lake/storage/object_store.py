@@ -74,12 +74,16 @@ def file_credentials() -> dict[str, str]:
     return {key: profile[key] for key in _KEYS if key in profile}
 
 
-def delta_options(options: Mapping[str, str] | None) -> dict[str, str]:
+# Options of the clients of a store, by the names that Delta's client has; None: none are given.
+StorageOptions = Mapping[str, str] | None
+
+
+def delta_options(options: StorageOptions) -> dict[str, str]:
     """Return the options of Delta's client; `options`, of the caller, take precedence."""
     return _DELTA | file_credentials() | dict(options or {})
 
 
-def options_at(path: str, options: Mapping[str, str] | None) -> dict[str, str] | None:
+def options_at(path: str, options: StorageOptions) -> dict[str, str] | None:
     """Return the options of Delta's client for a path, with the keys as they are now.
 
     None for a path on a disk.
@@ -87,12 +91,12 @@ def options_at(path: str, options: Mapping[str, str] | None) -> dict[str, str] |
     return delta_options(options) if is_remote(path) else None
 
 
-def polars_options(options: Mapping[str, str] | None) -> dict[str, object]:
+def polars_options(options: StorageOptions) -> dict[str, object]:
     """Return the options of Polars' client; the caller's are for Delta's client."""
     return {"max_retries": STORE_RETRIES, **file_credentials(), **(options or {})}
 
 
-def data_file_below(path: str, options: Mapping[str, str] | None) -> list[str]:
+def data_file_below(path: str, options: StorageOptions) -> list[str]:
     """Return a Parquet file below the URI of a table, if there is any."""
     files = pl.scan_parquet(
         f"{path}/**/*.parquet",

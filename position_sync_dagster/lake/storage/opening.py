@@ -4,7 +4,7 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -46,6 +46,7 @@ from position_sync_dagster.lake.storage.durability import (
     sync_paths,
 )
 from position_sync_dagster.lake.storage.object_store import (
+    StorageOptions,
     data_file_below,
     is_remote,
     options_at,
@@ -239,7 +240,7 @@ class TableHandle:
 
     path: str
     spec: TableSpec
-    options: Mapping[str, str] | None
+    options: StorageOptions
     use: Use
     upkeep: Upkeep
     synced: SyncedCommits

@@ -7,7 +7,7 @@ that fail are retried for a bounded time.
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from contextvars import ContextVar
@@ -37,6 +37,7 @@ from position_sync_dagster.lake.storage.durability import (
 )
 from position_sync_dagster.lake.storage.merges import compact_after_commit
 from position_sync_dagster.lake.storage.object_store import (
+    StorageOptions,
     absolute_path,
     is_remote,
     polars_options,
@@ -65,7 +66,7 @@ _FILE = "file"
 class TableOptions(TypedDict, total=False):
     """The options of every table; see `Table`, where the defaults are."""
 
-    storage_options: Mapping[str, str] | None
+    storage_options: StorageOptions
     fsync: bool
     use: Use
     upkeep: Upkeep
@@ -93,7 +94,7 @@ class Table:
         path: str | Path,
         spec: schema.TableSpec,
         *,
-        storage_options: Mapping[str, str] | None = None,
+        storage_options: StorageOptions = None,
         fsync: bool = True,
         use: Use = "work",
         upkeep: Upkeep = UPKEEP,
@@ -210,7 +211,7 @@ class Table:
         if files.is_empty():
             return spec.empty.lazy()
         # The log has the path of a file as a part of a URL.
-        paths = [f"{self.path}/{unquote(path)}" for path in files.get_column("path")]
+        paths = [f"{self.path}/{unquote(path)}" for path in files["path"]]
         rows = pl.scan_parquet(
             paths,
             schema=spec.stored,
@@ -226,7 +227,7 @@ class Table:
             parts = (pl.col(f"partition.{name}").alias(name) for name in spec.partition_by)
             of_file = files.select(pl.Series(_FILE, paths, pl.String), *parts)
             rows = rows.join(of_file.lazy(), on=_FILE)
-        return rows.select(list(spec.columns))
+        return rows.select(*spec.columns)
 
     def read_rows(
         self, files: DataFrame, columns: Sequence[str] | None = None, only: Expr = EVERY
@@ -260,7 +261,7 @@ class Table:
 
     def count(self) -> int:
         """Count the rows, from the log alone."""
-        return int(self.read(lambda files: files.get_column("num_records").sum()))
+        return int(self.read(lambda files: files["num_records"].sum()))
 
     def version(self) -> int:
         """Return the newest version."""

@@ -225,7 +225,7 @@ def read_ends(lake: MoneyLake) -> Closes:
 def _changes(lake: MoneyLake, until: datetime | None = None) -> DataFrame:
     """Return the changes of quantities, the oldest first; of a past moment those until then."""
     names = ["change_id", *KEY, "after", "seen_at"]
-    changes = lake.position_changes.rows(None, None, names)
+    changes = lake.position_changes.rows(columns=names)
     # One that a clock ahead dated came before those that have been written since.
     changes = changes.sort(~schema.is_ahead("seen_at", utc_now()), "seen_at")
     if until is None:

@@ -83,9 +83,9 @@ class PostingBook:
     @cached_property
     def closures(self) -> DataFrame:
         """The causes of closes that count, the oldest first."""
-        are_known = None
-        if self.until is not None:
-            are_known = coalesce("judged_at", "closed_at") <= moment(self.until)
+        if self.until is None:
+            return self.lake.closures.current_rows()
+        are_known = coalesce("judged_at", "closed_at") <= moment(self.until)
         return self.lake.closures.current_rows(are_known)
 
     @cached_property

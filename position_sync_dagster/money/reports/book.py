@@ -39,6 +39,7 @@ from position_sync_dagster.money.campaigns.strategy_money import (
 )
 from position_sync_dagster.money.cents import cents
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
+from position_sync_dagster.money.magnifiers import quoted_in_cents
 from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.past.owned_parts import PostingBook
 from position_sync_dagster.money.past.postings import names_of
@@ -356,7 +357,7 @@ def _closes_and_claims(lake: MoneyLake, _read_from: tuple[int, ...]) -> ClosesAn
 def _claims_of(lake: MoneyLake, legs: Sequence[ActiveContract]) -> Claims:
     """Return legs with their contracts, and with all that are quoted in cents."""
     contracts = lake.contracts.get({leg.conid for leg in legs})
-    return Claims(legs, lake.contracts.quoted_in_cents() | contracts)
+    return Claims(legs, quoted_in_cents(lake.contracts) | contracts)
 
 
 def read_book(lake: MoneyLake, settings: Settings, now: datetime) -> Book:

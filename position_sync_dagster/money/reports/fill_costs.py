@@ -21,7 +21,7 @@ from position_sync_dagster.domain.position_update import Source, ValueOrigin
 from position_sync_dagster.domain.streamed_holding import ROW_INTERVAL_S
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.lake import MoneyLake, nearest_rows
-from position_sync_dagster.money.magnifiers import VALUED, magnifier_in
+from position_sync_dagster.money.magnifiers import VALUED, magnifier_in, quoted_in_cents
 from position_sync_dagster.money.past.causes import cancelled_ids
 from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.past.postings import Posting, name_of
@@ -257,7 +257,7 @@ def read_fill_costs(
         _QUOTED,
         (col.position != 0) & (col.source == Source.STREAM.value),
         before=OLDEST_QUOTE,
-        magnifier=magnifier_in(lake.contracts.quoted_in_cents()),
+        magnifier=magnifier_in(quoted_in_cents(lake.contracts)),
     )
     costs = [fill_cost(fill, quotes.get((fill.conid, fill.at), {})) for fill in fills]
     costs.sort(key=lambda fill: (fill.day, fill.at or NEVER, fill.movement_id))

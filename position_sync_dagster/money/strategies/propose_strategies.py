@@ -12,6 +12,7 @@ from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.lake.lake import all_broker_rows
 from position_sync_dagster.lake.schema import broker_positions_of, one_of
 from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.magnifiers import quoted_in_cents
 from position_sync_dagster.money.strategies.proposals import ProposedStrategy, propose
 from position_sync_dagster.money.strategies.rules import leg_of
 from position_sync_dagster.settings import Settings
@@ -29,11 +30,11 @@ def held(lake: MoneyLake, settings: Settings, *only: Expr) -> list[BrokerPositio
         only: Conditions for the rows of `broker_positions`.
     """
     rows = all_broker_rows(lake, settings).filter(col.position != 0, *only)
-    quoted_in_cents = lake.contracts.quoted_in_cents()
+    in_cents = quoted_in_cents(lake.contracts)
     holdings = []
     for holding in broker_positions_of(rows):
         instrument = holding.instrument
-        details = quoted_in_cents.get(instrument.conid)
+        details = in_cents.get(instrument.conid)
         if details is not None:
             multiplier = instrument.multiplier / details.price_magnifier
             holding = replace(holding, instrument=replace(instrument, multiplier=multiplier))

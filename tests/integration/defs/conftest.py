@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 
 from position_sync_dagster.defs import drain
-from position_sync_dagster.defs.assets.table_asset import Derived, DerivedTable, check_evaluation
+from position_sync_dagster.defs.assets.table_asset import Derived, TickTable, check_evaluation
 from position_sync_dagster.defs.checks import tables
 from position_sync_dagster.defs.checks.evaluation import TableCheck
 from position_sync_dagster.defs.composition import Composition
@@ -137,7 +137,7 @@ def instance_on_disk(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 
 def defined(definition: Any) -> Any:
     """Return the asset or the check as Dagster has it."""
-    if isinstance(definition, DerivedTable):
+    if isinstance(definition, TickTable):
         return definition.asset(MoneyLake)
     if isinstance(definition, TableCheck):
         return definition.definition(MoneyLake)
@@ -247,7 +247,7 @@ class World:
             raise_on_error=False, **options,
         )  # fmt: skip
 
-    def derive(self, table: DerivedTable[MoneyLake]) -> Derived:
+    def derive(self, table: TickTable[MoneyLake]) -> Derived:
         """Write a table as a tick does; a run of Dagster takes ten times as long."""
         settings = load_settings()
         derived = table.derive(MoneyLake.of(settings), settings, None)
