@@ -35,6 +35,8 @@ from position_sync_dagster.money.past.movements import (
     SPLITS,
     Movement,
     MovementKind,
+    MovementSource,
+    Section,
     known_sum,
     moment_of,
     rounded,
@@ -97,18 +99,34 @@ def attributed(
 
 
 def unexplained_parts(
-    differences: Iterable[Movement], legs: Iterable[ActiveContract], owned: Mapping[Key, _Shares]
+    conid: int,
+    legs: Sequence[ActiveContract],
+    differences: Iterable[tuple[Any, ...]],
+    at: datetime,
 ) -> list[Posting]:
     """Return whose it is by what holdings of a contract differ from their movements.
 
     Args:
-        differences: One for each account.
         legs: The legs of the contract.
-        owned: What each owner has of each holding by its movements.
+        differences: Of each account its name, by how much it differs, and what each owner has.
+        at: When it differs.
     """
     holdings = _Holdings()
-    for difference in differences:
-        has = owned[difference.key]
+    for account, by, *owners in differences:
+        # Of what differs nothing but the quantity is known.
+        difference = Movement(
+            movement_id=account,
+            kind=MovementKind.TRADE,
+            section=Section.TRADES,
+            source=MovementSource.INFERRED,
+            account=account,
+            day=at.date(),
+            session_date=at.date(),
+            at=at,
+            conid=conid,
+            quantity=by,
+        )
+        has = dict(owners)
         opening = Opening(quantity=sum(has.values()))
         holdings.add(_Holding([difference], legs, opening, holdings, has))
     return [part for holding in holdings.all for part in holding.parts()]
@@ -502,16 +520,14 @@ class _Holding:
         if leg.since is not None:
             return _Claim(leg, added)
 
-        opened = added
-        if self._opening.quantity:
-            opened = moment_of(self.first)
+        opened = moment_of(self.first)
         for step in self.steps:
             at = moment_of(step.movement)
             if at >= added:
                 break
             if step.after and not step.before:
                 opened = at
-            elif step.before and not step.after:
+            elif not step.after:
                 opened = added
         return _Claim(leg, min(opened, added))
 
