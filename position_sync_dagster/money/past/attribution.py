@@ -35,6 +35,8 @@ from position_sync_dagster.money.past.movements import (
     SPLITS,
     Movement,
     MovementKind,
+    MovementSource,
+    Section,
     known_sum,
     moment_of,
     rounded,
@@ -97,18 +99,34 @@ def attributed(
 
 
 def unexplained_parts(
-    differences: Iterable[Movement], legs: Iterable[ActiveContract], owned: Mapping[Key, _Shares]
+    conid: int,
+    legs: Sequence[ActiveContract],
+    differences: Iterable[tuple[Any, ...]],
+    at: datetime,
 ) -> list[Posting]:
     """Return whose it is by what holdings of a contract differ from their movements.
 
     Args:
-        differences: One for each account.
         legs: The legs of the contract.
-        owned: What each owner has of each holding by its movements.
+        differences: Of each account its name, by how much it differs, and what each owner has.
+        at: When it differs.
     """
     holdings = _Holdings()
-    for difference in differences:
-        has = owned[difference.key]
+    for account, by, *owners in differences:
+        # Of what differs nothing but the quantity is known.
+        difference = Movement(
+            movement_id=account,
+            kind=MovementKind.TRADE,
+            section=Section.TRADES,
+            source=MovementSource.INFERRED,
+            account=account,
+            day=at.date(),
+            session_date=at.date(),
+            at=at,
+            conid=conid,
+            quantity=by,
+        )
+        has = dict(owners)
         opening = Opening(quantity=sum(has.values()))
         holdings.add(_Holding([difference], legs, opening, holdings, has))
     return [part for holding in holdings.all for part in holding.parts()]
@@ -148,19 +166,29 @@ class _Step(NamedTuple):
         return step.account, step.day, step.type, step.right
 
 
+class _Exchange(NamedTuple):
+    """What went for what came: by delivery, by an action, or to another own account.
+
+    Attributes:
+        gone: The ends of options that delivered it, what an action took for it, or what left
+            another account.
+        is_clear: Whether it came for all of that; else for one of these, it is not known which.
+        parent: What is still held, and an action brought something for it.
+    """
+
+    gone: Sequence[Movement] = ()
+    is_clear: bool = True
+    parent: "_Holding | None" = None
+
+
 class _Holdings:
     """The holdings that are attributed together, and what came for what.
 
     Attributes:
         all: Each holding.
         of_contract: Those of each contract.
-        came_for: What movements brought others, by the id of what came: the ends of options that
-            delivered it, what an action took for it, or what left another own account. Of what
-            came for something that is still held there is nothing.
-        ambiguous: The ids of what came for one of these, it is not known which, or for all.
+        came_for: What went for what came, by the id of that.
         left: The ids of what something came for with its cost.
-        parents: The holding for which an action brought something and took nothing, by the id of
-            the movement that brought it.
         parts: Those of each movement that is no trade, by its id.
         traders: Who had what an order traded, apart from contracts that several had.
     """
@@ -168,10 +196,8 @@ class _Holdings:
     def __init__(self) -> None:
         self.all: list[_Holding] = []
         self.of_contract: defaultdict[int, list[_Holding]] = defaultdict(list)
-        self.came_for: dict[str, Sequence[Movement]] = {}
-        self.ambiguous: set[str] = set()
+        self.came_for: dict[str, _Exchange] = {}
         self.left: set[str] = set()
-        self.parents: dict[str, _Holding] = {}
         self.parts: defaultdict[str, list[Posting]] = defaultdict(list)
         self.traders: defaultdict[str | None, set[str]] = defaultdict(set)
         self._lost: dict[str, str] = {}
@@ -217,8 +243,7 @@ class _Holdings:
             symbol, _, _number = (step.movement.description or "").partition("(")
             parent = named.get((step.movement.account, symbol.strip()))
             if parent is not None and not step.before and step.name not in self.came_for:
-                self.parents[step.name] = parent
-                self.came_for[step.name] = ()
+                self.came_for[step.name] = _Exchange(parent=parent)
 
         transfers = of_kind[MovementKind.TRANSFER]
         for of_contract in grouped(attrgetter("movement.conid"), transfers).values():
@@ -235,9 +260,8 @@ class _Holdings:
         for arrival in is_end[False]:
             of_option = [end for end in ends if end.conid == arrival.counter_conid]
             at_strike = [end for end in ends if end.strike == arrival.price]
-            self.came_for[arrival.movement_id] = of_option or at_strike or ends
-            if not of_option and not at_strike:
-                self.ambiguous.add(arrival.movement_id)
+            gone = of_option or at_strike
+            self.came_for[arrival.movement_id] = _Exchange(gone or ends, is_clear=bool(gone))
         if not is_end[False]:
             self._lost.update((end.movement_id, "delivered") for end in ends)
 
@@ -294,10 +318,8 @@ class _Holdings:
         if len(arrived_of) == len(gone_of):
             came_for = [*gone_of.values()]
         for rows, of_them in zip(arrived_of.values(), came_for, strict=True):
-            names = [row.movement_id for row in rows]
-            self.came_for.update(dict.fromkeys(names, of_them))
-            if len(of_them) > 1:
-                self.ambiguous.update(names)
+            exchange = _Exchange(of_them, is_clear=len(of_them) == 1)
+            self.came_for.update((row.movement_id, exchange) for row in rows)
 
     def remember(self, part: Posting) -> None:
         """Remember a part: something may come for it, or be of its order."""
@@ -314,16 +336,17 @@ class _Holdings:
 
     def origin_of(self, movement: Movement) -> "_Origin":
         """Return what a movement came from, and who had it."""
-        name = movement.movement_id
-        if name not in self.came_for:
+        exchange = self.came_for.get(movement.movement_id)
+        if exchange is None:
             return _Origin()
-        if name in self.parents:
-            return self.parents[name].origin_of(movement)
+        if exchange.parent is not None:
+            return exchange.parent.origin_of(movement)
 
-        sources = [source.movement_id for source in self.came_for[name]]
+        sources = [source.movement_id for source in exchange.gone]
         parts = [part for source in sources for part in self.parts[source]]
-        if name not in self.ambiguous or len({part.owner for part in parts}) == 1:
-            return _Origin(parts, _divided_by(parts))
+        sizes = _sizes_of(parts)
+        if exchange.is_clear or len(sizes) == 1:
+            return _Origin(parts, sizes)
         if movement.kind in _ACTS:
             self._lost.update(dict.fromkeys(sources, "became by a corporate action"))
         return _Origin(parts)
@@ -351,11 +374,11 @@ class _Origin(NamedTuple):
 
     Attributes:
         parts: The ends of options that delivered it, or what an action took for it.
-        shares: How it is divided among those who had that; None: not known, or it came from none.
+        sizes: How much of that each owner had; empty: not known, or it came from none.
     """
 
     parts: Sequence[Posting] = ()
-    shares: _Shares | None = None
+    sizes: Mapping[str, float] = MappingProxyType({})
 
 
 def _rounded_sum(held: float, by: float) -> float:
@@ -383,15 +406,18 @@ def _terms_of(movement: Movement) -> tuple[date, float]:
     return movement.expiry or date.max, movement.strike or 0.0
 
 
-def _divided_by(parts: Iterable[Posting]) -> _Shares | None:
-    """Return the share of each owner of some parts; None: they are of nothing."""
+def _sizes_of(parts: Iterable[Posting]) -> _Shares:
+    """Return how much each owner has of some parts, without signs."""
     sizes: _Shares = defaultdict(float)
     for part in parts:
         sizes[part.owner] += abs(part.quantity)
+    return sizes
+
+
+def _divided(by: float, sizes: Mapping[str, float]) -> _Shares:
+    """Return a quantity, divided in proportion to what the owners have."""
     total = sum(sizes.values())
-    if total:
-        return {owner: size / total for owner, size in sizes.items()}
-    return None
+    return {owner: by * size / total for owner, size in sizes.items()}
 
 
 class _Claim(NamedTuple):
@@ -494,16 +520,14 @@ class _Holding:
         if leg.since is not None:
             return _Claim(leg, added)
 
-        opened = added
-        if self._opening.quantity:
-            opened = moment_of(self.first)
+        opened = moment_of(self.first)
         for step in self.steps:
             at = moment_of(step.movement)
             if at >= added:
                 break
             if step.after and not step.before:
                 opened = at
-            elif step.before and not step.after:
+            elif not step.after:
                 opened = added
         return _Claim(leg, min(opened, added))
 
@@ -516,7 +540,7 @@ class _Holding:
         }
         held = {owner: size for owner, size in sizes.items() if rounded(size)}
         opened = [part for owner in held for part in parts_of[owner] if part.opens]
-        return _Origin(opened, _scaled(held, 1.0 / sum(held.values())) if held else None)
+        return _Origin(opened, held)
 
     @property
     def place(self) -> tuple[bool, datetime, bool, Key]:
@@ -541,21 +565,19 @@ class _Holding:
     def _open_prior(self) -> None:
         """Divide what was held before the first movement to those that claim it."""
         quantity = self._opening.quantity
-        prior = self._opening.contract
-        if prior is None:
-            at = min(filter(None, (moment_of(self.first), self._opening.seen_at)))
-            day = exchange_date(at)
-            prior = replace(
-                self.first,
-                kind=MovementKind.TRADE,
-                quantity=quantity,
-                cash=times(self._opening.cost, -quantity),
-                fee=0.0,
-                order_id=None,
-                at=at,
-                day=day,
-                session_date=day,
-            )
+        at = min(filter(None, (moment_of(self.first), self._opening.seen_at)))
+        day = exchange_date(at)
+        prior = replace(
+            self.first,
+            kind=MovementKind.TRADE,
+            quantity=quantity,
+            cash=times(self._opening.cost, -quantity),
+            fee=0.0,
+            order_id=None,
+            at=at,
+            day=day,
+            session_date=day,
+        )
         unclear = None
         if prior.cash is None:
             unclear = (
@@ -580,8 +602,7 @@ class _Holding:
             self._open(movement, opened, origin)
 
     def _close(self, movement: Movement, by: float, origin: _Origin) -> None:
-        self._last_owners = dict(self._has)
-        closers = self._closers(movement, by, origin.shares)
+        closers = self._closers(movement, by, origin.sizes)
         unclear = None
         if closers is None:
             unclear = f"it is not known whose {name_of(movement)} closed on {movement.day}"
@@ -595,11 +616,6 @@ class _Holding:
             is_owner_unclear=unclear is not None,
         )
 
-    def _divided(self, by: float) -> _Shares:
-        """Return a quantity, divided by what the owners have."""
-        total = self._total
-        return {owner: by * held / total for owner, held in self._has.items()}
-
     def _as_claimed(self, movement: Movement, by: float) -> _Shares:
         """Return a close of unknown owner so that what it leaves is as it is claimed, if it can."""
         left = self._openers(movement, self._total + by, {})
@@ -608,10 +624,10 @@ class _Holding:
         is_same_way = all(part * by >= 0 for part in closed.values())
         if has_no_new_owner and is_same_way:
             return closed
-        return self._divided(by)
+        return _divided(by, self._has)
 
     def _closers(
-        self, movement: Movement, by: float, delivered_to: _Shares | None
+        self, movement: Movement, by: float, delivered_to: Mapping[str, float]
     ) -> _Shares | None:
         """Return whose a close was; None: not known."""
         if len(self._has) == 1:
@@ -624,10 +640,10 @@ class _Holding:
 
         is_all = not rounded(by + self._total)
         if is_all or not self._at_end_of[movement.session_date]:
-            return self._divided(by)
-        if delivered_to is None:
+            return _divided(by, self._has)
+        if not delivered_to:
             return None
-        shares = _scaled(delivered_to, by)
+        shares = _divided(by, delivered_to)
         for owner, share in shares.items():
             held = self._has.get(owner, 0.0)
             if held * share >= 0 or abs(held) < abs(share) - QUANTITY_ROUNDING:
@@ -642,7 +658,7 @@ class _Holding:
             movement = replace(movement, cash=at_cost)
 
         unclear = None
-        if origin.shares is None and movement.kind in DELIVERY_KINDS and not movement.is_option:
+        if not origin.sizes and movement.kind in DELIVERY_KINDS and not movement.is_option:
             unclear = f"it is not known which option delivered {name_of(movement)}"
         self._add_parts(
             movement,
@@ -655,9 +671,9 @@ class _Holding:
 
     def _receivers(self, movement: Movement, by: float, origin: _Origin) -> _Shares:
         """Return whose it is that came: of those who had what it came from, or who claim it."""
-        if origin.shares is None:
-            return self._openers(movement, by, self._has)
-        return _scaled(origin.shares, by)
+        if origin.sizes:
+            return _divided(by, origin.sizes)
+        return self._openers(movement, by, self._has)
 
     def _openers(self, movement: Movement, by: float, before: _Shares) -> _Shares:
         """Return whose an opening is: of those that claim a quantity, as far as they lack it.
@@ -715,7 +731,8 @@ class _Holding:
     def _reorganize(self, movement: Movement, by: float) -> None:
         """Divide what a corporate action took, brought or changed by what the owners have."""
         total = self._total
-        if not total or self._holdings.came_for.get(movement.movement_id):
+        exchange = self._holdings.came_for.get(movement.movement_id, _Exchange())
+        if not total or exchange.gone:
             self._arrive(movement, by)
             return
 
@@ -731,8 +748,7 @@ class _Holding:
         unclear = None
         if is_turned or (effect is Effect.CLOSES and self._is_lost(movement)):
             unclear = f"what {name_of(movement)} became by a corporate action is not known"
-        self._last_owners = dict(self._has)
-        self._add_parts(movement, effect, self._divided(by), unclear=unclear)
+        self._add_parts(movement, effect, _divided(by, self._has), unclear=unclear)
 
     def _arrive(self, movement: Movement, by: float) -> None:
         """Divide what an action brought: for a contract that it took, or for nothing.
@@ -740,13 +756,14 @@ class _Holding:
         The cost of what came for one that is still held is not known, but that it paid nothing is.
         """
         origin = self._holdings.origin_of(movement)
-        if movement.movement_id in self._holdings.parents and self._claims:
-            is_of_nobody = (origin.shares or {}).keys() <= {UNATTRIBUTED}
-            origin = _Origin() if is_of_nobody else origin
+        exchange = self._holdings.came_for.get(movement.movement_id)
+        is_for_what_is_held = exchange is not None and exchange.parent is not None
+        if is_for_what_is_held and self._claims and origin.sizes.keys() <= {UNATTRIBUTED}:
+            origin = _Origin()
 
         effect = Effect.OPENS
         unclear = None
-        if origin.shares is not None and movement.type != _RIGHTS:
+        if origin.sizes and movement.type != _RIGHTS:
             effect = Effect.COMES
         elif movement.type != _RIGHTS:
             unclear = f"what {name_of(movement)} cost is not known: a corporate action brought it"
@@ -788,7 +805,7 @@ class _Holding:
             effect = Effect.EARNS
         pays_for = self._paid_for.get(movement.movement_id)
         paid_for = [part for part in self._parts if part.movement.movement_id == pays_for]
-        owners = _divided_by(paid_for) or self._has or self._last_owners or {UNATTRIBUTED: 1.0}
+        owners = _sizes_of(paid_for) or self._has or self._last_owners or {UNATTRIBUTED: 1.0}
         total = sum(owners.values())
         for owner, held in owners.items():
             self._add(movement, effect, owner, fraction=held / total, pays_for=pays_for)
@@ -808,14 +825,14 @@ class _Holding:
         origin: _Origin = _Origin(),  # noqa: B008 - it is frozen
         **said: Any,
     ) -> None:
+        self._last_owners = dict(self._has)
         whole = movement.quantity or 0.0
         for owner, quantity in shares.items():
-            fraction = quantity / whole if whole else 1.0 / len(shares)
             sources = [part for part in origin.parts if part.owner == owner] or origin.parts
             came_from = tuple(part.posting_id for part in sources)
+            fraction = quantity / whole
             self._add(movement, effect, owner, fraction, quantity, came_from=came_from, **said)
-            if not self._parts[-1].is_prior:
-                self._holdings.remember(self._parts[-1])
+            self._holdings.remember(self._parts[-1])
 
     def _add(
         self,
@@ -841,11 +858,6 @@ class _Holding:
             del self._has[owner]
 
 
-def _scaled(shares: _Shares, by: float) -> _Shares:
-    """Return how much of a quantity belongs to each, given the share of each."""
-    return {owner: by * share for owner, share in shares.items()}
-
-
 def _order_of(movement: Movement) -> tuple[datetime, bool, float, str]:
     """Return the sort key; of one moment, what opened or was delivered comes first.
 
@@ -865,16 +877,16 @@ def _history(movements: Iterable[Movement], held: Opening | None) -> tuple[Openi
     What is gone, and nothing explains, is one as far as what is stated leaves it.
     """
     in_order = sorted(map(_paid_in_kind, movements), key=_order_of)
-    if taken_back := cancelled_ids(in_order):
-        in_order = [movement for movement in in_order if movement.movement_id not in taken_back]
-    gone = [movement for movement in in_order if movement.kind is MovementKind.UNEXPLAINED]
-    if not gone:
-        return opening_of(in_order, held), in_order
-
-    stated = [movement for movement in in_order if movement.kind is not MovementKind.UNEXPLAINED]
+    taken_back = cancelled_ids(in_order)
+    counting = [movement for movement in in_order if movement.movement_id not in taken_back]
+    is_gone = grouped(lambda moved: moved.kind is MovementKind.UNEXPLAINED, counting)
+    stated = is_gone[False]
     opening = opening_of(stated, held)
+    if not is_gone[True]:
+        return opening, stated
+
     total = opening.quantity + sum(movement.quantity or 0.0 for movement in stated)
-    return opening, sorted([*stated, *_still_held(gone, total)], key=_order_of)
+    return opening, sorted([*stated, *_still_held(is_gone[True], total)], key=_order_of)
 
 
 def _paid_in_kind(movement: Movement) -> Movement:

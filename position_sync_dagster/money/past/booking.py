@@ -147,27 +147,25 @@ def booked(
         is_pooled: Whether what is held of a group has one average cost; else what was opened first
             closes first.
     """
-    booker = _Booker(is_pooled=is_pooled)
     entries = _entries(postings, group_of)
-    brought = set()
-    left_at: dict[str, datetime] = {}
+    booker = _Booker(is_pooled=is_pooled)
     for entry in entries:
-        posting = entry.share.posting
-        if posting.effect is Effect.COMES:
-            brought.add((entry.group, posting.at))
-            for left in entry.came_from:
-                booker.arrivals[left][entry.group] += entry.share.quantity
-        elif posting.effect is Effect.LEAVES:
-            left_at.update((left.posting_id, left.at) for left in entry.postings)
+        if entry.effect is Effect.LEAVES:
+            names = [posting.posting_id for posting in entry.postings]
+            booker.departures |= dict.fromkeys(names, _Departure(entry.at))
+
+    arrivals = [entry for entry in entries if entry.effect is Effect.COMES]
+    brought = {(entry.group, entry.at) for entry in arrivals}
+    for entry in arrivals:
+        for departure in booker.left_for(entry):
+            departure.arrived[entry.group] += entry.share.quantity
 
     def order_of(entry: _Entry) -> tuple[datetime, int]:
         """Return the sort key: what comes is after what left for it, and before what it sells."""
-        posting = entry.share.posting
-        if posting.effect is Effect.COMES:
-            left = [left_at[name] for name in entry.came_from if name in left_at]
-            return max([posting.at, *left]), 1
-        is_sold_of_it = posting.effect is Effect.CLOSES and (entry.group, posting.at) in brought
-        return posting.at, 2 if is_sold_of_it else 0
+        if entry.effect is Effect.COMES:
+            return max([entry.at, *(left.at for left in booker.left_for(entry))]), 1
+        is_sold_of_it = entry.effect is Effect.CLOSES and (entry.group, entry.at) in brought
+        return entry.at, 2 if is_sold_of_it else 0
 
     for entry in sorted(entries, key=order_of):
         booker.add(entry)
@@ -186,9 +184,28 @@ class _Entry(NamedTuple):
     postings: Sequence[Posting]
 
     @property
-    def came_from(self) -> set[str]:
-        """The ids of what they came from."""
-        return {source for posting in self.postings for source in posting.came_from}
+    def effect(self) -> Effect:
+        """Return what they do to what is held."""
+        return self.share.posting.effect
+
+    @property
+    def at(self) -> datetime:
+        """Return when they did it."""
+        return self.share.posting.at
+
+
+@dataclass(slots=True, eq=False)
+class _Departure:
+    """What left for something else.
+
+    Attributes:
+        arrived: How much came for it of each group.
+        taken: What it took.
+    """
+
+    at: datetime
+    arrived: defaultdict[Group, float] = field(default_factory=lambda: defaultdict(float))
+    taken: Sequence[Share] = ()
 
 
 def _entries(postings: Iterable[Posting], group_of: Callable[[Posting], Group]) -> list[_Entry]:
@@ -232,20 +249,21 @@ class _Booker(Booking):
     """Books one entry after the other.
 
     Attributes:
-        arrivals: How much came of each group for each posting that left.
-        taken: What left with it.
+        departures: By the ids of what left.
     """
 
     is_pooled: bool
-    arrivals: defaultdict[str, defaultdict[Group, float]] = field(
-        default_factory=lambda: defaultdict(lambda: defaultdict(float))
-    )
-    taken: dict[str, list[Share]] = field(default_factory=dict)
+    departures: dict[str, _Departure] = field(default_factory=dict)
+
+    def left_for(self, entry: _Entry) -> Iterable[_Departure]:
+        """Return what left for what came."""
+        names = (name for posting in entry.postings for name in posting.came_from)
+        return dict.fromkeys(self.departures[name] for name in names if name in self.departures)
 
     def add(self, entry: _Entry) -> None:
         """Book what a movement did to what is held of a group."""
         share = entry.share
-        match share.posting.effect:
+        match entry.effect:
             case Effect.OPENS | Effect.CLOSES:
                 self._trade(entry)
 
@@ -253,7 +271,7 @@ class _Booker(Booking):
                 held = self.held[entry.group]
                 total = sum(opened.quantity for opened in held)
                 ratio = (total + share.quantity) / total if total else 1.0
-                self._bring(entry, _paying(entry, held), ratio, held)
+                self._bring(entry, held, ratio)
 
             case Effect.LEAVES:
                 self._leave(entry)
@@ -313,7 +331,7 @@ class _Booker(Booking):
         total = sum(opened.quantity for opened in held)
         fraction = min(1.0, -entry.share.quantity / total) if total else 0.0
         taken = _paying(entry, [opened.part(opened.quantity * fraction) for opened in held])
-        self.taken.update((posting.posting_id, taken) for posting in entry.postings)
+        self.departures[entry.postings[0].posting_id].taken = taken
         kept = 1.0 - fraction
         parts = (opened.part(opened.quantity * kept) for opened in held)
         self.held[entry.group] = deque(part for part in parts if rounded(part.quantity))
@@ -321,34 +339,31 @@ class _Booker(Booking):
 
     def _come(self, entry: _Entry) -> None:
         """Bring what has the cost and the day of what left for it."""
-        share = entry.share
-        left = {id(shares): shares for name in entry.came_from if (shares := self.taken.get(name))}
-        taken = [opened for shares in left.values() for opened in shares]
+        left = self.left_for(entry)
+        taken = [opened for departure in left for opened in departure.taken]
         total = sum(opened.quantity for opened in taken)
-        arrivals = [self.arrivals[name] for name in entry.came_from]
-        is_divided = any(len(of_groups) > 1 for of_groups in arrivals)
-        held = self.held[entry.group]
-        if is_divided or not total:
-            name = name_of(share.posting.movement)
+        if not total or any(len(departure.arrived) > 1 for departure in left):
+            name = name_of(entry.share.posting.movement)
             why = f"what {name} cost is not known: a corporate action brought it"
-            self._open(held, share.unknown(why))
-        else:
-            # It may come in several rows.
-            whole = max((of_groups[entry.group] for of_groups in arrivals), key=abs)
-            part = share.quantity / whole
-            taken = [opened.part(opened.quantity * part) for opened in taken]
-            self._bring(entry, _paying(entry, taken), whole / total, held)
+            self._open(self.held[entry.group], entry.share.unknown(why))
+            return
+
+        # It may come in several rows.
+        whole = max((departure.arrived[entry.group] for departure in left), key=abs)
+        part = entry.share.quantity / whole
+        taken = [opened.part(opened.quantity * part) for opened in taken]
+        self._bring(entry, taken, whole / total)
 
     def _receive(self, entry: _Entry) -> None:
         """Realise what an action paid beside what it brings; what is paid for that is its cost."""
         if entry.share.cash is None or entry.share.cash > 0:
             self._pay(entry.share)
 
-    def _bring(
-        self, entry: _Entry, opened: Iterable[Share], ratio: float, held: deque[Share]
-    ) -> None:
+    def _bring(self, entry: _Entry, shares: Iterable[Share], ratio: float) -> None:
         """Hold instead of some shares so many times as much, at their cost."""
-        if entry.share.posting.effect is Effect.KEEPS:
+        held = self.held[entry.group]
+        opened = _paying(entry, shares)
+        if entry.effect is Effect.KEEPS:
             held.clear()
         for share in opened:
             brought = share._replace(

@@ -166,16 +166,11 @@ class Evidence(NamedTuple):
     quantity: float
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
+@dataclass(eq=False)
 class Case:
     """A change, what is known of its contract, and what explains it.
 
     Attributes:
-        details: The contract details.
-        ended: When it could be traded last; None where it does not expire.
-        asked: From when and until when the gateway named all executions of the account.
-        is_in: Whether an option was in the money at its end; None: it is not clear, or was seen
-            before it.
         evidence: The bookings that explain it.
         has_stray: Whether an execution of the day that went the same way explains no change: its
             time may be wrong, or a message lost.
@@ -183,13 +178,49 @@ class Case:
     """
 
     change: PositionChange
-    details: ContractDetails | None
-    ended: datetime | None
-    asked: tuple[datetime, datetime]
-    is_in: bool | None = None
+    facts: Facts
     evidence: list[Evidence] = field(default_factory=list)
     has_stray: bool = False
     inference: Explanation | None = None
+
+    @property
+    def details(self) -> ContractDetails | None:
+        """Return what is known of its contract."""
+        return self.facts.contracts.get(self.change.conid)
+
+    @property
+    def asked(self) -> tuple[datetime, datetime]:
+        """Return from when and until when the gateway named all executions of the account."""
+        never = (self.change.seen_at, NEVER)
+        return self.facts.asked.get(self.change.account, never)
+
+    @cached_property
+    def ended(self) -> datetime | None:
+        """Return when a derivative could be traded last; None where it does not expire."""
+        details = self.details
+        day = self.change.expiry
+        clock = zone = None
+        if details is not None:
+            day = details.last_day or day
+            clock = details.last_trade_time
+            zone = details.time_zone
+        if day is None:
+            return None
+        return expiry_moment(day, clock, zone, usual=USUAL_CLOSE).astimezone(UTC)
+
+    @cached_property
+    def is_in(self) -> bool | None:
+        """Return whether an option was in the money at its end; None: not clear, or not over."""
+        details = self.details
+        if details is None or self.ended is None or not self.is_over:
+            return None
+
+        price = self.facts.price_before(details, self.ended)
+        clear = CLEAR_AT_THE_OPEN if details.is_settled_at_the_open else CLEAR
+        strike = self.change.strike or 0.0  # an option has one
+        if price is None or abs(price - strike) < strike * clear:
+            return None
+        return (price > strike) is (self.change.right is Right.CALL)
 
     @property
     def unexplained(self) -> float:
@@ -284,75 +315,41 @@ def closures_of(facts: Facts, only: Container[str] | None = None) -> list[Closur
     Args:
         only: Ids of the changes to judge, all by default; the others are facts.
     """
-    all_cases = _cases_of(facts)
-    cases = grouped(attrgetter("change.key"), all_cases)
+    cases = [Case(change, facts) for change in facts.changes]
+    in_order = sorted(cases, key=attrgetter("change.seen_at", "change.change_id"))
+    of_holding = grouped(attrgetter("change.key"), in_order)
     cancelled = cancelled_ids(facts.movements)
     # A booking and its cancellation explain nothing as long as others do: what was booked again in
     # their place is another booking.
     is_cancelled = grouped(lambda moved: moved.movement_id in cancelled, facts.movements)
     bookings = bookings_of(is_cancelled[False])
     taken_back = bookings_of(is_cancelled[True])
-    for key, cases_of_holding in cases.items():
-        _claim_bookings(cases_of_holding, bookings[key])
-        _mark_strays(cases_of_holding, bookings[key])
-        _claim_bookings(cases_of_holding, taken_back[key])
+    for key, changed in of_holding.items():
+        _claim_bookings(changed, bookings[key])
+        _mark_strays(changed, bookings[key])
+        _claim_bookings(changed, taken_back[key])
 
-    deliverable = [case for case in all_cases if _may_be_of_delivery(case)]
-    for under_key, event in _events_of(deliverable):
-        _explain_delivery(event, bookings[under_key])
-    # Of which it is not clear how they ended: the underlying was near the strike, or its price is
-    # not known.
-    unclear = [
-        case
-        for case in deliverable
-        if case.change.is_option and case.is_over and case.inference is None
+    deliverable = [case for case in in_order if _may_be_of_delivery(case)]
+    for under_key, family in grouped(attrgetter("under_key"), deliverable).items():
+        for event in _events_of(family):
+            _explain_delivery(event, bookings[under_key])
+
+        # Of which it is not clear how they ended: the underlying was near the strike, or its price
+        # is not known.
+        unclear = [
+            case
+            for case in family
+            if case.change.is_option and case.is_over and case.inference is None
+        ]
+        if unclear:
+            _explain_nothing_came(unclear, of_holding[under_key], bookings[under_key])
+
+    return [
+        closure
+        for case in cases
+        if case.change.closed and (only is None or case.change.change_id in only)
+        for closure in _closures_of_case(case)
     ]
-    for under_key, options in grouped(attrgetter("under_key"), unclear).items():
-        _explain_nothing_came(options, cases[under_key], bookings[under_key])
-
-    periods_of = grouped(attrgetter("account"), facts.periods)
-    by_id = {case.change.change_id: case for case in all_cases}
-    closures: list[Closure] = []
-    for change in facts.changes:
-        if not change.closed or (only is not None and change.change_id not in only):
-            continue
-
-        case = by_id[change.change_id]
-        inference = _inferred(case)
-        if _is_stated(change, periods_of[change.account], facts.trading_days):
-            inference = _NOT_NAMED
-        closures += _closures_of_case(case, inference)
-    return closures
-
-
-def _cases_of(facts: Facts) -> list[Case]:
-    """Return the changes, oldest first, with what is known of the contract."""
-    cases = []
-    for change in sorted(facts.changes, key=attrgetter("seen_at", "change_id")):
-        details = facts.contracts.get(change.conid)
-        never_asked = (change.seen_at, NEVER)
-        case = Case(
-            change=change,
-            details=details,
-            ended=last_trade(change, details),
-            asked=facts.asked.get(change.account, never_asked),
-        )
-        case.is_in = _is_in_the_money(case, facts)
-        cases.append(case)
-    return cases
-
-
-def last_trade(change: PositionChange, details: ContractDetails | None) -> datetime | None:
-    """Return when a derivative could be traded last; None where it does not expire."""
-    day = change.expiry
-    clock = zone = None
-    if details is not None:
-        day = details.last_day or day
-        clock = details.last_trade_time
-        zone = details.time_zone
-    if day is None:
-        return None
-    return expiry_moment(day, clock, zone, usual=USUAL_CLOSE).astimezone(UTC)
 
 
 # ---- what the broker names: movements, as bookings
@@ -407,20 +404,16 @@ def _stated_cause(movement: Movement) -> Explanation | None:
         case Section.TRADES:
             return _cause_of_trade(movement, cause)
         case Section.OPTION_EVENTS if (movement.type or "").strip().lower() in OPTION_ENDS:
-            return Explanation(cause, f"the statement says: {movement.type}", Stage.STATED)
+            text = f"the statement says: {movement.type}"
         case Section.TRANSFERS:
             text = f"transferred ({movement.type or 'of an unknown type'})"
-            return Explanation(Cause.TRANSFERRED, text, Stage.STATED)
-
         case Section.CORPORATE_ACTIONS:
-            cause = Cause.CORPORATE_ACTION
-            if movement.type in SPLITS:
-                cause = Cause.SPLIT
-
+            cause = Cause.SPLIT if movement.type in SPLITS else Cause.CORPORATE_ACTION
             words = " ".join(filter(None, (movement.type, movement.description)))
             text = f"corporate action {words[:200] or 'of an unknown type'}"
-            return Explanation(cause, text, Stage.STATED)
-    return None  # also the row of the shares that came with an option's end: Buy, Sell
+        case _:
+            return None  # also the row of the shares that came with an option's end: Buy, Sell
+    return Explanation(cause, text, Stage.STATED)
 
 
 def _cause_of_trade(movement: Movement, cause: Cause) -> Explanation:
@@ -501,22 +494,6 @@ def _claim_within(
 # ---- the last day of options, and what they deliver
 
 
-def _is_in_the_money(case: Case, facts: Facts) -> bool | None:
-    """Return whether an option was in the money at its end; None: it is not clear, or not over."""
-    change = case.change
-    details = case.details
-    is_gone = change.is_option and bool(change.closed)
-    if not is_gone or details is None or case.ended is None or not case.is_over:
-        return None
-
-    price = facts.price_before(details, case.ended)
-    clear = CLEAR_AT_THE_OPEN if details.is_settled_at_the_open else CLEAR
-    strike = change.strike or 0.0  # an option has one
-    if price is None or abs(price - strike) < strike * clear:
-        return None
-    return (price > strike) is (change.right is Right.CALL)
-
-
 def _may_be_of_delivery(case: Case) -> bool:
     """Return whether a change may be of a delivery: of an underlying, or the end of an option.
 
@@ -524,24 +501,22 @@ def _may_be_of_delivery(case: Case) -> bool:
     """
     if case.under_key is None or not case.unexplained:
         return False
-    may_be_exercised = case.is_in is not False and not case.settles_in_cash
-    return not case.change.is_option or (bool(case.change.closed) and may_be_exercised)
+    if not case.change.is_option:
+        return True
+    return bool(case.change.closed) and case.is_in is not False and not case.settles_in_cash
 
 
-def _events_of(cases: Iterable[Case]) -> list[tuple[Key, list[Case]]]:
-    """Return the changes that may belong to one event, with the underlying of each.
+def _events_of(family: Iterable[Case]) -> list[list[Case]]:
+    """Return the changes of an underlying that may belong to one event.
 
     A change that is seen after a gap may have happened right after the last confirmation.
     """
-    events: list[tuple[Key, list[Case]]] = []
-    for under_key, family in grouped(attrgetter("under_key"), cases).items():
-        seen_at = NEVER
-        for case in family:
-            since = case.change.since or NEVER
-            if seen_at is NEVER or since - seen_at > ONE_EVENT:
-                events.append((under_key, []))
-            events[-1][1].append(case)
-            seen_at = case.change.seen_at
+    events: list[list[Case]] = []
+    for case in family:
+        since = case.change.since or NEVER
+        if not events or since - events[-1][-1].change.seen_at > ONE_EVENT:
+            events.append([])
+        events[-1].append(case)
     return events
 
 
@@ -555,12 +530,11 @@ def _explain_delivery(event: Sequence[Case], bookings: Sequence[BookedMovement])
         bookings: Those of the underlying. If a trade of it explains no change, what an option
             delivered may have come, and have been traded away, while nobody looked.
     """
-    kinds = [case.change.is_option for case in event]
-    if sorted(kinds) != [False, True] or not all(case.is_whole for case in event):
+    are_options = sorted(case.change.is_option for case in event)
+    if are_options != [False, True] or not all(case.is_whole for case in event):
         return
 
-    option = event[kinds.index(True)]
-    delivery = event[kinds.index(False)]
+    delivery, option = sorted(event, key=attrgetter("change.is_option"))
     earliest = event[0].change.seen_at - A_DAY
     has_stray = any(
         booking.is_trade and booking.unclaimed and booking.at >= earliest for booking in bookings
@@ -606,7 +580,7 @@ def _explain_nothing_came(
     first = min((option.change.since or NEVER) for option in options)
     last = max(option.change.seen_at for option in options)
     came = [case for case in moved if case.unexplained and case.change.seen_at > first]
-    traded = [booking for booking in bookings if booking.unclaimed and booking.at > first - A_DAY]
+    traded = [booking for booking in bookings if booking.unclaimed and booking.at + A_DAY > first]
     are_unclear = all(option.is_in is None and option.is_whole for option in options)
     if len(sides) > 1 or came or traded or not are_unclear:
         return
@@ -655,6 +629,8 @@ _SETTLED_IN_CASH = Explanation(
 
 def _inferred(case: Case) -> Explanation:
     """Return the cause of what no booking explains."""
+    if _is_stated(case):
+        return _NOT_NAMED
     if case.inference is not None:
         return case.inference
     if not case.is_covered:
@@ -669,12 +645,8 @@ def _inferred(case: Case) -> Explanation:
     return _NOTHING_FITS
 
 
-def _closures_of_case(case: Case, inference: Explanation) -> list[Closure]:
-    """Return the causes of one close, whose quantities add up to what was closed.
-
-    Args:
-        inference: The cause of what no booking explains.
-    """
+def _closures_of_case(case: Case) -> list[Closure]:
+    """Return the causes of one close, whose quantities add up to what was closed."""
     change = case.change
     # What reduced the holding.
     closing = [part for part in case.evidence if part.quantity * change.closed < 0]
@@ -689,6 +661,7 @@ def _closures_of_case(case: Case, inference: Explanation) -> list[Closure]:
             closures.append(_stated_closure(change, reason, evidence, quantity))
 
     if open_quantity:
+        inference = _inferred(case)
         # What a worthless option had cost is what was realised.
         cost = change.average_cost if inference.cause is Cause.EXPIRED_WORTHLESS else None
         realized = times(cost, -copysign(open_quantity, change.closed))
@@ -749,32 +722,30 @@ def _once(texts: Iterable[str | None]) -> Iterable[str]:
 # ---- the days that statements cover
 
 
-def _is_stated(
-    change: PositionChange,
-    periods: Sequence[StatementEvent],
-    trading_days: Callable[[date, date], Sequence[date]],
-) -> bool:
+def _is_stated(case: Case) -> bool:
     """Return whether statements cover every trading day in which the position may have closed.
 
-    The trades of a day end at `LAST_TRADES`, and what is traded in the `EVENING` is a trade of the
-    next one.
+    What is traded in the `EVENING` is a trade of the next one.
     """
+    change = case.change
+    periods = [period for period in case.facts.periods if period.account == change.account]
     if change.since is None or not periods:
         return False
 
-    days = trading_days(exchange_date(change.since), exchange_date(change.seen_at + EVENING))
-    ends = [min(change.seen_at, datetime.combine(day, LAST_TRADES, NEW_YORK)) for day in days]
+    first = exchange_date(change.since)
+    days = case.facts.trading_days(first, exchange_date(change.seen_at + EVENING))
     return bool(days) and all(
-        any(_covers(period, day, until) for period in periods)
-        for day, until in zip(days, ends, strict=True)
+        any(_covers(period, day, change.seen_at) for period in periods) for day in days
     )
 
 
 def _covers(period: StatementEvent, day: date, until: datetime) -> bool:
-    """Return whether a statement covers a day until a time.
+    """Return whether a statement covers a day until a time, or until the last trades of the day.
 
     A statement that was made on a day covers that day until it was made. One that names no time
     counts as made at the beginning of its last day.
     """
+    if not (period.first_day or period.day) <= day <= period.day:
+        return False
     stated_at = period.stated_at or beginning_of(period.day)
-    return (period.first_day or period.day) <= day <= period.day and stated_at >= until
+    return stated_at >= min(until, datetime.combine(day, LAST_TRADES, NEW_YORK))

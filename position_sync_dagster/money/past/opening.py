@@ -308,7 +308,7 @@ def _is_before(held_at: Expr) -> Expr:
 
 
 def _contract_of(row: Mapping[str, Any]) -> Movement:
-    """Return what was held, as a movement of which nothing but cost and time are known."""
+    """Return what was held, as a movement of which nothing but its contract and time are known."""
     day = exchange_date(row["at"])
     return Movement(
         movement_id=f"HELD:{row['account']}:{row['conid']}",
@@ -319,8 +319,5 @@ def _contract_of(row: Mapping[str, Any]) -> Movement:
         conid=row["conid"],
         day=day,
         session_date=day,
-        quantity=row["position"],
-        cash=times(row["average_cost"], -row["position"]),
-        fee=0.0,
         **{name: row[name] for name in (*_CONTRACT, "at")},
     )

@@ -24,9 +24,6 @@ from position_sync_dagster.money.past.connected import connected_contracts
 from position_sync_dagster.money.past.movement_sources import unexplained_ends
 from position_sync_dagster.money.past.movements import (
     Movement,
-    MovementKind,
-    MovementSource,
-    Section,
     moment_in,
 )
 from position_sync_dagster.money.past.opening import openings_in, read_openings
@@ -40,6 +37,9 @@ PART_COLUMNS: dict[str, Any] = {
     "movement_id": String, "account": String, "conid": pl.Int64, "strategy_id": String,
     "by": Float64, "fraction": Float64, "is_prior": pl.Boolean,
 }  # fmt: skip
+_PART = attrgetter(
+    "movement.movement_id", "movement.account", "conid", "owner", "quantity", "fraction", "is_prior"
+)
 
 
 @dataclass(eq=False, repr=False)
@@ -200,11 +200,7 @@ def _remembered(_lake: MoneyLake) -> dict[int, tuple[int, list[Posting]]]:
 
 def part_rows(parts: Iterable[Posting]) -> DataFrame:
     """Return a row for each part."""
-    rows = []
-    for part in parts:
-        of_movement = (part.movement.movement_id, *part.key)
-        rows.append((*of_movement, part.owner, part.quantity, part.fraction, part.is_prior))
-    return DataFrame(rows, PART_COLUMNS, orient="row")
+    return DataFrame([*map(_PART, parts)], PART_COLUMNS, orient="row")
 
 
 def owned_at(
@@ -265,25 +261,7 @@ def _unexplained(
     Args:
         differences: Of each account its name, by how much it differs, and what each owner has.
     """
-    # Of what differs nothing but the quantity is known.
-    day = at.date()
-    differing = [
-        Movement(
-            movement_id=account,
-            kind=MovementKind.TRADE,
-            section=Section.TRADES,
-            source=MovementSource.INFERRED,
-            account=account,
-            day=day,
-            session_date=day,
-            at=at,
-            conid=conid,
-            quantity=by,
-        )
-        for account, by, *_owners in differences
-    ]
-    owned = {(account, conid): dict(owners) for account, _by, *owners in differences}
-    parts = unexplained_parts(differing, legs, owned)
+    parts = unexplained_parts(conid, legs, differences, at)
     return [(*part.key, part.owner, part.quantity) for part in parts]
 
 

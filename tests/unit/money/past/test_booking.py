@@ -1,6 +1,7 @@
 """Booking: quantities and cost are conserved along the edges, whoever had what."""
 
 from collections import defaultdict
+from dataclasses import replace
 from itertools import chain
 from random import Random
 from typing import Any
@@ -220,6 +221,29 @@ def test_a_contract_that_is_replaced_by_two_leaves_an_unknown_cost_to_both():
     booking = booked(parts_of(movements, leg(SHARES)), of_owner)
     held = {key[1][1]: shares[0].cash for key, shares in booking.held.items() if shares}
     assert held == {NEW_SHARES: None, OTHER: None}
+
+
+def test_what_comes_for_several_is_booked_in_the_order_in_which_it_names_them():
+    """It is the same each time the same sources are read."""
+    opened, left = [], []
+    for number in range(8):
+        bought = replace(moved(SHARES, 1.0, 5.0, 2), conid=number, movement_id=f"b{number}")
+        taken = replace(acted(SHARES, -1.0, 6), conid=number, movement_id=f"t{number}")
+        opened.append(posted(bought, Effect.OPENS))
+        left.append(posted(taken, Effect.LEAVES))
+
+    came_from = tuple(posting.posting_id for posting in left)
+    came = posted(acted(NEW_SHARES, 8.0, 6), Effect.COMES, came_from=came_from)
+    edges = booked([*opened, *left, came], of_owner).edges
+    assert [edge.opened.posting for edge in edges if edge.opened] == opened
+
+
+def posted(movement: Movement, effect: Effect, **more: Any) -> Posting:
+    """Return all of a movement as a posting of one owner."""
+    quantity = movement.quantity or 0.0
+    return Posting(
+        owner="a", movement=movement, effect=effect, fraction=1.0, quantity=quantity, **more
+    )
 
 
 def test_an_action_is_known_by_its_id_and_not_by_its_day_and_type():

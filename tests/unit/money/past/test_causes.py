@@ -196,6 +196,9 @@ CASES["two fills, whose effects are seen seconds later, one by one"] = Case(
     [(TRADED, P, 2), (TRADED, P, 1)],
     [fill(CALL, -2, NOON), fill(CALL, -1, NOON + timedelta(seconds=1))],
 )
+CASES["an option that nothing confirmed ends beside a trade of its underlying"] = Case(
+    [gone(CALL, 2, since=None)], [(UNKNOWN, P, 2)], [fill(SHARES, 100, sec_type="STK")]
+)
 CASES["a sale through zero closes what was held"] = Case(
     [change(CALL, 2, -3, NOON)], [(TRADED, P, 2)], [fill(CALL, -5, NOON)]
 )
