@@ -92,12 +92,6 @@ class TradedCampaign:
         """Return the parts of contracts of one currency."""
         return [part for part in self.parts if part.currency == currency]
 
-    def fees_beside(self, currency: str | None) -> float:
-        """Return what was charged in a currency for contracts of others."""
-        others = [part for part in self.parts if part.currency != currency]
-        # Where one is not known, what its own contract's currency brought is not known either.
-        return sum(part.fee_in(currency) or 0.0 for part in others)
-
     @property
     def currencies(self) -> list[str | None]:
         """Return the currencies of its contracts, and those of fees beside them."""
@@ -582,27 +576,29 @@ class CampaignMoney:
     unknown: str | None
 
 
-def money_of(parts: Sequence[Posting], fees_beside: float = 0.0) -> CampaignMoney:
-    """Return what parts of one currency brought, less what was charged in it for others."""
-    premiums = [part.cash for part in parts if part.is_option and part.is_trade]
-    if any(part.is_prior for part in parts):
+def money_of(parts: Sequence[Posting], currency: str | None) -> CampaignMoney:
+    """Return what parts brought in a currency, less what was charged in it, for others too."""
+    of_currency = [part for part in parts if part.currency == currency]
+    premiums = [part.cash for part in of_currency if part.is_option and part.is_trade]
+    if any(part.is_prior for part in of_currency):
         premiums.append(None)  # that of what was held before
     received = known_sum(cash for cash in premiums if cash is None or cash > 0)
     paid = known_sum(cash for cash in premiums if cash is None or cash < 0)
 
-    cash = known_sum(part.cash for part in parts)
-    fees_of_parts = [part.fee_in(part.currency) for part in parts]
-    fees = known_sum([fees_beside, *fees_of_parts])
-    reasons = dict.fromkeys(part.unknown for part in parts if part.unknown)
+    cash = known_sum(part.cash for part in of_currency)
+    fees = known_sum(part.fee_in(currency) for part in parts)
+    beside = [part for part in parts if part.currency != currency and part.fee_in(currency) is None]
+    reasons = [part.unknown for part in of_currency] + [part.why_no_fee for part in beside]
+    unknown = dict.fromkeys(filter(None, reasons))
     profit = None
-    if not reasons:
+    if not unknown:
         profit = known_sum([cash, times(fees, -1.0)])
     return CampaignMoney(
         profit=profit,
         fees=fees,
         received=received,
         paid=times(paid, -1.0),
-        unknown=None if profit is not None else first_reasons([*reasons]),
+        unknown=None if profit is not None else first_reasons([*unknown]),
     )
 
 
@@ -629,7 +625,7 @@ def cost_per_share(parts: Sequence[Posting]) -> tuple[float | None, str | None]:
 
     multipliers = [part.movement.multiplier for part in shares if part.conid in held]
     multiplier = next(filter(None, multipliers), None)
-    money = money_of(parts)
+    money = money_of(parts, shares[0].currency)
     if multiplier is None or money.profit is None:
         return None, money.unknown or "the multiplier of its shares is not known"
     [quantity] = held.values()

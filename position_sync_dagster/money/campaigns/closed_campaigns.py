@@ -103,7 +103,7 @@ class CampaignBook:
         `profit` is what it brought: of an open one without the value of what is left.
         """
         parts = campaign.parts_in(currency)
-        money = money_of(parts, campaign.fees_beside(currency))
+        money = money_of(campaign.parts, currency)
         contracts = self.contracts
         states = states_of(campaign, currency)
         kind, why_no_kind = kind_in(states[0].lots, contracts)
