@@ -1,9 +1,8 @@
 """Campaigns, over or open, of the parts of movements that belong to them; pure.
 
 A strategy's campaign begins with its first trade, and ends at the first close at which the strategy
-has nothing of any contract: rolls and what assignments leave belong to it. What is in no strategy
-is divided into structures: contracts that one order traded, what they delivered, the options
-that were sold while that was held, and those that took their place.
+has nothing of any contract: rolls and what assignments leave belong to it. A structure of no
+strategy that has an option is one too.
 
 What a strategy has earned so far is what its parts brought, and the value of what is left of them.
 """
@@ -13,14 +12,13 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
-from itertools import chain, groupby
+from itertools import groupby
 from operator import attrgetter
 
-from position_sync_dagster.domain.holding import Key, grouped
+from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.money.campaigns.closed_campaign import CampaignEnd
-from position_sync_dagster.money.past.connected import Groups
 from position_sync_dagster.money.past.movements import (
     Movement,
     MovementKind,
@@ -29,7 +27,9 @@ from position_sync_dagster.money.past.movements import (
     rounded,
     times,
 )
-from position_sync_dagster.money.past.postings import Effect, Posting, name_of
+from position_sync_dagster.money.past.postings import Posting, name_of
+from position_sync_dagster.money.past.rolls import rolls_of
+from position_sync_dagster.money.past.structures import is_held, stays_of, structures_of
 from position_sync_dagster.money.strategies.proposals import (
     SINGLE,
     Piece,
@@ -81,7 +81,7 @@ class TradedCampaign:
     @property
     def is_open(self) -> bool:
         """Return whether something of it is held still."""
-        return _is_held(self.parts)
+        return is_held(self.parts)
 
     @property
     def conids(self) -> list[int]:
@@ -107,11 +107,16 @@ def closed_campaigns(parts: Iterable[Posting]) -> list[TradedCampaign]:
         parts: All parts of movements, in order of time.
     """
     parts = [*parts]
-    campaigns = [campaign for campaign in _of_strategies(parts, _OWNER) if not campaign.is_open]
+    campaigns = list(_of_strategies(parts, _OWNER))
     of_nobody = [part for part in parts if part.owner == UNATTRIBUTED]
     for of_account in grouped(_OWNER, of_nobody).values():
-        campaigns += map(TradedCampaign, _structures(of_account))
-    return sorted(campaigns, key=lambda campaign: (campaign.closed, campaign.campaign_id))
+        campaigns += [
+            TradedCampaign(structure)
+            for structure in structures_of(of_account)
+            if any(part.is_option for part in structure)
+        ]
+    closed = [campaign for campaign in campaigns if not campaign.is_open]
+    return sorted(closed, key=attrgetter("closed", "campaign_id"))
 
 
 def open_campaigns(parts: Iterable[Posting]) -> list[TradedCampaign]:
@@ -143,108 +148,7 @@ def _of_strategies(
     """Yield the campaigns of strategies, those of one owner in order of time."""
     of_strategies = (part for part in parts if part.owner != UNATTRIBUTED)
     for owned in grouped(owner_of, of_strategies).values():
-        yield from map(TradedCampaign, _periods(owned))
-
-
-def _periods(parts: Iterable[Posting]) -> list[list[Posting]]:
-    """Return the parts from when something is held until nothing is at a close, each time.
-
-    Cash that comes later belongs to the last one. The last one may go on.
-
-    Args:
-        parts: Those of one owner, or of one holding of an owner.
-    """
-    by_session = sorted(parts, key=lambda part: (part.session, part.at))
-    # What an action took may come as something else days later.
-    came_on = {
-        source: part.session
-        for part in by_session
-        if part.effect is Effect.COMES
-        for source in part.came_from
-    }
-    periods: list[list[Posting]] = [[]]
-    is_over = False
-    for session, of_session in groupby(by_session, key=attrgetter("session")):
-        new = list(of_session)
-        if is_over and any(part.quantity for part in new):
-            periods.append([])
-
-        period = periods[-1]
-        period += new
-        is_to_come = any(came_on.get(part.posting_id, session) > session for part in period)
-        is_over = not is_to_come and not _is_held(period)
-    return [period for period in periods if _moved_something(period)]
-
-
-def _moved_something(stay: Iterable[Posting]) -> bool:
-    return any(part.quantity or part.unknown for part in stay)
-
-
-def _is_held(parts: Iterable[Posting]) -> bool:
-    quantities: defaultdict[Key, float] = defaultdict(float)
-    for part in parts:
-        quantities[part.key] += part.quantity
-    return any(map(rounded, quantities.values()))
-
-
-def _structures(parts: Iterable[Posting]) -> Iterator[list[Posting]]:
-    """Yield the structures of an account with an option that are over."""
-    of_holdings = grouped(attrgetter("key"), parts).values()
-    periods = [period for of_holding in of_holdings for period in _periods(of_holding)]
-    for numbers in _joined(periods):
-        structure = []
-        for number in numbers:
-            structure += periods[number]
-
-        if any(part.is_option for part in structure) and not _is_held(structure):
-            yield sorted(structure, key=lambda part: (part.at, part.key))
-
-
-_Stay = Sequence[Posting]
-
-
-def _joined(periods: Sequence[_Stay]) -> list[list[int]]:
-    """Return the numbers of the periods of each structure.
-
-    Joined are what one order traded, what came with what it came from (an option, or what a
-    corporate action took), and what took the place of something.
-    """
-    groups = Groups(range(len(periods)))
-    parts = list(chain.from_iterable(periods))
-    numbers = {part.posting_id: number for number, stay in enumerate(periods) for part in stay}
-    orders = grouped(attrgetter("movement.order_id"), [part for part in parts if part.is_trade])
-    orders.pop(None, None)
-    together = [
-        [part.posting_id for part in joined] for joined in (*orders.values(), *_rolls_of(parts))
-    ]
-    together += [[part.posting_id, *part.came_from] for part in parts]
-    for names in together:
-        first, *others = [numbers[name] for name in names if name in numbers]
-        for number in others:
-            groups.join(first, number)
-
-    _join_covered(periods, groups)
-    return groups.members()
-
-
-def _join_covered(periods: Sequence[_Stay], groups: Groups) -> None:
-    """Join options that were sold while something was held that an option had delivered."""
-    firsts = [stay[0] for stay in periods]
-    delivered = grouped(
-        lambda number: firsts[number].movement.symbol,
-        [
-            number
-            for number, first in enumerate(firsts)
-            if first.came_from and first.effect is Effect.OPENS
-        ],
-    )
-    for number, sold in enumerate(firsts):
-        if not sold.is_option or sold.quantity >= 0:
-            continue
-        for holding in delivered[sold.movement.symbol]:
-            is_begun = firsts[holding].at <= sold.at
-            if is_begun and (sold.at <= periods[holding][-1].at or _is_held(periods[holding])):
-                groups.join(holding, number)
+        yield from map(TradedCampaign, stays_of(owned))
 
 
 # ---- what it had: its states
@@ -354,7 +258,7 @@ class RolledContracts:
 def rolls_in(campaign: TradedCampaign, contracts: Contracts) -> list[RolledContracts]:
     """Return the rolls of a campaign, in order of time."""
     rolls = []
-    for parts in _rolls_of(campaign.parts):
+    for parts in rolls_of(campaign.parts):
         closed = dict.fromkeys(part.conid for part in parts if not part.opens)
         opened = dict.fromkeys(part.conid for part in parts if part.conid not in closed)
         roll = RolledContracts(
@@ -364,40 +268,6 @@ def rolls_in(campaign: TradedCampaign, contracts: Contracts) -> list[RolledContr
         )
         rolls.append(roll)
     return sorted(rolls, key=attrgetter("at"))
-
-
-def _rolls_of(parts: Iterable[Posting]) -> list[list[Posting]]:
-    """Return what closed some options and opened others in their place.
-
-    That is an order, or several of one trading day: as much of an underlying, a right and a side
-    was opened as was closed of what had been opened on an earlier day.
-    """
-    traded = [part for part in parts if part.is_trade and part.is_option]
-    rolled: defaultdict[tuple[object, ...], list[Posting]] = defaultdict(list)
-    opened_on = {part.key: part.session for part in reversed(traded)}
-    by_side: defaultdict[tuple[object, ...], list[Posting]] = defaultdict(list)
-    for order, of_order in grouped(attrgetter("movement.order_id"), traded).items():
-        if order is not None and _replaces(of_order):
-            rolled[order,] = of_order
-            continue
-
-        for part in of_order:
-            step = part.movement
-            is_short = (part.quantity < 0) is part.opens
-            if part.opens or opened_on[part.key] < step.session_date:
-                by_side[step.session_date, step.symbol, step.right, is_short].append(part)
-
-    for (day, symbol, _right, _side), moved in by_side.items():
-        if _replaces(moved) and not rounded(sum(part.quantity for part in moved)):
-            rolled[day, symbol] += moved
-    return [sorted(moved, key=attrgetter("at")) for moved in rolled.values()]
-
-
-def _replaces(parts: Iterable[Posting]) -> bool:
-    """Return whether postings closed some contracts and opened others."""
-    by_way = grouped(attrgetter("opens"), parts)
-    closed = {part.key for part in by_way[False]}
-    return bool(closed) and not closed.issuperset(part.key for part in by_way[True])
 
 
 def kind_in(lots: Lots, contracts: Contracts) -> tuple[str | None, str | None]:

@@ -33,7 +33,15 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import Closure, end_text
 from position_sync_dagster.money.past.owned_parts import PostingBook, part_rows
 from position_sync_dagster.money.past.postings import Posting
+from position_sync_dagster.money.sums import sum_if_known
 from position_sync_dagster.money.tables import CLOSURES
+
+# What the broker states of some closes together, of rows of `closures`.
+SUMS_OF_CLOSES = {
+    "realized_pnl": sum_if_known(col.realized_pnl),
+    "closes": pl.len(),
+    "closes_without_profit": col.realized_pnl.null_count(),
+}
 
 # By contract, in each account: when a holding ended, and how; None: it is not known.
 Ends = Mapping[int, Mapping[str, tuple[datetime, str | None]]]
@@ -129,13 +137,7 @@ class Closes:
             rows = self._with_owners.with_columns(realized_pnl=profit_of_one)
             rows = rows.filter(col.owners.list.contains(lit(name)))
         rows = rows.filter(col.currency == currency, col.account == (account or col.account))
-        stated = rows["realized_pnl"]
-        return {
-            "realized_pnl": None if stated.has_nulls() else stated.sum(),
-            "closes": rows.height,
-            "closes_without_profit": stated.null_count(),
-            "realized_since": self.since,
-        }
+        return rows.select(**SUMS_OF_CLOSES).row(0, named=True) | {"realized_since": self.since}
 
     def owners_since(self, since: datetime) -> Mapping[Key, frozenset[str]]:
         """Return who had what closed since a time, by holding."""

@@ -328,6 +328,25 @@ def test_an_order_that_closes_options_and_opens_others_is_a_roll():
     assert roll.opened == ("XYZ 45P 20Mar26",)
 
 
+def test_orders_of_one_day_are_a_roll_if_what_they_trade_is_on_the_same_underlying():
+    """A share and a future are called ES: no option on one takes the place of one on the other."""
+
+    def rolled(**of_new: Any) -> list[list[str]]:
+        closes = replace(BOUGHT, order_id="7", sec_type="FOP")
+        opens = moved(OTHER, -1.0, 1.0, 4, order_id="8", **of_new)
+        movements = [
+            replace(SOLD, sec_type="FOP"),
+            closes,
+            opens,
+            moved(OTHER, 1.0, 0.2, 6, **of_new),
+        ]
+        campaigns = closed_campaigns(parts_of(movements))
+        return [[part.movement.sec_type for part in campaign.parts] for campaign in campaigns]
+
+    assert rolled(sec_type="FOP") == [["FOP"] * 4]
+    assert rolled(sec_type="OPT") == [["FOP"] * 2, ["OPT"] * 2]
+
+
 # ---- corporate actions
 
 NEW_CALL = 14
