@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 from itertools import groupby
 from operator import attrgetter
+from types import MappingProxyType
 
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import Instrument
@@ -218,13 +219,11 @@ def states_of(campaign: TradedCampaign, currency: str | None) -> list[CampaignSt
 
 def _after(state: CampaignState, parts: Sequence[Posting], currency: str | None) -> CampaignState:
     """Return what a campaign had after some more parts."""
-    lots = defaultdict(float, state.lots)
-    for part in parts:
-        lots[part.conid] += part.quantity
-
     cash = [part.known_cash for part in parts if part.currency == currency]
     brought = known_sum([state.brought, *cash])
-    return CampaignState(session=parts[-1].session, lots=_left_of(lots), brought=brought)
+    return CampaignState(
+        session=parts[-1].session, lots=_left_of(parts, state.lots), brought=brought
+    )
 
 
 def _until_most(parts: Sequence[Posting]) -> Sequence[Posting]:
@@ -242,7 +241,11 @@ def _until_most(parts: Sequence[Posting]) -> Sequence[Posting]:
     return parts[:until]
 
 
-def _left_of(lots: Lots) -> Lots:
+def _left_of(parts: Iterable[Posting], before: Lots = MappingProxyType({})) -> Lots:
+    """Return what some parts leave of what was there before."""
+    lots = defaultdict(float, before)
+    for part in parts:
+        lots[part.conid] += part.quantity
     return {conid: quantity for conid, quantity in lots.items() if rounded(quantity)}
 
 
@@ -483,11 +486,8 @@ def cost_per_share(parts: Sequence[Posting]) -> tuple[float | None, str | None]:
     Returns:
         Also why it is not known; both are None where no shares are left.
     """
-    left: defaultdict[int, float] = defaultdict(float)
     shares = [part for part in parts if part.quantity and not part.is_option]
-    for part in shares:
-        left[part.conid] += part.quantity
-    held = _left_of(left)
+    held = _left_of(shares)
     if not held:
         return None, None
     if len(held) > 1:
