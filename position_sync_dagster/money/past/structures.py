@@ -68,41 +68,35 @@ def structures_of(postings: Iterable[Posting]) -> Iterator[list[Posting]]:
     """
     of_holdings = grouped(attrgetter("key"), postings).values()
     stays = [stay for of_holding in of_holdings for stay in stays_of(of_holding)]
-    groups = Groups(range(len(stays)))
     parts = list(chain.from_iterable(stays))
-    numbers = {part.posting_id: number for number, stay in enumerate(stays) for part in stay}
     orders = grouped(attrgetter("movement.order_id"), [part for part in parts if part.is_trade])
     orders.pop(None, None)
-    together = [
-        [part.posting_id for part in joined] for joined in (*orders.values(), *rolls_of(parts))
-    ]
+    joined = [*orders.values(), *rolls_of(parts), *_covered(stays)]
+    together = [[part.posting_id for part in group] for group in joined]
     together += [[part.posting_id, *part.came_from] for part in parts]
+
+    numbers = {part.posting_id: number for number, stay in enumerate(stays) for part in stay}
+    groups = Groups(range(len(stays)))
     for names in together:
         first, *others = [numbers[name] for name in names if name in numbers]
         for number in others:
             groups.join(first, number)
 
-    _join_covered(stays, groups)
     for members in groups.members():
         structure = chain.from_iterable(stays[number] for number in members)
         yield sorted(structure, key=lambda part: (part.at, part.key))
 
 
-def _join_covered(stays: Sequence[_Stay], groups: Groups) -> None:
-    """Join options that were sold while something was held that an option had delivered."""
-    firsts = [stay[0] for stay in stays]
+def _covered(stays: Sequence[_Stay]) -> Iterator[_Stay]:
+    """Yield what an option had delivered, with each option that was sold while that was held."""
     delivered = grouped(
-        lambda number: firsts[number].movement.symbol,
-        [
-            number
-            for number, first in enumerate(firsts)
-            if first.came_from and first.effect is Effect.OPENS
-        ],
+        lambda stay: stay[0].movement.symbol,
+        [stay for stay in stays if stay[0].came_from and stay[0].effect is Effect.OPENS],
     )
-    for number, sold in enumerate(firsts):
+    for sold, *_later in stays:
         if not sold.is_option or sold.quantity >= 0:
             continue
-        for holding in delivered[sold.movement.symbol]:
-            is_begun = firsts[holding].at <= sold.at
-            if is_begun and (sold.at <= stays[holding][-1].at or is_held(stays[holding])):
-                groups.join(holding, number)
+        for stay in delivered[sold.movement.symbol]:
+            is_begun = stay[0].at <= sold.at
+            if is_begun and (sold.at <= stay[-1].at or is_held(stay)):
+                yield stay[0], sold
