@@ -21,14 +21,13 @@ from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.money.campaigns.closed_campaign import CampaignEnd
 from position_sync_dagster.money.past.movements import (
-    Movement,
     MovementKind,
     first_reasons,
     known_sum,
     rounded,
     times,
 )
-from position_sync_dagster.money.past.postings import Posting, name_of
+from position_sync_dagster.money.past.postings import Posting
 from position_sync_dagster.money.past.rolls import rolls_of
 from position_sync_dagster.money.past.structures import is_held, stays_of, structures_of
 from position_sync_dagster.money.strategies.proposals import (
@@ -160,19 +159,14 @@ class Contract:
     """What is known of a contract.
 
     Attributes:
-        stated: A movement that states it.
+        name: Its name as a trader writes it.
         instrument: Its terms; None: right, strike, expiry or multiplier is not known.
         magnifier: The divisor of its strike to the major unit; None: not known.
     """
 
-    stated: Movement
+    name: str
     instrument: Instrument | None
     magnifier: float | None
-
-    @property
-    def name(self) -> str:
-        """Return its name as a trader writes it."""
-        return name_of(self.stated)
 
 
 Contracts = Mapping[int, Contract]

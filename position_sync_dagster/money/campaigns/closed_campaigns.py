@@ -35,7 +35,7 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.magnifiers import magnifier_of
 from position_sync_dagster.money.past.movements import Movement, MovementSource
 from position_sync_dagster.money.past.owned_parts import PostingBook
-from position_sync_dagster.money.past.postings import Posting
+from position_sync_dagster.money.past.postings import Posting, name_of
 
 DAYS_OF_A_YEAR = 365
 
@@ -211,7 +211,7 @@ def contract_of(movements: Sequence[Movement], details: ContractDetails | None) 
             expiry=expiry,
         )
     return Contract(
-        stated=stated,
+        name=name_of(stated),
         instrument=instrument,
         magnifier=magnifier or _stated_magnifier(movements),
     )

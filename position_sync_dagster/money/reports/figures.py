@@ -139,6 +139,9 @@ class Figures:
         The movements say it; before these are there, the legs of the contract. What is closed is no
         part of the book any more.
         """
+        if closed.is_empty():
+            return closed
+
         owners = self.book.closes.owners_since(self.day.since)
         with_leg = [(conid, [*names]) for conid, names in self.day.strategies.items()]
         of_legs = DataFrame(with_leg, {"conid": pl.Int64, "of_legs": pl.List(String)}, orient="row")
