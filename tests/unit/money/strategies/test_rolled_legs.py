@@ -9,8 +9,10 @@ from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.instrument import Right, contract_name
 from position_sync_dagster.domain.position_change import PositionChange
+from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.causes import closures_of
 from position_sync_dagster.money.past.movement_sources import Terms, reported_movement
+from position_sync_dagster.money.past.rolls import rolls_of
 from position_sync_dagster.money.strategies.rolled_legs import Roll, rolled_legs
 from tests.support.facts import facts_of
 from tests.unit.money.past.test_causes import CALL, NOON, OTHER, PUT, SHARES, change, fill
@@ -124,6 +126,16 @@ def test_an_order_that_is_filled_in_parts_is_one_roll() -> None:
     assert roll.opened[0].before == 0
     assert roll.opened[0].after == (-2)
     assert unclear == []
+
+
+def test_a_leg_that_was_rolled_is_a_roll_of_its_campaign_and_what_took_no_place_is_none() -> None:
+    later = NOON + timedelta(minutes=10)
+    again = [fill(CALL, 2, NOON), fill(CALL, -2, later)]
+    for executions, contracts in ((EXECUTED, [{CALL, OTHER}]), (again, [])):
+        held_before = fill(CALL, -2, NOON - timedelta(days=1), order_id="1")
+        told_of = [reported_movement(each, TERMS_OF_ALL) for each in (held_before, *executions)]
+        rolled = rolls_of(attributed(told_of, []))
+        assert [{part.conid for part in roll} for roll in rolled] == contracts
 
 
 def test_a_contract_that_an_order_closed_and_opened_again_took_no_place_but_its_own() -> None:
