@@ -15,7 +15,7 @@ from position_sync_dagster.money.lake import MoneyLake, derived_rows
 # What the rows of these tables are of.
 KINDS = {
     "movements": "kind", "closed_campaigns": "kind", "profit_explained": "currency",
-    "books": "base_currency", "closures": "cause", "daily_positions": "sec_type",
+    "books": "currency", "closures": "cause", "daily_positions": "sec_type",
 }  # fmt: skip
 
 # Table, kind and column.

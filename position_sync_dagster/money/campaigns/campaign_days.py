@@ -166,9 +166,7 @@ def read_explained(
 
     newest = max(explained["session_date"], default=date.min)
     last = max((campaign.closed or newest for campaign in campaigns), default=newest)
-    if last < first:
-        return ExplainedDays.of(explained, ())
-    sessions = exchange_of(calendar).trading_days(first, last)
+    sessions = exchange_of(calendar).trading_days(first, last) if first <= last else ()
     return ExplainedDays.of(explained, sessions)
 
 

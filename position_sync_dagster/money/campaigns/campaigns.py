@@ -1,9 +1,8 @@
 """Campaigns, over or open, of the parts of movements that belong to them; pure.
 
 A strategy's campaign begins with its first trade, and ends at the first close at which the strategy
-has nothing of any contract: rolls and what assignments leave belong to it. What is in no strategy
-is divided into structures: contracts that one order traded, what they delivered, the options
-that were sold while that was held, and those that took their place.
+has nothing of any contract: rolls and what assignments leave belong to it. A structure of no
+strategy that has an option is one too.
 
 What a strategy has earned so far is what its parts brought, and the value of what is left of them.
 """
@@ -13,23 +12,24 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
-from itertools import chain, groupby
+from itertools import groupby
 from operator import attrgetter
+from types import MappingProxyType
 
-from position_sync_dagster.domain.holding import Key, grouped
+from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.money.campaigns.closed_campaign import CampaignEnd
-from position_sync_dagster.money.past.connected import Groups
 from position_sync_dagster.money.past.movements import (
-    Movement,
     MovementKind,
     first_reasons,
     known_sum,
     rounded,
     times,
 )
-from position_sync_dagster.money.past.postings import Effect, Posting, name_of
+from position_sync_dagster.money.past.postings import Posting
+from position_sync_dagster.money.past.rolls import rolls_of
+from position_sync_dagster.money.past.structures import is_held, stays_of, structures_of
 from position_sync_dagster.money.strategies.proposals import (
     SINGLE,
     Piece,
@@ -81,7 +81,7 @@ class TradedCampaign:
     @property
     def is_open(self) -> bool:
         """Return whether something of it is held still."""
-        return _is_held(self.parts)
+        return is_held(self.parts)
 
     @property
     def conids(self) -> list[int]:
@@ -91,12 +91,6 @@ class TradedCampaign:
     def parts_in(self, currency: str | None) -> list[Posting]:
         """Return the parts of contracts of one currency."""
         return [part for part in self.parts if part.currency == currency]
-
-    def fees_beside(self, currency: str | None) -> float:
-        """Return what was charged in a currency for contracts of others."""
-        others = [part for part in self.parts if part.currency != currency]
-        # Where one is not known, what its own contract's currency brought is not known either.
-        return sum(part.fee_in(currency) or 0.0 for part in others)
 
     @property
     def currencies(self) -> list[str | None]:
@@ -113,11 +107,16 @@ def closed_campaigns(parts: Iterable[Posting]) -> list[TradedCampaign]:
         parts: All parts of movements, in order of time.
     """
     parts = [*parts]
-    campaigns = [campaign for campaign in _of_strategies(parts, _OWNER) if not campaign.is_open]
+    campaigns = list(_of_strategies(parts, _OWNER))
     of_nobody = [part for part in parts if part.owner == UNATTRIBUTED]
     for of_account in grouped(_OWNER, of_nobody).values():
-        campaigns += map(TradedCampaign, _structures(of_account))
-    return sorted(campaigns, key=lambda campaign: (campaign.closed, campaign.campaign_id))
+        campaigns += [
+            TradedCampaign(structure)
+            for structure in structures_of(of_account)
+            if any(part.is_option for part in structure)
+        ]
+    closed = [campaign for campaign in campaigns if not campaign.is_open]
+    return sorted(closed, key=attrgetter("closed", "campaign_id"))
 
 
 def open_campaigns(parts: Iterable[Posting]) -> list[TradedCampaign]:
@@ -149,108 +148,7 @@ def _of_strategies(
     """Yield the campaigns of strategies, those of one owner in order of time."""
     of_strategies = (part for part in parts if part.owner != UNATTRIBUTED)
     for owned in grouped(owner_of, of_strategies).values():
-        yield from map(TradedCampaign, _periods(owned))
-
-
-def _periods(parts: Iterable[Posting]) -> list[list[Posting]]:
-    """Return the parts from when something is held until nothing is at a close, each time.
-
-    Cash that comes later belongs to the last one. The last one may go on.
-
-    Args:
-        parts: Those of one owner, or of one holding of an owner.
-    """
-    by_session = sorted(parts, key=lambda part: (part.session, part.at))
-    # What an action took may come as something else days later.
-    came_on = {
-        source: part.session
-        for part in by_session
-        if part.effect is Effect.COMES
-        for source in part.came_from
-    }
-    periods: list[list[Posting]] = [[]]
-    is_over = False
-    for session, of_session in groupby(by_session, key=attrgetter("session")):
-        new = list(of_session)
-        if is_over and any(part.quantity for part in new):
-            periods.append([])
-
-        period = periods[-1]
-        period += new
-        is_to_come = any(came_on.get(part.posting_id, session) > session for part in period)
-        is_over = not is_to_come and not _is_held(period)
-    return [period for period in periods if _moved_something(period)]
-
-
-def _moved_something(stay: Iterable[Posting]) -> bool:
-    return any(part.quantity or part.unknown for part in stay)
-
-
-def _is_held(parts: Iterable[Posting]) -> bool:
-    quantities: defaultdict[Key, float] = defaultdict(float)
-    for part in parts:
-        quantities[part.key] += part.quantity
-    return any(map(rounded, quantities.values()))
-
-
-def _structures(parts: Iterable[Posting]) -> Iterator[list[Posting]]:
-    """Yield the structures of an account with an option that are over."""
-    of_holdings = grouped(attrgetter("key"), parts).values()
-    periods = [period for of_holding in of_holdings for period in _periods(of_holding)]
-    for numbers in _joined(periods):
-        structure = []
-        for number in numbers:
-            structure += periods[number]
-
-        if any(part.is_option for part in structure) and not _is_held(structure):
-            yield sorted(structure, key=lambda part: (part.at, part.key))
-
-
-_Stay = Sequence[Posting]
-
-
-def _joined(periods: Sequence[_Stay]) -> list[list[int]]:
-    """Return the numbers of the periods of each structure.
-
-    Joined are what one order traded, what came with what it came from (an option, or what a
-    corporate action took), and what took the place of something.
-    """
-    groups = Groups(range(len(periods)))
-    parts = list(chain.from_iterable(periods))
-    numbers = {part.posting_id: number for number, stay in enumerate(periods) for part in stay}
-    orders = grouped(attrgetter("movement.order_id"), [part for part in parts if part.is_trade])
-    orders.pop(None, None)
-    together = [
-        [part.posting_id for part in joined] for joined in (*orders.values(), *_rolls_of(parts))
-    ]
-    together += [[part.posting_id, *part.came_from] for part in parts]
-    for names in together:
-        first, *others = [numbers[name] for name in names if name in numbers]
-        for number in others:
-            groups.join(first, number)
-
-    _join_covered(periods, groups)
-    return groups.members()
-
-
-def _join_covered(periods: Sequence[_Stay], groups: Groups) -> None:
-    """Join options that were sold while something was held that an option had delivered."""
-    firsts = [stay[0] for stay in periods]
-    delivered = grouped(
-        lambda number: firsts[number].movement.symbol,
-        [
-            number
-            for number, first in enumerate(firsts)
-            if first.came_from and first.effect is Effect.OPENS
-        ],
-    )
-    for number, sold in enumerate(firsts):
-        if not sold.is_option or sold.quantity >= 0:
-            continue
-        for holding in delivered[sold.movement.symbol]:
-            is_begun = firsts[holding].at <= sold.at
-            if is_begun and (sold.at <= periods[holding][-1].at or _is_held(periods[holding])):
-                groups.join(holding, number)
+        yield from map(TradedCampaign, stays_of(owned))
 
 
 # ---- what it had: its states
@@ -261,19 +159,14 @@ class Contract:
     """What is known of a contract.
 
     Attributes:
-        stated: A movement that states it.
+        name: Its name as a trader writes it.
         instrument: Its terms; None: right, strike, expiry or multiplier is not known.
         magnifier: The divisor of its strike to the major unit; None: not known.
     """
 
-    stated: Movement
+    name: str
     instrument: Instrument | None
     magnifier: float | None
-
-    @property
-    def name(self) -> str:
-        """Return its name as a trader writes it."""
-        return name_of(self.stated)
 
 
 Contracts = Mapping[int, Contract]
@@ -320,13 +213,11 @@ def states_of(campaign: TradedCampaign, currency: str | None) -> list[CampaignSt
 
 def _after(state: CampaignState, parts: Sequence[Posting], currency: str | None) -> CampaignState:
     """Return what a campaign had after some more parts."""
-    lots = defaultdict(float, state.lots)
-    for part in parts:
-        lots[part.conid] += part.quantity
-
     cash = [part.known_cash for part in parts if part.currency == currency]
     brought = known_sum([state.brought, *cash])
-    return CampaignState(session=parts[-1].session, lots=_left_of(lots), brought=brought)
+    return CampaignState(
+        session=parts[-1].session, lots=_left_of(parts, state.lots), brought=brought
+    )
 
 
 def _until_most(parts: Sequence[Posting]) -> Sequence[Posting]:
@@ -344,7 +235,11 @@ def _until_most(parts: Sequence[Posting]) -> Sequence[Posting]:
     return parts[:until]
 
 
-def _left_of(lots: Lots) -> Lots:
+def _left_of(parts: Iterable[Posting], before: Lots = MappingProxyType({})) -> Lots:
+    """Return what some parts leave of what was there before."""
+    lots = defaultdict(float, before)
+    for part in parts:
+        lots[part.conid] += part.quantity
     return {conid: quantity for conid, quantity in lots.items() if rounded(quantity)}
 
 
@@ -360,7 +255,7 @@ class RolledContracts:
 def rolls_in(campaign: TradedCampaign, contracts: Contracts) -> list[RolledContracts]:
     """Return the rolls of a campaign, in order of time."""
     rolls = []
-    for parts in _rolls_of(campaign.parts):
+    for parts in rolls_of(campaign.parts):
         closed = dict.fromkeys(part.conid for part in parts if not part.opens)
         opened = dict.fromkeys(part.conid for part in parts if part.conid not in closed)
         roll = RolledContracts(
@@ -370,40 +265,6 @@ def rolls_in(campaign: TradedCampaign, contracts: Contracts) -> list[RolledContr
         )
         rolls.append(roll)
     return sorted(rolls, key=attrgetter("at"))
-
-
-def _rolls_of(parts: Iterable[Posting]) -> list[list[Posting]]:
-    """Return what closed some options and opened others in their place.
-
-    That is an order, or several of one trading day: as much of an underlying, a right and a side
-    was opened as was closed of what had been opened on an earlier day.
-    """
-    traded = [part for part in parts if part.is_trade and part.is_option]
-    rolled: defaultdict[tuple[object, ...], list[Posting]] = defaultdict(list)
-    opened_on = {part.key: part.session for part in reversed(traded)}
-    by_side: defaultdict[tuple[object, ...], list[Posting]] = defaultdict(list)
-    for order, of_order in grouped(attrgetter("movement.order_id"), traded).items():
-        if order is not None and _replaces(of_order):
-            rolled[order,] = of_order
-            continue
-
-        for part in of_order:
-            step = part.movement
-            is_short = (part.quantity < 0) is part.opens
-            if part.opens or opened_on[part.key] < step.session_date:
-                by_side[step.session_date, step.symbol, step.right, is_short].append(part)
-
-    for (day, symbol, _right, _side), moved in by_side.items():
-        if _replaces(moved) and not rounded(sum(part.quantity for part in moved)):
-            rolled[day, symbol] += moved
-    return [sorted(moved, key=attrgetter("at")) for moved in rolled.values()]
-
-
-def _replaces(parts: Iterable[Posting]) -> bool:
-    """Return whether postings closed some contracts and opened others."""
-    by_way = grouped(attrgetter("opens"), parts)
-    closed = {part.key for part in by_way[False]}
-    return bool(closed) and not closed.issuperset(part.key for part in by_way[True])
 
 
 def kind_in(lots: Lots, contracts: Contracts) -> tuple[str | None, str | None]:
@@ -582,27 +443,29 @@ class CampaignMoney:
     unknown: str | None
 
 
-def money_of(parts: Sequence[Posting], fees_beside: float = 0.0) -> CampaignMoney:
-    """Return what parts of one currency brought, less what was charged in it for others."""
-    premiums = [part.cash for part in parts if part.is_option and part.is_trade]
-    if any(part.is_prior for part in parts):
+def money_of(parts: Sequence[Posting], currency: str | None) -> CampaignMoney:
+    """Return what parts brought in a currency, less what was charged in it, for others too."""
+    of_currency = [part for part in parts if part.currency == currency]
+    premiums = [part.cash for part in of_currency if part.is_option and part.is_trade]
+    if any(part.is_prior for part in of_currency):
         premiums.append(None)  # that of what was held before
     received = known_sum(cash for cash in premiums if cash is None or cash > 0)
     paid = known_sum(cash for cash in premiums if cash is None or cash < 0)
 
-    cash = known_sum(part.cash for part in parts)
-    fees_of_parts = [part.fee_in(part.currency) for part in parts]
-    fees = known_sum([fees_beside, *fees_of_parts])
-    reasons = dict.fromkeys(part.unknown for part in parts if part.unknown)
+    cash = known_sum(part.cash for part in of_currency)
+    fees = known_sum(part.fee_in(currency) for part in parts)
+    beside = [part for part in parts if part.currency != currency and part.fee_in(currency) is None]
+    reasons = [part.unknown for part in of_currency] + [part.why_no_fee for part in beside]
+    unknown = dict.fromkeys(filter(None, reasons))
     profit = None
-    if not reasons:
+    if not unknown:
         profit = known_sum([cash, times(fees, -1.0)])
     return CampaignMoney(
         profit=profit,
         fees=fees,
         received=received,
         paid=times(paid, -1.0),
-        unknown=None if profit is not None else first_reasons([*reasons]),
+        unknown=None if profit is not None else first_reasons([*unknown]),
     )
 
 
@@ -617,11 +480,8 @@ def cost_per_share(parts: Sequence[Posting]) -> tuple[float | None, str | None]:
     Returns:
         Also why it is not known; both are None where no shares are left.
     """
-    left: defaultdict[int, float] = defaultdict(float)
     shares = [part for part in parts if part.quantity and not part.is_option]
-    for part in shares:
-        left[part.conid] += part.quantity
-    held = _left_of(left)
+    held = _left_of(shares)
     if not held:
         return None, None
     if len(held) > 1:
@@ -629,7 +489,7 @@ def cost_per_share(parts: Sequence[Posting]) -> tuple[float | None, str | None]:
 
     multipliers = [part.movement.multiplier for part in shares if part.conid in held]
     multiplier = next(filter(None, multipliers), None)
-    money = money_of(parts)
+    money = money_of(parts, shares[0].currency)
     if multiplier is None or money.profit is None:
         return None, money.unknown or "the multiplier of its shares is not known"
     [quantity] = held.values()

@@ -35,7 +35,7 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.magnifiers import magnifier_of
 from position_sync_dagster.money.past.movements import Movement, MovementSource
 from position_sync_dagster.money.past.owned_parts import PostingBook
-from position_sync_dagster.money.past.postings import Posting
+from position_sync_dagster.money.past.postings import Posting, name_of
 
 DAYS_OF_A_YEAR = 365
 
@@ -103,7 +103,7 @@ class CampaignBook:
         `profit` is what it brought: of an open one without the value of what is left.
         """
         parts = campaign.parts_in(currency)
-        money = money_of(parts, campaign.fees_beside(currency))
+        money = money_of(campaign.parts, currency)
         contracts = self.contracts
         states = states_of(campaign, currency)
         kind, why_no_kind = kind_in(states[0].lots, contracts)
@@ -211,7 +211,7 @@ def contract_of(movements: Sequence[Movement], details: ContractDetails | None) 
             expiry=expiry,
         )
     return Contract(
-        stated=stated,
+        name=name_of(stated),
         instrument=instrument,
         magnifier=magnifier or _stated_magnifier(movements),
     )

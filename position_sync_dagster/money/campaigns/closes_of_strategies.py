@@ -16,7 +16,7 @@ import polars as pl
 from polars import DataFrame, String, col, lit
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.holding import KEY, Key, grouped
+from position_sync_dagster.domain.holding import KEY, grouped
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake import schema
@@ -33,7 +33,15 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import Closure, end_text
 from position_sync_dagster.money.past.owned_parts import PostingBook, part_rows
 from position_sync_dagster.money.past.postings import Posting
+from position_sync_dagster.money.sums import sum_if_known
 from position_sync_dagster.money.tables import CLOSURES
+
+# What the broker states of some closes together, of rows of `closures`.
+SUMS_OF_CLOSES = {
+    "realized_pnl": sum_if_known(col.realized_pnl),
+    "closes": pl.len(),
+    "closes_without_profit": col.realized_pnl.null_count(),
+}
 
 # By contract, in each account: when a holding ended, and how; None: it is not known.
 Ends = Mapping[int, Mapping[str, tuple[datetime, str | None]]]
@@ -79,18 +87,23 @@ class Closes:
         return part_rows(self.parts)
 
     @cached_property
+    def _closing(self) -> DataFrame:
+        """The parts of movements that closed something, with their owners and what states them."""
+        return _closing_rows(self.parts)
+
+    @cached_property
     def _with_owners(self) -> DataFrame:
         """The rows, with those that had what closed, and whether its profit is divided."""
         said = col.evidence.fill_null([])
-        rows = self.rows.with_row_index("at")
+        rows = self.rows.with_row_index("row")
         inferred = pl.concat_list("change_id", col.counter_conid.cast(String))
-        evidence = rows.select("at", *KEY, evidence=said.list.concat(inferred)).explode("evidence")
-        named = evidence.join(_owners_of_closes(self.parts), on=[*KEY, "evidence"])
+        evidence = rows.select("row", *KEY, evidence=said.list.concat(inferred)).explode("evidence")
+        named = evidence.join(self._closing, on=[*KEY, "evidence"])
         is_divided = (col.owner.n_unique() > 1) | col.is_unclear.any()
-        of_closes = named.group_by("at").agg(
+        of_closes = named.group_by("row").agg(
             owners=col.owner.unique().sort(), is_divided=is_divided
         )
-        rows = rows.join(of_closes, on="at", how="left", maintain_order="left").drop("at")
+        rows = rows.join(of_closes, on="row", how="left", maintain_order="left").drop("row")
         rows = rows.with_columns(col.owners.fill_null([UNATTRIBUTED]))
         return rows.with_columns(col.is_divided.fill_null(value=False))
 
@@ -129,21 +142,12 @@ class Closes:
             rows = self._with_owners.with_columns(realized_pnl=profit_of_one)
             rows = rows.filter(col.owners.list.contains(lit(name)))
         rows = rows.filter(col.currency == currency, col.account == (account or col.account))
-        stated = rows["realized_pnl"]
-        return {
-            "realized_pnl": None if stated.has_nulls() else stated.sum(),
-            "closes": rows.height,
-            "closes_without_profit": stated.null_count(),
-            "realized_since": self.since,
-        }
+        return rows.select(**SUMS_OF_CLOSES).row(0, named=True) | {"realized_since": self.since}
 
-    def owners_since(self, since: datetime) -> Mapping[Key, frozenset[str]]:
-        """Return who had what closed since a time, by holding."""
-        owners: defaultdict[Key, set[str]] = defaultdict(set)
-        for part in self.parts:
-            if part.quantity and not part.opens and part.at >= since:
-                owners[part.key].add(part.owner)
-        return {key: frozenset(names) for key, names in owners.items()}
+    def owners_since(self, since: datetime) -> DataFrame:
+        """Return who had what closed since a time: account, conid and `owners`."""
+        closed = self._closing.filter(col.at >= schema.moment(since))
+        return closed.group_by(KEY).agg(owners=col.owner.unique())
 
     def end_of(self, leg: ActiveContract) -> str | None:
         """Return how a leg that is not held was closed, such as "expired on 2026-11-20".
@@ -245,13 +249,13 @@ def _first_session(lake: MoneyLake, past: Past | None) -> datetime | None:
     return min((at for at in started if past is None or at <= past.at), default=None)
 
 
-_OWNERS = {
-    "account": String, "conid": pl.Int64, "evidence": String, "owner": String,
-    "is_unclear": pl.Boolean,
+_CLOSING: dict[str, Any] = {
+    "account": String, "conid": pl.Int64, "at": pl.Datetime("us", "UTC"), "evidence": String,
+    "owner": String, "is_unclear": pl.Boolean,
 }  # fmt: skip
 
 
-def _owners_of_closes(parts: Iterable[Posting]) -> DataFrame:
+def _closing_rows(parts: Iterable[Posting]) -> DataFrame:
     """Return to whom the parts of movements belong that closed something."""
     rows = []
     for part in parts:
@@ -260,8 +264,9 @@ def _owners_of_closes(parts: Iterable[Posting]) -> DataFrame:
             # Of what an option delivered before its statement, the change is that of the option.
             names = (movement.execution_id, movement.event_id, movement.through, movement.change_id)
             name = next(filter(None, names), None)
-            rows.append((*part.key, name and f"{name}", part.owner, part.is_owner_unclear))
-    return DataFrame(rows, _OWNERS, orient="row")
+            said = (part.at, name and f"{name}", part.owner, part.is_owner_unclear)
+            rows.append((*part.key, *said))
+    return DataFrame(rows, _CLOSING, orient="row")
 
 
 def _ends(changes: DataFrame, rows: DataFrame, legs: DataFrame) -> Ends:

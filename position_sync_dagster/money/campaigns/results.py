@@ -130,11 +130,8 @@ def _result(
 
     wins = [profit for profit in known if profit > 0]
     losses = [profit for profit in known if profit < 0]
-    worst_of_wins = [
-        campaign.worst
-        for campaign, profit in zip(campaigns, known, strict=True)
-        if campaign.worst is not None and profit > 0
-    ]
+    won_by = [campaign for campaign in campaigns if (campaign.profit or 0.0) > 0]  # all are known
+    worst_of_wins = [campaign.worst for campaign in won_by if campaign.worst is not None]
     won = fsum(wins)
     lost = -fsum(losses)
     profit = fsum(known)

@@ -136,16 +136,25 @@ class Posting:
     def why_no_money(self) -> str | None:
         """Return why its movement does not say what it brought, whoever had it."""
         movement = self.movement
-        why = None
-        if movement.cash is None:
-            lacking = "price" if movement.multiplier else "multiplier"
-            why = _NO_CASH.get(movement.kind, f"the {lacking} of {{}} is not known")
+        if movement.cash is not None:
+            return self.why_no_fee
+        lacking = "price" if movement.multiplier else "multiplier"
+        why = _NO_CASH.get(movement.kind, f"the {lacking} of {{}} is not known")
+        return why.format(self._booked)
 
-        if why is None and movement.fee is None:
-            why = "the fee of {} is not known"
-        elif why is None and movement.fee and movement.fee_currency is None:
-            why = "the fee of {} was charged in an unknown currency"
-        return why and why.format(f"{name_of(movement)} of {movement.day}")
+    @property
+    def why_no_fee(self) -> str | None:
+        """Return why its movement does not say what was charged for it, or in which currency."""
+        movement = self.movement
+        if movement.fee is None:
+            return f"the fee of {self._booked} is not known"
+        if movement.fee and movement.fee_currency is None:
+            return f"the fee of {self._booked} was charged in an unknown currency"
+        return None
+
+    @property
+    def _booked(self) -> str:
+        return f"{name_of(self.movement)} of {self.movement.day}"
 
     @property
     def known_cash(self) -> float | None:

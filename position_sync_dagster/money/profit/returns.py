@@ -7,11 +7,11 @@ which one of these is not known breaks every chain that it is in.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from enum import StrEnum
 from itertools import accumulate, pairwise
-from operator import attrgetter, mul
+from operator import attrgetter, itemgetter, mul
 from statistics import stdev
 from typing import Any
 
@@ -163,25 +163,19 @@ def returns_of(days: Iterable[AccountDay], by: Period) -> list[PeriodReturn]:
 
 def _added(days: Sequence[AccountDay]) -> list[AccountDay]:
     """Return the days of all accounts of each currency that has several."""
-    accounts = grouped(attrgetter("currency"), days)
-    added = []
-    for currency, of_currency in accounts.items():
-        if len({day.account for day in of_currency}) < 2:
-            continue
-        for day, of_day in grouped(attrgetter("day"), of_currency).items():
-            # From one account to another is no flow.
-            added.append(
-                AccountDay(
-                    account=None,
-                    currency=currency,
-                    day=day,
-                    since=of_day[0].since,
-                    before=known_sum(each.before for each in of_day),
-                    after=known_sum(each.after for each in of_day),
-                    owner=known_sum(each.owner for each in of_day),
-                )
-            )
-    return added
+    accounts_of = grouped(itemgetter(0), {(day.currency, day.account) for day in days})
+    # From one account to another is no flow.
+    return [
+        replace(
+            of_day[0],
+            account=None,
+            before=known_sum(each.before for each in of_day),
+            after=known_sum(each.after for each in of_day),
+            owner=known_sum(each.owner for each in of_day),
+        )
+        for (currency, _day), of_day in grouped(attrgetter("currency", "day"), days).items()
+        if len(accounts_of[currency]) > 1
+    ]
 
 
 def _returned(period: str, days: Sequence[AccountDay]) -> PeriodReturn:

@@ -12,7 +12,7 @@ from datetime import date, datetime
 from typing import Any
 
 import polars as pl
-from polars import DataFrame, coalesce, col, when
+from polars import DataFrame, Series, coalesce, col, when
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.holding import KEY
@@ -90,35 +90,6 @@ class TodaysProfit(ProfitParts):
     closed: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpeningBook:
-    """The holdings at the close before the present day.
-
-    Attributes:
-        today: The present day of the exchange.
-        session: The last trading day before it.
-        closed_at: When that one closed.
-        rows: Its rows of `daily_positions`, with their `magnifier`; none if it is not recorded.
-    """
-
-    today: date
-    session: date
-    closed_at: datetime
-    rows: DataFrame
-
-
-def read_opening_book(lake: MoneyLake, settings: Settings, now: datetime) -> OpeningBook:
-    """Read the close before the present day; blocks.
-
-    Raises:
-        LakeError: A table cannot be used.
-    """
-    today, session, closed_at = day_and_close_before(settings.calendar, now)
-    rows = _rows_of_session(lake, session, closed_at)
-    rows = rows_to_explain(lake, settings, rows)
-    return OpeningBook(today=today, session=session, closed_at=closed_at, rows=rows)
-
-
 def _rows_of_session(lake: MoneyLake, session: date, closed_at: datetime) -> DataFrame:
     """Return the rows of a close, with the greeks that the ledger has of them."""
     table = lake.derived_table(DAILY_POSITIONS)
@@ -149,10 +120,12 @@ def explain_today(lake: MoneyLake, settings: Settings, figures: Figures) -> list
     Raises:
         LakeError: A table cannot be used.
     """
-    opening = read_opening_book(lake, settings, figures.book.now)
-    movements = lake.movements.rows(since=opening.session - BOOKED_BEFORE)
+    today, session, closed_at = day_and_close_before(settings.calendar, figures.book.now)
+    rows = rows_to_explain(lake, settings, _rows_of_session(lake, session, closed_at))
+    movements = lake.movements.rows(since=session - BOOKED_BEFORE)
     movements = rows_of_logins(movements, settings)
-    return explained(figures, opening, movements, settings)
+    so_far = TradingDay(today, session, closed_at, figures.book.now)
+    return explained(figures, so_far, rows, movements, settings)
 
 
 def of_strategy(
@@ -170,25 +143,30 @@ def of_strategy(
 
 
 def explained(
-    figures: Figures, opening: OpeningBook, movements: DataFrame, settings: Settings
+    figures: Figures,
+    so_far: TradingDay,
+    opening: DataFrame,
+    movements: DataFrame,
+    settings: Settings,
 ) -> list[TodaysProfit]:
     """Return why the profit of today of each strategy is what it is; pure.
 
     Args:
         figures: The figures of now.
-        opening: The holdings at the close before.
+        so_far: The present day until now, and the close before it.
+        opening: The holdings at that close: rows of `daily_positions`, with their `magnifier`; none
+            if it is not recorded.
         movements: Rows of `movements`, from some days before that close on.
         settings: Says which types of holdings are followed.
     """
     book = figures.book
     present = _present_rows(book)
-    since = TradingDay(opening.today, opening.session, opening.closed_at, book.now)
-    between = movements_between(movements, opening.rows, present, since, settings)
+    between = movements_between(movements, opening, present, so_far, settings)
 
-    days = (book.now - opening.closed_at) / A_DAY
-    holdings = explain_holdings(opening.rows, present, between.moved, days=days)
-    holdings = _with_lost_closes(holdings, opening)
-    return _rows_of_groups(figures, opening, _parts_of(book, holdings))
+    days = (book.now - so_far.since) / A_DAY
+    holdings = explain_holdings(opening, present, between.moved, days=days)
+    holdings = _with_lost_closes(holdings, opening["account"], so_far.before)
+    return _rows_of_groups(figures, so_far.since, _parts_of(book, holdings))
 
 
 def _present_rows(book: Book) -> DataFrame:
@@ -199,11 +177,10 @@ def _present_rows(book: Book) -> DataFrame:
     return open_holdings.join(magnifiers, on=KEY, how="left", maintain_order="left")
 
 
-def _with_lost_closes(holdings: DataFrame, opening: OpeningBook) -> DataFrame:
+def _with_lost_closes(holdings: DataFrame, recorded: Series, session: date) -> DataFrame:
     """Return holdings; those of accounts without a close, which their movements show, say so."""
-    recorded = opening.rows["account"].unique().to_list()
-    reason = pl.lit(f"the close of {opening.session} is not recorded")
-    is_lost = ~col.account.is_in(recorded) & IS_MISSING.any().over("account")
+    reason = pl.lit(f"the close of {session} is not recorded")
+    is_lost = ~col.account.is_in(recorded.to_list()) & IS_MISSING.any().over("account")
     return holdings.with_columns(why_unknown=when(is_lost).then(reason).otherwise("why_unknown"))
 
 
@@ -232,7 +209,7 @@ _IS_COUNTED = col.daily_pnl.is_not_null()
 _EXPLAINING = PROFIT_PARTS[:-1]
 
 
-def _rows_of_groups(figures: Figures, opening: OpeningBook, parts: DataFrame) -> list[TodaysProfit]:
+def _rows_of_groups(figures: Figures, since: datetime, parts: DataFrame) -> list[TodaysProfit]:
     """Return the rows in order, by strategy, account and currency.
 
     Args:
@@ -261,7 +238,7 @@ def _rows_of_groups(figures: Figures, opening: OpeningBook, parts: DataFrame) ->
             account=account,
             currency=currency,
             at=figures.at,
-            since=opening.closed_at,
+            since=since,
             closed=closed_of.get(group, 0.0),
             largest=largest,
             **explained,

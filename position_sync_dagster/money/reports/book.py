@@ -27,6 +27,7 @@ from position_sync_dagster.money.as_of import NO_HOLDINGS, Past, legs_at, rows_a
 from position_sync_dagster.money.campaigns.campaigns import part_reached
 from position_sync_dagster.money.campaigns.closes_of_strategies import (
     NO_CLOSES,
+    SUMS_OF_CLOSES,
     Closes,
     read_closes,
     read_ends,
@@ -62,7 +63,6 @@ from position_sync_dagster.money.risk.scenario_file import (
     folder_of,
     read_scenarios,
 )
-from position_sync_dagster.money.sums import sum_if_known
 from position_sync_dagster.money.tables import CLOSED_CAMPAIGNS
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import confirmations
@@ -264,13 +264,9 @@ class Book:
         if name is None or self.strategy is not None or self.closes.since is None:
             return self._records(kind, sums)
 
-        profit = col.realized_pnl
-        closes = self.closes.rows.group_by(col(name).cast(String), "currency").agg(
-            sum_if_known(profit),
-            closes=pl.len(),
-            closes_without_profit=profit.null_count(),
-        )
-        closes_of = closes.rows_by_key((name, "currency"), named=True, unique=True)
+        by_name = self.closes.rows.group_by(col(name).cast(String), "currency")
+        sums_of_closes = by_name.agg(**SUMS_OF_CLOSES)
+        closes_of = sums_of_closes.rows_by_key((name, "currency"), named=True, unique=True)
         since = {"realized_pnl": 0.0, "realized_since": self.closes.since}
         return self._records(
             kind, sums, lambda row: since | closes_of.get((f"{row[name]}", row["currency"]), {})
@@ -301,7 +297,7 @@ class Book:
 
 
 def _campaign(earned: LiveMoney, open_now: float | None, since: datetime | None) -> Campaign:
-    """Return what a strategy has earned since its first leg."""
+    """Return what a strategy has earned since its first leg: the sum of its campaigns."""
     return Campaign(
         since=since,
         realised=earned.realised,

@@ -27,7 +27,7 @@ from position_sync_dagster.money.past.movements import Movement, known_sum, mome
 from position_sync_dagster.money.past.postings import name_of
 from position_sync_dagster.money.reports.columns import price
 from position_sync_dagster.money.strategies.messages import Happened
-from position_sync_dagster.money.strategies.rolls import Roll, rolls_of
+from position_sync_dagster.money.strategies.rolled_legs import Roll, rolled_legs
 from position_sync_dagster.sync.exchange_days import day_of, time_zone_of
 
 # The broker's code of a trade that opened, and closed nothing.
@@ -258,7 +258,8 @@ def _value_at_close(change: PositionChange) -> float | None:
 def _trades(day: Day) -> Iterator[DayChange]:
     """Yield a line for each order that was executed."""
     trades = [movement for movement in day.movements if movement.kind in TRADES]
-    rolls = [roll for roll in rolls_of(day.closures, day.changes, day.movements) if roll.is_clear]
+    rolled = rolled_legs(day.closures, day.changes, day.movements)
+    rolls = [roll for roll in rolled if roll.is_clear]
     for legs in grouped(_order_of, trades).values():
         yield _order(legs, day, rolls)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import polars as pl
 import polars.selectors as cs
-from polars import DataFrame, Float64, Series, String, coalesce, col
+from polars import DataFrame, Float64, Series, String, coalesce, col, lit, when
 
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import NEVER, seconds_since
@@ -142,19 +142,19 @@ class Figures:
         if closed.is_empty():
             return closed
 
-        owners_of = self.book.closes.owners_since(self.day.since)
-        strategies: list[list[str]] = []
-        for account, conid in closed.select(KEY).iter_rows():
-            names = owners_of.get((account, conid))
-            if names is None:
-                names = self.day.strategies.get(conid, frozenset())
-            if len(names) != 1 or UNATTRIBUTED in names:
-                names = frozenset()
-            strategies.append([*names])
+        owners = self.book.closes.owners_since(self.day.since)
+        with_leg = [(conid, [*names]) for conid, names in self.day.strategies.items()]
+        of_legs = DataFrame(with_leg, {"conid": pl.Int64, "of_legs": pl.List(String)}, orient="row")
+        rows = closed.join(owners, on=KEY, how="left", maintain_order="left")
+        rows = rows.join(of_legs, on="conid", how="left", maintain_order="left")
 
-        names_of = Series("strategies", strategies, pl.List(String))
-        shares = Series("shares", [[1.0] * len(names) for names in strategies])
-        return closed.with_columns(names_of, shares.cast(pl.List(Float64)))
+        names = coalesce("owners", "of_legs")
+        is_one = (names.list.len() == 1) & (names.list.first() != UNATTRIBUTED)
+        rows = rows.with_columns(
+            strategies=when(is_one).then(names).otherwise(lit([], pl.List(String))),
+            shares=when(is_one).then([1.0]).otherwise(lit([], pl.List(Float64))),
+        )
+        return rows.drop("owners", "of_legs")
 
     @property
     def _moved(self) -> DataFrame:

@@ -152,7 +152,7 @@ class MoneySum(Amounts):
     closes_without_profit: int = 0
     """Those of them without a known profit."""
     campaign: Campaign | None = None
-    """What a strategy has earned since its first leg."""
+    """What a strategy has earned since its first leg: the sum of its campaigns."""
 
     unknown: dict[str, int] = {}
     """Of how many holdings a sum leaves out the value, by the name of the sum."""

@@ -24,7 +24,7 @@ from position_sync_dagster.lake.strategy_registry import (
 )
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.explain_closes import BEFORE, IS_CLOSE, WINDOW
-from position_sync_dagster.money.strategies.rolls import Roll, rolls_of
+from position_sync_dagster.money.strategies.rolled_legs import Roll, rolled_legs
 from position_sync_dagster.money.strategies.rules import Rule, leg_of, legs_of_rules
 from position_sync_dagster.money.strategies.strategies_file import (
     RuledFile,
@@ -186,7 +186,7 @@ def _rolls(lake: MoneyLake, legs: Iterable[ActiveContract], now: datetime) -> li
     conids = {change.conid for change in changes}
     since = first - BEFORE
     closures = lake.closures.current(since=since)
-    return rolls_of(
+    return rolled_legs(
         closures, changes, lake.movements.records(since.date(), one_of("conid", conids))
     )
 

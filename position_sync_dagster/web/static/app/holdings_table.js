@@ -337,7 +337,7 @@ function hasColumn({ part, sums }, column) {
 // Until the nearest expiry, as the server counts them.
 const daysOf = (sums) => figures.expiries.find(({ expiry }) => expiry === sums?.nearest_expiry)?.days;
 
-// What a strategy has earned since its first leg, through rolls and assignments.
+// What a strategy has earned since its first leg: the sum of its campaigns.
 function campaignHint(campaign) {
   if (!campaign) return "";
   const since = campaign.since?.slice(0, 10) ?? DASH;

@@ -112,7 +112,7 @@ def over(
 ) -> dict[str, CampaignMoney]:
     """Return the money of each campaign that is over, by its owner."""
     campaigns = closed_campaigns(parts_of(movements, *legs, **before))
-    return {campaign.strategy_id: money_of(campaign.parts) for campaign in campaigns}
+    return {campaign.strategy_id: money_of(campaign.parts, "USD") for campaign in campaigns}
 
 
 SOLD = moved(PUT, -1.0, 2.0, 2)
@@ -125,7 +125,7 @@ def test_a_campaign_is_over_at_the_first_close_at_which_nothing_is_left():
     assert [(campaign.opened, campaign.closed) for campaign in campaigns] == [
         (MONDAY, date(2026, 3, 4))
     ]
-    assert money_of(campaigns[0].parts).profit == 200 - 50 - 2
+    assert money_of(campaigns[0].parts, "USD").profit == 200 - 50 - 2
 
 
 def test_shares_that_an_assignment_left_belong_to_the_strategy_until_they_are_sold():
@@ -216,14 +216,28 @@ def test_a_fee_in_another_currency_is_no_cost_in_the_one_of_its_contract_and_a_c
     movements = [SOLD, replace(BOUGHT, fee_currency="EUR")]
     [campaign] = closed_campaigns(parts_of(movements, leg(PUT)))
     assert campaign.currencies == ["USD", "EUR"]
-    moneys = {
-        currency: money_of(campaign.parts_in(currency), campaign.fees_beside(currency))
-        for currency in campaign.currencies
-    }
+    moneys = {currency: money_of(campaign.parts, currency) for currency in campaign.currencies}
     assert moneys["USD"].profit == 200 - 50 - 1
     assert moneys["USD"].fees == 1
     assert moneys["EUR"].profit == (-1)
     assert moneys["EUR"].fees == 1
+
+
+def test_a_fee_that_is_not_known_makes_each_currency_unknown_in_which_it_may_have_been_charged():
+    """200 - 50 USD and 300 - 100 EUR; of one of the four fees nothing is known."""
+    in_euros = {"currency": "EUR", "fee_currency": "EUR"}
+    sold = moved(CALL, -1.0, 3.0, 2, **in_euros)
+    lacking = moved(CALL, 1.0, 1.0, 4, **in_euros | {"fee": None, "fee_currency": None})
+    [campaign] = closed_campaigns(parts_of([SOLD, BOUGHT, sold, lacking], leg(PUT), leg(CALL)))
+    why = "the fee of XYZ 60C 20Mar26 of 2026-03-04 is not known"
+    for currency in ("USD", "EUR"):
+        money = money_of(campaign.parts, currency)
+        assert (money.profit, money.fees, money.unknown) == (None, None, why)
+
+    stated = replace(lacking, fee=-1.0, fee_currency="EUR")
+    [campaign] = closed_campaigns(parts_of([SOLD, BOUGHT, sold, stated], leg(PUT), leg(CALL)))
+    profits = {currency: money_of(campaign.parts, currency).profit for currency in ("USD", "EUR")}
+    assert profits == {"USD": 200 - 50 - 2, "EUR": 300 - 100 - 2}
 
 
 CLOSING = {"open_close": "C"}
@@ -312,6 +326,25 @@ def test_an_order_that_closes_options_and_opens_others_is_a_roll():
     [roll] = rolls_in(campaign, contracts)
     assert roll.closed == ("XYZ 50P 20Mar26",)
     assert roll.opened == ("XYZ 45P 20Mar26",)
+
+
+def test_orders_of_one_day_are_a_roll_if_what_they_trade_is_on_the_same_underlying():
+    """A share and a future are called ES: no option on one takes the place of one on the other."""
+
+    def rolled(**of_new: Any) -> list[list[str]]:
+        closes = replace(BOUGHT, order_id="7", sec_type="FOP")
+        opens = moved(OTHER, -1.0, 1.0, 4, order_id="8", **of_new)
+        movements = [
+            replace(SOLD, sec_type="FOP"),
+            closes,
+            opens,
+            moved(OTHER, 1.0, 0.2, 6, **of_new),
+        ]
+        campaigns = closed_campaigns(parts_of(movements))
+        return [[part.movement.sec_type for part in campaign.parts] for campaign in campaigns]
+
+    assert rolled(sec_type="FOP") == [["FOP"] * 4]
+    assert rolled(sec_type="OPT") == [["FOP"] * 2, ["OPT"] * 2]
 
 
 # ---- corporate actions
@@ -444,13 +477,13 @@ def test_two_puts_in_no_strategy_and_the_shares_that_they_deliver_are_one_struct
         moved(SHARES, -200.0, 40.0, 23),
     ]
     [campaign] = closed_campaigns(parts_of(movements))
-    assert money_of(campaign.parts).profit == 200 - 1000 + 100 - 500 - 3
+    assert money_of(campaign.parts, "USD").profit == 200 - 1000 + 100 - 500 - 3
 
     for place, lacking in product(range(len(movements)), ("cash", "fee")):
         incomplete = [*movements]
         incomplete[place] = replace(movements[place], **{lacking: None})
         [unknown] = closed_campaigns(parts_of(incomplete))
-        assert money_of(unknown.parts).profit is None
+        assert money_of(unknown.parts, "USD").profit is None
 
 
 def test_what_the_broker_adjusts_of_a_commission_belongs_to_the_campaign_of_its_contract():
@@ -602,7 +635,7 @@ def test_a_campaign_with_a_leg_that_is_gone_without_a_cause_has_an_unknown_profi
     legs = (leg(PUT), leg(CALL))
     gone = gone_without_a_cause(-1.0)
     [campaign] = closed_campaigns(attributed([CALL_EXPIRED, *gone], legs, OF_BOTH))
-    money = money_of(campaign.parts)
+    money = money_of(campaign.parts, "USD")
     assert campaign.conids == [PUT, CALL]
     assert money.profit is None
     assert money.unknown == "how SPY 575C 20Mar26 of 2026-03-06 ended is not known"
@@ -611,7 +644,7 @@ def test_a_campaign_with_a_leg_that_is_gone_without_a_cause_has_an_unknown_profi
     stated = booked(PUT, 1.0, 0.0, 6, MovementKind.EXPIRATION)
     for ends in ([], gone):
         [campaign] = closed_campaigns(attributed([CALL_EXPIRED, stated, *ends], legs, OF_BOTH))
-        assert money_of(campaign.parts).profit == 250 + 140
+        assert money_of(campaign.parts, "USD").profit == 250 + 140
 
 
 def test_a_leg_that_no_movement_moved_keeps_its_campaign_open():
@@ -679,4 +712,4 @@ def test_what_was_held_before_all_movements_is_in_its_campaign_from_when_it_was_
     movements = [sold_call, bought_call, moved(PUT, 1.0, 0.5, 9)]
     [campaign] = closed_campaigns(attributed(movements, (leg(PUT), leg(CALL)), openings))
     assert campaign.closed == date(2026, 3, 9)
-    assert money_of(campaign.parts).profit == 250 + 200 - 100 - 50 - 3
+    assert money_of(campaign.parts, "USD").profit == 250 + 200 - 100 - 50 - 3

@@ -118,7 +118,7 @@ def test_a_campaign_that_is_over_has_realised_the_profit_of_its_row(movements):
         legs = [*COVERED_CALL]
     [campaign] = closed_campaigns(attributed(movements, legs, {}))
     results = so_far(movements, [], legs)
-    assert results.realised == pytest.approx(money_of(campaign.parts).profit)
+    assert results.realised == pytest.approx(money_of(campaign.parts, "USD").profit)
     assert results.open == 0
 
 

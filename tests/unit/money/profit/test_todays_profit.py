@@ -10,9 +10,9 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, rows_of_positions
 from position_sync_dagster.money.past.movements import MovementKind, Section
+from position_sync_dagster.money.profit.moved_between import TradingDay
 from position_sync_dagster.money.profit.profit import BY_GREEKS, PROFIT_PARTS
 from position_sync_dagster.money.profit.todays_profit import (
-    OpeningBook,
     TodaysProfit,
     day_and_close_before,
     explained,
@@ -81,13 +81,12 @@ def rows_of(
     **of_book: Any,
 ) -> list[TodaysProfit]:
     schema = {**DAILY_POSITIONS.polars, "magnifier": pl.Float64()}
-    opening = OpeningBook(
-        today=MONDAY, session=FRIDAY, closed_at=CLOSE, rows=pl.DataFrame(before, schema=schema)
-    )
+    opening = pl.DataFrame(before, schema=schema)
     book = book_of(now, legs, **of_book)
     figures = Figures(status=None, book=book, day=day)  # type: ignore[arg-type]
     frame = pl.DataFrame(movements, schema=MOVEMENTS.polars)
-    profits = explained(figures, opening, frame, Settings())
+    so_far = TradingDay(MONDAY, FRIDAY, CLOSE, book.now)
+    profits = explained(figures, so_far, opening, frame, Settings())
 
     for strategy in profits:
         parts = [getattr(strategy, name) for name in PROFIT_PARTS]

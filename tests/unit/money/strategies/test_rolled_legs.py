@@ -9,9 +9,11 @@ from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.instrument import Right, contract_name
 from position_sync_dagster.domain.position_change import PositionChange
+from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.causes import closures_of
 from position_sync_dagster.money.past.movement_sources import Terms, reported_movement
-from position_sync_dagster.money.strategies.rolls import Roll, rolls_of
+from position_sync_dagster.money.past.rolls import rolls_of
+from position_sync_dagster.money.strategies.rolled_legs import Roll, rolled_legs
 from tests.support.facts import facts_of
 from tests.unit.money.past.test_causes import CALL, NOON, OTHER, PUT, SHARES, change, fill
 
@@ -23,7 +25,7 @@ def told(
 ) -> tuple[list[Roll], list[str]]:
     facts = facts_of(changes=changes, executions=executions)
     movements = [reported_movement(execution, TERMS_OF_ALL) for execution in executions]
-    rolls = rolls_of(closures_of(facts), changes, movements)
+    rolls = rolled_legs(closures_of(facts), changes, movements)
     clear = [roll for roll in rolls if roll.is_clear]
     return clear, [str(roll) for roll in rolls if not roll.is_clear]
 
@@ -126,10 +128,26 @@ def test_an_order_that_is_filled_in_parts_is_one_roll() -> None:
     assert unclear == []
 
 
+def test_a_leg_that_was_rolled_is_a_roll_of_its_campaign_and_what_took_no_place_is_none() -> None:
+    later = NOON + timedelta(minutes=10)
+    again = [fill(CALL, 2, NOON), fill(CALL, -2, later)]
+    for executions, contracts in ((EXECUTED, [{CALL, OTHER}]), (again, [])):
+        held_before = fill(CALL, -2, NOON - timedelta(days=1), order_id="1")
+        told_of = [reported_movement(each, TERMS_OF_ALL) for each in (held_before, *executions)]
+        rolled = rolls_of(attributed(told_of, []))
+        assert [{part.conid for part in roll} for roll in rolled] == contracts
+
+
+def test_a_contract_that_an_order_closed_and_opened_again_took_no_place_but_its_own() -> None:
+    later = NOON + timedelta(minutes=10)
+    changes = [ROLLED[0], change(CALL, 0, -2, later)]
+    assert told(changes, [EXECUTED[0], fill(CALL, -2, later)]) == ([], [])
+
+
 def test_a_trade_of_which_only_the_day_is_known_makes_no_roll() -> None:
     facts = facts_of(changes=ROLLED, executions=EXECUTED)
     movements = [replace(reported_movement(fill, TERMS_OF_ALL), at=None) for fill in EXECUTED]
-    assert rolls_of(closures_of(facts), ROLLED, movements) == []
+    assert rolled_legs(closures_of(facts), ROLLED, movements) == []
 
 
 def test_a_roll_is_seen_beside_another_close_of_its_contract_at_the_same_time() -> None:

@@ -1,4 +1,4 @@
-"""Rolls: positions that were traded away, and those that took their places; pure."""
+"""Rolled legs: positions that an order traded away, and those that took their places; pure."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -12,6 +12,7 @@ from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.money.past.closes import Cause, Closure, trades_of
 from position_sync_dagster.money.past.movements import Movement
+from position_sync_dagster.money.past.rolls import SERIES, replaces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +66,7 @@ class TradedChange:
     @property
     def terms(self) -> tuple[object, ...]:
         """What both sides of a roll have in common."""
-        change = self.change
-        quantity = change.closed or change.by
-        return change.account, change.symbol, change.sec_type, change.right, quantity
+        return *SERIES(self.change), self.change.closed or self.change.by
 
     def with_part(self, before: "TradedChange") -> "TradedChange | None":
         """Return the change with the part before it; None if that is of another order."""
@@ -79,14 +78,13 @@ class TradedChange:
         return replace(self, change=replace(self.change, before=first.before, since=first.since))
 
 
-def rolls_of(
+def rolled_legs(
     closures: Iterable[Closure], changes: Iterable[PositionChange], movements: Iterable[Movement]
 ) -> list[Roll]:
     """Return the rolls, oldest first, those that are not clear among them.
 
-    Both sides have the same order, account, underlying, type and right, and equal quantities. Where
-    an order closed or opened several of the same terms, or several orders closed or opened the same
-    one, the roll is unclear.
+    Both sides have the same order, series and quantity. Where an order closed or opened several of
+    the same terms, or several orders closed or opened the same one, the roll is unclear.
 
     Args:
         closures: The causes that count.
@@ -119,7 +117,7 @@ def rolls_of(
         changes_of_order = [side.change for side in parts]
         closed = tuple(change for change in changes_of_order if causes[change.change_id])
         opened = tuple(change for change in changes_of_order if not change.closed)
-        if closed and opened:
+        if replaces({change.key for change in closed}, {change.key for change in opened}):
             ids = frozenset(change.change_id for change in changes_of_order)
             at = max(side.at for side in parts)
             is_clear = len(closed) == len(opened) == 1

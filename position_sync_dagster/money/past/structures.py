@@ -1,0 +1,102 @@
+"""What belongs together, from when something is held until nothing is; pure.
+
+Of a strategy that is all that it has. What is in no strategy is divided into structures: contracts
+that one order traded, what they delivered, the options that were sold while that was held, and
+those that took their place.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, groupby
+from operator import attrgetter
+
+from position_sync_dagster.domain.holding import Key, grouped
+from position_sync_dagster.money.past.connected import Groups
+from position_sync_dagster.money.past.movements import rounded
+from position_sync_dagster.money.past.postings import Effect, Posting
+from position_sync_dagster.money.past.rolls import rolls_of
+
+_Stay = Sequence[Posting]
+
+
+def is_held(postings: Iterable[Posting]) -> bool:
+    """Return whether postings leave something."""
+    quantities: defaultdict[Key, float] = defaultdict(float)
+    for part in postings:
+        quantities[part.key] += part.quantity
+    return any(map(rounded, quantities.values()))
+
+
+def stays_of(postings: Iterable[Posting]) -> list[list[Posting]]:
+    """Return the postings from when something is held until nothing is at a close, each time.
+
+    Cash that comes later belongs to the last one. The last one may go on.
+
+    Args:
+        postings: Those of one owner, or of one holding of an owner.
+    """
+    by_session = sorted(postings, key=lambda part: (part.session, part.at))
+    # What an action took may come as something else days later.
+    came_on = {
+        source: part.session
+        for part in by_session
+        if part.effect is Effect.COMES
+        for source in part.came_from
+    }
+    stays: list[list[Posting]] = [[]]
+    is_over = False
+    for session, of_session in groupby(by_session, key=attrgetter("session")):
+        new = list(of_session)
+        if is_over and any(part.quantity for part in new):
+            stays.append([])
+
+        stay = stays[-1]
+        stay += new
+        is_to_come = any(came_on.get(part.posting_id, session) > session for part in stay)
+        is_over = not is_to_come and not is_held(stay)
+    return [stay for stay in stays if any(part.quantity or part.unknown for part in stay)]
+
+
+def structures_of(postings: Iterable[Posting]) -> Iterator[list[Posting]]:
+    """Yield the structures of an account, each in order of time.
+
+    Joined are the stays of contracts that one order traded, what came with what it came from (an
+    option, or what a corporate action took), and what took the place of something.
+
+    Args:
+        postings: Those of no strategy.
+    """
+    of_holdings = grouped(attrgetter("key"), postings).values()
+    stays = [stay for of_holding in of_holdings for stay in stays_of(of_holding)]
+    parts = list(chain.from_iterable(stays))
+    orders = grouped(attrgetter("movement.order_id"), [part for part in parts if part.is_trade])
+    orders.pop(None, None)
+    joined = [*orders.values(), *rolls_of(parts), *_covered(stays)]
+    together = [[part.posting_id for part in group] for group in joined]
+    together += [[part.posting_id, *part.came_from] for part in parts]
+
+    numbers = {part.posting_id: number for number, stay in enumerate(stays) for part in stay}
+    groups = Groups(range(len(stays)))
+    for names in together:
+        first, *others = [numbers[name] for name in names if name in numbers]
+        for number in others:
+            groups.join(first, number)
+
+    for members in groups.members():
+        structure = chain.from_iterable(stays[number] for number in members)
+        yield sorted(structure, key=lambda part: (part.at, part.key))
+
+
+def _covered(stays: Sequence[_Stay]) -> Iterator[_Stay]:
+    """Yield what an option had delivered, with each option that was sold while that was held."""
+    delivered = grouped(
+        lambda stay: stay[0].movement.symbol,
+        [stay for stay in stays if stay[0].came_from and stay[0].effect is Effect.OPENS],
+    )
+    for sold, *_later in stays:
+        if not sold.is_option or sold.quantity >= 0:
+            continue
+        for stay in delivered[sold.movement.symbol]:
+            is_begun = stay[0].at <= sold.at
+            if is_begun and (sold.at <= stay[-1].at or is_held(stay)):
+                yield stay[0], sold
