@@ -170,7 +170,7 @@ class StatementFolder:
                 state = saved_state(path)[1:]
                 indexed_state, stated = indexed_files.get(path.name, (None, []))
                 if indexed_state != state:
-                    parsed = statements_in(path, self._serves)
+                    parsed = statements_in(path, self.accounts or every_account)
                     stated = [statement.without_rows() for statement in parsed]
                     if with_rows is not None:
                         with_rows += parsed
@@ -199,7 +199,8 @@ class StatementFolder:
             PositionSyncError: The file cannot be read, or is no statement.
         """
         if file not in self._parsed:
-            self._parsed[file] = statements_in(self.folder / file, self._serves)
+            path = self.folder / file
+            self._parsed[file] = statements_in(path, self.accounts or every_account)
         return self._parsed[file]
 
     def write(self, name: str, data: bytes) -> None:
@@ -215,10 +216,6 @@ class StatementFolder:
         finally:
             with suppress(OSError):
                 draft.unlink(missing_ok=True)
-
-    @property
-    def _serves(self) -> Callable[[str], bool]:
-        return self.accounts or every_account
 
     def _indexed_files(self) -> dict[str, _IndexedFile]:
         """Return the files of the index; none where it is of other tables or accounts."""
@@ -269,7 +266,7 @@ def _newest_first(
     return Statements(tuple(served), (*unreadable, *of_rows))
 
 
-def statements_in(path: Path, serves: Callable[[str], bool] = every_account) -> list[Statement]:
+def statements_in(path: Path, serves: Callable[[str], bool]) -> list[Statement]:
     """Return the statements of a file, with their rows.
 
     Args:
