@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 from polars import DataFrame, Expr, Float64, Int64, Series, String, coalesce, col, when
 
+from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.instrument import (
     OPTION_TYPES,
     ContractDetails,
@@ -31,6 +32,7 @@ from position_sync_dagster.money.risk.terms import (
     NotPriced,
     OptionTerms,
     as_options,
+    expires_at,
     option_terms,
 )
 
@@ -103,10 +105,12 @@ class PricedLeg:
     Attributes:
         row: Its row, as `PricedLegs.parts` has it.
         terms: As `PricedLegs.terms` has them.
+        details: Its contract details; None: not known.
     """
 
     row: Row
     terms: Terms
+    details: ContractDetails | None
 
     @property
     def delivered(self) -> ExerciseTerms | None:
@@ -121,6 +125,17 @@ class PricedLeg:
         if isinstance(self.terms, OptionTerms):
             return self.terms
         return None
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """When it expires, in New York; None: never, or that is not known."""
+        moment = expires_at(self.row["expiry"], self.details)
+        return moment and moment.astimezone(NEW_YORK)
+
+    @property
+    def settles_in_cash(self) -> bool:
+        """Whether its details say that cash is paid in place of a delivery."""
+        return self.details is not None and self.details.settles_in_cash
 
     @property
     def order(self) -> tuple[date, float, bool, int]:
@@ -250,7 +265,7 @@ class PricedLegs:
     def __iter__(self) -> Iterator[PricedLeg]:
         rows = self.parts.iter_rows(named=True)
         for row, terms in zip(rows, self.terms, strict=True):
-            yield PricedLeg(row=row, terms=terms)
+            yield PricedLeg(row=row, terms=terms, details=self.given.details.get(row["conid"]))
 
 
 def terms_of(row: Row, details: ContractDetails | None, given: Assumptions) -> Terms:
