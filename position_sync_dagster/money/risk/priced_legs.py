@@ -21,7 +21,7 @@ from position_sync_dagster.domain.instrument import (
     ContractDetails,
     Instrument,
 )
-from position_sync_dagster.money.magnifiers import usual_magnifier
+from position_sync_dagster.money.magnifiers import IS_USUALLY_MAJOR
 from position_sync_dagster.money.past.postings import names_of
 from position_sync_dagster.money.risk.model import Array, VanillaOptions
 from position_sync_dagster.money.risk.terms import (
@@ -208,7 +208,7 @@ class PricedLegs:
             given: What they are priced with.
             choice: Those that are returned.
         """
-        parts = parts.with_columns(magnifier=_magnifiers(parts), under=_underlying(given.details))
+        parts = parts.with_columns(magnifier=_magnifier(), under=_underlying(given.details))
         parts = parts.with_columns(spot=_own_spot())
         parts = parts.with_columns(spot=_spot_of_underlying()).filter(choice.condition)
 
@@ -298,23 +298,13 @@ def _left_out(row: Row, terms: Terms) -> NotPriced | None:
     return NotPriced.NO_PRICE
 
 
-def _magnifiers(parts: DataFrame) -> Series:
+def _magnifier() -> Expr:
     """Return the divisor of each part's prices; null: in cents or not, nobody knows.
 
     Most are known from the contract or from its value. Without both, shares of most currencies and
     options on them are quoted in the major unit.
     """
-    kind = ["sec_type", "currency"]
-    kinds = parts.select(kind).unique()
-    usual = Series([usual_magnifier(*names) for names in kinds.iter_rows()], dtype=Float64)
-    rows = parts.select("magnifier", *kind).join(
-        kinds.with_columns(usual=usual),
-        on=kind,
-        how="left",
-        nulls_equal=True,
-        maintain_order="left",
-    )
-    return rows.select(coalesce(col.magnifier.cast(Float64), "usual")).to_series()
+    return coalesce(col.magnifier.cast(Float64), when(IS_USUALLY_MAJOR).then(1.0))
 
 
 def _own_spot() -> Expr:
