@@ -114,12 +114,15 @@ class Statements(NamedTuple):
         found: The newest first: of two for one day, the one that was made later counts.
         unreadable: The errors of other files and of rows, which name both. The others are used.
         executions, events: The rows new in each table.
+        downloaded: How many statements were downloaded before; None: there were queries, and each
+            of them failed.
     """
 
     found: tuple[Statement, ...]
     unreadable: tuple[errors.PositionSyncError, ...]
     executions: int = 0
     events: int = 0
+    downloaded: int | None = 0
 
 
 @dataclass(eq=False, repr=False)
@@ -350,24 +353,13 @@ def flex_queries(settings: Settings) -> tuple[list[FlexQuery], list[errors.Posit
     return [*queries.values()], mistakes
 
 
-class Downloads(NamedTuple):
-    """The number of statements that were downloaded, and why others were not.
-
-    `statements` is None if there were queries, and each of them failed.
-    """
-
-    statements: int | None
-    errors: tuple[errors.PositionSyncError, ...]
-
-
 def download_and_import(
     lake: MoneyLake, settings: Settings, run_id: str | None = None
-) -> tuple[Downloads, Statements]:
+) -> tuple[list[errors.PositionSyncError], Statements]:
     """Download each query, then import the folder, whose files count also if one fails.
 
     Returns:
-        What was downloaded, and what was imported, with the errors of downloads before those of
-        files.
+        The errors of downloads, and what was imported, where they stand before those of files.
     """
     queries, failures = flex_queries(settings)
     served = ServedAccounts(lake, settings)
@@ -380,10 +372,7 @@ def download_and_import(
 
     done = import_statements(lake, settings, run_id)
     number = None if failures and not downloaded else sum(downloaded)
-    return (
-        Downloads(number, tuple(failures)),
-        done._replace(unreadable=(*failures, *done.unreadable)),
-    )
+    return failures, done._replace(downloaded=number, unreadable=(*failures, *done.unreadable))
 
 
 def download(query: FlexQuery, settings: Settings, served: ServedAccounts) -> int:
