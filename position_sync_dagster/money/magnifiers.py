@@ -16,25 +16,25 @@ from position_sync_dagster.lake.schema import records_of
 MINOR_CURRENCIES = frozenset({"GBP", "ZAR", "ILS", None})
 MAJOR_TYPES = frozenset({"STK", "OPT", "CASH"})
 
-
-def usual_magnifier(sec_type: str | None, currency: str | None) -> float | None:
-    """Return the divisor from a quoted price to the major unit, without contract details.
-
-    >>> usual_magnifier("OPT", "USD"), usual_magnifier("OPT", "GBP"), usual_magnifier("FOP", "USD")
-    (1.0, None, None)
-    """
-    if currency in MINOR_CURRENCIES or sec_type not in MAJOR_TYPES:
-        return None
-    return 1.0
+# Which rows are quoted in the major unit by this rule; null without a currency.
+IS_USUALLY_MAJOR = col.sec_type.is_in([*MAJOR_TYPES]) & ~col.currency.is_in(
+    [*MINOR_CURRENCIES - {None}]
+)
 
 
 def magnifier_of(
     details: ContractDetails | None, sec_type: str | None, currency: str | None
 ) -> float | None:
-    """Return the divisor of a contract by its details, else the usual one; None: not known."""
+    """Return the divisor of a contract by its details, else the usual one; None: not known.
+
+    >>> magnifier_of(None, "OPT", "USD"), magnifier_of(None, "OPT", "GBP")
+    (1.0, None)
+    """
     if details is not None and details.price_magnifier:
         return float(details.price_magnifier)
-    return usual_magnifier(sec_type, currency)
+    if currency in MINOR_CURRENCIES or sec_type not in MAJOR_TYPES:
+        return None
+    return 1.0
 
 
 def quoted_in_cents(contracts: ContractsTable) -> dict[int, ContractDetails]:

@@ -13,7 +13,7 @@ from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.causes import Facts
 from position_sync_dagster.money.past.closes import EventKind, Statement, StatementEvent
-from position_sync_dagster.money.past.flex_fields import Fields
+from position_sync_dagster.money.past.flex_fields import FIRST_DAY, Fields
 from position_sync_dagster.money.past.flex_movements import joined, movements_of
 from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.money.past.movement_sources import Terms, reported_movement
@@ -55,7 +55,7 @@ def movements_of_rows(
             fields = Fields(attributes=written, file=row.statement, element=element)
             stated += movements_of(fields, row)
         directed = [row for _element, row in of_statement if isinstance(row, StatementEvent)]
-        movements += joined(stated, directed)
+        movements += joined(stated, directed, FIRST_DAY, date.max)
     return [_of_long(movement) for movement in counting_movements(movements, [])]
 
 

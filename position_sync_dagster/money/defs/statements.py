@@ -133,11 +133,11 @@ def imported(
     """
     with dagster_failures():
         lake = position_sync.lake_of(MoneyLake)
-        downloads, done = statement_folder.download_and_import(
+        failures, done = statement_folder.download_and_import(
             lake, position_sync.settings, context.run.run_id
         )
         if context.retry_number < RETRIES.max_retries:
-            for failure in downloads.errors:  # a file that says so stays as it is
+            for failure in failures:  # a file that says so stays as it is
                 if isinstance(failure, LaterError):
                     raise failure
 
@@ -145,7 +145,7 @@ def imported(
         context.log.warning(f"A statement was left out: {error}")
 
     of_folder: dict[str, float | str] = {"statements": len(done.found)}
-    of_folder |= table_asset.known(downloaded=downloads.statements)
+    of_folder |= table_asset.known(downloaded=done.downloaded)
     metadata_of: dict[str, dict[str, Any]] = {FOLDER: of_folder}
     added = {lake.executions.table: done.executions, lake.statement_events.table: done.events}
     for table, rows in added.items():

@@ -31,6 +31,7 @@ class StatementPosition:
     Attributes:
         position: Signed quantity, negative when short.
         average_cost: Of one contract or share, including the multiplier.
+        statement: The file's name.
     """
 
     account: str
@@ -49,6 +50,7 @@ class StatementPosition:
     market_value: float | None
     average_cost: float | None
     unrealized_pnl: float | None
+    statement: str
 
 
 class EventKind(StrEnum):

@@ -42,9 +42,9 @@ from position_sync_dagster.money.past.flex_movements import joined, movements_of
 from position_sync_dagster.money.past.flex_service import answer_of, refusal
 from position_sync_dagster.money.past.movements import (
     FACE_OF_BILL,
+    SECTION_OF,
     Movement,
     Section,
-    named_sections,
     times,
 )
 
@@ -77,7 +77,9 @@ def position_of(fields: Fields) -> closes.StatementPosition:
     if cost is not None and row["position"]:
         average = abs(cost / row["position"])
 
-    return closes.StatementPosition(**row, multiplier=multiplier, average_cost=average)
+    return closes.StatementPosition(
+        **row, multiplier=multiplier, average_cost=average, statement=fields.file
+    )
 
 
 _EXECUTION = columns_of(
@@ -387,8 +389,7 @@ class _StatementReader:
     """
 
     def __init__(self, fields: Fields, serves: Callable[[str], bool]) -> None:
-        self._made = fields.get(TIME_FIELD, "whenGenerated")
-        self._fields = replace(fields, stated_at=self._made)
+        self._fields = replace(fields, stated_at=fields.get(TIME_FIELD, "whenGenerated"))
         self._account = fields.required(TEXT, "accountId")
         self._first = fields.required(DAY, "fromDate")
         self._last = fields.required(DAY, "toDate")
@@ -462,31 +463,28 @@ class _StatementReader:
         events = [*self._rows[RowKind.EVENTS], *self._rows[RowKind.STATED]]
         # What such a statement does not name did not happen.
         has_flaws = self._flaws[RowKind.EXECUTIONS] or self._flaws[RowKind.EVENTS]
-        covered = named_sections(self._sections)
+        covered = {SECTION_OF[tag] for tag in self._sections & SECTION_OF.keys()}
         if "Trades" in self._sections and not has_flaws and self._serves(self._account):
-            covered.append(Section.TRADES)
+            covered.add(Section.TRADES)
             events.append(self._coverage(closes.EventKind.PERIOD, self._account))
-        names = {"attributes": json.dumps(sorted(covered))}
+        names = json.dumps(sorted(covered))
         events += [
-            self._coverage(closes.EventKind.SECTIONS, account, **names)
-            for account in self._accounts
+            self._coverage(closes.EventKind.SECTIONS, account, names) for account in self._accounts
         ]
 
-        period = {"stated_first": self._first, "stated_last": self._last}
-        together = joined(self._movements, events)
         flaws = chain.from_iterable(self._flaws.values())
         return closes.Statement(
             file=self._fields.file,
             account=self._account,
             first=self._first,
             last=self._last,
-            generated_at=self._made,
+            generated_at=self._fields.stated_at,
             days=frozenset(days),
             accounts=frozenset(self._accounts),
             positions=tuple(positions),
             executions=tuple(self._rows[RowKind.EXECUTIONS]),
             events=tuple(events),
-            movements=tuple(replace(movement, **period) for movement in together),
+            movements=joined(self._movements, events, self._first, self._last),
             lacks_positions=bool(self._flaws[RowKind.POSITIONS]),
             left_out=tuple((error.what, error.remedy) for error in flaws),
         )
@@ -537,13 +535,43 @@ class _StatementReader:
                 fault = f"{self._fields.file}: {self._account} has no {becomes}, but {listed}."
                 self._flaws[becomes].append(flaw(fault, _LEVELS))
 
-    def _coverage(self, kind: closes.EventKind, account: str, **more: str) -> closes.StatementEvent:
+    def _coverage(
+        self, kind: closes.EventKind, account: str, attributes: str = "{}"
+    ) -> closes.StatementEvent:
         """Return what the statement covers of an account; one that is made again has another."""
         event_id = f"{kind}:{account}:{self._first}:{self._last}"
-        if self._made:
-            event_id += f":{self._made.isoformat()}"
-        row = {"event_id": event_id, "account": account, "day": self._last}
-        return _event_of_account(kind, self._fields, row | {"first_day": self._first} | more)
+        made = self._fields.stated_at
+        if made:
+            event_id += f":{made.isoformat()}"
+        row = {
+            "event_id": event_id, "account": account, "day": self._last, "first_day": self._first,
+            "attributes": attributes,
+        }  # fmt: skip
+        return _event_of_account(kind, self._fields, row)
+
+
+class _FileReader:
+    """Takes the elements of a file as the parser meets them: a year needs little memory."""
+
+    def __init__(self, file: str, serves: Callable[[str], bool]) -> None:
+        self.root = ""
+        self.statements: list[closes.Statement] = []
+        self._file = file
+        self._serves = serves
+        self._reader: _StatementReader | None = None
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        self.root = self.root or tag
+        if tag == "FlexStatement":
+            fields = Fields(attributes=with_values(attributes), file=self._file, element=tag)
+            self._reader = _StatementReader(fields, self._serves)
+        elif self._reader is not None:
+            self._reader.add(tag, attributes)
+
+    def end(self, tag: str) -> None:
+        if tag == "FlexStatement" and self._reader is not None:
+            self.statements.append(self._reader.finished())
+            self._reader = None
 
 
 def read_statements(
@@ -554,9 +582,8 @@ def read_statements(
 ) -> list[closes.Statement]:
     """Return the statements of a Flex query result, one for each account and period.
 
-    Each element is dropped after it was read, so that a year needs little memory. A row that
-    cannot be read is left out and named with the statement. The standard parser loads no external
-    entities, and expat bounds the growth of others.
+    A row that cannot be read is left out and named with the statement. The standard parser loads no
+    external entities, and expat bounds the growth of others.
 
     Args:
         data: The content, or a file that is open at its begin.
@@ -577,33 +604,9 @@ def read_statements(
     if answer:
         raise refusal(answer, file)
 
-    statements: list[closes.Statement] = []
-    reader: _StatementReader | None = None
-    root = None
-    around: list[Xml.Element] = []
+    reader = _FileReader(file, serves)
     try:
-        for event, element in Xml.iterparse(source, ("start", "end")):  # noqa: S314
-            tag = element.tag
-            root = root or tag
-
-            if event == "end":
-                if tag == "FlexStatement" and reader is not None:
-                    statements.append(reader.finished())
-                    reader = None
-                element.clear()
-                around.pop()
-                if around:
-                    around[-1].remove(element)
-                continue
-
-            around.append(element)
-            if tag == "FlexStatement":
-                written = with_values(element.attrib)
-                reader = _StatementReader(
-                    Fields(attributes=written, file=file, element=tag), serves
-                )
-            elif reader is not None:
-                reader.add(tag, element.attrib)
+        Xml.parse(source, Xml.XMLParser(target=reader))  # noqa: S314
     except (Xml.ParseError, LookupError, ValueError) as error:  # an encoding that Python lacks too
         reason = str(error)[:80]
         raise StatementError(
@@ -611,9 +614,9 @@ def read_statements(
             remedy=_AS_XML,
         ) from None
 
-    if not statements:
+    if not reader.statements:
         raise StatementError(
-            f"{file} has no statement of an account: its root is {shown(root or '')}.",
+            f"{file} has no statement of an account: its root is {shown(reader.root)}.",
             remedy=f"Choose at least one account in the Flex query. {_ONE_FILE}",
         )
-    return statements
+    return reader.statements

@@ -288,14 +288,28 @@ def _option_event(base: Movement, fields: Fields, event: StatementEvent) -> Move
     return replace(base, kind=kind, quantity=quantity, price=event.price, cash=cash, fee=fee or 0.0)
 
 
-def joined(movements: Sequence[Movement], events: Iterable[StatementEvent]) -> tuple[Movement, ...]:
+def joined(
+    movements: Sequence[Movement], events: Iterable[StatementEvent], first: date, last: date
+) -> tuple[Movement, ...]:
     """Return what the rows of one statement say together; equal rows are several bookings.
+
+    Each gets an id: that of the booking, and a number if it is there again.
 
     Args:
         movements: What each row moved.
         events: Its events; those of transfers have a direction.
+        first, last: The days of the statement.
     """
-    return tuple(_with_ids(_with_counterparts(_with_signs_of_transfers(movements, events))))
+    counts = Counter[str]()
+    named: list[Movement] = []
+    for movement in _with_counterparts(_with_signs_of_transfers(movements, events)):
+        booking = movement.booking or movement.event_id
+        name = f"{movement.source}:{movement.account}:{movement.section}:{booking}"
+        counts[name] += 1
+        if counts[name] > 1:
+            name += f"#{counts[name]}"
+        named.append(replace(movement, movement_id=name, stated_first=first, stated_last=last))
+    return tuple(named)
 
 
 _WAYS = {"IN": 1.0, "OUT": -1.0}
@@ -354,17 +368,3 @@ def _with_counterparts(movements: Sequence[Movement]) -> list[Movement]:
         return replace(movement, counter_conid=counter_conid, kind=kind)
 
     return [*map(linked, movements)]
-
-
-def _with_ids(movements: Iterable[Movement]) -> list[Movement]:
-    """Return movements with an id each: that of the booking, and a number if it is there again."""
-    counts = Counter[str]()
-    named: list[Movement] = []
-    for movement in movements:
-        booking = movement.booking or movement.event_id
-        name = f"{movement.source}:{movement.account}:{movement.section}:{booking}"
-        counts[name] += 1
-        if counts[name] > 1:
-            name += f"#{counts[name]}"
-        named.append(replace(movement, movement_id=name))
-    return named

@@ -334,11 +334,6 @@ def movement_of(record: object, day: date, **named: Any) -> Movement:
     return Movement(**(same | {"movement_id": "", "day": day, "session_date": day} | named))
 
 
-def named_sections(elements: Iterable[str]) -> list[Section]:
-    """Return the sections that elements of a statement are of, beside that of trades."""
-    return sorted({SECTION_OF[element] for element in elements if element in SECTION_OF})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatedSection:
     """A section that a statement has: it states everything of these days.

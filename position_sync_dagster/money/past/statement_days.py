@@ -100,13 +100,9 @@ def _days_of(statements: Statements) -> set[date]:
     return set().union(*(statement.days for statement in statements.found))
 
 
-# A stated position, and its file.
-_Position = tuple[StatementPosition, str]
-
-
 def _stated(
     statements: Iterable[Statement], day: date, types: Collection[str]
-) -> tuple[set[str], list[str], list[_Position]]:
+) -> tuple[set[str], list[str], list[StatementPosition]]:
     """Return what statements say of a day; of two for one account, the newer counts.
 
     Args:
@@ -125,7 +121,7 @@ def _stated(
 
     complete = {account for account, newest in counting.items() if not newest.lacks_positions}
     listed = [
-        (row, newest.file)
+        row
         for account, newest in counting.items()
         for row in newest.positions
         if (row.account, row.day) == (account, day) and row.sec_type in types
@@ -151,13 +147,11 @@ def _traded(
     return traded
 
 
-def stated_rows(
-    positions: Iterable[tuple[StatementPosition, str]], day: date, closed: datetime
-) -> DataFrame:
+def stated_rows(positions: Iterable[StatementPosition], day: date, closed: datetime) -> DataFrame:
     """Return the positions of statements as rows of a day, in the schema of `daily_positions`.
 
     Args:
-        positions: Positions, each with the name of its file.
+        positions: The positions.
         closed: The close of the day, in UTC: the time of the broker's values.
     """
     of_day = {
@@ -178,10 +172,10 @@ def stated_rows(
             "update_id": f"{FLEX}:{position.account}:{position.conid}:{day}",
             "price_kind": None if position.market_price is None else PriceKind.MARK,
             "trading_mode": trading_mode_of(position.account),
-            "batch_id": file,
-            "note": f"from the broker's statement {file}",
+            "batch_id": position.statement,
+            "note": f"from the broker's statement {position.statement}",
         }
-        for position, file in positions
+        for position in positions
     ]
     return frame_of(DAILY_POSITIONS, rows)
 

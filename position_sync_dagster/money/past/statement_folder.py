@@ -114,12 +114,15 @@ class Statements(NamedTuple):
         found: The newest first: of two for one day, the one that was made later counts.
         unreadable: The errors of other files and of rows, which name both. The others are used.
         executions, events: The rows new in each table.
+        downloaded: How many statements were downloaded before; None: there were queries, and each
+            of them failed.
     """
 
     found: tuple[Statement, ...]
     unreadable: tuple[errors.PositionSyncError, ...]
     executions: int = 0
     events: int = 0
+    downloaded: int | None = 0
 
 
 @dataclass(eq=False, repr=False)
@@ -170,7 +173,7 @@ class StatementFolder:
                 state = saved_state(path)[1:]
                 indexed_state, stated = indexed_files.get(path.name, (None, []))
                 if indexed_state != state:
-                    parsed = statements_in(path, self._serves)
+                    parsed = statements_in(path, self.accounts or every_account)
                     stated = [statement.without_rows() for statement in parsed]
                     if with_rows is not None:
                         with_rows += parsed
@@ -199,7 +202,8 @@ class StatementFolder:
             PositionSyncError: The file cannot be read, or is no statement.
         """
         if file not in self._parsed:
-            self._parsed[file] = statements_in(self.folder / file, self._serves)
+            path = self.folder / file
+            self._parsed[file] = statements_in(path, self.accounts or every_account)
         return self._parsed[file]
 
     def write(self, name: str, data: bytes) -> None:
@@ -215,10 +219,6 @@ class StatementFolder:
         finally:
             with suppress(OSError):
                 draft.unlink(missing_ok=True)
-
-    @property
-    def _serves(self) -> Callable[[str], bool]:
-        return self.accounts or every_account
 
     def _indexed_files(self) -> dict[str, _IndexedFile]:
         """Return the files of the index; none where it is of other tables or accounts."""
@@ -269,7 +269,7 @@ def _newest_first(
     return Statements(tuple(served), (*unreadable, *of_rows))
 
 
-def statements_in(path: Path, serves: Callable[[str], bool] = every_account) -> list[Statement]:
+def statements_in(path: Path, serves: Callable[[str], bool]) -> list[Statement]:
     """Return the statements of a file, with their rows.
 
     Args:
@@ -353,24 +353,13 @@ def flex_queries(settings: Settings) -> tuple[list[FlexQuery], list[errors.Posit
     return [*queries.values()], mistakes
 
 
-class Downloads(NamedTuple):
-    """The number of statements that were downloaded, and why others were not.
-
-    `statements` is None if there were queries, and each of them failed.
-    """
-
-    statements: int | None
-    errors: tuple[errors.PositionSyncError, ...]
-
-
 def download_and_import(
     lake: MoneyLake, settings: Settings, run_id: str | None = None
-) -> tuple[Downloads, Statements]:
+) -> tuple[list[errors.PositionSyncError], Statements]:
     """Download each query, then import the folder, whose files count also if one fails.
 
     Returns:
-        What was downloaded, and what was imported, with the errors of downloads before those of
-        files.
+        The errors of downloads, and what was imported, where they stand before those of files.
     """
     queries, failures = flex_queries(settings)
     served = ServedAccounts(lake, settings)
@@ -383,10 +372,7 @@ def download_and_import(
 
     done = import_statements(lake, settings, run_id)
     number = None if failures and not downloaded else sum(downloaded)
-    return (
-        Downloads(number, tuple(failures)),
-        done._replace(unreadable=(*failures, *done.unreadable)),
-    )
+    return failures, done._replace(downloaded=number, unreadable=(*failures, *done.unreadable))
 
 
 def download(query: FlexQuery, settings: Settings, served: ServedAccounts) -> int:

@@ -171,7 +171,7 @@ def _curve_of(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> CurveRow:
     curve |= {"underlying": payoff.under, "left_out": left_out}
     curve |= {"next_expiry": min(to_come, default=None), "last_expiry": max(to_come, default=None)}
     spot = legs.parts["spot"].median()
-    if not isinstance(spot, float):
+    if not isinstance(spot, float) or spot <= 0:  # a future may cost less than nothing
         return CurveRow(**curve)
 
     prices = _prices(each, payoff, spot)

@@ -11,15 +11,11 @@ from datetime import date, datetime, timedelta
 from operator import itemgetter
 from typing import Any
 
-from position_sync_dagster.domain.exchange_time import NEW_YORK, exchange_date
+from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.money.risk import model
 from position_sync_dagster.money.risk.priced_legs import Assumptions, NewRow, PricedLeg, PricedLegs
-from position_sync_dagster.money.risk.terms import (
-    ExerciseTerms,
-    NotPriced,
-    expires_at,
-)
+from position_sync_dagster.money.risk.terms import ExerciseTerms, NotPriced
 
 # An option is pinned whose strike is within this share of the price.
 PINNED = 0.005
@@ -161,7 +157,7 @@ def undated_options(legs: PricedLegs) -> list[NewRow]:
     return [
         leg.named | {"reason": NotPriced.NO_TERMS}
         for leg in legs
-        if leg.row["right"] is not None and _expires_at(leg, legs) is None
+        if leg.row["right"] is not None and leg.ends_at is None
     ]
 
 
@@ -169,29 +165,22 @@ def _account_and_underlying(leg: PricedLeg) -> tuple[Any, ...]:
     return leg.row["account"], leg.row["under"], leg.row["currency"]
 
 
-def _expires_at(leg: PricedLeg, legs: PricedLegs) -> datetime | None:
-    """Return when a leg expires, in New York; None: never, or it is not known."""
-    moment = expires_at(leg.row["expiry"], legs.given.details.get(leg.row["conid"]))
-    return moment and moment.astimezone(NEW_YORK)
-
-
 def _deliveries(legs: PricedLegs) -> Iterable[ExpiringLeg]:
     """Yield what each leg leaves that expires at all."""
     for leg in legs:
-        expires_at = _expires_at(leg, legs)
+        expires_at = leg.ends_at
         if expires_at is not None:
-            yield _delivery(leg, expires_at, legs)
+            yield _delivery(leg, expires_at)
 
 
-def _delivery(leg: PricedLeg, expires_at: datetime, legs: PricedLegs) -> ExpiringLeg:
+def _delivery(leg: PricedLeg, expires_at: datetime) -> ExpiringLeg:
     """Return what a leg leaves at the present price of its underlying."""
-    details = legs.given.details.get(leg.row["conid"])
-    in_cash = details is not None and details.settles_in_cash
+    in_cash = leg.settles_in_cash
     delivery = ExpiringLeg(
         leg=leg,
         expires_at=expires_at,
         is_cash_settled=in_cash,
-        is_in_the_morning=details is not None and details.is_settled_at_the_open,
+        is_in_the_morning=leg.details is not None and leg.details.is_settled_at_the_open,
     )
 
     terms = leg.terms

@@ -322,17 +322,11 @@ class HypotheticalBook:
             wanted = frozenset({"OPT"} if trade.expiry is None else {"FUT"})
 
         alike = self.legs.where(col.sec_type.is_in(wanted), symbol=trade.symbol)
-        held = [leg for leg in alike if trade.right or not self._is_of_index(leg)]
+        held = [leg for leg in alike if trade.right or not _is_of_index(leg)]
         if not held:
             raise _nothing_held(trade)
         day = trade.expiry or date.min
         return min(held, key=lambda leg: abs((leg.row["expiry"] or day) - day))
-
-    def _is_of_index(self, leg: PricedLeg) -> bool:
-        """Return whether a leg is an option on an index, which has no shares."""
-        details = self.legs.given.details.get(leg.row["conid"])
-        is_in_cash = details is not None and details.settles_in_cash
-        return is_in_cash or leg.row["symbol"] in WITHOUT_CARRY
 
     def _priced_option(
         self, trade: ProposedTrade, row: NewRow, similar: PricedLeg
@@ -391,7 +385,7 @@ class HypotheticalBook:
     ) -> OptionTerms | None:
         """Return what the model prices an option as, at the hour of a similar one."""
         given = self.legs.given
-        details = given.details.get(similar.row["conid"])
+        details = similar.details
         if details is not None:
             details = replace(
                 details, right=trade.right, strike=trade.strike, last_trade_date=trade.expiry,
@@ -417,6 +411,11 @@ class HypotheticalBook:
 _QUOTED_ALIKE = frozenset({"STK", "OPT"})
 
 _GREEK_COLUMNS = ("delta", "gamma", "vega", "theta")
+
+
+def _is_of_index(leg: PricedLeg) -> bool:
+    """Return whether a leg is an option on an index, which has no shares."""
+    return leg.settles_in_cash or leg.row["symbol"] in WITHOUT_CARRY
 
 
 def _share_of(option: PricedLeg, row: NewRow) -> NewRow:

@@ -107,14 +107,14 @@ def underlying_price(
     >>> underlying_price(index, "STK", now=now) is None
     True
     """
-    times = [at for at in (quote.quote_time, quote.mark_time) if at is not None]
-    if quote.is_delayed or quote.halted or not times:
+    at = max(filter(None, (quote.quote_time, quote.mark_time)), default=None)
+    if quote.is_delayed or quote.halted or at is None:
         return None
     price = price_of(quote, now=now)
     if price is not None:
-        return price.value, max(times)
+        return price.value, at
     if sec_type == "IND" and quote.last is not None:
-        return (quote.last, max(times))
+        return quote.last, at
     return None
 
 

@@ -15,8 +15,8 @@ that day. The profit is then a curve, whose extremes are those of many prices.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date, datetime, timedelta
-from itertools import repeat
-from operator import attrgetter, itemgetter
+from itertools import chain, compress, repeat
+from operator import attrgetter, itemgetter, not_
 from typing import Any
 
 import numpy as np
@@ -122,7 +122,9 @@ def payoff_of(
         notes: What is wrong with them.
         realised: What trades realise that closed others of the strategy; None: not known.
     """
-    expiry = min(filter(None, map(_expiry_of, legs)), default=None)
+    days = [*map(_expiry_of, legs)]
+    expiry = min(filter(None, days), default=None)
+    lives_on = [day not in (None, expiry) for day in days]
     first = legs[0].row
     payoff = Payoff(
         strategy=first["strategy_id"],
@@ -134,17 +136,17 @@ def payoff_of(
         note="; ".join(notes) or None,
         legs=tuple(leg.text for leg in sorted(legs, key=attrgetter("order"))),
     )
-    unknown = list(_unknown(legs, expiry))
+    unknown = [*chain.from_iterable(map(_unknown, legs, lives_on))]
     if realised is None:
         unknown.append("the average cost of what trades close")
     if realised is None or unknown:
         return replace(payoff, why=f"not known: {first_reasons(unknown)}")
 
-    profit_at = _profit_of(legs, expiry, now, realised)
+    profit_at = _profit_of(legs, lives_on, now, realised)
     strikes = {leg.delivered.strike for leg in legs if leg.delivered}
     corners = np.array(sorted({0.0, *strikes}))
     prices = corners
-    if any(_expiry_of(leg) not in (None, expiry) for leg in legs):
+    if any(lives_on):
         between = np.geomspace(corners[1] / FAR, corners[-1] * FAR, TRIED)
         prices = np.union1d(corners, between)
 
@@ -178,30 +180,25 @@ def _expiry_of(leg: PricedLeg) -> date | None:
     return exchange_date(leg.delivered.expires_at)
 
 
-def _unknown(legs: Iterable[PricedLeg], expiry: date | None) -> Iterable[str]:
-    """Yield what the payoff needs of legs and is not known."""
-    for leg in legs:
-        if leg.row["average_cost"] is None:
-            yield f"the average cost of {leg.name}"
-        if isinstance(leg.terms, NotPriced):
-            yield f"{leg.name}: {leg.terms}"
-            continue
-
-        lives_on = _expiry_of(leg) not in (None, expiry)
-        if lives_on and not leg.row["implied_vol"]:
-            yield f"{leg.name}, which lives on: {NotPriced.NO_VOLATILITY}"
-        elif lives_on and leg.priced is None:
-            yield f"{leg.name}, which lives on: {NotPriced.NO_RATE}"
+def _unknown(leg: PricedLeg, lives_on: bool) -> Iterable[str]:
+    """Yield what the payoff needs of a leg and is not known."""
+    if leg.row["average_cost"] is None:
+        yield f"the average cost of {leg.name}"
+    if isinstance(leg.terms, NotPriced):
+        yield f"{leg.name}: {leg.terms}"
+    elif lives_on and not leg.row["implied_vol"]:
+        yield f"{leg.name}, which lives on: {NotPriced.NO_VOLATILITY}"
+    elif lives_on and leg.priced is None:
+        yield f"{leg.name}, which lives on: {NotPriced.NO_RATE}"
 
 
 def _profit_of(
-    legs: Sequence[PricedLeg], expiry: date | None, now: datetime, realised: float
+    legs: Sequence[PricedLeg], lives_on: Sequence[bool], now: datetime, realised: float
 ) -> ProfitAt:
     """Return the profit of legs whose costs and terms are known, over prices of the underlying."""
-    ending = [
-        (leg.size, leg.delivered) for leg in legs if leg.delivered and _expiry_of(leg) == expiry
-    ]
-    later = [(leg, leg.priced) for leg in legs if leg.priced and _expiry_of(leg) != expiry]
+    later = [(leg, leg.priced) for leg in compress(legs, lives_on) if leg.priced]
+    first = compress(legs, map(not_, lives_on))
+    ending = [(leg.size, leg.delivered) for leg in first if leg.delivered]
     units = sum(leg.size for leg in legs if leg.delivered is None)
     cost = sum(leg.quantity * leg.row["average_cost"] for leg in legs) - realised
 

@@ -15,12 +15,13 @@ import numpy as np
 import polars as pl
 from polars import DataFrame, Expr, Float64, Int64, Series, String, coalesce, col, when
 
+from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.instrument import (
     OPTION_TYPES,
     ContractDetails,
     Instrument,
 )
-from position_sync_dagster.money.magnifiers import usual_magnifier
+from position_sync_dagster.money.magnifiers import IS_USUALLY_MAJOR
 from position_sync_dagster.money.past.postings import names_of
 from position_sync_dagster.money.risk.model import Array, VanillaOptions
 from position_sync_dagster.money.risk.terms import (
@@ -31,6 +32,7 @@ from position_sync_dagster.money.risk.terms import (
     NotPriced,
     OptionTerms,
     as_options,
+    expires_at,
     option_terms,
 )
 
@@ -103,10 +105,12 @@ class PricedLeg:
     Attributes:
         row: Its row, as `PricedLegs.parts` has it.
         terms: As `PricedLegs.terms` has them.
+        details: Its contract details; None: not known.
     """
 
     row: Row
     terms: Terms
+    details: ContractDetails | None
 
     @property
     def delivered(self) -> ExerciseTerms | None:
@@ -121,6 +125,17 @@ class PricedLeg:
         if isinstance(self.terms, OptionTerms):
             return self.terms
         return None
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """When it expires, in New York; None: never, or that is not known."""
+        moment = expires_at(self.row["expiry"], self.details)
+        return moment and moment.astimezone(NEW_YORK)
+
+    @property
+    def settles_in_cash(self) -> bool:
+        """Whether its details say that cash is paid in place of a delivery."""
+        return self.details is not None and self.details.settles_in_cash
 
     @property
     def order(self) -> tuple[date, float, bool, int]:
@@ -193,7 +208,7 @@ class PricedLegs:
             given: What they are priced with.
             choice: Those that are returned.
         """
-        parts = parts.with_columns(magnifier=_magnifiers(parts), under=_underlying(given.details))
+        parts = parts.with_columns(magnifier=_magnifier(), under=_underlying(given.details))
         parts = parts.with_columns(spot=_own_spot())
         parts = parts.with_columns(spot=_spot_of_underlying()).filter(choice.condition)
 
@@ -250,7 +265,7 @@ class PricedLegs:
     def __iter__(self) -> Iterator[PricedLeg]:
         rows = self.parts.iter_rows(named=True)
         for row, terms in zip(rows, self.terms, strict=True):
-            yield PricedLeg(row=row, terms=terms)
+            yield PricedLeg(row=row, terms=terms, details=self.given.details.get(row["conid"]))
 
 
 def terms_of(row: Row, details: ContractDetails | None, given: Assumptions) -> Terms:
@@ -283,23 +298,13 @@ def _left_out(row: Row, terms: Terms) -> NotPriced | None:
     return NotPriced.NO_PRICE
 
 
-def _magnifiers(parts: DataFrame) -> Series:
+def _magnifier() -> Expr:
     """Return the divisor of each part's prices; null: in cents or not, nobody knows.
 
     Most are known from the contract or from its value. Without both, shares of most currencies and
     options on them are quoted in the major unit.
     """
-    kind = ["sec_type", "currency"]
-    kinds = parts.select(kind).unique()
-    usual = Series([usual_magnifier(*names) for names in kinds.iter_rows()], dtype=Float64)
-    rows = parts.select("magnifier", *kind).join(
-        kinds.with_columns(usual=usual),
-        on=kind,
-        how="left",
-        nulls_equal=True,
-        maintain_order="left",
-    )
-    return rows.select(coalesce(col.magnifier.cast(Float64), "usual")).to_series()
+    return coalesce(col.magnifier.cast(Float64), when(IS_USUALLY_MAJOR).then(1.0))
 
 
 def _own_spot() -> Expr:

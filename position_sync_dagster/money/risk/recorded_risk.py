@@ -75,20 +75,17 @@ def leg_notes(book: Book) -> dict[str, list[str]]:
     is_absent = ~col.is_held & col.mismatch.is_null()
     is_wrong = col.difference.is_not_null() | is_absent
     in_strategies = book.split.legs.filter(col.strategy_id != UNATTRIBUTED, is_wrong)
-    for row in in_strategies.iter_rows(named=True):
-        if row["difference"] is not None:
-            notes[row["strategy_id"]].append(row["difference"])
-        else:
-            leg = contract_name(book.legs[row["leg"]])
-            end = row["closed"] or "not held"
-            notes[row["strategy_id"]].append(f"{leg}: {end}")
+    rows = in_strategies.select("strategy_id", "difference", "leg", "closed").iter_rows()
+    for strategy, difference, number, end in rows:
+        absent = difference or f"{contract_name(book.legs[number])}: {end or 'not held'}"
+        notes[strategy].append(absent)
     return notes
 
 
 def risk_rows(
     legs: PricedLegs, scenarios: OwnScenarios, run_id: str | None = None
 ) -> list[dict[str, Any]]:
-    """Return the rows of `risk_scenarios` for each strategy and each recorded scenario."""
+    """Return what `risk_scenarios` records of each strategy and each recorded scenario."""
     now = legs.given.now
     largest_losses = {point.name: point.largest_loss for point in scenarios.recorded}
     made = {"made_at": now, "date": now.date(), "run_id": run_id}
@@ -96,12 +93,5 @@ def risk_rows(
     for result in scenario_rows(legs, scenarios.recorded, Breakdown.STRATEGY):
         strategy = result["strategy"]
         largest_loss = largest_losses[result["scenario"]].get(strategy)
-        of_result = {name: result[name] for name in _COLUMNS_OF_RESULTS}
-        rows.append(of_result | made | {"strategy_id": strategy, "largest_loss": largest_loss})
+        rows.append(result | made | {"strategy_id": strategy, "largest_loss": largest_loss})
     return rows
-
-
-# The columns of `risk_scenarios` that a result has under the same names.
-_COLUMNS_OF_RESULTS = (
-    "account", "currency", "scenario", "spot", "vol", "days", "value", "profit", "left_out",
-)  # fmt: skip

@@ -146,6 +146,16 @@ def test_an_underlying_without_a_price_has_no_prices():
     assert curve.break_evens == [107.0]
 
 
+def test_a_future_that_costs_less_than_nothing_has_no_prices():
+    future = {"symbol": "CL", "sec_type": "FUT", "multiplier": 1000.0, "position": 1.0}
+    curve = only(
+        [share(1, **future, market_price=-37.63, market_value=-37_630.0, average_cost=-10_000.0)],
+        Point(),
+    )
+    assert curve.prices is None
+    assert curve.legs == ["+1 CL"]
+
+
 def test_a_curve_reaches_beyond_its_strikes_and_has_corners_and_break_evens_as_prices():
     strikes = ((90.0, "PUT", 1.0), (95.0, "PUT", -1.0), (105.0, "CALL", -1.0), (110.0, "CALL", 1.0))
     rows = [leg(n, right, strike, q, 1.0) for n, (strike, right, q) in enumerate(strikes, 61)]
