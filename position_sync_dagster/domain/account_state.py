@@ -7,6 +7,7 @@ seconds are those of a monotonic clock that the caller reads.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -189,13 +190,14 @@ class AccountStates(dict[str, AccountState]):
 
     Attributes:
         listed_at: When the newest list of positions arrived whole; None: none is valid.
-        odd_rows: Why the newest row of a holding cannot be used, also of accounts of other logins.
+        odd_rows: Why the newest row of a holding cannot be used, by account, also of other logins',
+            and conid.
     """
 
     def __init__(self, accounts: Iterable[str]) -> None:
         super().__init__((account, AccountState()) for account in accounts)
         self.listed_at: datetime | None = None
-        self.odd_rows: dict[Key, str] = {}
+        self.odd_rows: defaultdict[str, dict[int, str]] = defaultdict(dict)
 
     def completeness(self, account: str) -> Completeness:
         """Return how much of an account the broker has confirmed.
@@ -206,10 +208,18 @@ class AccountStates(dict[str, AccountState]):
         state = self[account]
         if self.listed_at is None or state.is_doubted:
             return Completeness.UNKNOWN
-        has_odd_rows = any(name == account for name, _conid in self.odd_rows)
-        if state.is_covered and not has_odd_rows:
+        if state.is_covered and not self.odd_rows[account]:
             return Completeness.COMPLETE
         return Completeness.PARTIAL
+
+    @property
+    def set_aside(self) -> dict[Key, str]:
+        """Why the holdings of `odd_rows` are set aside."""
+        return {
+            (account, conid): why
+            for account, rows in self.odd_rows.items()
+            for conid, why in rows.items()
+        }
 
     def drop(self) -> None:
         """Forget what the broker said of them: the gateway dropped every subscription."""

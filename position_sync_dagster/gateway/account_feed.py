@@ -135,7 +135,7 @@ class AccountFeed:
         ]
         return UnusableHoldings(
             unknown_accounts=(*emptied, *not_managed),
-            set_aside=set_aside_of({**set_aside_by_pricing, **self.states.odd_rows}),
+            set_aside=set_aside_of({**set_aside_by_pricing, **self.states.set_aside}),
         )
 
     @property
@@ -226,11 +226,12 @@ class AccountFeed:
         """Close what a whole list does not name; its rows, and later ones, were merged before."""
         self.states.listed_at = utc_now()
         now_s = time.monotonic()
-        for key in self.states.odd_rows.keys() - self._named:
-            del self.states.odd_rows[key]
+        set_aside = self.states.set_aside.keys()
+        for account, conid in set_aside - self._named:
+            del self.states.odd_rows[account][conid]
         open_keys = {holding.key for holding in self.book.rows if holding.position}
         holding_accounts = {account for account, _conid in open_keys}
-        named_keys = self._named & (open_keys | self.states.odd_rows.keys())
+        named_keys = self._named & (open_keys | set_aside)
         named_accounts = {account for account, _conid in named_keys}
 
         for account, state in self.states.items():
@@ -294,16 +295,16 @@ class AccountFeed:
 
         A list that names such a row does not close its holding.
         """
-        account = row.key[0]
+        account, conid = row.key
         if account not in self.accounts:
             row = OddRow(row.key, "an account of another login" if account else "no account")
         if isinstance(row, HoldingRow):
-            self.states.odd_rows.pop(row.key, None)
+            self.states.odd_rows[account].pop(conid, None)
             return row
-        self.states.odd_rows[row.key] = row.why
+        self.states.odd_rows[account][conid] = row.why
         self._named.add(row.key)  # usable rows: `_hear`
         self.book.doubt(row.key)
-        text = f"a holding (conid {row.key[1]}) is set aside: the gateway sent {row.why}"
+        text = f"a holding (conid {conid}) is set aside: the gateway sent {row.why}"
         self._log.report(repr(row.key), text)
         return None
 

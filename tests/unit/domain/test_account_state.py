@@ -38,8 +38,25 @@ def test_how_much_of_an_account_is_confirmed(fields, listed, odd, rating):
     states = AccountStates([A, B])
     states[A] = AccountState(**fields)
     states.listed_at = MOMENT if listed else None
-    states.odd_rows = {(A if odd else B, 7): "no symbol"}
+    states.odd_rows[A if odd else B][7] = "no symbol"
     assert states.completeness(A) is rating
+
+
+class Unread(dict[int, str]):
+    """Rows that nobody may look at."""
+
+    def __len__(self) -> int:
+        raise AssertionError
+
+    __iter__ = __bool__ = __len__  # type: ignore[assignment]
+
+
+def test_rows_of_other_accounts_are_not_looked_at_to_rate_an_account():
+    states = AccountStates([A])
+    states[A] = AccountState(**WHOLE)
+    states.listed_at = MOMENT
+    states.odd_rows[B] = Unread()
+    assert states.completeness(A) is Completeness.COMPLETE
 
 
 # When values are requested again.
