@@ -89,8 +89,8 @@ class Upkeep:
 
     Attributes:
         lock_wait_s: How long a writer waits for the lock; then it continues without the lock.
-        reopen_after_s: Age at which a handle is opened anew, far below the retention of log and
-            files.
+        reopen_after_s: A handle that was not looked at for so long is opened anew; far below the
+            retention of log and files.
         checkpoint_every: Versions after which a checkpoint is written: a process that opens the
             table reads each entry of the log since the checkpoint.
         clean_every: Versions after which the log is cut.
@@ -246,8 +246,10 @@ class TableHandle:
     synced: SyncedCommits
     generation: int = 0
     _handle: DeltaTable | None = None  # None: the next use opens the table
-    # When it was opened, in monotonic seconds, and its version then: see `_is_outdated`.
-    _opened_at: float = 0.0
+    # When it was known to be the newest, in monotonic seconds: nothing after it is cut from the log
+    # before `reopen_after_s`. Of a remote table, when it was opened: one made anew looks the same.
+    _newest_at: float = 0.0
+    # Its version when it was opened: see `_is_outdated`.
     _opened_version: int = -1
     # The newest entry of the log that this process saw; None: it has not opened the table.
     _last_entry: _Entry | None = None
@@ -291,7 +293,7 @@ class TableHandle:
             if self._last_entry is None and not self.is_remote:
                 refuse_torn(Path(self.path))
             self._handle = handle
-            self._opened_at = time.monotonic()
+            self._newest_at = time.monotonic()
             self._opened_version = handle.version()
             self.record(handle.version())
 
@@ -316,12 +318,14 @@ class TableHandle:
         self._handle = None
 
     def record(self, version: int) -> None:
-        """Record the newest version that this process read or committed."""
+        """Record the newest version, which this process read or committed now."""
         self._last_entry = self._entry(version)
+        if not self.is_remote:
+            self._newest_at = time.monotonic()
 
     def _is_outdated(self, handle: DeltaTable) -> bool:
         """Return whether to open the table anew, instead of following its log."""
-        is_aged = time.monotonic() - self._opened_at > self.upkeep.reopen_after_s
+        is_aged = time.monotonic() - self._newest_at > self.upkeep.reopen_after_s
         is_far = handle.version() - self._opened_version >= REOPEN_EVERY
         # A later release that migrates the table is noticed: opened again, it is refused.
         stored = handle.metadata().configuration.get(VERSION_PROPERTY)

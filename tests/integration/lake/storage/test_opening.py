@@ -7,6 +7,7 @@ import string
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -17,6 +18,8 @@ from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
+from position_sync_dagster.lake.storage import opening
+from position_sync_dagster.lake.storage.durability import LOG, entry_name
 from position_sync_dagster.lake.storage.object_store import absolute_path
 from position_sync_dagster.lake.storage.table import Table
 from tests.support.queues import entry, filled_queue
@@ -196,6 +199,28 @@ def test_a_reader_that_is_idle_during_a_cleanup_of_the_log_goes_on(tmp_path):
     for old in sorted(log.glob("*.json"))[:8]:  # the last checkpoint stands for them
         old.unlink()
     assert idle.sync.counts()[QueueStatus.PENDING] == 14
+
+
+def test_a_table_is_opened_again_after_a_long_pause_alone(tmp_path, monkeypatch):
+    queue = filled_queue(tmp_path / "q", 1)
+    clock = SimpleNamespace(monotonic=lambda: clock.now, now=1000.0)
+    monkeypatch.setattr(opening, "time", clock)
+
+    def look(*, after_s: float) -> DeltaTable:
+        clock.now += after_s
+        return queue.table.snapshot(lambda handle: handle)
+
+    first = look(after_s=0.0)
+    assert {id(look(after_s=15.0)) for _ in range(4)} == {id(first)}
+
+    other = PositionQueue(tmp_path / "q")
+    for conid in (2, 3):
+        other.sync.insert_many([QueueRequest(conid, "SPY")])
+    other.table.checkpoint(other.table.snapshot(lambda handle: handle))
+    # A cleanup that is not over: the entry after that of `first` is gone, its own is not yet.
+    (tmp_path / "q" / LOG / entry_name(first.version() + 1)).unlink()
+    assert look(after_s=15.0) is first
+    assert look(after_s=25.0).version() == first.version() + 2
 
 
 ODD = "".join(mark for mark in string.punctuation if mark not in r"/[]^|\ ") + " é日😀\xa0"
