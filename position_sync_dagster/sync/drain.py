@@ -571,9 +571,14 @@ class QueueWorker:
             last_batch_time=self._clock(),
             last_batch_size=report.claimed,
         )
-        text = "batch of %d in %.2f s: %d succeeded, %d failed, %d released"
-        counts = report.succeeded, report.failed, report.released
-        logger.info(text, report.claimed, report.duration_s, *counts)
+        logger.info(
+            "batch of %d in %.2f s: %d succeeded, %d failed, %d released",
+            report.claimed,
+            report.duration_s,
+            report.succeeded,
+            report.failed,
+            report.released,
+        )
 
     async def _plan_and_append(
         self, batch: Sequence[QueuedPosition], batch_id: str
@@ -634,9 +639,11 @@ class QueueWorker:
         """End the requests that have an answer, and those whose holding is not held."""
         lease = batch[0].lease_token
         await self.queue.mark_success(list(plan.answers), answers=plan.answers, lease_token=lease)
-        failures = dict.fromkeys(_ids(plan.not_held), NOT_HELD)
         await offload(
-            self.queue.sync.mark_failed_many, failures, retryable=False, lease_token=lease
+            self.queue.sync.mark_failed_many,
+            dict.fromkeys(_ids(plan.not_held), NOT_HELD),
+            retryable=False,
+            lease_token=lease,
         )
 
     async def _release(self, batch: Sequence[QueuedPosition], reason: str) -> None:

@@ -250,7 +250,6 @@ class ReconciliationService:
         await self._lake.registry.refresh()
         has_wanted_type = col.sec_type.is_in(self._settings.sec_types)
         holdings = holdings.filter(has_wanted_type)
-
         covered_logins = [
             login.gateway_id
             for login in self._settings.logins
@@ -258,12 +257,12 @@ class ReconciliationService:
         ]
 
         newest = rows_of_logins(await self._lake.updates.latest(), self._settings)
-        is_of_covered = col.gateway_id.is_in(covered_logins)
-        is_unavailable = col.account.is_in(list(coverage.unavailable))
-        # The ledger may have rows of other types, from before a change of the setting.
-        has_wanted_type = has_wanted_type.fill_null(value=True)
-        latest = newest.filter(is_of_covered, ~is_unavailable, has_wanted_type)
-
+        latest = newest.filter(
+            col.gateway_id.is_in(covered_logins),
+            ~col.account.is_in(list(coverage.unavailable)),
+            # The ledger may have rows of other types, from before a change of the setting.
+            has_wanted_type.fill_null(value=True),
+        )
         latest = await offload(self._with_answered, latest)
 
         legs = self._lake.registry.legs
@@ -401,7 +400,7 @@ def _differences(
     That the broker does not list a holding says something only where its account is covered.
     """
     covered = [account for account in pairs["account"].unique() if coverage.covers(account)]
-    known = pairs.filter(col.held.is_not_null() | col.account.is_in(covered))
+    comparable = pairs.filter(col.held.is_not_null() | col.account.is_in(covered))
     is_fresh = col(CONFIRMED) >= moment(now - stale_after)
 
     held = col.held.fill_null(0.0)  # a holding that the broker does not list
@@ -421,7 +420,7 @@ def _differences(
         .when(is_stale)
         .then(lit("STALE"))
     )
-    differing = known.with_columns(held, kind=kind_of_difference).drop_nulls("kind")
+    differing = comparable.with_columns(held, kind=kind_of_difference).drop_nulls("kind")
     for row in differing.to_dicts():
         confirmed_until = row[CONFIRMED]
         age = "the row's time lies in the future: its age is unknown"
