@@ -483,9 +483,12 @@ def _mismatched(
     legs: Iterable[ActiveContract], details: Mapping[int, ContractDetails]
 ) -> Iterable[Discrepancy]:
     """Yield where legs differ from the contract of their conid, once for each contract."""
-    mismatches = {leg: contract_mismatch(leg, details.get(leg.conid)) for leg in legs}
-    differing = [leg for leg, mismatch in mismatches.items() if mismatch]
-    by_key = grouped(lambda leg: (leg.account or ALL_ACCOUNTS, leg.conid), differing)
+    mismatches = {
+        leg: mismatch
+        for leg in legs
+        if (mismatch := contract_mismatch(leg, details.get(leg.conid)))
+    }
+    by_key = grouped(lambda leg: (leg.account or ALL_ACCOUNTS, leg.conid), mismatches)
     for key, of_key in sorted(by_key.items()):
         yield Discrepancy(
             DiscrepancyType.LEG_MISMATCH,
