@@ -313,7 +313,7 @@ class BackgroundWork:
         try:
             await work
             outage.fault = None
-        except Exception as error:  # no error here may end the stream of values
+        except Exception as error:  # noqa: BLE001 - no error here may end the stream of values
             self._again_at_s[kind] = self._monotonic() + WORK_AGAIN_S
             is_known = isinstance(error, PositionSyncError | ConnectionError)
             fault = f"{kind}, tried again later: {error}"
