@@ -285,10 +285,11 @@ class ReconciliationService:
         return replace(result, discrepancies=lasting), holdings, coverage, just_live
 
     def _with_answered(self, latest: DataFrame) -> DataFrame:
-        """Return rows with the time until which they answered requests lately; blocks.
+        """Return rows dated no earlier than the time until which they answered requests; blocks.
 
-        The broker may have sent another value since, which the next request writes: that the row
-        was confirmed until then is in the queue alone.
+        A value that stays the same is not written again: its older row answers. If the broker has
+        sent another one since, which the next request writes, `broker_positions` confirms the row
+        no more, and the queue alone says until when it was confirmed.
         """
         now = self._clock()
         since = now - confirmations.STALE_AFTER
