@@ -586,10 +586,10 @@ class QueueWorker:
         """Plan the batch and commit its rows; plan again if newer rows arrived meanwhile."""
         for _ in range(MAX_PLANS - 1):
             with suppress(NewerRowError):
-                return await self._append_planned(batch, batch_id)
-        return await self._append_planned(batch, batch_id)  # the last attempt raises why not
+                return await self._plan_and_append_once(batch, batch_id)
+        return await self._plan_and_append_once(batch, batch_id)  # the last attempt raises why not
 
-    async def _append_planned(
+    async def _plan_and_append_once(
         self, batch: Sequence[QueuedPosition], batch_id: str
     ) -> tuple[BatchPlan, int]:
         """Plan the batch and commit its rows; return the plan, and the number of rows.

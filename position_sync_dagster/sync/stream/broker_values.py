@@ -220,5 +220,6 @@ class AccountRefresh:
             self._begin(Reason.CHANGED, feed.download(overdue))
 
     def _begin(self, reason: Reason, download: Awaitable[None]) -> None:
+        """Begin a download in the background; `step` finishes it, as its reason says."""
         self._reason = reason
         self._download = asyncio.ensure_future(download)
