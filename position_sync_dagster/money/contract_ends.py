@@ -1,0 +1,54 @@
+"""How a contract ends: when it can be traded last, and whether it is settled in cash, or later."""
+
+from datetime import date, datetime, time
+from functools import lru_cache
+
+from position_sync_dagster.domain.exchange_time import NEW_YORK, zone_of
+from position_sync_dagster.domain.instrument import ContractDetails
+
+# When an option expires whose details name no time or no zone, in New York.
+USUAL_LAST_TRADE = time(16)
+
+
+@lru_cache(maxsize=4096)
+def expiry_moment(
+    day: date,
+    clock: str | None = None,
+    time_zone: str | None = None,
+    *,
+    usual: time = USUAL_LAST_TRADE,
+) -> datetime:
+    """Return when a contract can be traded last; thousands of options share a few moments.
+
+    Args:
+        day: The last day.
+        clock: The time of its last trade, as the broker writes it ("15:00:00").
+        time_zone: The zone of that time.
+        usual: The time in New York that counts where one of the two is not known.
+
+    >>> expiry_moment(date(2028, 12, 15), "15:00:00", "US/Central").isoformat()
+    '2028-12-15T15:00:00-06:00'
+    """
+    zone = zone_of(time_zone)
+    try:
+        at = time.fromisoformat(clock or "")
+    except ValueError:
+        zone = None  # without a time its zone says nothing: the usual one counts in New York
+    return datetime.combine(day, usual if zone is None else at, zone or NEW_YORK)
+
+
+def last_day(details: ContractDetails) -> date | None:
+    """Return the last trading day; of a contract that is named by its month alone, its expiry."""
+    return details.last_trade_date or details.expires_on
+
+
+def settles_in_cash(details: ContractDetails | None) -> bool:
+    """Return whether an option is known to be settled in cash, as all options on an index."""
+    return details is not None and details.under_sec_type == "IND"
+
+
+def is_settled_at_the_open(details: ContractDetails | None) -> bool:
+    """Return whether the settlement is known to follow the last trading day."""
+    if details is None or details.expires_on is None or details.last_trade_date is None:
+        return False
+    return details.expires_on > details.last_trade_date
