@@ -18,7 +18,6 @@ from ib_gateway_simulator.market.market import Market
 from ib_gateway_simulator.market.underlying import OptionMarket, Underlying
 from ib_gateway_simulator.protocol.contract import Contract, SecType
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.money.contract_ends import expiry_moment
 from position_sync_dagster.money.risk.model import Exercise
 from position_sync_dagster.money.risk.terms import (
     ModelledLeg,
@@ -26,6 +25,7 @@ from position_sync_dagster.money.risk.terms import (
     compute,
     dividends_of_shares,
 )
+from position_sync_dagster.money.trading_days import expiry_moment
 
 RATE = 0.04
 NOW = datetime(2028, 6, 1, 18, 0, tzinfo=UTC)

@@ -1,9 +1,9 @@
-"""Trading days beside a day: the one before, the one to which a day belongs, and today's begin."""
+"""Trading days beside a day, today's begin, and when a contract can be traded last."""
 
-from datetime import date, datetime, timedelta
-from functools import cache
+from datetime import date, datetime, time, timedelta
+from functools import cache, lru_cache
 
-from position_sync_dagster.domain.exchange_time import beginning_of
+from position_sync_dagster.domain.exchange_time import NEW_YORK, beginning_of, zone_of
 from position_sync_dagster.sync.exchange_days import day_of, exchange_of, time_zone_of
 
 # New York was closed for a week in September 2001; others close for Lunar New Year, or a Golden
@@ -38,3 +38,34 @@ def day_began(calendar: str, now: datetime) -> datetime:
         SettingsError: The calendar is not known.
     """
     return beginning_of(day_of(calendar, now), time_zone_of(calendar))
+
+
+# When an option expires whose details name no time or no zone, in New York.
+USUAL_LAST_TRADE = time(16)
+
+
+@lru_cache(maxsize=4096)
+def expiry_moment(
+    day: date,
+    clock: str | None = None,
+    time_zone: str | None = None,
+    *,
+    usual: time = USUAL_LAST_TRADE,
+) -> datetime:
+    """Return when a contract can be traded last; thousands of options share a few moments.
+
+    Args:
+        day: The last day.
+        clock: The time of its last trade, as the broker writes it ("15:00:00").
+        time_zone: The zone of that time.
+        usual: The time in New York that counts where one of the two is not known.
+
+    >>> expiry_moment(date(2028, 12, 15), "15:00:00", "US/Central").isoformat()
+    '2028-12-15T15:00:00-06:00'
+    """
+    zone = zone_of(time_zone)
+    try:
+        at = time.fromisoformat(clock or "")
+    except ValueError:
+        zone = None  # without a time its zone says nothing: the usual one counts in New York
+    return datetime.combine(day, usual if zone is None else at, zone or NEW_YORK)

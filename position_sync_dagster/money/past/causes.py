@@ -27,12 +27,6 @@ from position_sync_dagster.domain.exchange_time import (
 from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import ContractDetails, Right, contract_name
 from position_sync_dagster.domain.position_change import ChangedHolding, PositionChange
-from position_sync_dagster.money.contract_ends import (
-    expiry_moment,
-    is_settled_at_the_open,
-    last_day,
-    settles_in_cash,
-)
 from position_sync_dagster.money.past.closes import (
     SLACK,
     Cause,
@@ -54,6 +48,7 @@ from position_sync_dagster.money.past.movements import (
     rounded,
     times,
 )
+from position_sync_dagster.money.trading_days import expiry_moment
 
 # What a change and its closure say of the holding alike.
 _TERMS = tuple(field.name for field in fields(ChangedHolding))
@@ -212,6 +207,11 @@ class Case:
         return change.closed * each * (1 if change.right is Right.CALL else -1)
 
     @property
+    def settles_in_cash(self) -> bool:
+        """Return whether it is known to be settled in cash."""
+        return self.details is not None and self.details.settles_in_cash
+
+    @property
     def is_over(self) -> bool:
         """Return whether it was seen after the last trade of the contract."""
         return self.ended is not None and self.change.seen_at >= self.ended
@@ -347,7 +347,7 @@ def last_trade(change: PositionChange, details: ContractDetails | None) -> datet
     day = change.expiry
     clock = zone = None
     if details is not None:
-        day = last_day(details) or day
+        day = details.last_day or day
         clock = details.last_trade_time
         zone = details.time_zone
     if day is None:
@@ -510,7 +510,7 @@ def _is_in_the_money(case: Case, facts: Facts) -> bool | None:
         return None
 
     price = facts.price_before(details, case.ended)
-    clear = CLEAR_AT_THE_OPEN if is_settled_at_the_open(details) else CLEAR
+    clear = CLEAR_AT_THE_OPEN if details.is_settled_at_the_open else CLEAR
     strike = change.strike or 0.0  # an option has one
     if price is None or abs(price - strike) < strike * clear:
         return None
@@ -524,7 +524,7 @@ def _may_be_of_delivery(case: Case) -> bool:
     """
     if case.under_key is None or not case.unexplained:
         return False
-    may_be_exercised = case.is_in is not False and not settles_in_cash(case.details)
+    may_be_exercised = case.is_in is not False and not case.settles_in_cash
     return not case.change.is_option or (bool(case.change.closed) and may_be_exercised)
 
 
@@ -664,7 +664,7 @@ def _inferred(case: Case) -> Explanation:
     if is_known_option and case.is_over and case.is_whole:
         if case.is_in is False:
             return _WORTHLESS
-        if case.is_in and settles_in_cash(case.details):
+        if case.is_in and case.settles_in_cash:
             return _SETTLED_IN_CASH
     return _NOTHING_FITS
 

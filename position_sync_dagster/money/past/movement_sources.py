@@ -17,7 +17,6 @@ from position_sync_dagster.domain.instrument import (
     Right,
 )
 from position_sync_dagster.lake.schema import records_of
-from position_sync_dagster.money.contract_ends import settles_in_cash
 from position_sync_dagster.money.magnifiers import in_major_unit, magnifier_of
 from position_sync_dagster.money.past.causes import CAUSE_OF, EVENING
 from position_sync_dagster.money.past.closes import Closure
@@ -191,7 +190,7 @@ def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
     details = terms.details.get(closure.conid)
     if details is not None:
         counter_conid = details.under_conid
-        if kind in DELIVERY_KINDS and settles_in_cash(details):
+        if kind in DELIVERY_KINDS and details.settles_in_cash:
             kind = MovementKind.CASH_SETTLEMENT
 
     ended = _end(

@@ -13,7 +13,6 @@ from typing import Any
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK, exchange_date
 from position_sync_dagster.domain.holding import grouped
-from position_sync_dagster.money.contract_ends import is_settled_at_the_open, settles_in_cash
 from position_sync_dagster.money.risk import model
 from position_sync_dagster.money.risk.priced_legs import Assumptions, NewRow, PricedLeg, PricedLegs
 from position_sync_dagster.money.risk.terms import (
@@ -187,12 +186,12 @@ def _deliveries(legs: PricedLegs) -> Iterable[ExpiringLeg]:
 def _delivery(leg: PricedLeg, expires_at: datetime, legs: PricedLegs) -> ExpiringLeg:
     """Return what a leg leaves at the present price of its underlying."""
     details = legs.given.details.get(leg.row["conid"])
-    in_cash = settles_in_cash(details)
+    in_cash = details is not None and details.settles_in_cash
     delivery = ExpiringLeg(
         leg=leg,
         expires_at=expires_at,
         is_cash_settled=in_cash,
-        is_in_the_morning=is_settled_at_the_open(details),
+        is_in_the_morning=details is not None and details.is_settled_at_the_open,
     )
 
     terms = leg.terms

@@ -21,7 +21,6 @@ from position_sync_dagster.domain.instrument import (
     digits,
 )
 from position_sync_dagster.domain.leg import NEGLIGIBLE_QUANTITY, UNATTRIBUTED, ActiveContract
-from position_sync_dagster.money.contract_ends import settles_in_cash
 from position_sync_dagster.money.magnifiers import in_major_unit
 from position_sync_dagster.money.past.movements import times
 from position_sync_dagster.money.reports import exposure
@@ -332,7 +331,8 @@ class HypotheticalBook:
     def _is_of_index(self, leg: PricedLeg) -> bool:
         """Return whether a leg is an option on an index, which has no shares."""
         details = self.legs.given.details.get(leg.row["conid"])
-        return settles_in_cash(details) or leg.row["symbol"] in WITHOUT_CARRY
+        is_in_cash = details is not None and details.settles_in_cash
+        return is_in_cash or leg.row["symbol"] in WITHOUT_CARRY
 
     def _priced_option(
         self, trade: ProposedTrade, row: NewRow, similar: PricedLeg

@@ -20,12 +20,6 @@ import numpy as np
 from position_sync_dagster.domain.holding import HoldingGreeks, grouped
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
 from position_sync_dagster.domain.quote import StatedDividends
-from position_sync_dagster.money.contract_ends import (
-    expiry_moment,
-    is_settled_at_the_open,
-    last_day,
-    settles_in_cash,
-)
 from position_sync_dagster.money.magnifiers import in_major_unit
 from position_sync_dagster.money.risk import model
 from position_sync_dagster.money.risk.model import (
@@ -35,6 +29,7 @@ from position_sync_dagster.money.risk.model import (
     VanillaOptions,
 )
 from position_sync_dagster.money.tables import DividendSource, ExpectedDividend
+from position_sync_dagster.money.trading_days import expiry_moment
 
 # Indices that nobody can hold: their options follow the future of their month.
 WITHOUT_CARRY = frozenset({"VIX", "VIX1D", "VXN", "RVX", "OVX", "GVZ", "V2TX", "VNKY"})
@@ -364,7 +359,7 @@ def _exercise_of(contract: Instrument, details: ContractDetails | None) -> Exerc
     underlying_type = None
     trading_class = contract.trading_class
     if details is not None:
-        if settles_in_cash(details):
+        if details.settles_in_cash:
             return Exercise.EUROPEAN
         underlying_type = details.under_sec_type
         trading_class = details.trading_class
@@ -402,9 +397,9 @@ def expires_at(expiry: date | None, details: ContractDetails | None) -> datetime
     if details is None:
         return expiry_moment(expiry) if expiry else None
 
-    day = last_day(details)
+    day = details.last_day
     clock: str | None = details.last_trade_time
-    if is_settled_at_the_open(details):
+    if details.is_settled_at_the_open:
         day = details.expires_on
         clock = AT_THE_OPEN
     if expiry not in (None, details.last_trade_date, details.expires_on):

@@ -6,7 +6,6 @@ import pytest
 
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.errors import UserError
-from position_sync_dagster.money.contract_ends import expiry_moment
 from position_sync_dagster.money.risk.hypothetical_book import HypotheticalBook
 from position_sync_dagster.money.risk.proposed_trade import (
     ProposedTrade,
@@ -14,6 +13,7 @@ from position_sync_dagster.money.risk.proposed_trade import (
     nearest_option,
     parse_trade,
 )
+from position_sync_dagster.money.trading_days import expiry_moment
 from tests.support import money_rows
 from tests.unit.money.risk.test_payoff import LATER, leg, priced
 from tests.unit.money.risk.test_scenarios import EXPIRY, NOW
