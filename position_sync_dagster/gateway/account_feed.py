@@ -289,8 +289,11 @@ class AccountFeed:
         self._complete = {name for name in ratings if ratings[name] is Completeness.COMPLETE}
         return not before <= self._complete
 
-    def _usable(self, row: HoldingRow | OddRow) -> HoldingRow | None:
-        """Return a row that can be used; set another one aside by its account and conid."""
+    def _usable_or_set_aside(self, row: HoldingRow | OddRow) -> HoldingRow | None:
+        """Return a row that can be used; set another one aside, and doubt what the book has of it.
+
+        A list that names such a row does not close its holding.
+        """
         account = row.key[0]
         if account not in self.accounts:
             row = OddRow(row.key, "an account of another login" if account else "no account")
@@ -298,7 +301,7 @@ class AccountFeed:
             self.states.odd_rows.pop(row.key, None)
             return row
         self.states.odd_rows[row.key] = row.why
-        self._named.add(row.key)  # a list that names it closes nothing; usable rows: `_hear`
+        self._named.add(row.key)  # usable rows: `_hear`
         self.book.doubt(row.key)
         text = f"a holding (conid {row.key[1]}) is set aside: the gateway sent {row.why}"
         self._log.report(repr(row.key), text)
@@ -308,7 +311,7 @@ class AccountFeed:
         """Take a row of a list of positions, or a change; False: it is malformed."""
         if len(fields) != len(POSITION_FIELDS):
             return False
-        row = self._usable(translate.position_row(fields))
+        row = self._usable_or_set_aside(translate.position_row(fields))
         if row is None:
             return True
 
@@ -326,7 +329,7 @@ class AccountFeed:
         if len(fields) != len(PORTFOLIO_FIELDS):
             self.values.miss_row()
             return False
-        row = self._usable(translate.portfolio_row(fields))
+        row = self._usable_or_set_aside(translate.portfolio_row(fields))
         if row is not None and self.values.put_row(row):
             self._hear(row)
         return True
