@@ -15,6 +15,7 @@ from position_sync_dagster.domain.queue_request import Reason
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
 from position_sync_dagster.sync.stream.ownership import Ownership
@@ -57,7 +58,7 @@ async def _download_and_enqueue(
     manager = IBConnectionManager(settings)
     try:
         connection = await manager.get_connection()
-        await own.claim_mode(connection.trading_mode)
+        await offload(own.sessions.claim_mode, connection.trading_mode)
 
         feed = connection.feed
         feed.book.remember(await publisher.restore())

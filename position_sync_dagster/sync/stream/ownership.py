@@ -15,7 +15,6 @@ from weakref import WeakValueDictionary
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, Owner, SessionState
-from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.errors import (
     LakeError,
@@ -155,14 +154,6 @@ class Ownership:
         """Return whether the lease is over by either clock: this machine's may have been set."""
         held_s = self.monotonic() - self._renewed_s
         return self.clock() >= self.session.expires_at or held_s >= self.settings.session_lease_s
-
-    async def claim_mode(self, mode: TradingMode) -> None:
-        """Bind the lake to the trading mode of the login.
-
-        Raises:
-            TradingModeError: The lake holds data of another mode.
-        """
-        await offload(self.sessions.claim_mode, mode)
 
     async def __aenter__(self) -> Self:
         return await self.begin()

@@ -149,7 +149,7 @@ class BrokerLink:
         """
         self._opened = None
         connection = await self.manager.get_connection()
-        await self.ownership.claim_mode(connection.trading_mode)
+        await offload(self.ownership.sessions.claim_mode, connection.trading_mode)
 
         await self.router.reset()
         if connection is not self._attached:
