@@ -4,7 +4,7 @@ Every other package may import any module of it; it imports the standard library
 To change something here, open:
 
 - `account_state`: an account's lists and downloads: `SECOND_LIST_S`, `ACCOUNT_AGAIN`, COMPLETE
-- `account_values`: the columns of `account_values`, and which amounts make a row due (`amounts`)
+- `account_values`: the columns of `account_values`, and what a new row is due for (`content`)
 - `clock`: what a clock that was set back means; how far two clocks may differ (`SKEW`)
 - `contract_match`: which contract a described leg means, and when a leg is a mismatch
 - `exchange_time`: names of time zones, trading hours of a contract; trading days of an exchange:
