@@ -4,7 +4,7 @@ Every other package may import any module of it; it imports the standard library
 To change something here, open:
 
 - `account_state`: an account's lists and downloads: `SECOND_LIST_S`, `ACCOUNT_AGAIN`, COMPLETE
-- `account_values`: the columns of `account_values`, and which amounts make a row due (`amounts`)
+- `account_values`: the columns of `account_values`, and what a new row is due for (`content`)
 - `clock`: what a clock that was set back means; how far two clocks may differ (`SKEW`)
 - `contract_match`: which contract a described leg means, and when a leg is a mismatch
 - `exchange_time`: names of time zones, trading hours of a contract; trading days of an exchange:
@@ -26,8 +26,8 @@ To change something here, open:
   (`RetryPolicy`); which one is claimed first: `lake/queue_transitions` (`claim_order`); finished
   ones are kept for good
 - `quote`: which parts of the newest market data count (`Quote.counted`)
-- `reconciliation`: the columns of breaks; what is one: `sync/reconciliation`; when it is confirmed:
-  `lake/breaks` (`seen_again`)
+- `reconciliation`: the columns of breaks, when one is confirmed, and what ends an acceptance
+  (`seen_again`); what is a break: `sync/reconciliation`
 - `retry`: delays that double (`Backoff`), pauses between commits (`rest_s`)
 - `streamed_holding`: when a row of a streamed holding is due (`ROW_INTERVAL_S`), and when its line
   is doubted because the broker's value differs (`SETTLE_S`, `allowed_difference`)

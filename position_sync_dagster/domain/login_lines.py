@@ -182,8 +182,9 @@ class LoginLines:
         for conid, denial in self.denials(now_s).items():
             if denial.code == code and (only is None or conid in only):
                 # The record stays: a refusal that comes soon after counts on from it.
-                over = replace(denial, until_s=now_s)
-                self._lines[conid] = replace(self._lines[conid], denial=over)
+                self._lines[conid] = replace(
+                    self._lines[conid], denial=replace(denial, until_s=now_s)
+                )
 
     def denied_with(self, code: int | None, now_s: float) -> list[int]:
         """Return the contracts whose denial has this code."""

@@ -326,7 +326,7 @@ class AccountDownloads:
         subscription = self._subscription
         self._subscription = None
         if subscription is not None and self._ib.isConnected():
-            self._unanswered_stops += 1
+            self._unanswered_stops += 1  # its 2100 is not one of the next subscription
             with suppress(ConnectionError):
                 self._ib.client.reqAccountUpdates(False, subscription.account)
 

@@ -336,7 +336,11 @@ class AccountFeed:
         return True
 
     def _hear(self, row: HoldingRow) -> None:
-        """Record that a row came; update the doubt about its account."""
+        """Record that a row came; update the doubt about its account, if one list emptied it.
+
+        An open holding speaks against that list. A close that leaves none open ends the doubt:
+        messages have closed what the list lacks.
+        """
         self._named.add(row.key)
         account = row.key[0]
         state = self.states[account]

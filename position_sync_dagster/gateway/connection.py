@@ -125,8 +125,8 @@ def execution_of(fill: Fill, report: CommissionReport, asked_at: datetime) -> Ex
 CONCURRENT_REQUESTS = 20
 
 
-def _readable(listings: Sequence[IBContractDetails]) -> ContractDetails | None:
-    """Return the details of a contract; None where they cannot be read.
+def _details_in(listings: Sequence[IBContractDetails]) -> ContractDetails | None:
+    """Read the details of a contract from the messages about it; None where they cannot be read.
 
     The gateway answers with one message for each venue; that of a future's algo venue may be the
     first, and counts only if there is no other. Source: see `ALGO_VENUE`.
@@ -347,7 +347,7 @@ class GatewayConnection:
             self.unknown.discard(conid)
             if self._knows_contracts and GatewayCode.NO_CONTRACT in refused_with:
                 self.unknown.add(conid)
-            return _readable(listings) if listings else None
+            return _details_in(listings) if listings else None
 
         answers = await asyncio.gather(*(request(conid) for conid in conids))
         return {details.conid: details for details in answers if details is not None}
@@ -407,7 +407,7 @@ class GatewayConnection:
 
         candidates = []
         for listings in grouped(attrgetter("contract.conId"), answer).values():
-            candidate = _readable(listings)
+            candidate = _details_in(listings)
             if candidate is None:
                 return None  # it may be the one that the leg describes
             candidates.append(candidate)

@@ -118,7 +118,7 @@ class Profit:
     stands_still: bool = False
 
     def take(self, sent: PnlValues, at: datetime) -> bool:
-        """Take a message; return False if its value has still not moved."""
+        """Take a message; return whether it counts: not while its value stands still."""
         if sent.value != self.sent.value:
             self.same_since = at
             self.stands_still = False

@@ -6,11 +6,13 @@
 - `broker_view`: whose published holdings are current, so that a drain may value them
   (`unavailable_reason`, `unconfirmed`)
 - `confirmations`: when a row was confirmed and how old its price is; STALE (`STALE_AFTER`)
-- `drain`: what becomes of a claimed request (`plan_batch`), how many are claimed (`batch_limit`)
+- `drain`: what becomes of a claimed request (`plan_batch`), how many are claimed (`batch_limit`);
+  for how long a drain begins batches: `broker_view` (`DRAIN_TIME_LIMIT_S`)
 - `exchange_days`: trading days and closes of an exchange
 - `failed_requests`: which requests count as failed lately (`LOOK_BACK`)
 - `past_days`: the holdings at the close of past days
-- `reconciliation`: what is a break, and of which type; `CONFIRM_AFTER` is how long it is named as
-  unconfirmed; how its row goes on, from OPENED to CONFIRMED: `lake/breaks` (`seen_again`)
+- `reconciliation`: what is a break, and of which type (`_differences`); `CONFIRM_AFTER` is how long
+  a result names it as unconfirmed; when its row is CONFIRMED: `domain/reconciliation`
+  (`seen_again`)
 - `stream/`: everything that the owner of a login does
 """

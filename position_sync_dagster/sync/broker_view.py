@@ -210,9 +210,10 @@ class LakeValues:
                 remedy="Nothing to do: the requests wait, and none is lost or marked FAILED.",
             )
 
-        accounts = frozenset(chain.from_iterable(unavailable.values()))
         return concat(current), Coverage(
-            complete=are_all_complete, covered=covered, unavailable=accounts
+            complete=are_all_complete,
+            covered=covered,
+            unavailable=frozenset(chain.from_iterable(unavailable.values())),
         )
 
 

@@ -571,9 +571,14 @@ class QueueWorker:
             last_batch_time=self._clock(),
             last_batch_size=report.claimed,
         )
-        text = "batch of %d in %.2f s: %d succeeded, %d failed, %d released"
-        counts = report.succeeded, report.failed, report.released
-        logger.info(text, report.claimed, report.duration_s, *counts)
+        logger.info(
+            "batch of %d in %.2f s: %d succeeded, %d failed, %d released",
+            report.claimed,
+            report.duration_s,
+            report.succeeded,
+            report.failed,
+            report.released,
+        )
 
     async def _plan_and_append(
         self, batch: Sequence[QueuedPosition], batch_id: str
@@ -581,10 +586,10 @@ class QueueWorker:
         """Plan the batch and commit its rows; plan again if newer rows arrived meanwhile."""
         for _ in range(MAX_PLANS - 1):
             with suppress(NewerRowError):
-                return await self._append_planned(batch, batch_id)
-        return await self._append_planned(batch, batch_id)  # the last attempt raises why not
+                return await self._plan_and_append_once(batch, batch_id)
+        return await self._plan_and_append_once(batch, batch_id)  # the last attempt raises why not
 
-    async def _append_planned(
+    async def _plan_and_append_once(
         self, batch: Sequence[QueuedPosition], batch_id: str
     ) -> tuple[BatchPlan, int]:
         """Plan the batch and commit its rows; return the plan, and the number of rows.
@@ -634,9 +639,11 @@ class QueueWorker:
         """End the requests that have an answer, and those whose holding is not held."""
         lease = batch[0].lease_token
         await self.queue.mark_success(list(plan.answers), answers=plan.answers, lease_token=lease)
-        failures = dict.fromkeys(_ids(plan.not_held), NOT_HELD)
         await offload(
-            self.queue.sync.mark_failed_many, failures, retryable=False, lease_token=lease
+            self.queue.sync.mark_failed_many,
+            dict.fromkeys(_ids(plan.not_held), NOT_HELD),
+            retryable=False,
+            lease_token=lease,
         )
 
     async def _release(self, batch: Sequence[QueuedPosition], reason: str) -> None:

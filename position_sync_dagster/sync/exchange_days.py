@@ -61,7 +61,8 @@ class Exchange:
         if self.closes_at == time.min:
             return time(23, 59)
         settled = datetime.combine(date.min, self.closes_at) + SETTLE
-        # Not on the hour: the minute before, the window of a partition, is in the same hour.
+        # Never on the hour: the window of a day's partition is the minute before, and one cron line
+        # names both minutes of that hour.
         return settled.replace(minute=settled.minute or 1).time()
 
     def cron_days(self, *, days_later: int = 0) -> str:

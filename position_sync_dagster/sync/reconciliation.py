@@ -250,7 +250,6 @@ class ReconciliationService:
         await self._lake.registry.refresh()
         has_wanted_type = col.sec_type.is_in(self._settings.sec_types)
         holdings = holdings.filter(has_wanted_type)
-
         covered_logins = [
             login.gateway_id
             for login in self._settings.logins
@@ -258,12 +257,12 @@ class ReconciliationService:
         ]
 
         newest = rows_of_logins(await self._lake.updates.latest(), self._settings)
-        is_of_covered = col.gateway_id.is_in(covered_logins)
-        is_unavailable = col.account.is_in(list(coverage.unavailable))
-        # The ledger may have rows of other types, from before a change of the setting.
-        has_wanted_type = has_wanted_type.fill_null(value=True)
-        latest = newest.filter(is_of_covered, ~is_unavailable, has_wanted_type)
-
+        latest = newest.filter(
+            col.gateway_id.is_in(covered_logins),
+            ~col.account.is_in(list(coverage.unavailable)),
+            # The ledger may have rows of other types, from before a change of the setting.
+            has_wanted_type.fill_null(value=True),
+        )
         latest = await offload(self._with_answered, latest)
 
         legs = self._lake.registry.legs
@@ -286,10 +285,11 @@ class ReconciliationService:
         return replace(result, discrepancies=lasting), holdings, coverage, just_live
 
     def _with_answered(self, latest: DataFrame) -> DataFrame:
-        """Return rows with the time until which they answered requests lately; blocks.
+        """Return rows dated no earlier than the time until which they answered requests; blocks.
 
-        The broker may have sent another value since, which the next request writes: that the row
-        was confirmed until then is in the queue alone.
+        A value that stays the same is not written again: its older row answers. If the broker has
+        sent another one since, which the next request writes, `broker_positions` confirms the row
+        no more, and the queue alone says until when it was confirmed.
         """
         now = self._clock()
         since = now - confirmations.STALE_AFTER
@@ -401,7 +401,7 @@ def _differences(
     That the broker does not list a holding says something only where its account is covered.
     """
     covered = [account for account in pairs["account"].unique() if coverage.covers(account)]
-    known = pairs.filter(col.held.is_not_null() | col.account.is_in(covered))
+    comparable = pairs.filter(col.held.is_not_null() | col.account.is_in(covered))
     is_fresh = col(CONFIRMED) >= moment(now - stale_after)
 
     held = col.held.fill_null(0.0)  # a holding that the broker does not list
@@ -421,7 +421,7 @@ def _differences(
         .when(is_stale)
         .then(lit("STALE"))
     )
-    differing = known.with_columns(held, kind=kind_of_difference).drop_nulls("kind")
+    differing = comparable.with_columns(held, kind=kind_of_difference).drop_nulls("kind")
     for row in differing.to_dicts():
         confirmed_until = row[CONFIRMED]
         age = "the row's time lies in the future: its age is unknown"
@@ -484,9 +484,12 @@ def _mismatched(
     legs: Iterable[ActiveContract], details: Mapping[int, ContractDetails]
 ) -> Iterable[Discrepancy]:
     """Yield where legs differ from the contract of their conid, once for each contract."""
-    mismatches = {leg: contract_mismatch(leg, details.get(leg.conid)) for leg in legs}
-    differing = [leg for leg, mismatch in mismatches.items() if mismatch]
-    by_key = grouped(lambda leg: (leg.account or ALL_ACCOUNTS, leg.conid), differing)
+    mismatches = {
+        leg: mismatch
+        for leg in legs
+        if (mismatch := contract_mismatch(leg, details.get(leg.conid)))
+    }
+    by_key = grouped(lambda leg: (leg.account or ALL_ACCOUNTS, leg.conid), mismatches)
     for key, of_key in sorted(by_key.items()):
         yield Discrepancy(
             DiscrepancyType.LEG_MISMATCH,

@@ -133,7 +133,7 @@ class FollowedHoldings:
     def release(self, connection: GatewayConnection) -> None:
         """End the subscriptions that only this stream needs."""
         connection.pnl.keep(())
-        connection.pnl.step()
+        connection.pnl.step()  # which cancels them
         self._chosen_as_of = None
         self._legs = []
         self._monitored = []
@@ -220,5 +220,6 @@ class AccountRefresh:
             self._begin(Reason.CHANGED, feed.download(overdue))
 
     def _begin(self, reason: Reason, download: Awaitable[None]) -> None:
+        """Begin a download in the background; `step` finishes it, as its reason says."""
         self._reason = reason
         self._download = asyncio.ensure_future(download)

@@ -230,10 +230,11 @@ class ContractCache:
     def _compare(self) -> None:
         """Compare the legs with their contracts, and log new mismatches."""
         before = self.mismatches
-        differences = [
-            (leg, contract_mismatch(leg, self._known.get(leg.conid))) for leg in self._legs
+        differing = [
+            (leg, difference)
+            for leg in self._legs
+            if (difference := contract_mismatch(leg, self._known.get(leg.conid)))
         ]
-        differing = [(leg, difference) for leg, difference in differences if difference]
         # Stored details may be old: until a contract was asked for, a difference is a doubt.
         self._doubted = {leg.conid for leg, _ in differing} - self._asked
         self.mismatches = {

@@ -304,8 +304,8 @@ class BackgroundWork:
         try:
             await work
             outage.fault = None
-        except Exception as error:  # no error here may end the stream of values
+        except Exception as error:  # noqa: BLE001 - no error here may end the stream of values
             self._again_at_s[kind] = self._monotonic() + WORK_AGAIN_S
             is_known = isinstance(error, PositionSyncError | ConnectionError)
-            if outage.report(f"{kind}, tried again later: {error}") and not is_known:
-                logger.error("%s", kind, exc_info=error)
+            fault = f"{kind}, tried again later: {error}"
+            outage.report(fault, error=None if is_known else error)

@@ -207,7 +207,7 @@ class StreamPricer:
         return None if row is None else (row, holding)
 
     def _set_aside(self, state: StreamedHolding, error: Exception, now_s: float) -> None:
-        """Note why a holding cannot be valued, and value it again after `VALUED_AGAIN_S`.
+        """Record why a holding cannot be valued, and value it again after `VALUED_AGAIN_S`.
 
         Its row in the ledger stays as it is, and the session names it (`set_aside`).
         """

@@ -205,7 +205,7 @@ async def test_a_feed_that_ended_is_partial_and_keeps_its_age_until_it_is_subscr
     else:  # as if nothing had come for so long
         assert not feed.take_demoted()
         feed.values._subscription.heard_s -= feed.values._silence_s
-        feed.values.end_silent()
+        await feed.ensure(LONG)  # it ends the subscription, and does not hide that it did
         assert feed.take_demoted()
     assert feed.completeness[ACCOUNT] is Completeness.PARTIAL
     assert feed.book.get(KEY).confirmed_at == confirmed

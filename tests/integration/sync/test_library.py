@@ -169,6 +169,7 @@ async def test_registry_queue_streamer_and_worker_in_one_script(monkeypatch, cap
         assert worker.get_stats().total_failed == 0
         assert caplog.messages.count("20 streamed, 180 queued") == 1
 
+        await eventually(lambda: worker.get_stats().total_success >= 180)  # then it is logged too
         batches = [text for text in caplog.messages if text.startswith("batch of ")]
         assert re.fullmatch(
             r"batch of 40 in \d+\.\d\d s: 40 succeeded, 0 failed, 0 released", batches[0]
