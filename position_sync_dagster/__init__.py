@@ -2,8 +2,8 @@
 
 To change …, open … – the `__init__.py` of a folder has a line for each of its modules:
 
-- a number that an operator may set, as an interval or the lease of a login: `settings.py`; every
-  other one is a constant in capital letters of the module that applies it
+- what an operator may set, as an interval, the lease of a login or the type of market data:
+  `settings.py`; every other number is a constant in capital letters of the module that applies it
 - what is pure: which price, route, line, back-off; the columns of most tables: `domain/`
 - what a message or a code of IB means, and what is asked of IB: `gateway/`
 - a table: how it is read, written, merged and kept: `lake/`

@@ -1,4 +1,4 @@
-"""The files of Dagster: where they and the homes are, and those that say whether programs work.
+"""Where Dagster's home and our documents are, and the files that say whether programs work.
 
 A checkout has `workspace.yaml` and `dagster_home/dagster.yaml`, and keeps its homes beside them. An
 installed package has copies of both files, and keeps its homes where the platform keeps data of
@@ -33,12 +33,6 @@ def checkout() -> Path | None:
     return folder if (folder / "dagster_home" / "dagster.yaml").is_file() else None
 
 
-def instance_file() -> Path:
-    """Return the `dagster.yaml` that a new home of Dagster gets."""
-    folder = checkout()
-    return (folder / "dagster_home" if folder else PACKAGE_FOLDER / "instance") / "dagster.yaml"
-
-
 def document(name: str) -> Path:
     """Return the path of a document that texts of errors point to.
 
@@ -58,15 +52,10 @@ def dagster_home() -> Path:
 
 def own_dagster_home() -> Path:
     """Return the folder of Dagster's state where `DAGSTER_HOME` names none."""
-    return (checkout() or _data()) / "dagster_home"
+    return (checkout() or data_folder()) / "dagster_home"
 
 
-def demo_home() -> Path:
-    """Return the home of the demo: `.demo` of the working directory for a checkout."""
-    return Path(".demo") if checkout() else _data() / "demo"
-
-
-def _data() -> Path:
+def data_folder() -> Path:
     """Return where the platform keeps the data of an installed program."""
     from platformdirs import user_data_path
 

@@ -2,6 +2,9 @@
 
 A gateways file has those of several logins. Every number is finite and bounded: a time of 1e308
 seconds would overflow.
+
+How often something happens: `drain_interval_s`, `refresh_interval_s`, `flush_interval_s`; how long
+something holds: `session_lease_s`, `history_days`. The queue's requests and the ledger are kept.
 """
 
 import os

@@ -18,7 +18,7 @@ from position_sync_dagster.money.reports.figures import Figures, read_figures
 from position_sync_dagster.money.strategies.strategies_file import load_strategies
 from position_sync_dagster.processes import ports, supervisor
 from position_sync_dagster.processes.child_process import ChildProcess, StopRequest, StopRequested
-from position_sync_dagster.processes.home import HomeError, exclusive_use
+from position_sync_dagster.processes.home import HomeError, exclusive_use, instance_file
 from position_sync_dagster.processes.live_status import LOOK_INTERVAL_S, LiveDisplay, frames
 from position_sync_dagster.settings import PREFIX, Settings, load_settings, read_env_file
 from position_sync_dagster.sync.exchange_days import exchange_of
@@ -84,11 +84,11 @@ def put_instance(home: Path) -> None:
     file = home / "dagster.yaml"
     former = file.exists() and FORMER_CLASSES in file.read_text(encoding="utf-8")
     if home == dagster_files.own_dagster_home() and (former or not file.exists()):
-        shutil.copyfile(dagster_files.instance_file(), file)
+        shutil.copyfile(instance_file(), file)
     elif former:
         raise HomeError(
             f"{file} names classes of an earlier release, in {FORMER_CLASSES}.",
-            remedy=f"Copy {dagster_files.instance_file()} there, or remove both.",
+            remedy=f"Copy {instance_file()} there, or remove both.",
         )
 
 

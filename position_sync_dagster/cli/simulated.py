@@ -8,11 +8,11 @@ import typer
 
 from ib_gateway_simulator.command_line import simulate
 from ib_gateway_simulator.recording import program
-from position_sync_dagster import dagster_files
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.demo import Options
 from position_sync_dagster.demo import run as run_demo
+from position_sync_dagster.processes.home import demo_home
 
 app.command()(simulate)
 
@@ -71,7 +71,7 @@ def demo(
     sys.exit(
         run_demo(
             Options(
-                home=home or dagster_files.demo_home(),
+                home=home or demo_home(),
                 seconds=seconds,
                 ui_port=ui_port,
                 gateway_port=gateway_port,

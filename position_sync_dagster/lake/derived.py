@@ -108,10 +108,11 @@ def derive_from_ledger(
     *,
     run_id: str | None = None,
 ) -> tuple[Made, Replaced]:
-    """Derive a table that follows the market wholly; of two looks at once the last one stays.
+    """Derive a table that moves with each price; of two looks at once the last one stays.
 
     The last look is the one with the greatest `ledger_version`, a column that the table must have.
-    Where the rows of another process stay, the outcome describes them.
+    Where the rows of another process stay, the outcome describes them. Nothing is read again if it
+    has changed, as `derive` does: the next tick follows in seconds.
     """
     for _attempt in range(2):  # if another process replaces the rows in each, its own ones stay
         looked_at = table.version() if table.exists() else 0

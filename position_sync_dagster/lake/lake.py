@@ -10,9 +10,9 @@ from deltalake import DeltaTable
 from polars import DataFrame, col, concat
 
 from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.domain.queue_request import RetryPolicy
 from position_sync_dagster.errors import LakeError, TokenError
-from position_sync_dagster.lake import records
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
@@ -20,6 +20,7 @@ from position_sync_dagster.lake.contracts import ContractsTable
 from position_sync_dagster.lake.followed_rows import VERSION_TOKEN, version_token
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
+from position_sync_dagster.lake.records import RecordsTable
 from position_sync_dagster.lake.schema import (
     ACCOUNT_VALUES,
     BROKER_POSITIONS,
@@ -129,7 +130,9 @@ class Lake:
 
         self.breaks = ReconciliationBreaks(table(RECONCILIATION_BREAKS), clock)
 
-        self.position_changes = records.changes_table(table(POSITION_CHANGES))
+        self.position_changes = RecordsTable(
+            table(POSITION_CHANGES), PositionChange, same=POSITION_CHANGES.key
+        )
         self.account_values = AccountValuesTable(table(ACCOUNT_VALUES), clock)
 
     @classmethod

@@ -9,7 +9,6 @@ import polars as pl
 from deltalake import DeltaTable
 from polars import DataFrame, Expr, lit
 
-from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.lake.schema import Record, frame_of, moment, records_of
 from position_sync_dagster.lake.storage import commits
 from position_sync_dagster.lake.storage.data_files import (
@@ -62,6 +61,7 @@ class RecordsTable(Generic[Record]):
     Args:
         kind: The dataclass of its rows.
         apart: Columns in which two equal records may differ: who wrote them, and from which file.
+        same: Instead, the columns in which two equal records are equal.
     """
 
     def __init__(
@@ -69,12 +69,13 @@ class RecordsTable(Generic[Record]):
         table: Table,
         kind: type[Record],
         apart: Collection[str] = ("run_id",),
+        same: Collection[str] = (),
     ) -> None:
         self.table = table
         self._kind = kind
         names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
         # The columns in which two records are equal that are one.
-        self._same = [name for name in names if name not in apart]
+        self._same = [*same] or [name for name in names if name not in apart]
 
     def add(
         self,
@@ -128,9 +129,3 @@ class RecordsTable(Generic[Record]):
         # Of rows with equal times, by the first column of their content.
         in_order = rows.sort(self.table.spec.order, self._same[0])
         return records_of(self._kind, in_order)
-
-
-def changes_table(table: Table) -> RecordsTable[PositionChange]:
-    """Return the table `position_changes`, which has each change of a quantity once, by its id."""
-    content = {field.name for field in fields(PositionChange)} - {"change_id"}
-    return RecordsTable(table, PositionChange, content)

@@ -44,6 +44,18 @@ class HomeInUseError(UserError):
     """
 
 
+def instance_file() -> Path:
+    """Return the `dagster.yaml` that a new home of Dagster gets."""
+    folder = dagster_files.checkout()
+    own = folder / "dagster_home" if folder else dagster_files.PACKAGE_FOLDER / "instance"
+    return own / "dagster.yaml"
+
+
+def demo_home() -> Path:
+    """Return the home of the demo: `.demo` of the working directory for a checkout."""
+    return Path(".demo") if dagster_files.checkout() else dagster_files.data_folder() / "demo"
+
+
 def home_environment(values: Mapping[str, str], dagster_home: Path) -> dict[str, str]:
     """Return the environment for the processes of a home, with `values` and the home's marker.
 
@@ -117,7 +129,7 @@ class Home:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.path.chmod(0o700)  # a folder that was there may be open to others
             self.dagster_home.mkdir(mode=0o700, exist_ok=True)
-            shutil.copyfile(dagster_files.instance_file(), self.dagster_home / "dagster.yaml")
+            shutil.copyfile(instance_file(), self.dagster_home / "dagster.yaml")
         except OSError as error:
             raise HomeError(
                 f"The home {self.path} cannot be written: {error.strerror}.",

@@ -18,10 +18,9 @@ import pytest
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from position_sync_dagster import dagster_files
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.processes.home import Home
+from position_sync_dagster.processes.home import Home, instance_file
 from position_sync_dagster.processes.supervisor import MODULE
 from tests.acceptance.test_starting_again import log, program, streaming, until_valued
 from tests.support.demo_program import (
@@ -119,7 +118,7 @@ def second_program(demo: Demo, folder: Path) -> Iterator[int]:
     """Run Dagster's programs in another home on the same lake; yield the port of its UI."""
     settings = Home.at(demo.home).read_settings()
     port = free_port()
-    shutil.copyfile(dagster_files.instance_file(), folder / "dagster.yaml")
+    shutil.copyfile(instance_file(), folder / "dagster.yaml")
     with (folder / "second.log").open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", MODULE, str(port), str(os.getpid())],

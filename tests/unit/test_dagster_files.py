@@ -14,6 +14,7 @@ from position_sync_dagster.cli.dev import put_instance
 from position_sync_dagster.dagster_files import SUPERVISOR, WORKED_TICK, file_of
 from position_sync_dagster.money.reports import signs_of_life
 from position_sync_dagster.processes import supervisor
+from position_sync_dagster.processes.home import demo_home, instance_file
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,9 +22,9 @@ ROOT = Path(__file__).parents[2]
 def test_a_checkout_keeps_its_homes_beside_its_files(monkeypatch):
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     assert dagster_files.checkout() == ROOT
-    assert dagster_files.instance_file() == ROOT / "dagster_home" / "dagster.yaml"
+    assert instance_file() == ROOT / "dagster_home" / "dagster.yaml"
     assert dagster_files.dagster_home() == ROOT / "dagster_home"
-    assert dagster_files.demo_home() == Path(".demo")
+    assert demo_home() == Path(".demo")
 
 
 def test_an_installed_package_has_its_own_files_and_the_platforms_folder(tmp_path, monkeypatch):
@@ -32,8 +33,8 @@ def test_an_installed_package_has_its_own_files_and_the_platforms_folder(tmp_pat
     package = tmp_path / "site-packages" / "position_sync_dagster"
     monkeypatch.setattr(dagster_files, "PACKAGE_FOLDER", package)
     assert dagster_files.checkout() is None
-    assert dagster_files.instance_file() == package / "instance" / "dagster.yaml"
-    for home in (dagster_files.dagster_home(), dagster_files.demo_home()):
+    assert instance_file() == package / "instance" / "dagster.yaml"
+    for home in (dagster_files.dagster_home(), demo_home()):
         assert dagster_files.PROJECT_NAME in home.parts
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "own"))
     assert dagster_files.dagster_home() == tmp_path / "own"
@@ -78,7 +79,7 @@ def test_a_new_home_of_dagster_gets_our_instance_and_no_other_home_does(tmp_path
     put_instance(own)
     put_instance(ours)
     assert not (own / "dagster.yaml").exists()
-    assert (ours / "dagster.yaml").read_bytes() == dagster_files.instance_file().read_bytes()
+    assert (ours / "dagster.yaml").read_bytes() == instance_file().read_bytes()
     (ours / "dagster.yaml").write_text("changed: by a person")
     put_instance(ours)
     assert (ours / "dagster.yaml").read_text() == "changed: by a person"

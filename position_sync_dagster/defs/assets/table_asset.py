@@ -5,7 +5,7 @@ stream changes, and each hour.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Generic, NamedTuple
@@ -358,23 +358,18 @@ def external(
     return decorate
 
 
-def spec_of_table(
-    spec: TableSpec, *, deps: Sequence[str], writer: Writer, kinds: set[str]
+def external_table(
+    spec: TableSpec, *deps: str, writer: Writer = STREAM, kinds: Collection[str] = ("deltalake",)
 ) -> External:
-    """Return the decorator of a table that something else than its own asset writes."""
+    """Return the decorator of a table that no asset function writes, such as the stream's."""
     return external(
         spec.name,
         *deps,
-        kinds=kinds,
+        kinds=set(kinds),
         code_version=str(spec.version),
         metadata=table_metadata(spec, writer),
         tags={WRITTEN_BY: writer.name},
     )
-
-
-def streamed_table(spec: TableSpec, *deps: str) -> External:
-    """Return the decorator of a table that the owner of the login writes, and no run."""
-    return spec_of_table(spec, deps=deps, writer=STREAM, kinds={"deltalake"})
 
 
 @external(GATEWAY, kinds={"source"}, metadata={"written_by": "Interactive Brokers"})
@@ -388,7 +383,7 @@ def gateway() -> None:
     """
 
 
-@streamed_table(BROKER_POSITIONS, GATEWAY)
+@external_table(BROKER_POSITIONS, GATEWAY)
 def broker_positions() -> None:
     """Every holding as the broker last reported it, with the broker's own value.
 
@@ -402,7 +397,7 @@ def broker_positions() -> None:
     """
 
 
-@streamed_table(CONTRACTS, GATEWAY)
+@external_table(CONTRACTS, GATEWAY)
 def contracts() -> None:
     """Contract details, stored when a contract is first seen.
 
@@ -413,7 +408,7 @@ def contracts() -> None:
     """
 
 
-@streamed_table(GATEWAY_SESSIONS, GATEWAY)
+@external_table(GATEWAY_SESSIONS, GATEWAY)
 def gateway_sessions() -> None:
     """The lease of each owner of a login: which process may write, and until when.
 
@@ -424,7 +419,7 @@ def gateway_sessions() -> None:
     """
 
 
-@streamed_table(ACCOUNT_VALUES, GATEWAY)
+@external_table(ACCOUNT_VALUES, GATEWAY)
 def account_values() -> None:
     """Net liquidation, cash, funds, margin and profit of each account, one row per change.
 
@@ -435,7 +430,7 @@ def account_values() -> None:
     """
 
 
-@streamed_table(RECONCILIATION_BREAKS, "broker_positions", "position_updates", "active_strategies")
+@external_table(RECONCILIATION_BREAKS, "broker_positions", "position_updates", "active_strategies")
 def reconciliation_breaks() -> None:
     """Differences between the broker and the tables, from their opening to their resolution.
 
@@ -449,7 +444,7 @@ def reconciliation_breaks() -> None:
     """
 
 
-@streamed_table(POSITION_CHANGES, GATEWAY)
+@external_table(POSITION_CHANGES, GATEWAY)
 def position_changes() -> None:
     """Each change of a quantity, stored before the owner of the login published the new quantity.
 

@@ -102,7 +102,7 @@ class Table:
         self.path = absolute_path(path)
         self.spec = spec
         self.upkeep = upkeep
-        self.options = dict(storage_options) if storage_options else None
+        self.options = storage_options
         self.is_remote = is_remote(self.path)
         is_synced = fsync and not self.is_remote
         self._synced = SyncedCommits(Path(self.path), on=is_synced)

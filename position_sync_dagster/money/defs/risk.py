@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 
 from position_sync_dagster.defs.assets import table_asset
-from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset, streamed_table
+from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset, external_table
 from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
 from position_sync_dagster.defs.resources import GATEWAY
 from position_sync_dagster.money.lake import MoneyLake
@@ -122,7 +122,7 @@ def _assignment_text(row: Mapping[str, Any]) -> str:
     return f"{name} is worth {row['extrinsic']:,.2f} above its exercise"
 
 
-@streamed_table(DIVIDENDS, GATEWAY)
+@external_table(DIVIDENDS, GATEWAY)
 def dividends() -> None:
     """Dividends that the gateway expects of the underlyings of streamed options (generic tick 456).
 

@@ -93,9 +93,7 @@ def movements() -> None:
 # When a failed import begins again: the service refuses for ten minutes who asked too often.
 RETRIES = dg.RetryPolicy(max_retries=3, delay=600)
 
-_from_statements = partial(
-    table_asset.spec_of_table, deps=[FOLDER], writer=IMPORT, kinds={"deltalake", "python"}
-)
+_from_statements = partial(table_asset.external_table, writer=IMPORT, kinds=("deltalake", "python"))
 
 
 @dg.multi_asset(
@@ -107,9 +105,9 @@ _from_statements = partial(
             metadata={"written_by": IMPORT.words},
             tags={WRITTEN_BY: IMPORT_JOB},
         )(folder),
-        _from_statements(EXECUTIONS)(executions),
-        _from_statements(STATEMENT_EVENTS)(events),
-        _from_statements(MOVEMENTS, deps=[EXECUTIONS.name, STATEMENT_EVENTS.name])(movements),
+        _from_statements(EXECUTIONS, FOLDER)(executions),
+        _from_statements(STATEMENT_EVENTS, FOLDER)(events),
+        _from_statements(MOVEMENTS, EXECUTIONS.name, STATEMENT_EVENTS.name)(movements),
     ],
     check_specs=[
         dg.AssetCheckSpec(

@@ -12,6 +12,7 @@ from position_sync_dagster import dagster_files
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.money.reports import signs_of_life
 from position_sync_dagster.processes import supervisor as module
+from position_sync_dagster.processes.home import instance_file
 from position_sync_dagster.processes.ports import LOOPBACK
 from position_sync_dagster.processes.supervisor import CannotRunError, Program, Supervisor
 from tests.support.demo_program import wait_for
@@ -139,7 +140,7 @@ def test_a_person_who_switches_the_sensors_off_is_believed_and_no_program_is_sta
 
 
 def test_what_dagster_stores_of_sensors_is_mended_by_a_program_of_its_own(tmp_path, caplog):
-    shutil.copyfile(dagster_files.instance_file(), tmp_path / "dagster.yaml")
+    shutil.copyfile(instance_file(), tmp_path / "dagster.yaml")
     assert module.mend_sensor_states() is False
     assert caplog.messages == []
     assert module.mend_sensor_states("position_sync_dagster.no_such_module") is False

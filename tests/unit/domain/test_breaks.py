@@ -1,0 +1,73 @@
+"""Breaks: confirmed when they are seen again, accepted by people, ended when they are gone."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from math import nan
+
+from position_sync_dagster.domain.reconciliation import (
+    Break,
+    BreakState,
+    DiscrepancyType,
+    break_key,
+    ended,
+    seen_again,
+)
+
+FIRST = datetime(2026, 1, 2, 15, tzinfo=UTC)
+LATER = FIRST + timedelta(minutes=1)
+
+OPENED = Break(
+    break_id="b-1",
+    gateway_id="main",
+    account="U1",
+    conid=7,
+    symbol="SPY",
+    type=DiscrepancyType.QUANTITY,
+    expected=2.0,
+    actual=1.0,
+    detail="2 at the broker, 1 here",
+    state=BreakState.OPENED,
+    opened_at=FIRST,
+    last_seen_at=FIRST,
+)
+SEEN = replace(OPENED, break_id="b-2", opened_at=LATER, last_seen_at=LATER)
+
+
+def test_a_break_is_confirmed_when_it_is_seen_again_and_keeps_its_id_and_beginning() -> None:
+    after = seen_again(OPENED, SEEN)
+    assert (after.state, after.confirmed_at) == (BreakState.CONFIRMED, LATER)
+    assert (after.break_id, after.opened_at, after.last_seen_at) == ("b-1", FIRST, LATER)
+
+
+def test_a_confirmed_break_changes_with_its_quantities_alone() -> None:
+    confirmed = seen_again(OPENED, SEEN)
+    assert seen_again(confirmed, replace(SEEN, last_seen_at=LATER + timedelta(1))) == confirmed
+
+    changed = seen_again(confirmed, replace(SEEN, actual=0.0, opened_at=LATER + timedelta(1)))
+    assert (changed.actual, changed.confirmed_at) == (0.0, LATER)
+
+
+def test_an_unknown_quantity_is_the_same_as_an_unknown_one() -> None:
+    unknown = replace(OPENED, state=BreakState.CONFIRMED, expected=nan, actual=None)
+    assert seen_again(unknown, replace(SEEN, expected=nan, actual=None)).last_seen_at == FIRST
+    assert seen_again(unknown, replace(SEEN, expected=nan, actual=1.0)).last_seen_at == LATER
+
+
+def test_an_acceptance_ends_when_the_quantities_change_and_the_note_says_so() -> None:
+    accepted = replace(OPENED, state=BreakState.ACCEPTED, accepted_by="Ada", note="a gift")
+    assert seen_again(accepted, SEEN) == accepted
+
+    after = seen_again(accepted, replace(SEEN, actual=5.0))
+    assert after.state is BreakState.CONFIRMED
+    assert after.note == "Ada accepted 2.0 against 1.0 (a gift); that has changed"
+
+
+def test_a_break_that_is_gone_is_resolved_unless_a_person_accepted_it() -> None:
+    assert ended(OPENED, LATER).state is BreakState.RESOLVED
+    accepted = ended(replace(OPENED, state=BreakState.ACCEPTED), LATER)
+    assert (accepted.state, accepted.resolved_at) == (BreakState.ACCEPTED, LATER)
+
+
+def test_a_difference_keeps_its_key_while_its_quantities_change() -> None:
+    assert break_key(OPENED) == break_key(replace(SEEN, actual=9.0))
+    assert break_key(OPENED) != break_key(replace(SEEN, account="U2"))
