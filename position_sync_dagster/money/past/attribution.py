@@ -640,11 +640,10 @@ class _Holding:
         return shares
 
     def _open(self, movement: Movement, by: float, origin: _Origin) -> None:
-        transfers = [step for step in self._movements if step.kind is MovementKind.TRANSFER]
-        at_cost = times(self._opening.cost, -(movement.quantity or 0.0))
         # The broker's cost counts before the value that the transfer states.
-        if transfers[:1] == [movement] and not self._opening.quantity and at_cost is not None:
-            movement = replace(movement, cash=at_cost)
+        if movement is self._of_known_cost:
+            cost = times(self._opening.cost, -(movement.quantity or 0.0))
+            movement = replace(movement, cash=cost)
 
         unclear = None
         if not origin.sizes and movement.kind in DELIVERY_KINDS and not movement.is_option:
@@ -657,6 +656,14 @@ class _Holding:
             unclear=unclear,
             is_owner_unclear=unclear is not None,
         )
+
+    @cached_property
+    def _of_known_cost(self) -> Movement | None:
+        """What a transfer brought first, if the broker says what it had cost."""
+        if self._opening.quantity or self._opening.cost is None:
+            return None
+        transfers = (step for step in self._movements if step.kind is MovementKind.TRANSFER)
+        return next(transfers, None)
 
     def _receivers(self, movement: Movement, by: float, origin: _Origin) -> _Shares:
         """Return whose it is that came: of those who had what it came from, or who claim it."""
