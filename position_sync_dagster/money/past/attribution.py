@@ -461,6 +461,8 @@ class _Holding:
         self._movements = movements
         self._opening = opening
         self.first = opening.contract or movements[0]
+        if opening.quantity and not has:
+            self.first = _prior_of(self.first, opening)
         self.key = self.first.key
         of_account = [leg for leg in legs if leg.account in (None, self.key[0])]
         self._claims = [*map(self._claim_of, sorted(of_account, key=attrgetter("added_at")))]
@@ -564,26 +566,13 @@ class _Holding:
 
     def _open_prior(self) -> None:
         """Divide what was held before the first movement to those that claim it."""
-        quantity = self._opening.quantity
-        at = min(filter(None, (moment_of(self.first), self._opening.seen_at)))
-        day = exchange_date(at)
-        prior = replace(
-            self.first,
-            kind=MovementKind.TRADE,
-            quantity=quantity,
-            cash=times(self._opening.cost, -quantity),
-            fee=0.0,
-            order_id=None,
-            at=at,
-            day=day,
-            session_date=day,
-        )
+        prior = self.first
         unclear = None
         if prior.cash is None:
             unclear = (
                 f"what {name_of(prior)} cost is not known: it was held before its first movement"
             )
-        openers = self._openers(prior, quantity, {})
+        openers = self._openers(prior, self._opening.quantity, {})
         self._add_parts(prior, Effect.OPENS, openers, unclear=unclear, is_prior=True)
 
     def _move(self, movement: Movement, by: float) -> None:
@@ -651,11 +640,10 @@ class _Holding:
         return shares
 
     def _open(self, movement: Movement, by: float, origin: _Origin) -> None:
-        transfers = [step for step in self._movements if step.kind is MovementKind.TRANSFER]
-        at_cost = times(self._opening.cost, -(movement.quantity or 0.0))
         # The broker's cost counts before the value that the transfer states.
-        if transfers[:1] == [movement] and not self._opening.quantity and at_cost is not None:
-            movement = replace(movement, cash=at_cost)
+        if movement is self._of_known_cost:
+            cost = times(self._opening.cost, -(movement.quantity or 0.0))
+            movement = replace(movement, cash=cost)
 
         unclear = None
         if not origin.sizes and movement.kind in DELIVERY_KINDS and not movement.is_option:
@@ -668,6 +656,14 @@ class _Holding:
             unclear=unclear,
             is_owner_unclear=unclear is not None,
         )
+
+    @cached_property
+    def _of_known_cost(self) -> Movement | None:
+        """What a transfer brought first, if the broker says what it had cost."""
+        if self._opening.quantity or self._opening.cost is None:
+            return None
+        transfers = (step for step in self._movements if step.kind is MovementKind.TRANSFER)
+        return next(transfers, None)
 
     def _receivers(self, movement: Movement, by: float, origin: _Origin) -> _Shares:
         """Return whose it is that came: of those who had what it came from, or who claim it."""
@@ -856,6 +852,23 @@ class _Holding:
         self._has[owner] = self._has.get(owner, 0.0) + quantity
         if not rounded(self._has[owner]):
             del self._has[owner]
+
+
+def _prior_of(first: Movement, opening: Opening) -> Movement:
+    """Return what was held before a first movement, as one of when it was seen."""
+    at = min(filter(None, (moment_of(first), opening.seen_at)))
+    day = exchange_date(at)
+    return replace(
+        first,
+        kind=MovementKind.TRADE,
+        quantity=opening.quantity,
+        cash=times(opening.cost, -opening.quantity),
+        fee=0.0,
+        order_id=None,
+        at=at,
+        day=day,
+        session_date=day,
+    )
 
 
 def _order_of(movement: Movement) -> tuple[datetime, bool, float, str]:

@@ -171,16 +171,15 @@ class Case:
     """A change, what is known of its contract, and what explains it.
 
     Attributes:
+        bookings: Those of its holding that are not taken back.
         evidence: The bookings that explain it.
-        has_stray: Whether an execution of the day that went the same way explains no change: its
-            time may be wrong, or a message lost.
         inference: The cause that the last day of options, or a delivery, shows.
     """
 
     change: PositionChange
     facts: Facts
+    bookings: Sequence[BookedMovement]
     evidence: list[Evidence] = field(default_factory=list)
-    has_stray: bool = False
     inference: Explanation | None = None
 
     @property
@@ -246,6 +245,17 @@ class Case:
     def is_over(self) -> bool:
         """Return whether it was seen after the last trade of the contract."""
         return self.ended is not None and self.change.seen_at >= self.ended
+
+    @property
+    def has_stray(self) -> bool:
+        """Return whether a trade of the day that went the same way explains no change.
+
+        Its time may be wrong, or a message lost.
+        """
+        strays = (booking for booking in self.bookings if booking.unclaimed * self.change.by > 0)
+        return any(
+            stray.is_trade and abs(stray.at - self.change.seen_at) <= A_DAY for stray in strays
+        )
 
     @property
     def is_whole(self) -> bool:
@@ -315,24 +325,24 @@ def closures_of(facts: Facts, only: Container[str] | None = None) -> list[Closur
     Args:
         only: Ids of the changes to judge, all by default; the others are facts.
     """
-    cases = [Case(change, facts) for change in facts.changes]
-    in_order = sorted(cases, key=attrgetter("change.seen_at", "change.change_id"))
-    of_holding = grouped(attrgetter("change.key"), in_order)
     cancelled = cancelled_ids(facts.movements)
     # A booking and its cancellation explain nothing as long as others do: what was booked again in
     # their place is another booking.
     is_cancelled = grouped(lambda moved: moved.movement_id in cancelled, facts.movements)
     bookings = bookings_of(is_cancelled[False])
     taken_back = bookings_of(is_cancelled[True])
+
+    cases = [Case(change, facts, bookings[change.key]) for change in facts.changes]
+    in_order = sorted(cases, key=attrgetter("change.seen_at", "change.change_id"))
+    of_holding = grouped(attrgetter("change.key"), in_order)
     for key, changed in of_holding.items():
         _claim_bookings(changed, bookings[key])
-        _mark_strays(changed, bookings[key])
         _claim_bookings(changed, taken_back[key])
 
     deliverable = [case for case in in_order if _may_be_of_delivery(case)]
     for under_key, family in grouped(attrgetter("under_key"), deliverable).items():
         for event in _events_of(family):
-            _explain_delivery(event, bookings[under_key])
+            _explain_delivery(event)
 
         # Of which it is not clear how they ended: the underlying was near the strike, or its price
         # is not known.
@@ -453,14 +463,6 @@ def _claim_bookings(cases: Sequence[Case], bookings: Sequence[BookedMovement]) -
                 _claim_within(slack, lead, case, bookings)
 
 
-def _mark_strays(cases: Sequence[Case], bookings: Sequence[BookedMovement]) -> None:
-    """Mark the changes near which a trade that went the same way explains nothing."""
-    trades = [booking for booking in bookings if booking.is_trade]
-    for case in cases:
-        of_day = (trade for trade in trades if abs(trade.at - case.change.seen_at) <= A_DAY)
-        case.has_stray = any(trade.unclaimed * case.change.by > 0 for trade in of_day)
-
-
 def _claim_within(
     slack: timedelta, lead: timedelta, case: Case, bookings: Sequence[BookedMovement]
 ) -> None:
@@ -520,15 +522,12 @@ def _events_of(family: Iterable[Case]) -> list[list[Case]]:
     return events
 
 
-def _explain_delivery(event: Sequence[Case], bookings: Sequence[BookedMovement]) -> None:
+def _explain_delivery(event: Sequence[Case]) -> None:
     """Explain one option with exactly its delivery; everything else waits for the statement.
 
     Unless all executions until after it are known, only an option that was in the money, or is gone
-    before its last day, is likely enough.
-
-    Args:
-        bookings: Those of the underlying. If a trade of it explains no change, what an option
-            delivered may have come, and have been traded away, while nobody looked.
+    before its last day, is likely enough. If a trade of the underlying explains no change, what an
+    option delivered may have come, and have been traded away, while nobody looked.
     """
     are_options = sorted(case.change.is_option for case in event)
     if are_options != [False, True] or not all(case.is_whole for case in event):
@@ -537,7 +536,8 @@ def _explain_delivery(event: Sequence[Case], bookings: Sequence[BookedMovement])
     delivery, option = sorted(event, key=attrgetter("change.is_option"))
     earliest = event[0].change.seen_at - A_DAY
     has_stray = any(
-        booking.is_trade and booking.unclaimed and booking.at >= earliest for booking in bookings
+        booking.is_trade and booking.unclaimed and booking.at >= earliest
+        for booking in delivery.bookings
     )
     if has_stray or option.units != delivery.unexplained:
         return

@@ -130,7 +130,7 @@ def _cost_of_transfer(movements: Iterable[Movement]) -> float | None:
         is_close = held * by < 0
         held = rounded(held + by)
         if movement.kind is MovementKind.TRANSFER:
-            if is_close or came is not None:
+            if is_close or came is not None or not by:
                 return None
             came = by
             continue

@@ -101,6 +101,17 @@ def test_what_strategies_earned_is_their_cash_and_the_cost_of_what_is_left(seed)
         assert earned.realised == pytest.approx(cash + left)
 
 
+def test_what_was_held_long_before_its_leg_was_added_belongs_to_it_when_it_is_closed():
+    """It was seen at a close before the leg, and its first movement is after it."""
+    added = replace(leg(PUT, "a"), added_at=datetime(2026, 3, 5, tzinfo=UTC), since=None)
+    seen = Opening(quantity=-1.0, cost=90.0, seen_at=datetime(2026, 3, 1, tzinfo=UTC))
+    parts = attributed([moved(PUT, 1.0, 2.0, 10)], [added], {(A, PUT): seen})
+    assert [(part.owner, part.effect) for part in parts] == [
+        ("a", Effect.OPENS),
+        ("a", Effect.CLOSES),
+    ]
+
+
 def test_a_leg_that_moves_to_another_strategy_while_it_is_held_takes_its_holding_along():
     movements = [moved(PUT, -2.0, 2.0, 2)]
     removed = replace(leg(PUT, "a", quantity=-2.0), removed_at=LATER)

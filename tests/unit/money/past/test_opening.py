@@ -142,3 +142,10 @@ def test_what_no_movement_moved_is_held_since_it_was_seen():
 def test_what_it_had_cost_follows_from_the_profit_of_its_close(closes, cost):
     held = Opening(quantity=-1.0)
     assert opening_of(closes, held) == replace(held, cost=cost)
+
+
+def test_a_transfer_of_an_unknown_quantity_has_no_cost():
+    """As one without a sign, of which no close says whether it was long or short."""
+    left = moved(SHARES, None, None, 2, kind=MovementKind.TRANSFER)
+    bought, sold = moved(SHARES, 100.0, 5.0, 3), moved(SHARES, -100.0, 6.0, 4, realized_pnl=98.0)
+    assert opening_of([left, bought, sold], None) == Opening(quantity=0.0)
