@@ -76,7 +76,8 @@ def with_days(campaign: AnyCampaign, days: ExplainedDays) -> AnyCampaign:
     """Return a campaign with how it stood and what it earned from; pure."""
     rows = _rows_of(campaign, days)
     if isinstance(rows, str):
-        return _because(campaign, f"worst, best, {', '.join(CAUSES)}: {rows}")
+        names = CAUSES if campaign.strategy_id == UNATTRIBUTED else ("worst", "best", *CAUSES)
+        return because(campaign, f"{', '.join(names)}: {rows}")
 
     ends = _ends_of(rows) or [0.0]
     causes: dict[str, Any] = {name: known_sum(row[name] for row in rows) for name in CAUSES}
@@ -89,7 +90,7 @@ def with_days(campaign: AnyCampaign, days: ExplainedDays) -> AnyCampaign:
         return campaign
     without = sum(None in (row[name] for name in CAUSES) for row in rows)
     why = f"{without} of its {len(rows)} days have no recorded greeks"
-    return _because(campaign, f"{', '.join(unknown)}: {why}")
+    return because(campaign, f"{', '.join(unknown)}: {why}")
 
 
 def path_of(campaign: AnyCampaign, days: ExplainedDays) -> list[CampaignDay]:
@@ -143,7 +144,8 @@ def _rows_of(campaign: ClosedCampaign | OpenCampaign, days: ExplainedDays) -> li
     return rows
 
 
-def _because(campaign: AnyCampaign, reason: str) -> AnyCampaign:
+def because(campaign: AnyCampaign, reason: str) -> AnyCampaign:
+    """Return a campaign with one more reason why something of it is not known."""
     return replace(campaign, why_unknown="; ".join(filter(None, [campaign.why_unknown, reason])))
 
 

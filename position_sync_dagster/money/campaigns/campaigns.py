@@ -216,7 +216,7 @@ def _after(state: CampaignState, parts: Sequence[Posting], currency: str | None)
     cash = [part.known_cash for part in parts if part.currency == currency]
     brought = known_sum([state.brought, *cash])
     return CampaignState(
-        session=parts[-1].session, lots=_left_of(parts, state.lots), brought=brought
+        session=parts[-1].session, lots=left_of(parts, state.lots), brought=brought
     )
 
 
@@ -235,7 +235,7 @@ def _until_most(parts: Sequence[Posting]) -> Sequence[Posting]:
     return parts[:until]
 
 
-def _left_of(parts: Iterable[Posting], before: Lots = MappingProxyType({})) -> Lots:
+def left_of(parts: Iterable[Posting], before: Lots = MappingProxyType({})) -> Lots:
     """Return what some parts leave of what was there before."""
     lots = defaultdict(float, before)
     for part in parts:
@@ -481,7 +481,7 @@ def cost_per_share(parts: Sequence[Posting]) -> tuple[float | None, str | None]:
         Also why it is not known; both are None where no shares are left.
     """
     shares = [part for part in parts if part.quantity and not part.is_option]
-    held = _left_of(shares)
+    held = left_of(shares)
     if not held:
         return None, None
     if len(held) > 1:
