@@ -30,6 +30,9 @@ AnyCampaign = TypeVar("AnyCampaign", ClosedCampaign, OpenCampaign)
 # What the change of the prices brought, by its causes.
 CAUSES = ("delta", "gamma", "vega", "theta", "repricing")
 
+# Why nothing says what a structure earned from; how it stood, its cash and values say.
+NOT_DIVIDED = "the days of what is in no strategy are not divided"
+
 # More than this is no rounding of a sum of money.
 HALF_A_CENT = 0.005
 
@@ -76,7 +79,7 @@ def with_days(campaign: AnyCampaign, days: ExplainedDays) -> AnyCampaign:
     """Return a campaign with how it stood and what it earned from; pure."""
     rows = _rows_of(campaign, days)
     if isinstance(rows, str):
-        names = CAUSES if campaign.strategy_id == UNATTRIBUTED else ("worst", "best", *CAUSES)
+        names = CAUSES if rows == NOT_DIVIDED else ("worst", "best", *CAUSES)
         return because(campaign, f"{', '.join(names)}: {rows}")
 
     ends = _ends_of(rows) or [0.0]
@@ -119,7 +122,7 @@ def _rows_of(campaign: ClosedCampaign | OpenCampaign, days: ExplainedDays) -> li
     if opened is None:
         return "it was held before all movements"
     if campaign.strategy_id == UNATTRIBUTED:
-        return "the days of what is in no strategy are not divided"
+        return NOT_DIVIDED
     if profit is None:
         return "its profit is not known"
 

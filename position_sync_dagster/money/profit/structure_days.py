@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from operator import attrgetter
+from typing import Any
 
 from polars import col
 
@@ -28,20 +29,15 @@ Worth = Mapping[tuple[str, int, date], float | None]
 _SAME = attrgetter("campaign_id", "currency", "closed", "profit")
 
 
-def stands_of(
-    structure: TradedCampaign, currency: str | None, days: Iterable[date], worth: Worth
-) -> list[float | None]:
-    """Return what a structure had earned at the closes of days, since it began; pure."""
-    stands = []
-    for day in days:
-        until_then = [part for part in structure.parts if part.session <= day]
-        left = left_of(part for part in until_then if part.currency == currency)
-        values = [
-            times(worth.get((structure.account, conid, day)), quantity)
-            for conid, quantity in left.items()
-        ]
-        stands.append(known_sum([money_of(until_then, currency).profit, *values]))
-    return stands
+def stands_at(
+    structure: TradedCampaign, currency: str | None, day: date, worth: Worth
+) -> float | None:
+    """Return what a structure had earned at the close of a day, since it began; pure."""
+    until_then = [part for part in structure.parts if part.session <= day]
+    left = left_of(part for part in until_then if part.currency == currency)
+    account = structure.account
+    values = [times(worth.get((account, conid, day)), left[conid]) for conid in left]
+    return known_sum([money_of(until_then, currency).profit, *values])
 
 
 def with_stands(campaign: ClosedCampaign, stands: Sequence[float | None]) -> ClosedCampaign:
@@ -49,13 +45,8 @@ def with_stands(campaign: ClosedCampaign, stands: Sequence[float | None]) -> Clo
     known = [amount for amount in stands if amount is not None]
     if stands and len(known) == len(stands):
         return replace(campaign, worst=min(known), best=max(known))
-
-    why = f"{len(stands) - len(known)} of its {len(stands)} days have no recorded value"
-    if campaign.opened is None:
-        why = "it was held before all movements"
-    elif campaign.profit is None:
-        why = "its profit is not known"
-    return because(campaign, f"worst, best: {why}")
+    lacking = f"{len(stands) - len(known)} of its {len(stands)} days have no recorded value"
+    return because(campaign, f"worst, best: {lacking}")
 
 
 def read_structure_days(
@@ -72,36 +63,37 @@ def read_structure_days(
         campaigns: Their rows.
         recorded: Those of before: what is known of them is not read again.
     """
-    known = {_SAME(row): row for row in recorded if row.worst is not None}
+    stood: dict[Any, Sequence[float | None]] = {
+        _SAME(row): (row.worst, row.best) for row in recorded if row.worst is not None
+    }
+    structure_of = {structure.campaign_id: structure for structure in structures}
     new = [
         row
         for row in campaigns
-        if row.strategy_id == UNATTRIBUTED and row.opened and _SAME(row) not in known
+        if row.strategy_id == UNATTRIBUTED and row.opened and _SAME(row) not in stood
     ]
-    by_id = {structure.campaign_id: structure for structure in structures}
-    conids = {conid for row in new for conid in by_id[row.campaign_id].conids}
+    conids = {conid for row in new for conid in structure_of[row.campaign_id].conids}
     first = min(filter(None, map(attrgetter("opened"), new)), default=date.max)
     worth = _read_worth(lake, settings, conids, first)
     exchange = exchange_of(settings.calendar)
 
     def completed(row: ClosedCampaign) -> ClosedCampaign:
-        if row.strategy_id != UNATTRIBUTED:
+        if row.strategy_id != UNATTRIBUTED or row.opened is None:
             return row
-        before = known.get(_SAME(row))
-        if before is not None:
-            return with_stands(row, [before.worst, before.best])
-        days = exchange.trading_days(row.opened, row.closed) if row.opened else ()
-        return with_stands(row, stands_of(by_id[row.campaign_id], row.currency, days, worth))
+        stands = stood.get(_SAME(row))
+        if stands is None:
+            structure = structure_of[row.campaign_id]
+            days = exchange.trading_days(row.opened, row.closed)
+            stands = [stands_at(structure, row.currency, day, worth) for day in days]
+        return with_stands(row, stands)
 
-    return [completed(row) for row in campaigns]
+    return list(map(completed, campaigns))
 
 
 def _read_worth(lake: MoneyLake, settings: Settings, conids: set[int], since: date) -> Worth:
     """Read what contracts were worth at the closes since a day."""
-    if not conids:
-        return {}
-    table = lake.derived_table(DAILY_POSITIONS)
-    rows = derived_rows(table, one_of("conid", conids), col("partition.session_date") >= since)
+    chosen = col("partition.session_date") >= since
+    rows = derived_rows(lake.derived_table(DAILY_POSITIONS), one_of("conid", conids), chosen)
     rows = rows_to_explain(lake, settings, rows).filter(col.position != 0)
     worth = rows.select("account", "conid", "session_date", col.market_value / col.position)
     return {row[:3]: row[3] for row in worth.iter_rows()}
