@@ -79,9 +79,8 @@ def closed_campaigns(lake: MoneyLake, settings: Settings, run_id: str | None) ->
 
     def make() -> DataFrame:
         book = CampaignBook(lake)
-        recorded = read_campaigns(lake)
-        rows = read_days_of(lake, settings.calendar, book.rows(recorded))
-        rows = read_structure_days(lake, settings, book.campaigns, rows, recorded)
+        rows = read_days_of(lake, settings.calendar, book.rows(read_campaigns(lake)))
+        rows = read_structure_days(lake, settings, book.campaigns, rows)
         return schema.frame_of(table.spec, rows)
 
     frame, result = derived.derive(table, make, run_id=run_id)

@@ -6,8 +6,6 @@ The explained days are not divided among them, so that nothing says what they ea
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
-from operator import attrgetter
-from typing import Any
 
 from polars import col
 
@@ -25,9 +23,6 @@ from position_sync_dagster.sync.exchange_days import exchange_of
 # What a contract or share was worth, by account, conid and trading day; null is unknown.
 Worth = Mapping[tuple[str, int, date], float | None]
 
-# What is the same as long as a structure is.
-_SAME = attrgetter("campaign_id", "currency", "closed", "profit")
-
 
 def stands_at(
     structure: TradedCampaign, currency: str | None, day: date, worth: Worth
@@ -40,8 +35,11 @@ def stands_at(
     return known_sum([money_of(until_then, currency).profit, *values])
 
 
-def with_stands(campaign: ClosedCampaign, stands: Sequence[float | None]) -> ClosedCampaign:
+def with_stands(
+    campaign: ClosedCampaign, structure: TradedCampaign, days: Iterable[date], worth: Worth
+) -> ClosedCampaign:
     """Return a campaign with the worst and the best of its closes, or why it has none; pure."""
+    stands = [stands_at(structure, campaign.currency, day, worth) for day in days]
     known = [amount for amount in stands if amount is not None]
     if stands and len(known) == len(stands):
         return replace(campaign, worst=min(known), best=max(known))
@@ -54,38 +52,29 @@ def read_structure_days(
     settings: Settings,
     structures: Iterable[TradedCampaign],
     campaigns: Sequence[ClosedCampaign],
-    recorded: Iterable[ClosedCampaign],
 ) -> list[ClosedCampaign]:
     """Return campaigns; those of no strategy with how they stood, if their closes say it; blocks.
 
     Args:
         structures: All campaigns that are over, also those of strategies.
-        campaigns: Their rows.
-        recorded: Those of before: what is known of them is not read again.
+        campaigns: Their rows; what is known of them is not read again.
     """
-    stood: dict[Any, Sequence[float | None]] = {
-        _SAME(row): (row.worst, row.best) for row in recorded if row.worst is not None
-    }
     structure_of = {structure.campaign_id: structure for structure in structures}
-    new = [
-        row
+    opened = {
+        row.campaign_id: row.opened
         for row in campaigns
-        if row.strategy_id == UNATTRIBUTED and row.opened and _SAME(row) not in stood
-    ]
-    conids = {conid for row in new for conid in structure_of[row.campaign_id].conids}
-    first = min(filter(None, map(attrgetter("opened"), new)), default=date.max)
-    worth = _read_worth(lake, settings, conids, first)
+        if row.strategy_id == UNATTRIBUTED and row.opened and row.worst is None
+    }
+    conids = {conid for name in opened for conid in structure_of[name].conids}
+    worth = _read_worth(lake, settings, conids, min(opened.values(), default=date.max))
     exchange = exchange_of(settings.calendar)
 
     def completed(row: ClosedCampaign) -> ClosedCampaign:
-        if row.strategy_id != UNATTRIBUTED or row.opened is None:
+        since = opened.get(row.campaign_id)
+        if since is None or row.worst is not None:
             return row
-        stands = stood.get(_SAME(row))
-        if stands is None:
-            structure = structure_of[row.campaign_id]
-            days = exchange.trading_days(row.opened, row.closed)
-            stands = [stands_at(structure, row.currency, day, worth) for day in days]
-        return with_stands(row, stands)
+        days = exchange.trading_days(since, row.closed)
+        return with_stands(row, structure_of[row.campaign_id], days, worth)
 
     return list(map(completed, campaigns))
 

@@ -194,8 +194,8 @@ def test_twenty_campaigns_stood_as_a_count_in_whole_cents_says(books):
 def structures(books: Books, recorded: Sequence[ClosedCampaign] = ()) -> list[ClosedCampaign]:
     """Return the campaigns that are over, with how they stood."""
     book = CampaignBook(books.lake)
-    rows = read_days_of(books.lake, books.settings.calendar, book.rows())
-    return read_structure_days(books.lake, books.settings, book.campaigns, rows, recorded)
+    rows = read_days_of(books.lake, books.settings.calendar, book.rows(recorded))
+    return read_structure_days(books.lake, books.settings, book.campaigns, rows)
 
 
 @pytest.mark.parametrize("is_marked", [True, False])
@@ -225,5 +225,5 @@ def test_a_structure_of_no_strategy_stood_by_its_cash_and_the_value_of_what_was_
     recorded = replace(campaign, worst=-7.0, best=7.0)
     [again] = structures(books, [recorded])
     assert (again.worst, again.best) == (-7.0, 7.0)
-    [changed] = structures(books, [replace(recorded, profit=1.0)])
+    [changed] = structures(books, [replace(recorded, fees=1.0)])
     assert changed == campaign
