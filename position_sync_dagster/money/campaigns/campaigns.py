@@ -456,16 +456,13 @@ def money_of(parts: Sequence[Posting], currency: str | None) -> CampaignMoney:
     fees = known_sum(part.fee_in(currency) for part in parts)
     beside = [part for part in parts if part.currency != currency and part.fee_in(currency) is None]
     reasons = [part.unknown for part in of_currency] + [part.why_no_fee for part in beside]
-    unknown = dict.fromkeys(filter(None, reasons))
-    profit = None
-    if not unknown:
-        profit = known_sum([cash, times(fees, -1.0)])
+    unknown = first_reasons([*dict.fromkeys(filter(None, reasons))]) or None
     return CampaignMoney(
-        profit=profit,
+        profit=None if unknown else known_sum([cash, times(fees, -1.0)]),
         fees=fees,
         received=received,
         paid=times(paid, -1.0),
-        unknown=None if profit is not None else first_reasons([*unknown]),
+        unknown=unknown,
     )
 
 
