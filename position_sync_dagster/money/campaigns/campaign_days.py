@@ -79,8 +79,8 @@ def with_days(campaign: AnyCampaign, days: ExplainedDays) -> AnyCampaign:
     """Return a campaign with how it stood and what it earned from; pure."""
     rows = _rows_of(campaign, days)
     if isinstance(rows, str):
-        names = CAUSES if rows == NOT_DIVIDED else ("worst", "best", *CAUSES)
-        return because(campaign, f"{', '.join(names)}: {rows}")
+        stood: tuple[str, ...] = () if rows == NOT_DIVIDED else ("worst", "best")
+        return because(campaign, f"{', '.join((*stood, *CAUSES))}: {rows}")
 
     ends = _ends_of(rows) or [0.0]
     causes: dict[str, Any] = {name: known_sum(row[name] for row in rows) for name in CAUSES}

@@ -115,8 +115,10 @@ def closed_campaigns(parts: Iterable[Posting]) -> list[TradedCampaign]:
             for structure in structures_of(of_account)
             if any(part.is_option for part in structure)
         ]
-    closed = [campaign for campaign in campaigns if not campaign.is_open]
-    return sorted(closed, key=attrgetter("closed", "campaign_id"))
+    return sorted(
+        (campaign for campaign in campaigns if not campaign.is_open),
+        key=attrgetter("closed", "campaign_id"),
+    )
 
 
 def open_campaigns(parts: Iterable[Posting]) -> list[TradedCampaign]:
@@ -454,9 +456,11 @@ def money_of(parts: Sequence[Posting], currency: str | None) -> CampaignMoney:
 
     cash = known_sum(part.cash for part in of_currency)
     fees = known_sum(part.fee_in(currency) for part in parts)
-    beside = [part for part in parts if part.currency != currency and part.fee_in(currency) is None]
-    reasons = [part.unknown for part in of_currency] + [part.why_no_fee for part in beside]
-    unknown = first_reasons([*dict.fromkeys(filter(None, reasons))]) or None
+    reasons = dict.fromkeys(part.unknown for part in of_currency)
+    for part in parts:
+        if part.currency != currency and part.fee_in(currency) is None:
+            reasons[part.why_no_fee] = None
+    unknown = first_reasons([*filter(None, reasons)]) or None
     return CampaignMoney(
         profit=None if unknown else known_sum([cash, times(fees, -1.0)]),
         fees=fees,

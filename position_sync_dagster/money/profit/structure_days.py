@@ -30,9 +30,8 @@ def stands_at(
     """Return what a structure had earned at the close of a day, since it began; pure."""
     until_then = [part for part in structure.parts if part.session <= day]
     left = left_of(part for part in until_then if part.currency == currency)
-    account = structure.account
-    values = [times(worth.get((account, conid, day)), left[conid]) for conid in left]
-    return known_sum([money_of(until_then, currency).profit, *values])
+    values = [times(worth.get((structure.account, conid, day)), left[conid]) for conid in left]
+    return known_sum([*values, money_of(until_then, currency).profit])
 
 
 def with_stands(
@@ -43,8 +42,10 @@ def with_stands(
     known = [amount for amount in stands if amount is not None]
     if stands and len(known) == len(stands):
         return replace(campaign, worst=min(known), best=max(known))
-    lacking = f"{len(stands) - len(known)} of its {len(stands)} days have no recorded value"
-    return because(campaign, f"worst, best: {lacking}")
+    lacking = len(stands) - len(known)
+    return because(
+        campaign, f"worst, best: {lacking} of its {len(stands)} days have no recorded value"
+    )
 
 
 def read_structure_days(
@@ -73,8 +74,9 @@ def read_structure_days(
         since = opened.get(row.campaign_id)
         if since is None or row.worst is not None:
             return row
-        days = exchange.trading_days(since, row.closed)
-        return with_stands(row, structure_of[row.campaign_id], days, worth)
+        return with_stands(
+            row, structure_of[row.campaign_id], exchange.trading_days(since, row.closed), worth
+        )
 
     return list(map(completed, campaigns))
 
@@ -84,5 +86,5 @@ def _read_worth(lake: MoneyLake, settings: Settings, conids: set[int], since: da
     chosen = col("partition.session_date") >= since
     rows = derived_rows(lake.derived_table(DAILY_POSITIONS), one_of("conid", conids), chosen)
     rows = rows_to_explain(lake, settings, rows).filter(col.position != 0)
-    worth = rows.select("account", "conid", "session_date", col.market_value / col.position)
-    return {row[:3]: row[3] for row in worth.iter_rows()}
+    rows = rows.select("account", "conid", "session_date", col.market_value / col.position)
+    return {row[:3]: row[3] for row in rows.iter_rows()}
