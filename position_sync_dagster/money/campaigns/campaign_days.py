@@ -30,6 +30,9 @@ AnyCampaign = TypeVar("AnyCampaign", ClosedCampaign, OpenCampaign)
 # What the change of the prices brought, by its causes.
 CAUSES = ("delta", "gamma", "vega", "theta", "repricing")
 
+# Why nothing says what a structure earned from; how it stood, its cash and values say.
+NOT_DIVIDED = "the days of what is in no strategy are not divided"
+
 # More than this is no rounding of a sum of money.
 HALF_A_CENT = 0.005
 
@@ -76,7 +79,8 @@ def with_days(campaign: AnyCampaign, days: ExplainedDays) -> AnyCampaign:
     """Return a campaign with how it stood and what it earned from; pure."""
     rows = _rows_of(campaign, days)
     if isinstance(rows, str):
-        return _because(campaign, f"worst, best, {', '.join(CAUSES)}: {rows}")
+        stood: tuple[str, ...] = () if rows == NOT_DIVIDED else ("worst", "best")
+        return because(campaign, f"{', '.join((*stood, *CAUSES))}: {rows}")
 
     ends = _ends_of(rows) or [0.0]
     causes: dict[str, Any] = {name: known_sum(row[name] for row in rows) for name in CAUSES}
@@ -89,7 +93,7 @@ def with_days(campaign: AnyCampaign, days: ExplainedDays) -> AnyCampaign:
         return campaign
     without = sum(None in (row[name] for name in CAUSES) for row in rows)
     why = f"{without} of its {len(rows)} days have no recorded greeks"
-    return _because(campaign, f"{', '.join(unknown)}: {why}")
+    return because(campaign, f"{', '.join(unknown)}: {why}")
 
 
 def path_of(campaign: AnyCampaign, days: ExplainedDays) -> list[CampaignDay]:
@@ -118,7 +122,7 @@ def _rows_of(campaign: ClosedCampaign | OpenCampaign, days: ExplainedDays) -> li
     if opened is None:
         return "it was held before all movements"
     if campaign.strategy_id == UNATTRIBUTED:
-        return "the days of what is in no strategy are not divided"
+        return NOT_DIVIDED
     if profit is None:
         return "its profit is not known"
 
@@ -143,7 +147,8 @@ def _rows_of(campaign: ClosedCampaign | OpenCampaign, days: ExplainedDays) -> li
     return rows
 
 
-def _because(campaign: AnyCampaign, reason: str) -> AnyCampaign:
+def because(campaign: AnyCampaign, reason: str) -> AnyCampaign:
+    """Return a campaign with one more reason why something of it is not known."""
     return replace(campaign, why_unknown="; ".join(filter(None, [campaign.why_unknown, reason])))
 
 

@@ -115,8 +115,10 @@ def closed_campaigns(parts: Iterable[Posting]) -> list[TradedCampaign]:
             for structure in structures_of(of_account)
             if any(part.is_option for part in structure)
         ]
-    closed = [campaign for campaign in campaigns if not campaign.is_open]
-    return sorted(closed, key=attrgetter("closed", "campaign_id"))
+    return sorted(
+        (campaign for campaign in campaigns if not campaign.is_open),
+        key=attrgetter("closed", "campaign_id"),
+    )
 
 
 def open_campaigns(parts: Iterable[Posting]) -> list[TradedCampaign]:
@@ -216,7 +218,7 @@ def _after(state: CampaignState, parts: Sequence[Posting], currency: str | None)
     cash = [part.known_cash for part in parts if part.currency == currency]
     brought = known_sum([state.brought, *cash])
     return CampaignState(
-        session=parts[-1].session, lots=_left_of(parts, state.lots), brought=brought
+        session=parts[-1].session, lots=left_of(parts, state.lots), brought=brought
     )
 
 
@@ -235,7 +237,7 @@ def _until_most(parts: Sequence[Posting]) -> Sequence[Posting]:
     return parts[:until]
 
 
-def _left_of(parts: Iterable[Posting], before: Lots = MappingProxyType({})) -> Lots:
+def left_of(parts: Iterable[Posting], before: Lots = MappingProxyType({})) -> Lots:
     """Return what some parts leave of what was there before."""
     lots = defaultdict(float, before)
     for part in parts:
@@ -454,18 +456,17 @@ def money_of(parts: Sequence[Posting], currency: str | None) -> CampaignMoney:
 
     cash = known_sum(part.cash for part in of_currency)
     fees = known_sum(part.fee_in(currency) for part in parts)
-    beside = [part for part in parts if part.currency != currency and part.fee_in(currency) is None]
-    reasons = [part.unknown for part in of_currency] + [part.why_no_fee for part in beside]
-    unknown = dict.fromkeys(filter(None, reasons))
-    profit = None
-    if not unknown:
-        profit = known_sum([cash, times(fees, -1.0)])
+    reasons = dict.fromkeys(part.unknown for part in of_currency)
+    for part in parts:
+        if part.currency != currency and part.fee_in(currency) is None:
+            reasons[part.why_no_fee] = None
+    unknown = first_reasons([*filter(None, reasons)]) or None
     return CampaignMoney(
-        profit=profit,
+        profit=None if unknown else known_sum([cash, times(fees, -1.0)]),
         fees=fees,
         received=received,
         paid=times(paid, -1.0),
-        unknown=None if profit is not None else first_reasons([*unknown]),
+        unknown=unknown,
     )
 
 
@@ -481,7 +482,7 @@ def cost_per_share(parts: Sequence[Posting]) -> tuple[float | None, str | None]:
         Also why it is not known; both are None where no shares are left.
     """
     shares = [part for part in parts if part.quantity and not part.is_option]
-    held = _left_of(shares)
+    held = left_of(shares)
     if not held:
         return None, None
     if len(held) > 1:

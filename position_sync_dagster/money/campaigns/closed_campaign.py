@@ -49,7 +49,7 @@ class CampaignColumns:
         profit_unknown: Why profit and fees are null.
         why_unknown: Which other columns are null, and why.
         worst: The least that it stood at the end of a trading day, with what it had earned since
-            it began; null where a day has no recorded profit. Unit: `currency`.
+            it began; null where a day has no recorded profit, or value. Unit: `currency`.
         best: The most that it stood at the end of a trading day. Unit: `currency`.
         delta: What the moves of the underlyings brought, by profit_explained. Unit: `currency`.
         gamma: What the change of delta during these brought. Unit: `currency`.

@@ -1,7 +1,7 @@
 """The rows of `closed_campaigns`: movements and strategies joined."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isclose, prod
 from operator import attrgetter
@@ -9,6 +9,7 @@ from typing import Any
 
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
+from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.domain.valuation import FACTOR_TOLERANCE
 from position_sync_dagster.money.campaigns.campaigns import (
     Contract,
@@ -93,7 +94,7 @@ class CampaignBook:
             if _FILLS(row) not in entries
         ]
         entries |= {_FILLS(row): row for row in read_entries(self.lake, new)}
-        return [with_entry(row, entries[_FILLS(row)]) for row, _campaign in rows]
+        return [_as_recorded(row, entries[_FILLS(row)]) for row, _campaign in rows]
 
     def columns_of(
         self, campaign: TradedCampaign, currency: str | None, *, is_open: bool
@@ -186,6 +187,14 @@ class CampaignBook:
             conid: contract_of(movements, details.get(conid))
             for conid, movements in by_conid.items()
         }
+
+
+def _as_recorded(row: ClosedCampaign, recorded: ClosedCampaign) -> ClosedCampaign:
+    """Return a row with what is known since it was recorded: how it began, and how it stood."""
+    row = with_entry(row, recorded)
+    if row.strategy_id != UNATTRIBUTED:
+        return row  # the days of strategies are explained anew
+    return replace(row, worst=recorded.worst, best=recorded.best)
 
 
 def contract_of(movements: Sequence[Movement], details: ContractDetails | None) -> Contract:

@@ -146,8 +146,8 @@ class Closes:
 
     def owners_since(self, since: datetime) -> DataFrame:
         """Return who had what closed since a time: account, conid and `owners`."""
-        closed = self._closing.filter(col.at >= schema.moment(since))
-        return closed.group_by(KEY).agg(owners=col.owner.unique())
+        by_holding = self._closing.filter(col.at >= schema.moment(since)).group_by(KEY)
+        return by_holding.agg(owners=col.owner.unique())
 
     def end_of(self, leg: ActiveContract) -> str | None:
         """Return how a leg that is not held was closed, such as "expired on 2026-11-20".
@@ -264,8 +264,7 @@ def _closing_rows(parts: Iterable[Posting]) -> DataFrame:
             # Of what an option delivered before its statement, the change is that of the option.
             names = (movement.execution_id, movement.event_id, movement.through, movement.change_id)
             name = next(filter(None, names), None)
-            said = (part.at, name and f"{name}", part.owner, part.is_owner_unclear)
-            rows.append((*part.key, *said))
+            rows.append((*part.key, part.at, name and f"{name}", part.owner, part.is_owner_unclear))
     return DataFrame(rows, _CLOSING, orient="row")
 
 

@@ -130,8 +130,11 @@ def _result(
 
     wins = [profit for profit in known if profit > 0]
     losses = [profit for profit in known if profit < 0]
-    won_by = [campaign for campaign in campaigns if (campaign.profit or 0.0) > 0]  # all are known
-    worst_of_wins = [campaign.worst for campaign in won_by if campaign.worst is not None]
+    worst_of_wins = [
+        campaign.worst
+        for campaign in campaigns
+        if campaign.worst is not None and (campaign.profit or 0.0) > 0  # all are known
+    ]
     won = fsum(wins)
     lost = -fsum(losses)
     profit = fsum(known)

@@ -38,6 +38,7 @@ from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.money.profit.books import being_made, close_books, open_books
 from position_sync_dagster.money.profit.moved_between import TradingDay
 from position_sync_dagster.money.profit.profit import explain_days, unknown_profits
+from position_sync_dagster.money.profit.structure_days import read_structure_days
 from position_sync_dagster.money.tables import (
     BOOKS,
     CLOSED_CAMPAIGNS,
@@ -77,9 +78,10 @@ def closed_campaigns(lake: MoneyLake, settings: Settings, run_id: str | None) ->
     table = lake.derived_table(CLOSED_CAMPAIGNS)
 
     def make() -> DataFrame:
-        campaigns = CampaignBook(lake).rows(read_campaigns(lake))
-        with_days = read_days_of(lake, settings.calendar, campaigns)
-        return schema.frame_of(table.spec, with_days)
+        book = CampaignBook(lake)
+        rows = read_days_of(lake, settings.calendar, book.rows(read_campaigns(lake)))
+        rows = read_structure_days(lake, settings, book.campaigns, rows)
+        return schema.frame_of(table.spec, rows)
 
     frame, result = derived.derive(table, make, run_id=run_id)
     metadata = table_asset.replacement_metadata(result)

@@ -139,8 +139,8 @@ class Posting:
         if movement.cash is not None:
             return self.why_no_fee
         lacking = "price" if movement.multiplier else "multiplier"
-        why = _NO_CASH.get(movement.kind, f"the {lacking} of {{}} is not known")
-        return why.format(self._booked)
+        usual = f"the {lacking} of {{}} is not known"
+        return _NO_CASH.get(movement.kind, usual).format(self._booked)
 
     @property
     def why_no_fee(self) -> str | None:

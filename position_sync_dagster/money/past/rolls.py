@@ -50,5 +50,4 @@ def rolls_of(postings: Iterable[Posting]) -> list[list[Posting]]:
 
 def _is_roll(postings: Iterable[Posting]) -> bool:
     by_way = grouped(attrgetter("opens"), postings)
-    closed = {part.key for part in by_way[False]}
-    return replaces(closed, {part.key for part in by_way[True]})
+    return replaces({part.key for part in by_way[False]}, {part.key for part in by_way[True]})

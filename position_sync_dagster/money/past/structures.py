@@ -52,8 +52,9 @@ def stays_of(postings: Iterable[Posting]) -> list[list[Posting]]:
 
         stay = stays[-1]
         stay += new
-        is_to_come = any(came_on.get(part.posting_id, session) > session for part in stay)
-        is_over = not is_to_come and not is_held(stay)
+        is_over = not is_held(stay) and not any(
+            came_on.get(part.posting_id, session) > session for part in stay
+        )
     return [stay for stay in stays if any(part.quantity or part.unknown for part in stay)]
 
 
@@ -66,8 +67,11 @@ def structures_of(postings: Iterable[Posting]) -> Iterator[list[Posting]]:
     Args:
         postings: Those of no strategy.
     """
-    of_holdings = grouped(attrgetter("key"), postings).values()
-    stays = [stay for of_holding in of_holdings for stay in stays_of(of_holding)]
+    stays = [
+        stay
+        for of_holding in grouped(attrgetter("key"), postings).values()
+        for stay in stays_of(of_holding)
+    ]
     parts = list(chain.from_iterable(stays))
     orders = grouped(attrgetter("movement.order_id"), [part for part in parts if part.is_trade])
     orders.pop(None, None)
@@ -83,8 +87,10 @@ def structures_of(postings: Iterable[Posting]) -> Iterator[list[Posting]]:
             groups.join(first, number)
 
     for members in groups.members():
-        structure = chain.from_iterable(stays[number] for number in members)
-        yield sorted(structure, key=lambda part: (part.at, part.key))
+        yield sorted(
+            chain.from_iterable(stays[number] for number in members),
+            key=lambda part: (part.at, part.key),
+        )
 
 
 def _covered(stays: Sequence[_Stay]) -> Iterator[_Stay]:

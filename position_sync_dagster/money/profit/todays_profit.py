@@ -123,9 +123,13 @@ def explain_today(lake: MoneyLake, settings: Settings, figures: Figures) -> list
     today, session, closed_at = day_and_close_before(settings.calendar, figures.book.now)
     rows = rows_to_explain(lake, settings, _rows_of_session(lake, session, closed_at))
     movements = lake.movements.rows(since=session - BOOKED_BEFORE)
-    movements = rows_of_logins(movements, settings)
-    so_far = TradingDay(today, session, closed_at, figures.book.now)
-    return explained(figures, so_far, rows, movements, settings)
+    return explained(
+        figures,
+        TradingDay(today, session, closed_at, figures.book.now),
+        rows,
+        rows_of_logins(movements, settings),
+        settings,
+    )
 
 
 def of_strategy(

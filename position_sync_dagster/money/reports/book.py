@@ -264,9 +264,9 @@ class Book:
         if name is None or self.strategy is not None or self.closes.since is None:
             return self._records(kind, sums)
 
-        by_name = self.closes.rows.group_by(col(name).cast(String), "currency")
-        sums_of_closes = by_name.agg(**SUMS_OF_CLOSES)
-        closes_of = sums_of_closes.rows_by_key((name, "currency"), named=True, unique=True)
+        by_name = (col(name).cast(String), "currency")
+        closes = self.closes.rows.group_by(by_name).agg(**SUMS_OF_CLOSES)
+        closes_of = closes.rows_by_key((name, "currency"), named=True, unique=True)
         since = {"realized_pnl": 0.0, "realized_since": self.closes.since}
         return self._records(
             kind, sums, lambda row: since | closes_of.get((f"{row[name]}", row["currency"]), {})

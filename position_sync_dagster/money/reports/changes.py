@@ -258,8 +258,8 @@ def _value_at_close(change: PositionChange) -> float | None:
 def _trades(day: Day) -> Iterator[DayChange]:
     """Yield a line for each order that was executed."""
     trades = [movement for movement in day.movements if movement.kind in TRADES]
-    rolled = rolled_legs(day.closures, day.changes, day.movements)
-    rolls = [roll for roll in rolled if roll.is_clear]
+    rolls = rolled_legs(day.closures, day.changes, day.movements)
+    rolls = [roll for roll in rolls if roll.is_clear]
     for legs in grouped(_order_of, trades).values():
         yield _order(legs, day, rolls)
 

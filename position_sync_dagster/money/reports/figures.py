@@ -143,8 +143,11 @@ class Figures:
             return closed
 
         owners = self.book.closes.owners_since(self.day.since)
-        with_leg = [(conid, [*names]) for conid, names in self.day.strategies.items()]
-        of_legs = DataFrame(with_leg, {"conid": pl.Int64, "of_legs": pl.List(String)}, orient="row")
+        of_legs = DataFrame(
+            [(conid, [*names]) for conid, names in self.day.strategies.items()],
+            {"conid": pl.Int64, "of_legs": pl.List(String)},
+            orient="row",
+        )
         rows = closed.join(owners, on=KEY, how="left", maintain_order="left")
         rows = rows.join(of_legs, on="conid", how="left", maintain_order="left")
 

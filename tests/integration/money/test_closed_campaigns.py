@@ -1,6 +1,7 @@
 """Campaigns that are over, from statements and from what the program saw itself."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 
@@ -8,8 +9,10 @@ import pytest
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.money.campaigns.campaign_days import read_days_of
+from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.past.movement_book import MovementBook
+from position_sync_dagster.money.profit.structure_days import read_structure_days
 from tests.support.booked_days import (
     ACCOUNT,
     ES,
@@ -186,3 +189,41 @@ def test_twenty_campaigns_stood_as_a_count_in_whole_cents_says(books):
         by_hand[f"s{number}"] = [min(ends), max(ends), ends[-1]]
     assert stood == by_hand
     assert {row.why_unknown for row in rows} != {None}  # no greeks are recorded
+
+
+def structures(books: Books, recorded: Sequence[ClosedCampaign] = ()) -> list[ClosedCampaign]:
+    """Return the campaigns that are over, with how they stood."""
+    book = CampaignBook(books.lake)
+    rows = read_days_of(books.lake, books.settings.calendar, book.rows(recorded))
+    return read_structure_days(books.lake, books.settings, book.campaigns, rows)
+
+
+@pytest.mark.parametrize("is_marked", [True, False])
+def test_a_structure_of_no_strategy_stood_by_its_cash_and_the_value_of_what_was_left(
+    books, is_marked
+):
+    """1,100 for a put, which is worth 1,200, then 900, and is bought back for 950; fees are 1."""
+    books.state(THURSDAY - timedelta(days=1), Booked())
+    sold = traded(SPY_PUT, -1, 11, THURSDAY, ibCommission="-1")
+    books.end_day(THURSDAY, held=[held(SPY_PUT, -1, 12)], trades=[sold])
+    if is_marked:
+        books.end_day(FRIDAY, held=[held(SPY_PUT, -1, 9)])
+    bought = traded(SPY_PUT, 1, 9.5, MONDAY, ibCommission="-1")
+    books.end_day(MONDAY, trades=[bought])
+    books.explain([THURSDAY, FRIDAY, MONDAY] if is_marked else [THURSDAY, MONDAY])
+
+    [campaign] = structures(books)
+    why = "delta, gamma, vega, theta, repricing: the days of what is in no strategy are not divided"
+    if is_marked:
+        assert (campaign.worst, campaign.best, campaign.profit) == (-101, 199, 148)
+        assert campaign.why_unknown == why
+    else:
+        assert (campaign.worst, campaign.best) == (None, None)
+        unknown = "worst, best: 1 of its 3 days have no recorded value"
+        assert campaign.why_unknown == f"{why}; {unknown}"
+
+    recorded = replace(campaign, worst=-7.0, best=7.0)
+    [again] = structures(books, [recorded])
+    assert (again.worst, again.best) == (-7.0, 7.0)
+    [changed] = structures(books, [replace(recorded, fees=1.0)])
+    assert changed == campaign

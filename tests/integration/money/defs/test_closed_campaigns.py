@@ -117,6 +117,8 @@ def test_a_year_of_forty_campaigns_is_what_a_sum_by_hand_says(results_of_the_yea
         if told.risk is None:
             assert "capital_at_risk: the loss had no bound" in row["why_unknown"]
     assert {row["strategy_id"] for row in rows.values()} >= {NOBODY, "wheel-2"}
+    of_nobody = [row for row in rows.values() if row["strategy_id"] == NOBODY]
+    assert all("worst, best: " in row["why_unknown"] for row in of_nobody)  # no close is recorded
 
     # Each of its lots is closed, and all of them together brought what the year did.
     lots = [*csv.DictReader(run("export", "lots").splitlines())]

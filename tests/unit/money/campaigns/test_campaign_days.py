@@ -74,11 +74,6 @@ def test_a_recorded_day_on_which_it_had_nothing_changes_nothing():
         (explained(), {"profit": 427.0}, "its days add up to 397.00, which is not its profit"),
         (explained(), {"profit": None}, "its profit is not known"),
         (explained(), {"opened": None}, "it was held before all movements"),
-        (
-            explained(strategy=UNATTRIBUTED),
-            {"strategy_id": UNATTRIBUTED},
-            "the days of what is in no strategy are not divided",
-        ),
     ],
 )
 def test_it_is_null_and_says_why(rows, changed, why):
@@ -86,6 +81,15 @@ def test_it_is_null_and_says_why(rows, changed, why):
     campaign = told(rows, campaign=before)
     assert {getattr(campaign, name) for name in ("worst", "best", *CAUSES)} == {None}
     assert campaign.why_unknown == f"kind: it has none; worst, best, {', '.join(CAUSES)}: {why}"
+
+
+def test_what_a_structure_of_no_strategy_earned_from_is_not_known():
+    campaign = told(
+        explained(strategy=UNATTRIBUTED), campaign=replace(CAMPAIGN, strategy_id=UNATTRIBUTED)
+    )
+    assert {getattr(campaign, name) for name in CAUSES} == {None}
+    why = "the days of what is in no strategy are not divided"
+    assert campaign.why_unknown == f"{', '.join(CAUSES)}: {why}"
 
 
 def test_a_day_without_a_greek_leaves_that_sum_unknown_alone():

@@ -1,0 +1,90 @@
+"""How structures of no strategy stood at the closes of their days: by cash, and what was left.
+
+The explained days are not divided among them, so that nothing says what they earned from.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import date
+
+from polars import col
+
+from position_sync_dagster.domain.leg import UNATTRIBUTED
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
+from position_sync_dagster.money.campaigns.campaign_days import because
+from position_sync_dagster.money.campaigns.campaigns import TradedCampaign, left_of, money_of
+from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
+from position_sync_dagster.money.lake import MoneyLake, derived_rows
+from position_sync_dagster.money.past.movements import known_sum, times
+from position_sync_dagster.money.profit.profit import rows_to_explain
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.exchange_days import exchange_of
+
+# What a contract or share was worth, by account, conid and trading day; null is unknown.
+Worth = Mapping[tuple[str, int, date], float | None]
+
+
+def stands_at(
+    structure: TradedCampaign, currency: str | None, day: date, worth: Worth
+) -> float | None:
+    """Return what a structure had earned at the close of a day, since it began; pure."""
+    until_then = [part for part in structure.parts if part.session <= day]
+    left = left_of(part for part in until_then if part.currency == currency)
+    values = [times(worth.get((structure.account, conid, day)), left[conid]) for conid in left]
+    return known_sum([*values, money_of(until_then, currency).profit])
+
+
+def with_stands(
+    campaign: ClosedCampaign, structure: TradedCampaign, days: Iterable[date], worth: Worth
+) -> ClosedCampaign:
+    """Return a campaign with the worst and the best of its closes, or why it has none; pure."""
+    stands = [stands_at(structure, campaign.currency, day, worth) for day in days]
+    known = [amount for amount in stands if amount is not None]
+    if stands and len(known) == len(stands):
+        return replace(campaign, worst=min(known), best=max(known))
+    lacking = len(stands) - len(known)
+    return because(
+        campaign, f"worst, best: {lacking} of its {len(stands)} days have no recorded value"
+    )
+
+
+def read_structure_days(
+    lake: MoneyLake,
+    settings: Settings,
+    structures: Iterable[TradedCampaign],
+    campaigns: Sequence[ClosedCampaign],
+) -> list[ClosedCampaign]:
+    """Return campaigns; those of no strategy with how they stood, if their closes say it; blocks.
+
+    Args:
+        structures: All campaigns that are over, also those of strategies.
+        campaigns: Their rows; what is known of them is not read again.
+    """
+    structure_of = {structure.campaign_id: structure for structure in structures}
+    opened = {
+        row.campaign_id: row.opened
+        for row in campaigns
+        if row.strategy_id == UNATTRIBUTED and row.opened and row.worst is None
+    }
+    conids = {conid for name in opened for conid in structure_of[name].conids}
+    worth = _read_worth(lake, settings, conids, min(opened.values(), default=date.max))
+    exchange = exchange_of(settings.calendar)
+
+    def completed(row: ClosedCampaign) -> ClosedCampaign:
+        since = opened.get(row.campaign_id)
+        if since is None or row.worst is not None:
+            return row
+        return with_stands(
+            row, structure_of[row.campaign_id], exchange.trading_days(since, row.closed), worth
+        )
+
+    return list(map(completed, campaigns))
+
+
+def _read_worth(lake: MoneyLake, settings: Settings, conids: set[int], since: date) -> Worth:
+    """Read what contracts were worth at the closes since a day."""
+    chosen = col("partition.session_date") >= since
+    rows = derived_rows(lake.derived_table(DAILY_POSITIONS), one_of("conid", conids), chosen)
+    rows = rows_to_explain(lake, settings, rows).filter(col.position != 0)
+    rows = rows.select("account", "conid", "session_date", col.market_value / col.position)
+    return {row[:3]: row[3] for row in rows.iter_rows()}
