@@ -135,8 +135,8 @@ def first_drawn(legs: PricedLegs) -> CurveKey | None:
     """Return the first key whose curve can be drawn, since all of its legs can be priced."""
     is_known = pl.col("spot", "unrealized_pnl").is_not_null()
     is_drawn = pl.all_horizontal(pl.col("reason").is_null(), is_known).all()
-    keys = legs.parts.group_by(CURVE_KEY).agg(is_drawn.alias("is_drawn")).filter("is_drawn")
-    return next(keys.select(CURVE_KEY).sort(CURVE_KEY).iter_rows(), None)
+    drawn = legs.parts.filter(is_drawn.over(CURVE_KEY)).select(CURVE_KEY).sort(CURVE_KEY)
+    return next(drawn.iter_rows(), None)
 
 
 def curves_of(

@@ -556,13 +556,11 @@ def _value_of_a_unit(holding: BrokerPosition) -> tuple[float, datetime] | None:
 
 def _differ(rows: Sequence[ExpectedDividend], before: Sequence[ExpectedDividend]) -> bool:
     """Return whether dividends changed by more than the rounding of `pvDividend` explains."""
-    if len(rows) != len(before):
+    terms = attrgetter("source", "ex_date", "amount", "next_year")
+    if [*map(terms, rows)] != [*map(terms, before)]:
         return True
 
-    terms = attrgetter("source", "ex_date", "amount", "next_year")
-    for row, earlier in zip(rows, before, strict=True):
-        share_before = earlier.share or 0.0
-        has_moved = abs((row.share or 0.0) - share_before) > SHARE_MOVE * share_before
-        if has_moved or terms(row) != terms(earlier):
-            return True
-    return False
+    shares = [
+        (row.share or 0.0, earlier.share or 0.0) for row, earlier in zip(rows, before, strict=True)
+    ]
+    return any(abs(share - earlier) > SHARE_MOVE * earlier for share, earlier in shares)

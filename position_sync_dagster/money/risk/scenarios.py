@@ -30,13 +30,13 @@ class Breakdown(StrEnum):
     LEG = "leg"
 
 
-# The columns that name a row of each level, besides the currency; the first one names it.
-_GROUPS = {
-    Breakdown.ACCOUNT: ["account"],
-    Breakdown.STRATEGY: ["strategy_id", "account"],
-    Breakdown.UNDERLYING: ["symbol", "account"],
-    Breakdown.EXPIRY: ["expiry", "account"],
-    Breakdown.LEG: ["strategy_id", "account", "conid", "name"],
+# The columns that make a group of each level; the first one names it.
+GROUPS = {
+    Breakdown.ACCOUNT: ["account", "currency"],
+    Breakdown.STRATEGY: ["strategy_id", "account", "currency"],
+    Breakdown.UNDERLYING: ["symbol", "account", "currency"],
+    Breakdown.EXPIRY: ["expiry", "account", "currency"],
+    Breakdown.LEG: ["strategy_id", "account", "conid", "name", "currency"],
 }
 
 _COUNTS = ("left_out", "known", "of")
@@ -104,7 +104,7 @@ def scenarios(legs: PricedLegs, points: Sequence[Point], level: Breakdown) -> Da
 
 def _summed(legs: PricedLegs, change: model.Array, level: Breakdown) -> DataFrame:
     """Return the sums of a level, from the changes of all parts at all points."""
-    names = [*_GROUPS[level], "currency"]
+    names = GROUPS[level]
     # A future has no value of its own: its market value is what it stands for.
     is_future = col.sec_type == "FUT"
     value_now = pl.when(is_future).then(0.0).otherwise("market_value")
@@ -149,7 +149,7 @@ def scenario_rows(
 
 def group_of(level: Breakdown, row: Row) -> dict[str, Any]:
     """Return what names a group of a level, from a row that has the columns of a part."""
-    by = _GROUPS[level]
+    by = GROUPS[level]
     named = {"account": row["account"], "currency": row["currency"]}
     named |= dict.fromkeys(("strategy", "name", "conid"))
     if "strategy_id" in by:
@@ -175,7 +175,7 @@ def profits(
     change = changes(legs, points)
     rows: list[dict[str, Any]] = []
     for level in levels:
-        name, *others = by = [*_GROUPS[level], "currency"]
+        name, *others = by = GROUPS[level]
         sums = _summed(legs, change, level)
         lists = sums.group_by(by, maintain_order=True).agg(*_COUNTS, profits="profit")
         shown = dict.fromkeys(("name", "account", *others, "profits", *_COUNTS))

@@ -31,7 +31,7 @@ from position_sync_dagster.money.risk.proposed_trade import (
 )
 from position_sync_dagster.money.risk.recorded_risk import leg_notes
 from position_sync_dagster.money.risk.scenario_file import Point
-from position_sync_dagster.money.risk.scenarios import Breakdown, group_of, scenario_rows
+from position_sync_dagster.money.risk.scenarios import GROUPS, Breakdown, group_of, scenario_rows
 from position_sync_dagster.money.strategies.limit_readings import evaluate
 from position_sync_dagster.money.strategies.limits import OF_ACCOUNTS, OF_STRATEGIES, LimitState
 from position_sync_dagster.settings import Settings
@@ -123,10 +123,8 @@ class WhatIf:
         """Return greeks, payoffs, uncovered calls and broken limits of strategies and accounts."""
         if level not in (Breakdown.STRATEGY, Breakdown.ACCOUNT):
             return {}
-        by = ["account", "currency"]
         payoffs_of: Mapping[tuple[str | None, str], Sequence[Payoff]] = {}
         if level is Breakdown.STRATEGY:
-            by = ["strategy_id", *by]
             of_strategies = legs.where(pl.col("strategy_id") != UNATTRIBUTED)
             payoffs_of = grouped(_STRATEGY_OF, payoffs(of_strategies, leg_notes(self.before)))
 
@@ -142,9 +140,10 @@ class WhatIf:
         ]
 
         more = {}
-        for sums in exposure.summed(legs.parts, by).iter_rows(named=True):
-            strategy = sums.get("strategy_id")
-            account = sums["account"]
+        for sums in exposure.summed(legs.parts, GROUPS[level]).iter_rows(named=True):
+            group = group_of(level, sums)
+            strategy = group["strategy"]
+            account = group["account"]
             uncovered_here = [
                 row
                 for row in uncovered
@@ -156,10 +155,9 @@ class WhatIf:
                 if (evaluated.limit.account or evaluated.limit.strategy_id) in (strategy, account)
             ]
 
-            key = (strategy, strategy or account, account, sums["currency"], None)
             greeks = {name: sums[name] for name in CHANGED_GREEKS}
             counts = counts_behind(sums, {name: name for name in CHANGED_GREEKS})
-            more[key] = greeks | {
+            more[_GROUP_OF(group)] = greeks | {
                 "greeks_known": counts["known"],
                 "greeks_of": counts["of"],
                 "payoffs": [payoff.row for payoff in payoffs_of.get((strategy, account), ())],
