@@ -12,20 +12,20 @@ import os
 import sys
 from typing import Any
 
+from anyio import to_thread
 from dagster_webserver import app, cli
 from dagster_webserver.webserver import DagsterWebserver
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from position_sync_dagster.processes.child_process import MARKER
 from position_sync_dagster.processes.unknown_settings import warnings_of
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.web.loopback_guard import LoopbackGuard
-from position_sync_dagster.web.money_page import money_routes
 
 # The UI's largest requests have some 100 kB; JSON takes four times its size in memory.
 LARGEST_BODY = 8 * 2**20
@@ -58,6 +58,32 @@ class BodyLimit:
         await self.app(scope, bounded_receive, send)
 
 
+# The paths of our pages, their files, their API and the metrics.
+OUR_PATHS = ("/money", "/money/{page:path}", "/api/v1/{name}", "/metrics")
+
+
+class OurPages:
+    """ASGI application of our pages, which are imported when somebody first looks."""
+
+    def __init__(self) -> None:
+        self._router: Router | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on to the route of its path."""
+        if self._router is None:
+            routes = await to_thread.run_sync(_our_routes)
+            # Of requests that waited together, all get the same routes.
+            self._router = self._router or Router(routes)
+        await self._router(scope, receive, send)
+
+
+def _our_routes() -> list[BaseRoute]:
+    # It takes 40 MB, with Polars and Delta Lake.
+    from position_sync_dagster.web.money_page import money_routes
+
+    return money_routes()
+
+
 class GuardedWebserver(DagsterWebserver[Any, Any]):
     """Dagster's webserver with the guard on each route, and our own routes."""
 
@@ -69,7 +95,8 @@ class GuardedWebserver(DagsterWebserver[Any, Any]):
         """Return Dagster's own routes after ours, which the settings may leave out."""
         routes: list[BaseRoute] = super().build_routes()  # type: ignore[no-untyped-call]
         if load_settings().money:
-            routes = [*money_routes(), *routes]
+            pages = OurPages()
+            routes = [*(Route(path, pages) for path in OUR_PATHS), *routes]
         return routes
 
     async def graphql_http_endpoint(self, request: Request) -> Response:

@@ -1,7 +1,8 @@
-"""What the whole program costs while nothing happens, by process."""
+"""What the whole program costs while nothing happens, by process, and what Dagster does of it."""
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import psutil
 from benchmarks.bench import Bench
 from benchmarks.outcome import Line, Target
 from benchmarks.program.running import Running
+from benchmarks.program.stock import stock_dagster
 
 LEGS = 200
 # After the last of the first rows: the first drains and derivations are over then.
@@ -20,6 +22,7 @@ NAMES = {
     "dagster api grpc": "code server",
     "dagster-daemon": "daemon",
     "position_sync_dagster.webserver": "webserver",
+    "dagster-webserver": "webserver",
     "multiprocessing.spawn": "run",
     "processes.supervisor": "supervisor",
     "ib_gateway_simulator": "simulator",
@@ -37,34 +40,64 @@ class _Used:
     proportional: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """What programs cost in a time, by kind of process: % of a core, and MB that none shares."""
+
+    shares: Counter[str]
+    memory: Counter[str]
+    proportional: float
+
+
 def rest(bench: Bench) -> None:
-    """Run the demo without events; share the processor's time and the memory among processes."""
+    """Run the demo without events, then stock Dagster; share processor and memory by process."""
     with closing(Running(bench.new_folder("rest"))) as running:
         running.until(lambda: running.newest().height >= LEGS)
-        time.sleep(bench.size(SETTLED_S, 5.0))
-        before, began = _used(running), time.monotonic()
-        time.sleep(bench.size(180.0, 15.0))
-        after, took = _used(running), time.monotonic() - began
-    shares, memory, proportional = Counter[str](), Counter[str](), 0
-    for pid, used in after.items():
-        then = before[pid].seconds if pid in before else 0.0
-        shares[used.name] += (used.seconds - then) / took * 100
-        memory[used.name] += used.unshared / 1e6
-        proportional += used.proportional
-    state = f"{LEGS} legs, calm"
-    lines = [_line("all", state, shares.total(), "% of a core", 14.0)]
-    lines += [_line(name, state, share, "% of a core") for name, share in shares.most_common()]
-    lines += [_line("all", state, memory.total(), "MB unshared", 800.0)]
-    lines += [_line(name, state, size, "MB unshared") for name, size in memory.most_common()]
-    lines += [_line("all, with a part of what is shared", state, proportional / 1e6, "MB")]
+        ours = _cost(bench, [running.process.pid])
+    with stock_dagster(bench.new_folder("stock")) as programs:
+        stock = _cost(bench, programs)
+
+    def line(what: str, ours: float, stock: float, unit: str, bound: float | None = None) -> Line:
+        return Line(
+            what=what,
+            state=f"{LEGS} legs, calm",
+            ours=ours,
+            unit=unit,
+            against="stock Dagster, idle" if stock else "",
+            theirs=stock or None,
+            target=None if bound is None else Target(value=bound),
+        )
+
+    processor, unshared = "% of a core", "MB unshared"
+    lines = [line("all", ours.shares.total(), stock.shares.total(), processor, 14.0)]
+    lines += [line(n, s, stock.shares[n], processor) for n, s in ours.shares.most_common()]
+    lines += [line("all", ours.memory.total(), stock.memory.total(), unshared, 800.0)]
+    lines += [line(n, s, stock.memory[n], unshared) for n, s in ours.memory.most_common()]
+    lines += [
+        line("all, with a part of what is shared", ours.proportional, stock.proportional, "MB")
+    ]
     bench.report.add("The program at rest", lines)
 
 
-def _used(running: Running) -> dict[int, _Used]:
+def _cost(bench: Bench, roots: Iterable[int]) -> _Cost:
+    """Wait until the first work is over, and measure what programs and their children cost."""
+    time.sleep(bench.size(SETTLED_S, 5.0))
+    before, began = _used(roots), time.monotonic()
+    time.sleep(bench.size(180.0, 15.0))
+    after, took = _used(roots), time.monotonic() - began
+    cost = _Cost(Counter(), Counter(), sum(used.proportional for used in after.values()) / 1e6)
+    for pid, used in after.items():
+        then = before[pid].seconds if pid in before else 0.0
+        cost.shares[used.name] += (used.seconds - then) / took * 100
+        cost.memory[used.name] += used.unshared / 1e6
+    return cost
+
+
+def _used(roots: Iterable[int]) -> dict[int, _Used]:
     """Read what each process has used; the code server has used the seconds of ended runs."""
     found = {}
-    root = psutil.Process(running.process.pid)
-    for process in (root, *root.children(recursive=True)):
+    programs = [psutil.Process(root) for root in roots]
+    for process in (*programs, *(p for root in programs for p in root.children(recursive=True))):
         with suppress(psutil.NoSuchProcess):
             command, times = " ".join(process.cmdline()), process.cpu_times()
             name = next((text for part, text in NAMES.items() if part in command), "other")
@@ -74,8 +107,3 @@ def _used(running: Running) -> dict[int, _Used]:
             memory = process.memory_full_info()
             found[process.pid] = _Used(name, seconds, memory.uss, memory.pss)
     return found
-
-
-def _line(what: str, state: str, value: float, unit: str, bound: float | None = None) -> Line:
-    target = None if bound is None else Target(value=bound)
-    return Line(what=what, state=state, ours=value, unit=unit, target=target)

@@ -199,7 +199,10 @@ class EarlyExercise:
     def _exercised(self, spots: list[float], layer: int) -> list[float]:
         kept = self._kept[layer]
         side = self._side
-        later, strike = self._at_dividends.get(layer, (kept, 1.0))
+        if layer not in self._at_dividends:
+            return [max(0.0, side * (spot * kept - 1)) for spot in spots]
+
+        later, strike = self._at_dividends[layer]
         return [
             max(0.0, side * (spot * kept - 1), side * (spot * later - strike)) for spot in spots
         ]

@@ -36,7 +36,7 @@ from position_sync_dagster.errors import LakeError, PositionSyncError
 from position_sync_dagster.lake.lake import L, Lake
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.threads import together
-from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.settings import Settings, load_settings, state_of_sources
 from position_sync_dagster.sync.past_days import ClosingService
 from position_sync_dagster.sync.stream.streamer import Complete
 
@@ -105,7 +105,12 @@ class Composition(Generic[L]):
         Raises:
             SettingsError: A value is malformed.
         """
-        return load_settings(**self.overrides)
+        return self._settings(state_of_sources())
+
+    @cached_property
+    def _settings(self) -> Callable[[object], Settings]:
+        """Return the settings of a state of their sources."""
+        return lru_cache(maxsize=1)(lambda _state: load_settings(**self.overrides))
 
     @cached_property
     def written_by_ticks(self) -> Mapping[str, TickTable[L]]:

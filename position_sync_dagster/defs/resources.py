@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import dagster as dg
@@ -41,17 +41,22 @@ ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRun
 C = TypeVar("C")
 
 
+# Returns what reads and writes a kind of cursor. To make it takes as long as a tick without work.
+_format_of: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
+
+
 def cursor_of(kind: type[C], text: str | None) -> C:
     """Parse the cursor of a sensor; return an empty one for None or for text of another format."""
     if text:
         with suppress(ValidationError):
-            return TypeAdapter(kind).validate_json(text)
+            cursor: C = _format_of(kind).validate_json(text)
+            return cursor
     return kind()
 
 
 def cursor_text(cursor: object) -> str:
     """Return the cursor of a sensor as the text that Dagster stores."""
-    return TypeAdapter(type(cursor)).dump_json(cursor).decode()
+    return _format_of(type(cursor)).dump_json(cursor).decode()
 
 
 @contextmanager

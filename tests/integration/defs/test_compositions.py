@@ -4,11 +4,12 @@ import dagster as dg
 import pytest
 
 from position_sync_dagster.component import PositionSyncComponent
-from position_sync_dagster.defs.composition import Composition
+from position_sync_dagster.defs.composition import CORE, Composition
+from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.processes.heard.heard_lake import HeardLake
-from position_sync_dagster.settings import load_settings
+from position_sync_dagster.settings import Settings, load_settings
 from tests.integration.sync.test_examples import EXAMPLES, loaded
 
 
@@ -25,6 +26,36 @@ class Made:
         self.checks = {key.name for key in self.graph.asset_check_keys}
         self.sensors = {sensor.name for sensor in self.repository.sensor_defs}
         self.tick = self.repository.get_sensor_def("drain_queue").description or ""
+
+
+def test_settings_are_read_again_once_the_environment_or_the_file_has_changed(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / ".env"
+    composition = Composition(extension=CORE, overrides={"max_lines": 50})
+
+    def read() -> Settings:
+        settings = composition.read_settings()
+        assert settings == load_settings(max_lines=50)
+        assert composition.read_settings() is settings
+        return settings
+
+    default = read()
+    file.write_text("POSITION_SYNC_GATEWAY_PORT=4001\n")
+    assert read().gateway_port == 4001
+    file.write_text("POSITION_SYNC_GATEWAY_PORT=40021\n")
+    assert read().gateway_port == 40021
+    monkeypatch.setenv("position_sync_gateway_port", "4003")
+    assert read().gateway_port == 4003
+    file.write_text("POSITION_SYNC_GATEWAY_PORT\n")
+    for _ in range(2):
+        with pytest.raises(SettingsError, match="Line 1"):
+            composition.read_settings()
+    file.unlink()
+    assert read().gateway_port == 4003
+    monkeypatch.delenv("position_sync_gateway_port")
+    assert read() == default
 
 
 @pytest.mark.usefixtures("settings")

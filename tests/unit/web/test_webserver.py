@@ -1,5 +1,8 @@
 """The webserver: the guard stands before every route of it."""
 
+import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 
 import httpx
@@ -15,6 +18,7 @@ from starlette.routing import Route
 from position_sync_dagster import webserver
 from position_sync_dagster.processes.child_process import MARKER
 from position_sync_dagster.web.loopback_guard import LoopbackGuard
+from position_sync_dagster.web.money_page import money_routes
 from position_sync_dagster.webserver import LARGEST_BODY, BodyLimit, GuardedWebserver
 
 
@@ -53,8 +57,39 @@ def test_without_money_there_are_no_pages_of_ours(monkeypatch):
     monkeypatch.setattr(DagsterWebserver, "build_routes", lambda _self: ["of Dagster"])
     monkeypatch.setenv("POSITION_SYNC_MONEY", "false")
     assert object.__new__(GuardedWebserver).build_routes() == ["of Dagster"]
-    monkeypatch.setenv("POSITION_SYNC_MONEY", "true")
-    assert len(object.__new__(GuardedWebserver).build_routes()) > 5
+
+
+def _of_dagster(_request: Request) -> PlainTextResponse:
+    return PlainTextResponse("of Dagster")
+
+
+async def test_our_pages_are_served_before_those_of_dagster(monkeypatch):
+    everything = [Route("/{path:path}", _of_dagster, methods=["GET", "POST"])]
+    monkeypatch.setattr(DagsterWebserver, "build_routes", lambda _self: everything)
+    app = Starlette(routes=object.__new__(GuardedWebserver).build_routes())
+    pages = [route.path for route in money_routes() if "{" not in route.path]
+    reading = {"/money/data", "/metrics"}  # they have tests of their own
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://127.0.0.1"
+    ) as client:
+        first = await asyncio.gather(*[client.get("/money/risk") for _ in range(4)])
+        assert {answer.status_code for answer in first} == {200}
+        for path in sorted({*pages} - reading):
+            answer = await client.get(path)
+            assert answer.status_code == 200
+            assert answer.text != "of Dagster", path
+        for path in reading:
+            assert (await client.post(path)).status_code == 405
+        assert (await client.get("/api/v1/nothing")).status_code == 404
+        for path in ("/", "/runs", "/moneys", "/api/v2/figures"):
+            assert (await client.get(path)).text == "of Dagster"
+
+
+def test_a_webserver_that_nobody_looks_at_has_no_library_of_tables():
+    code = "import position_sync_dagster.webserver, sys"
+    code += "; print({'deltalake', 'polars', 'numpy'} & sys.modules.keys())"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert printed.stdout.strip() == "set()", printed.stderr
 
 
 def test_an_unknown_setting_is_said_once_at_the_start(monkeypatch, capsys):
