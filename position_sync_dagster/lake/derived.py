@@ -179,14 +179,16 @@ def _replace(
     wanted = _typed(table, rows)
 
     def step(handle: DeltaTable) -> Replaced:
-        stored = table.read_rows(data_files(handle).filter(chosen))
-        is_last = last_look_stays and newest_version(stored) < newest_version(wanted)
+        files = data_files(handle).filter(chosen)
+        stored_version = newest_version(table.read_rows(files, [ADDED])) if last_look_stays else 0
+        is_last = last_look_stays and stored_version < newest_version(wanted)
         if handle.version() != looked_at and not is_last:
             raise NewerRowError(
                 f"{spec.name} was derived by another run meanwhile.", remedy="Derive it again."
             )
 
-        changed = not same_rows(stored, wanted)
+        # Rows of a later look differ, without a comparison of all.
+        changed = is_last or not same_rows(table.read_rows(files), wanted)
         if changed:
             commit_info = {"step": f"replace {spec.name}", "run_id": run_id or ""}
             write(handle, wanted, commit_info, predicate=predicate)

@@ -395,12 +395,10 @@ def _not_kept(figures: Figures) -> list[str]:
 def parts_of(figures: Figures) -> DataFrame:
     """Return a row for each part of a holding, with PAGE_COLUMNS."""
     of_leg = figures.positions.select(*KEY, *OF_LEG, "confirmed_at")
-    of_part = ("strategy_id", *KEY)
-    number = pl.int_range(pl.len()).over(of_part)
     feed = pl.when("delayed").then(lit(" delayed")).otherwise(lit(""))
     rows = figures.book.split.parts.drop(*OF_LEG, "confirmed_at", strict=False).with_columns(
         strategy="strategy_id",
-        key=pl.format("{}|{}|{}|{}", *of_part, number),
+        key=pl.format("{}|{}|{}", "strategy_id", *KEY),
         quantity=col.position * col.share,
         source=pl.coalesce("price_kind", "value_source", lit("NONE")) + feed,
     )

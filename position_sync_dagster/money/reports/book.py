@@ -194,6 +194,9 @@ class Book:
     @cached_property
     def in_base(self) -> list[BaseTotal]:
         """The totals over currencies; none where all is in the base currency of its account."""
+        bases = [summary.currency for summary in self.accounts]
+        if len({*self.split.legs["currency"].unique(), *bases} - {None}) < 2:
+            return []
         return base_totals(self._totals_of_accounts, self.summaries)
 
     @cached_property
@@ -235,7 +238,7 @@ class Book:
             StrategySum, rows, lambda row: self._profit_of(row["strategy_id"], row)
         )
 
-    @property
+    @cached_property
     def _in_a_currency(self) -> Split:
         """The holdings; a leg that was never held counts in the currency of its strategy.
 

@@ -319,8 +319,11 @@ def summed(parts: DataFrame, by: Sequence[str]) -> DataFrame:
     """
     # A holding of several strategies counts once in a group, a leg of several accounts once.
     parts = parts.with_columns(
-        is_first=pl.struct(*by, "holding").is_first_distinct(),
-        **{name: _is_first_leg(by, flag) for name, flag in _COUNTS_OF_LEGS.items()},
+        is_first=_is_first(parts, by, "holding"),
+        **{
+            name: col(flag) & _is_first(parts, by, "leg", flag)
+            for name, flag in _COUNTS_OF_LEGS.items()
+        },
     )
     sums = parts.group_by(by).agg(**_SUMS)
 
@@ -337,9 +340,11 @@ def summed(parts: DataFrame, by: Sequence[str]) -> DataFrame:
     return sums.drop(*_PARTIAL, cs.ends_with("_carried")).sort(by, nulls_last=False)
 
 
-def _is_first_leg(by: Sequence[str], flag: str) -> Expr:
-    """Return which rows are the first of their leg in their group with a flag."""
-    return col(flag) & pl.struct(*by, "leg", flag).is_first_distinct()
+def _is_first(parts: DataFrame, by: Sequence[str], name: str, *flag: str) -> Expr:
+    """Return which rows are the first of their group with a value, and a flag, of a column."""
+    if parts[name].is_unique().all():
+        return lit(value=True)  # of most books: to compare the rows takes longer than to sum them
+    return pl.struct(*by, name, *flag).is_first_distinct()
 
 
 def _count(of: str, where: Expr | str) -> Expr:
@@ -380,7 +385,7 @@ _SUMS = {
     "priced_at": _oldest(col(PRICED)),
     "greeks_at": _oldest(col.greeks_time.filter("has_greeks")),
     "nearest_expiry": col.expiry.min(),
-    "conids": col.conid.unique(),
+    "conids": col.conid,
 }
 
 

@@ -26,7 +26,7 @@ from position_sync_dagster.domain.position_update import Source, TradingMode
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.schema import is_ahead
-from position_sync_dagster.money.cents import MONEY, in_cents
+from position_sync_dagster.money.cents import MONEY, cents, in_cents
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import counted_ends
 from position_sync_dagster.money.reports import signs_of_life
@@ -390,6 +390,11 @@ def plain(value: Any) -> Any:
 
 
 def _plain_part(name: Any, value: Any) -> Any:
+    # Most values are one of these.
+    if type(value) is float and math.isfinite(value):
+        return cents(value) if name in MONEY else value
+    if type(value) is dict and not value:
+        return value
     if name in MONEY:
         return in_cents(plain(value))
     return plain(value)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import polars as pl
 import pytest
@@ -13,6 +14,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import LATEST_POSITIONS
 from position_sync_dagster.lake.storage import merges
 from position_sync_dagster.lake.storage.opening import Upkeep
+from position_sync_dagster.lake.storage.table import Table
 from tests.support.derived_rows import put_rows
 
 CLOSE = datetime(2026, 3, 6, 21, tzinfo=UTC)
@@ -101,3 +103,20 @@ def test_of_two_looks_at_the_ledger_the_last_one_stays_and_says_its_version(lake
     assert replaced.ledger_version == stays
     assert table.rows()["ledger_version"].max() == stays
     assert (replaced.version, replaced.rows) == (table.version(), table.count())
+
+
+def test_a_later_look_reads_the_versions_alone_of_the_rows_that_it_replaces(lake, monkeypatch):
+    table = lake.derived_table(LATEST_POSITIONS)
+    put_rows(table, rows_of(1, 2))
+    read = []
+
+    def noting(table: Table, files: pl.DataFrame, columns: object = None, *more: Any) -> Any:
+        read.append(columns)
+        return usual(table, files, columns, *more)
+
+    usual = Table.read_rows
+    monkeypatch.setattr(Table, "read_rows", noting)
+    for is_new in (True, False):
+        _made, replaced = derive_from_ledger(table, lambda: rows_of(1, 3))
+        assert (replaced.changed, replaced.ledger_version) == (is_new, 3)
+        assert read.count(None) == (not is_new)

@@ -155,6 +155,15 @@ def test_a_state_has_what_a_viewer_of_the_state_before_does_not_know():
     assert next_state(next_state(None, 6, DataFrame(), {}), 7, parts, {}).changed is None
 
 
+def test_a_number_that_is_not_finite_reaches_the_page_as_unknown():
+    figures = {"x": float("nan"), "y": [float("inf")], "name": "Öl"}
+    state = next_state(None, 7, DataFrame({"key": ["a"], "price": [float("inf")]}), figures)
+    assert unpacked(state.whole) == {
+        "sequence": 7, "rows": [["a", None]],
+        "figures": {"x": None, "y": [None], "name": "Öl"}, "all": True,
+    }  # fmt: skip
+
+
 def unpacked(content: bytes) -> Any:
     return httpx.Response(200, headers={"content-encoding": "gzip"}, content=content).json()
 
