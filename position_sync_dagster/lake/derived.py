@@ -180,7 +180,7 @@ def _replace(
 
     def step(handle: DeltaTable) -> Replaced:
         files = data_files(handle).filter(chosen)
-        stored_version = newest_version(table.read_rows(files, [ADDED])) if last_look_stays else 0
+        stored_version = newest_version(table.read_rows(files, ["ledger_version"])) if last_look_stays else 0
         is_last = last_look_stays and stored_version < newest_version(wanted)
         if handle.version() != looked_at and not is_last:
             raise NewerRowError(
