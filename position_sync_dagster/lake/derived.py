@@ -180,8 +180,10 @@ def _replace(
 
     def step(handle: DeltaTable) -> Replaced:
         files = data_files(handle).filter(chosen)
-        stored_version = newest_version(table.read_rows(files, ["ledger_version"])) if last_look_stays else 0
-        is_last = last_look_stays and stored_version < newest_version(wanted)
+        is_last = False
+        if last_look_stays:
+            stored = table.read_rows(files, ["ledger_version"])
+            is_last = newest_version(stored) < newest_version(wanted)
         if handle.version() != looked_at and not is_last:
             raise NewerRowError(
                 f"{spec.name} was derived by another run meanwhile.", remedy="Derive it again."
