@@ -318,8 +318,10 @@ class _Holdings:
         if len(arrived_of) == len(gone_of):
             came_for = [*gone_of.values()]
         for rows, of_them in zip(arrived_of.values(), came_for, strict=True):
-            exchange = _Exchange(of_them, is_clear=len(of_them) == 1)
-            self.came_for.update((row.movement_id, exchange) for row in rows)
+            self.came_for |= dict.fromkeys(
+                (row.movement_id for row in rows),
+                _Exchange(of_them, is_clear=len(of_them) == 1),
+            )
 
     def remember(self, part: Posting) -> None:
         """Remember a part: something may come for it, or be of its order."""
@@ -572,8 +574,13 @@ class _Holding:
             unclear = (
                 f"what {name_of(prior)} cost is not known: it was held before its first movement"
             )
-        openers = self._openers(prior, self._opening.quantity, {})
-        self._add_parts(prior, Effect.OPENS, openers, unclear=unclear, is_prior=True)
+        self._add_parts(
+            prior,
+            Effect.OPENS,
+            self._openers(prior, self._opening.quantity, {}),
+            unclear=unclear,
+            is_prior=True,
+        )
 
     def _move(self, movement: Movement, by: float) -> None:
         """Divide a movement: first it closes what is held on the other side, then it opens."""
@@ -642,8 +649,9 @@ class _Holding:
     def _open(self, movement: Movement, by: float, origin: _Origin) -> None:
         # The broker's cost counts before the value that the transfer states.
         if movement is self._of_known_cost:
-            cost = times(self._opening.cost, -(movement.quantity or 0.0))
-            movement = replace(movement, cash=cost)
+            movement = replace(
+                movement, cash=times(self._opening.cost, -(movement.quantity or 0.0))
+            )
 
         unclear = None
         if not origin.sizes and movement.kind in DELIVERY_KINDS and not movement.is_option:
@@ -662,8 +670,7 @@ class _Holding:
         """What a transfer brought first, if the broker says what it had cost."""
         if self._opening.quantity or self._opening.cost is None:
             return None
-        transfers = (step for step in self._movements if step.kind is MovementKind.TRANSFER)
-        return next(transfers, None)
+        return next((step for step in self._movements if step.kind is MovementKind.TRANSFER), None)
 
     def _receivers(self, movement: Movement, by: float, origin: _Origin) -> _Shares:
         """Return whose it is that came: of those who had what it came from, or who claim it."""
@@ -727,8 +734,7 @@ class _Holding:
     def _reorganize(self, movement: Movement, by: float) -> None:
         """Divide what a corporate action took, brought or changed by what the owners have."""
         total = self._total
-        exchange = self._holdings.came_for.get(movement.movement_id, _Exchange())
-        if not total or exchange.gone:
+        if not total or self._holdings.came_for.get(movement.movement_id, _Exchange()).gone:
             self._arrive(movement, by)
             return
 
@@ -763,8 +769,9 @@ class _Holding:
             effect = Effect.COMES
         elif movement.type != _RIGHTS:
             unclear = f"what {name_of(movement)} cost is not known: a corporate action brought it"
-        receivers = self._receivers(movement, by, origin)
-        self._add_parts(movement, effect, receivers, origin, unclear=unclear)
+        self._add_parts(
+            movement, effect, self._receivers(movement, by, origin), origin, unclear=unclear
+        )
 
     def _is_lost(self, movement: Movement) -> bool:
         """Return whether it is not known what came for what an action took."""
@@ -826,8 +833,9 @@ class _Holding:
         for owner, quantity in shares.items():
             sources = [part for part in origin.parts if part.owner == owner] or origin.parts
             came_from = tuple(part.posting_id for part in sources)
-            fraction = quantity / whole
-            self._add(movement, effect, owner, fraction, quantity, came_from=came_from, **said)
+            self._add(
+                movement, effect, owner, quantity / whole, quantity, came_from=came_from, **said
+            )
             self._holdings.remember(self._parts[-1])
 
     def _add(

@@ -151,8 +151,9 @@ def booked(
     booker = _Booker(is_pooled=is_pooled)
     for entry in entries:
         if entry.effect is Effect.LEAVES:
-            names = [posting.posting_id for posting in entry.postings]
-            booker.departures |= dict.fromkeys(names, _Departure(entry.at))
+            booker.departures |= dict.fromkeys(
+                (posting.posting_id for posting in entry.postings), _Departure(entry.at)
+            )
 
     arrivals = [entry for entry in entries if entry.effect is Effect.COMES]
     brought = {(entry.group, entry.at) for entry in arrivals}
@@ -343,8 +344,8 @@ class _Booker(Booking):
         taken = [opened for departure in left for opened in departure.taken]
         total = sum(opened.quantity for opened in taken)
         if not total or any(len(departure.arrived) > 1 for departure in left):
-            name = name_of(entry.share.posting.movement)
-            why = f"what {name} cost is not known: a corporate action brought it"
+            movement = entry.share.posting.movement
+            why = f"what {name_of(movement)} cost is not known: a corporate action brought it"
             self._open(self.held[entry.group], entry.share.unknown(why))
             return
 

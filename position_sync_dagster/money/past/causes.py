@@ -190,8 +190,7 @@ class Case:
     @property
     def asked(self) -> tuple[datetime, datetime]:
         """Return from when and until when the gateway named all executions of the account."""
-        never = (self.change.seen_at, NEVER)
-        return self.facts.asked.get(self.change.account, never)
+        return self.facts.asked.get(self.change.account, (self.change.seen_at, NEVER))
 
     @cached_property
     def ended(self) -> datetime | None:
@@ -732,8 +731,9 @@ def _is_stated(case: Case) -> bool:
     if change.since is None or not periods:
         return False
 
-    first = exchange_date(change.since)
-    days = case.facts.trading_days(first, exchange_date(change.seen_at + EVENING))
+    days = case.facts.trading_days(
+        exchange_date(change.since), exchange_date(change.seen_at + EVENING)
+    )
     return bool(days) and all(
         any(_covers(period, day, change.seen_at) for period in periods) for day in days
     )
@@ -747,5 +747,5 @@ def _covers(period: StatementEvent, day: date, until: datetime) -> bool:
     """
     if not (period.first_day or period.day) <= day <= period.day:
         return False
-    stated_at = period.stated_at or beginning_of(period.day)
-    return stated_at >= min(until, datetime.combine(day, LAST_TRADES, NEW_YORK))
+    until = min(until, datetime.combine(day, LAST_TRADES, NEW_YORK))
+    return (period.stated_at or beginning_of(period.day)) >= until
