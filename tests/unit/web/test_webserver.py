@@ -67,14 +67,15 @@ async def test_our_pages_are_served_before_those_of_dagster(monkeypatch):
     everything = [Route("/{path:path}", _of_dagster, methods=["GET", "POST"])]
     monkeypatch.setattr(DagsterWebserver, "build_routes", lambda _self: everything)
     app = Starlette(routes=object.__new__(GuardedWebserver).build_routes())
-    pages = [route.path for route in money_routes() if "{" not in route.path]
-    reading = {"/money/data", "/metrics"}  # they have tests of their own
+    pages = [route.path for route in money_routes() if isinstance(route, Route)]
+    # They read tables, and have tests of their own.
+    reading = {"/money/data", "/metrics"}
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://127.0.0.1"
     ) as client:
         first = await asyncio.gather(*[client.get("/money/risk") for _ in range(4)])
         assert {answer.status_code for answer in first} == {200}
-        for path in sorted({*pages} - reading):
+        for path in sorted({*pages} - reading - {"/api/v1/{name}"}):
             answer = await client.get(path)
             assert answer.status_code == 200
             assert answer.text != "of Dagster", path

@@ -203,7 +203,8 @@ def test_a_reader_that_is_idle_during_a_cleanup_of_the_log_goes_on(tmp_path):
 
 def test_a_table_is_opened_again_after_a_long_pause_alone(tmp_path, monkeypatch):
     queue = filled_queue(tmp_path / "q", 1)
-    clock = SimpleNamespace(monotonic=lambda: clock.now, now=1000.0)
+    clock = SimpleNamespace(now=1000.0)
+    clock.monotonic = lambda: clock.now
     monkeypatch.setattr(opening, "time", clock)
 
     def look(*, after_s: float) -> DeltaTable:
