@@ -45,7 +45,7 @@ defs = dg.Definitions(
     sensors=[
         sensor("drain", {TICK_S}, idle),
         sensor("supervise", {SUPERVISE_S}, dg.RunRequest(run_key="the only one")),
-        sensor("tell", {WITHOUT_RECEIVERS_S}, idle),
+        *(sensor(name, {WITHOUT_RECEIVERS_S}, idle) for name in ("remake", "tell")),
     ],
 )
 """

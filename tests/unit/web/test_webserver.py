@@ -75,7 +75,7 @@ async def test_our_pages_are_served_before_those_of_dagster(monkeypatch):
     ) as client:
         first = await asyncio.gather(*[client.get("/money/risk") for _ in range(4)])
         assert {answer.status_code for answer in first} == {200}
-        for path in sorted({*pages} - reading):
+        for path in sorted({*pages} - reading - {"/api/v1/{name}"}):
             answer = await client.get(path)
             assert answer.status_code == 200
             assert answer.text != "of Dagster", path
