@@ -29,9 +29,7 @@ TOTAL = "total"
 class Campaign(BaseModel):
     """What a strategy has earned since its first leg: the sum of its campaigns."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, defer_build=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     since: datetime | None
     """When its first leg was opened."""
@@ -50,9 +48,7 @@ class Campaign(BaseModel):
 class CampaignSoFar(BaseModel):
     """The campaign of a strategy that is open: what it promised, and what it has earned."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, defer_build=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     kind: str | None
     """The structure that it was as it was opened."""
@@ -73,8 +69,6 @@ def _of_column(column: str, default: Any = ..., **more: Any) -> Any:
 
 class Amounts(BaseModel):
     """The sums of money and greeks in one currency."""
-
-    model_config = ConfigDict(defer_build=True)
 
     value: float | None = _of_column("market_value", serialization_alias="market_value")
     """The value of options, stocks and the like, without the notional value of futures."""
@@ -102,7 +96,6 @@ class MoneySum(Amounts):
         extra="ignore",
         populate_by_name=True,
         use_attribute_docstrings=True,
-        defer_build=True,
         json_schema_serialization_defaults_required=True,
     )
     # The column that names the rows; None: the rows are totals.
@@ -257,11 +250,7 @@ class BaseTotal(Amounts):
     """All holdings of an account, over its currencies; or of all accounts of one base currency."""
 
     model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        populate_by_name=True,
-        use_attribute_docstrings=True,
-        defer_build=True,
+        frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True
     )
 
     account: str | None
