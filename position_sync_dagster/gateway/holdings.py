@@ -7,7 +7,7 @@ changed.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Container, Iterable
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -262,6 +262,11 @@ class HoldingsBook:
         """Return one holding."""
         return self._all((key,)).get(key)
 
+    def instrument(self, key: Key) -> Instrument | None:
+        """Return the instrument of a holding as its newest row has it."""
+        row = self._holdings.get(key)
+        return None if row is None else row.instrument
+
     def last_values(self, keys: Iterable[Key]) -> dict[Key, float | None]:
         """Return the values by which the largest of some holdings are chosen; None: unknown.
 
@@ -309,7 +314,7 @@ class HoldingsBook:
         now = self._clock()
         rows = ((key, self._holdings[key]) for key in keys if key in self._holdings)
         return {
-            key: self._stated(self._valued(key, row, now), by_account=by_account)
+            key: self._stated(row, self._newest(key, row, now), by_account=by_account)
             for key, row in rows
         }
 
@@ -427,12 +432,13 @@ class HoldingsBook:
         """Keep the value of a holding and remove its daily profit: its subscription ended."""
         if key not in self.profits:
             return
-        valued = self._valued(key, self._holdings[key], self._clock())
+        holding = self._holdings[key]
+        newest = self._newest(key, holding, self._clock())
         del self.profits[key]
-        self._store(replace(valued, daily_pnl=None, followed=False))
+        self._store(replace(holding, **newest | {"daily_pnl": None, "followed": False}))
 
-    def _valued(self, key: Key, holding: BrokerPosition, now: datetime) -> BrokerPosition:
-        """Return a holding with the values of its newest PnLSingle message, if they count.
+    def _newest(self, key: Key, holding: BrokerPosition, now: datetime) -> dict[str, Any]:
+        """Return what the newest PnLSingle message changes of a holding, as far as it counts.
 
         The message has no price and no time: its price follows from its value. The realized profit
         is that of the day, and unset until the position trades: that of the portfolio row counts
@@ -440,27 +446,26 @@ class HoldingsBook:
         """
         profit = self.profits.get(key)
         if profit is None:
-            return holding
+            return {}
         counts = profit.counts(holding)
         daily = profit.daily(holding, counts=counts)
         if not counts:
-            return holding if daily is None else replace(holding, daily_pnl=daily)
+            return {} if daily is None else {"daily_pnl": daily}
         sent = profit.sent
         magnifier = self.magnifier(key[1])
         realized = known(sent.realized)
-        return replace(
-            holding,
-            market_price=price_of_value(holding, sent.value, price_magnifier=magnifier),
-            market_value=sent.value,
-            unrealized_pnl=known(sent.unrealized),
-            realized_pnl=holding.realized_pnl if realized is None else realized,
-            daily_pnl=daily,
-            value_source=ValueOrigin.PNL_SINGLE,
-            value_time=None,
-            received_at=profit.at,
-            confirmed_at=max(holding.confirmed_at or profit.at, profit.at),
-            followed=profit.is_followed(now),
-        )
+        return {
+            "market_price": price_of_value(holding, sent.value, price_magnifier=magnifier),
+            "market_value": sent.value,
+            "unrealized_pnl": known(sent.unrealized),
+            "realized_pnl": holding.realized_pnl if realized is None else realized,
+            "daily_pnl": daily,
+            "value_source": ValueOrigin.PNL_SINGLE,
+            "value_time": None,
+            "received_at": profit.at,
+            "confirmed_at": max(holding.confirmed_at or profit.at, profit.at),
+            "followed": profit.is_followed(now),
+        }
 
     def set_value_time(self, key: Key, value_time: datetime | None) -> None:
         """Set the broker's own time of the values of a holding."""
@@ -527,25 +532,32 @@ class HoldingsBook:
         moved = before is None or before.position != holding.position
         if moved:
             self.profits.pop(key, None)
-        self._store(self._stated(holding))
+        self._store(self._stated(holding, {}))
         self.changes.note(key, urgent=moved)
 
-    def _stated(self, holding: BrokerPosition, *, by_account: bool = False) -> BrokerPosition:
-        """Return a holding with the completeness of its account.
+    def _stated(
+        self, holding: BrokerPosition, newest: Mapping[str, Any], *, by_account: bool = False
+    ) -> BrokerPosition:
+        """Return a holding with its newest values and the completeness of its account, in one copy.
 
         Args:
-            holding: The holding as its last message left it.
+            holding: The holding as its last row left it.
+            newest: What a later message changes of it; see `_newest`.
             by_account: Whether a message of its account confirms it too: the value that a row of
                 the holding brought before, and no value that nothing has confirmed yet.
         """
         completeness = self.states.completeness(holding.account)
-        times = [holding.confirmed_at]
-        if by_account and (holding.confirmed_at is not None or holding.market_value is None):
-            times.append(self.states[holding.account].confirmed_at)
-        confirmed_at = max(filter(None, times), default=None)
-        if (completeness, confirmed_at) == (holding.completeness, holding.confirmed_at):
+        confirmed_at = newest.get("confirmed_at", holding.confirmed_at)
+        value = newest.get("market_value", holding.market_value)
+        if by_account and (confirmed_at is not None or value is None):
+            times = (confirmed_at, self.states[holding.account].confirmed_at)
+            confirmed_at = max(filter(None, times), default=None)
+
+        is_same = (completeness, confirmed_at) == (holding.completeness, holding.confirmed_at)
+        if is_same and not newest:
             return holding
-        return replace(holding, completeness=completeness, confirmed_at=confirmed_at)
+        stated = {"completeness": completeness, "confirmed_at": confirmed_at}
+        return replace(holding, **{**newest, **stated})
 
     def _change(self, key: Key, **changes: Any) -> None:
         """Change what the book has of a holding, if it has it."""
@@ -569,7 +581,7 @@ class HoldingsBook:
         """Replace a holding by one of 0 that keeps its newest realized profit."""
         key = holding.key
         now = self._clock()
-        realized = self._valued(key, holding, now).realized_pnl
+        realized = self._newest(key, holding, now).get("realized_pnl", holding.realized_pnl)
         self.put(self._row(key, holding.instrument, 0.0, now, realized_pnl=realized))
 
     def _row(
