@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import re
 import signal
 import statistics
 import time
@@ -25,8 +26,10 @@ SENSOR_S = 5.0
 TICKS = """query($sensor: SensorSelector!) {
   sensorOrError(sensorSelector: $sensor) { ... on Sensor { sensorState { ticks(limit: 60) {
     timestamp endTimestamp status skipReason } } } }
-  assetOrError(assetKey: {path: ["position_updates"]}) { ... on Asset {
-    assetMaterializations(limit: 60) { timestamp } } } }"""
+  assetNodes { assetMaterializations(limit: 60) { timestamp } } }"""
+
+# What the reason of a tick says that did something, or for which something waits.
+WORKED = re.compile(r"\d claimed, |pending [1-9]")
 
 
 class Asked(Protocol):
@@ -136,8 +139,11 @@ def _ticks(running: Running, state: str) -> list[Line]:
 def idle_ticks(running: Asked, sensor: str) -> list[float]:
     """Give the milliseconds of the last ticks of a sensor that found nothing to do."""
     answer = _asked(running, sensor)
-    events = answer["assetOrError"].get("assetMaterializations", [])
-    reported_at = [float(event["timestamp"]) / 1e3 for event in events]
+    reported_at = [
+        float(event["timestamp"]) / 1e3
+        for asset in answer["assetNodes"]
+        for event in asset["assetMaterializations"]
+    ]
     return [
         (tick["endTimestamp"] - tick["timestamp"]) * 1e3
         for tick in _ticks_in(answer)
@@ -146,12 +152,13 @@ def idle_ticks(running: Asked, sensor: str) -> list[float]:
 
 
 def is_idle(tick: Mapping[str, Any], reported_at: Sequence[float]) -> bool:
-    """Return whether a tick claimed no request, and reported no row at one of these moments.
+    """Return whether nothing waited for a tick, and it reported no table at one of these moments.
 
-    A tick that did either counts as skipped for Dagster, too: it starts no run.
+    A table is reported where rows came, by the same tick or, if it takes longer to derive, by a
+    later one. Such a tick counts as skipped for Dagster, too: it starts no run.
     """
     ended = tick["endTimestamp"]
-    if tick["status"] != "SKIPPED" or not ended or " claimed, " in tick["skipReason"]:
+    if tick["status"] != "SKIPPED" or not ended or WORKED.search(tick["skipReason"]):
         return False
     return not any(tick["timestamp"] <= at <= ended for at in reported_at)
 

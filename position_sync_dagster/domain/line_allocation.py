@@ -143,13 +143,13 @@ def largest(values: Mapping[Key, float | None], followed: Collection[Key], limit
     >>> largest(values, {("A", 1)}, 3)
     [('A', 3), ('A', 4), ('A', 1)]
     """
-
-    def order(key: Key) -> tuple[float, Key]:
-        value = values[key]
-        weight = STAYS if key in followed else 1.0
-        return (-math.inf if value is None else -abs(value) * weight, key)
-
-    return sorted(values, key=order)[:limit]
+    stays = set(followed)
+    weighed = {
+        key: math.inf if value is None else abs(value) * (STAYS if key in stays else 1.0)
+        for key, value in values.items()
+    }
+    # Two sorts, of which the second keeps the order of the first, compare no tuples with numbers.
+    return sorted(sorted(values), key=weighed.__getitem__, reverse=True)[:limit]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

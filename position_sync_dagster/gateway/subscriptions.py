@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from math import inf
 from random import Random
 from typing import Any, Generic, TypeVar
@@ -123,8 +124,8 @@ class ProfitSubscriptions(ABC, Generic[Sub]):
     def _request_due(self, names: Iterable[object], most: int) -> None:
         """Request the first few that are due, of the subscriptions under these names in `_all`."""
         now = time.monotonic()
-        due = [self._all[name] for name in names if self._all[name].due_at_s <= now]
-        for subscription in due[:most]:
+        due = (self._all[name] for name in names if self._all[name].due_at_s <= now)
+        for subscription in list(islice(due, most)):
             self._cancel(subscription)
             request = self._ib.client.getReqId()
             self._send(request, *subscription.key)
@@ -210,7 +211,8 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
             client.cancelPnLSingle,
         )
         self._book = book
-        self._wanted: list[Key] = []  # the argument of `keep`; `step` subscribes to them
+        # The argument of `keep`, in its order; `step` subscribes to them.
+        self._wanted: dict[Key, None] = {}
         self.has_news = False
         self.valued: PendingChanges[Key] = PendingChanges()
 
@@ -224,7 +226,7 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
 
         `step` sends the requests.
         """
-        self._wanted = list(keys)
+        self._wanted = dict.fromkeys(keys)
 
     def step(self) -> None:
         """Cancel what nobody wants any more, and forget its values; request what is due."""
@@ -232,14 +234,14 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
             return
         for key in self._book.missed.take() & self._all.keys():
             self._expect(self._all[key])
-        for key in self._all.keys() - set(self._wanted):
+        for key in self._all.keys() - self._wanted.keys():
             subscription = self._all.pop(key)
             self._cancel(subscription)
             self._ended(subscription)
         if ib_async_internals.unsent_messages(self._ib):  # they are more urgent
             return
-        for key in self._wanted:
-            self._all.setdefault(key, Subscription(key))
+        for key in self._wanted.keys() - self._all.keys():
+            self._all[key] = Subscription(key)
         self._request_due(self._wanted, HOLDINGS_AT_ONCE)
 
     def restored(self) -> None:

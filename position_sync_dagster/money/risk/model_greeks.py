@@ -464,8 +464,8 @@ class ModelGreeks:
         dividends = dated_dividends(chain.from_iterable(self._dividends.values()))
         for conid in conids:
             details = self.contracts.known(conid)
-            row = connection.feed.book.get(self._keys[conid][0])
-            if details is None or row is None:
+            instrument = connection.feed.book.instrument(self._keys[conid][0])
+            if details is None or instrument is None:
                 self._unknown.add(conid)
                 continue
             if details.under_conid is None:
@@ -481,7 +481,7 @@ class ModelGreeks:
                 self._choose_at = float("-inf")
 
             details = replace(details, under_sec_type=underlying.sec_type)
-            terms = option_terms(row.instrument, details, rates, dividends.get(underlying.conid))
+            terms = option_terms(instrument, details, rates, dividends.get(underlying.conid))
             self._greeks.add(conid, _modelled(terms), underlying.conid)
 
     def _read_prices(self, connection: GatewayConnection) -> None:
@@ -499,9 +499,10 @@ class ModelGreeks:
     async def _compute(self, connection: GatewayConnection) -> None:
         """Read the newest values, compute what moved as one batch, and publish it."""
         now = self._clock()
+        keys = {conid: self._keys.get(conid, ()) for conid in self._greeks.legs}
+        holdings = connection.feed.book.reported(chain.from_iterable(keys.values()))
         for conid in self._greeks.legs:
-            holdings = map(connection.feed.book.get, self._keys.get(conid, ()))
-            values = [_value_of_a_unit(holding) for holding in filter(None, holdings)]
+            values = [_value_of_a_unit(holdings[key]) for key in keys[conid] if key in holdings]
             newest = max(filter(None, values), key=itemgetter(1), default=None)
             if newest is not None:
                 self._greeks.valued(conid, *newest)

@@ -176,7 +176,7 @@ class ContractCache:
             first: Whether they are fetched before the others.
         """
         wanted = dict.fromkeys(filter(self._is_to_fetch, conids))
-        if first:
+        if first and wanted:  # at each step: the others may be thousands, and are not copied
             self._wanted = wanted | self._wanted
         else:
             self._wanted.update(wanted)

@@ -4,7 +4,7 @@ An error in the step of one holding sets that holding aside, by name; the others
 """
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -106,7 +106,10 @@ class StreamPricer:
             del self._holdings[key]
 
     def flush(
-        self, connection: GatewayConnection, ticked: Collection[int], valued: Iterable[Key] = ()
+        self,
+        connection: GatewayConnection,
+        ticked: Collection[int],
+        valued: Set[Key] = frozenset(),
     ) -> ValuedRows:
         """Value the holdings that are due; return the rows worth writing, each with its holding.
 
@@ -118,9 +121,8 @@ class StreamPricer:
             ticked: The contracts that ticked since the last flush.
             valued: Holdings with a new profit or value by PnLSingle.
         """
-        for key in valued:
-            if key in self._holdings:
-                self._holdings[key].due = True
+        for key in valued & self._holdings.keys():
+            self._holdings[key].due = True
         self._note_ticks(ticked)
         return self._value_due(connection, ticked, list(self._holdings.values()))
 

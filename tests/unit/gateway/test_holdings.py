@@ -1,5 +1,6 @@
 """The book of holdings: three feeds merged, and nothing closed by accident."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.position_update import ValueOrigin
+from position_sync_dagster.gateway import holdings
 from position_sync_dagster.gateway.codes import Connectivity, GatewayCode
 from position_sync_dagster.gateway.holdings import PnlValues
 from position_sync_dagster.gateway.translate import UNSET
@@ -70,6 +72,23 @@ def test_a_position_row_knows_no_value_and_keeps_those_of_the_portfolio(held):
     assert holding.average_cost == 601.0
     assert holding.value_source == ValueOrigin.PORTFOLIO
     assert holding.instrument.exchange == "ARCA"
+
+
+def test_a_followed_holding_is_copied_once_when_it_is_read(held, clock, monkeypatch):
+    """Thousands are read at each publication."""
+    held.put_portfolio(KEY, LISTED, 10.0, VALUES)  # while the account is not complete
+    downloaded(held)
+    held.put_pnl(KEY, pnl(6300.0))
+    clock.advance(seconds=1)
+    held.confirm(ACCOUNT)
+    copies = []
+    monkeypatch.setattr(
+        holdings, "replace", lambda row, **changes: copies.append(row) or replace(row, **changes)
+    )
+    holding = held.get(KEY)
+    assert len(copies) == 1
+    assert (holding.market_value, holding.completeness) == (6300.0, Completeness.COMPLETE)
+    assert holding.confirmed_at == clock.now
 
 
 def test_the_time_of_the_position_moves_with_the_quantity_alone(held, clock):

@@ -300,3 +300,14 @@ async def test_a_leg_that_the_gateway_does_not_know_is_looked_up_less_and_less_o
 
 async def test_without_an_answer_a_leg_waits_no_longer_than_some_minutes():
     assert await requests_of_an_hour(None) == 17
+
+
+def test_where_nothing_is_to_be_fetched_first_the_thousands_that_wait_are_left_as_they_are(clock):
+    """Each step of the stream asks, once a second."""
+    cache = ContractCache(None, clock=clock)
+    cache.want(range(1, 5))
+    waiting = cache._wanted
+    cache.want([], first=True)
+    assert cache._wanted is waiting
+    cache.want([9, 3], first=True)
+    assert list(cache._wanted) == [9, 3, 1, 2, 4]

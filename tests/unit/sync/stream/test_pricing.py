@@ -70,7 +70,7 @@ class PricerWithLines:
             lines=SimpleNamespace(quote=self._quote),
         )
         updates = self.pricer.flush(
-            connection, set(ticked), [("A", conid) for conid in dict(valued)]
+            connection, set(ticked), {("A", conid) for conid in dict(valued)}
         )
         self.rows = {holding.key: update for update, holding in updates}
         return {update.conid: update for update, _holding in updates}
