@@ -9,7 +9,8 @@ To change …, open … – the `__init__.py` of a folder has a line for each of
 - a table: how it is read, written, merged and kept: `lake/`
 - the stream, the drain, ages of values, reconciliation, trading days: `sync/`
 - what Dagster runs and shows, and when: `defs/`; groups, tags and keys of assets: `component.py`
-- errors, each with its remedy: `errors.py`; a file that people write: `yaml_file.py`
+- errors, each with its remedy: `errors.py`; a file that people write: `yaml_file.py`; what is
+  logged once: `outage_log.py`; where files of Dagster are: `dagster_files.py`
 - what follows from the tables: `money/`; what people see: `web/`, `cli/`, `terminal/`;
   which programs run: `processes/`, `demo.py`
 

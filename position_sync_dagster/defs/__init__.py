@@ -1,7 +1,8 @@
 """What Dagster runs and shows of the core: resource, assets, checks, jobs, sensors, schedules.
 
-`component` loads every module here: a new definition needs no registration. A module has no logic
-of its own: decisions are in `sync`. Dagster asks each name of a module for its attributes: `col` of
+`component` loads every module here, with its definitions; a derived table and a check are listed
+besides (`Composition.written_by_ticks`, `TABLE_CHECKS`). Decisions of the stream and the drain are
+in `sync`. Dagster asks each name of a module for its attributes: `col` of
 Polars, which has any, is none here.
 
 To change …, open …

@@ -319,7 +319,8 @@ class Work(Generic[L]):
         versions = self.cursor.versions
         has_changes = self._follow_table(self.lake.position_changes.table)
         has_breaks = self._follow_table(self.lake.breaks.table)
-        # Readers wait for what is derived: `_keep_mark` of the last tick took "derived" out.
+        # Readers wait for what is derived: a break came or ended (it is in the sums), or
+        # `_keep_mark` of the last tick took "derived" out.
         derived_awaited = has_breaks or "derived" not in self.cursor.at
         has_news = self.all_due or has_changes or derived_awaited or bool(drained.claimed)
 
@@ -332,6 +333,7 @@ class Work(Generic[L]):
             return
 
         is_due, span = looked
+        # Where no event is due, rows from `since` on wait for one, whoever wrote them.
         self.keep(ledger_version=span.since, streamed_through=span.added.version)
         if not is_due:
             return
@@ -423,16 +425,17 @@ class Work(Generic[L]):
                 versions[ACTIVE_STRATEGIES.name] = str(self.cursor.registry_version)
             return Sources(table.spec, versions)
 
-        imported = self.imported.get(name)
-        if imported is None:
+        # What runs alone make, as those of an import.
+        made = self.imported.get(name)
+        if made is None:
             return None
         versions = {
             source: version
             if self.instance.get_latest_materialization_event(self.keys.of(source))
             else NEVER_MATERIALIZED
-            for source, version in imported.versions.items()
+            for source, version in made.versions.items()
         }
-        return Sources(imported.spec, versions)
+        return Sources(made.spec, versions)
 
     def _keep_mark(self, name: str, written: Derived) -> bool:
         """Keep what readers are told at once of a table; return whether it differs from before.

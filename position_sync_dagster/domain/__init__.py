@@ -25,7 +25,7 @@ To change something here, open:
 - `queue_request`: the columns, priorities and lease of a request (`LEASE_S`), and its attempts
   (`RetryPolicy`); which one is claimed first: `lake/queue_transitions` (`claim_order`); finished
   ones are kept for good
-- `quote`: which parts of the newest market data count (`Quote.counted`)
+- `quote`: which parts of the newest market data count (`Quote.counted`, `MODEL_SILENCE`)
 - `reconciliation`: the columns of breaks, when one is confirmed, and what ends an acceptance
   (`seen_again`); what is a break: `sync/reconciliation`
 - `retry`: delays that double (`Backoff`), pauses between commits (`rest_s`)

@@ -6,7 +6,7 @@ seconds of a monotonic clock that the caller reads, unless they are called a mom
 
 import math
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -336,7 +336,7 @@ class Line:
         """Return the part of its newest market data that counts; None if it is not held."""
         if quote is None or not self.held:
             return None
-        return quote.counted(since=self.since, model_silence=timedelta(seconds=LINE_SILENCE_S))
+        return quote.counted(since=self.since)
 
     def elapsed(self, now_s: float, *, session_open: bool = True) -> "Line":
         """Return the line after time has passed.

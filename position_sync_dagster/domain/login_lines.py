@@ -21,6 +21,8 @@ RENEWALS_AT_ONCE = 10
 class LoginLines:
     """Every line that one stream has on its connection: events come in, decisions come out.
 
+    Two loops of the stream use it. Its steps say what is wanted and request or cancel lines
+    (`StreamLines`); its flush, each second, says what ticked (`ticked`, of `StreamPricer`).
     Silence is a sign of a fault only while the contract of a line trades. What else uses the
     connection, as a trial of a line, may have lines too.
 

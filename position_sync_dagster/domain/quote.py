@@ -4,6 +4,9 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
 
+# The longest time from the newest tick of the model to the newest change of bid or ask.
+MODEL_SILENCE = timedelta(seconds=30)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatedDividends:
@@ -77,17 +80,15 @@ class Quote:
         """Whether it is delayed data, 3 or 4."""
         return self.market_data_type in (3, 4)
 
-    def counted(self, *, since: datetime, model_silence: timedelta) -> "Quote":
+    def counted(self, *, since: datetime) -> "Quote":
         """Return the quote with the parts that arrived after a moment; the others are unknown.
 
         Quote, mark and model come from different parts of a gateway, and one may end while the
         others go on (IBC issues/371: quotes without the model's ticks). The model follows the
-        price: if bid or ask changed long after the model's last tick, the model has ended.
+        price: if bid or ask changed over `MODEL_SILENCE` after the model's last tick, it has ended.
 
         Args:
             since: What arrived at this moment or earlier does not count.
-            model_silence: The longest time from the newest tick of the model to the newest change
-                of bid or ask.
         """
 
         def counts(at: datetime | None) -> bool:
@@ -98,15 +99,15 @@ class Quote:
             unknown |= dict.fromkeys(_QUOTE_PART)
         if not counts(self.mark_time):
             unknown |= dict.fromkeys(_MARK_PART)
-        if not counts(self.greeks_time) or self._model_is_silent(model_silence):
+        if not counts(self.greeks_time) or self._model_is_silent():
             unknown |= dict.fromkeys(_MODEL_PART)
         return replace(self, **unknown) if unknown else self
 
-    def _model_is_silent(self, silence: timedelta) -> bool:
+    def _model_is_silent(self) -> bool:
         """Return whether bid or ask changed long after the model's last tick; see `counted`."""
         if self.moved_at is None or self.greeks_time is None:
             return False
-        return self.moved_at - self.greeks_time > silence
+        return self.moved_at - self.greeks_time > MODEL_SILENCE
 
 
 GREEKS = ("implied_vol", "delta", "gamma", "vega", "theta", "underlying_price")

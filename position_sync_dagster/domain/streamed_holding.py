@@ -260,9 +260,11 @@ class StreamedHolding:
     ) -> Comparison:
         """Compare a row with the broker's value.
 
-        The line is requested again when the two differ. If the new request confirms both values,
-        the line counts if its quote has two sides, at which the holding can be traded. A mark or a
-        model price alone is no better than the broker's own calculation: then the broker counts.
+        A difference that lasts `SETTLE_S` is a disagreement: the line is requested again, and its
+        dispute lasts until it is answered. Then one of the two is chosen (`_decided`). If both
+        values are confirmed, the line counts if its quote has two sides, at which the holding can
+        be traded. A mark or a model price alone is no better than the broker's own calculation:
+        then the broker counts.
         """
         priced_at = _priced_time(row, quote)
         own, broker = row.market_value, holding.market_value

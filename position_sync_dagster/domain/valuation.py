@@ -46,6 +46,8 @@ _content_of = attrgetter(*VALUES, *_TERMS)
 def says_the_same(row: PositionUpdate, known: PositionUpdate) -> bool:
     """Return whether a row has the same content for readers as the known row of its holding.
 
+    The drain asks it of what it would append; the stream compares `values_of`.
+
     The path that wrote the newest row of a holding shows how the holding is valued now. Therefore a
     row of another path says something new, unless it records a close.
     """

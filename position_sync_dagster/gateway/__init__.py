@@ -8,13 +8,13 @@
 - `account_feed`: the list of positions (`POSITIONS_INTERVAL_S`), rows that are set aside, and what
   a list closes (`_end_list`)
 - `codes`: what each code of IB means: which ones end a line (`ENDS_LINE`), when it is requested
-  again (`RETRY_WAITS`), which mean that IB is lost (`OFFLINE`)
+  again (`RETRY_WAITS`, else `OTHER_RETRY_WAIT`), which mean that IB is lost (`OFFLINE`)
 - `connection`: one connection: its watchdog (`SILENCE_S`), contract details, executions
 - `holdings`: the book: when a portfolio row confirms (`put_portfolio`), when a value of PnLSingle
-  counts (`Profit`), and what closes a holding (`close_absent`)
+  counts (`Profit`, `FOLLOWED_S`), and what closes a holding (`close_absent`)
 - `ib_async_internals`: each private symbol of ib_async
-- `login`: client ids, the pace of messages (`MESSAGE_PACE`), longest wait for an answer
-  (`TIMEOUT_S`)
+- `login`: client ids, the pace of messages (`MESSAGE_PACE`), longest wait for an answer, a list
+  and a download (`TIMEOUT_S`)
 - `market_data`: requests for lines; which kind of data: `settings` (`market_data_type`)
 - `subscriptions`: PnLSingle of holdings, PnL and values of accounts: `PROFIT_SILENCE_S`, `TAGS`
 - `translate`: how a message becomes a holding, contract details or a quote

@@ -302,7 +302,7 @@ class AccountFeed:
             self.states.odd_rows[account].pop(conid, None)
             return row
         self.states.odd_rows[account][conid] = row.why
-        self._named.add(row.key)  # usable rows: `_hear`
+        self._named.add(row.key)  # usable rows: `_note_for_list`
         self.book.doubt(row.key)
         text = f"a holding (conid {conid}) is set aside: the gateway sent {row.why}"
         self._log.report(repr(row.key), text)
@@ -322,7 +322,7 @@ class AccountFeed:
         was_downloaded = self.states[account].ended_at is not None
         if is_new and was_downloaded and len(self.accounts) > 1:
             self.values.request_again(account)  # it sends no values by itself
-        self._hear(row)
+        self._note_for_list(row)
         return True
 
     def _read_portfolio(self, fields: list[str]) -> bool:
@@ -332,11 +332,11 @@ class AccountFeed:
             return False
         row = self._usable_or_set_aside(translate.portfolio_row(fields))
         if row is not None and self.values.put_row(row):
-            self._hear(row)
+            self._note_for_list(row)
         return True
 
-    def _hear(self, row: HoldingRow) -> None:
-        """Record that a row came; update the doubt about its account, if one list emptied it.
+    def _note_for_list(self, row: HoldingRow) -> None:
+        """Record that a list names this row; update the doubt about an account that a list emptied.
 
         An open holding speaks against that list. A close that leaves none open ends the doubt:
         messages have closed what the list lacks.

@@ -431,7 +431,10 @@ class HoldingsBook:
         return profit.take(sent, now)
 
     def forget_pnl(self, key: Key) -> None:
-        """Keep the value of a holding and remove its daily profit: its subscription ended."""
+        """Keep the value of a holding, not its daily profit: what PnLSingle said counts no more.
+
+        Its subscription ended, or the holding is in doubt.
+        """
         if key not in self.profits:
             return
         holding = self._holdings[key]

@@ -139,6 +139,7 @@ async def _log_in_as(
     try:
         await asyncio.wait({attempt, listener.failure}, return_when=asyncio.FIRST_COMPLETED)
         error = attempt.exception() if attempt.done() else None
+        # After its own timeout ib_async closes the socket: that end is not the cause.
         if listener.failure.done() and not ib_async_internals.is_unanswered(error):
             raise listener.failure.result()
         await attempt

@@ -330,11 +330,11 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
             client.cancelPnL,
         )
         self._connectivity = login.connectivity
-        self._begin()
+        self._start_anew()
         login.ib.accountValueEvent += self._on_value
 
-    def _begin(self) -> None:
-        """Start with accounts of which nothing has come; from now on the first answers count."""
+    def _start_anew(self) -> None:
+        """Forget what came, and wait for first answers from now on; nothing is requested here."""
         self._all = {account: _Account((account, 0)) for account in self._login.accounts}
         self._since = time.monotonic()  # `current` waits for first answers from here on
 
@@ -349,7 +349,7 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
     def dropped(self) -> None:
         """Forget everything: the gateway dropped every subscription (1101)."""
         super().dropped()
-        self._begin()
+        self._start_anew()
 
     def current(self) -> list[AccountSummary]:
         """Return the values of each account whose first answers have arrived.

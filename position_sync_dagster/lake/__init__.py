@@ -11,7 +11,8 @@ To change …, open …
 - **The queue**: its calls and their arguments: `position_queue.py`. The order of claims
   (`claim_order`, `PROMOTE_AFTER_S`), one live request for a holding, what becomes of a request,
   who may act on it: `queue_transitions.py`. How long a claim lasts (`LEASE_S`), attempts and
-  back-off (`RetryPolicy`): `domain/queue_request.py`. How many a drain claims: `sync/drain.py`.
+  back-off (`RetryPolicy`): `domain/queue_request.py`. How many a drain claims: `sync/drain.py`,
+  `batch_size` of `settings.py`.
   Finished requests are kept for good (docs/queue.md): nothing deletes one.
 - **The ledger**: how a row is added once, and refused: `position_updates.py`. Which row is the
   newest, clocks that were set back: `ledger_rows.py`. Readers with tokens: `followed_rows.py`.

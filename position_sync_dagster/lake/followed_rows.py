@@ -63,8 +63,8 @@ class Place(NamedTuple):
         ledger_id: The beginning of the id that Delta gave the table.
         version: The `ledger_version` of the last rows that were read; 0 before the first.
         update_id: One of these rows; empty before the first.
-        at: When it was committed, in Unix microseconds: in a restored backup the same row may be
-            written again in the same version. None in a token of an older release.
+        committed_us: When it was committed, in Unix microseconds: in a restored backup the same row
+            may be written again in the same version. None in a token of an older release.
 
     >>> Place("0193a1c2-7f3e", 812, "0193a1c3", 1772200000000000).token
     'ps2:1772200000000000:0193a1c2-7f3e:812:0193a1c3'
@@ -75,12 +75,12 @@ class Place(NamedTuple):
     ledger_id: str
     version: int
     update_id: str
-    at: int | None = None
+    committed_us: int | None = None
 
     @property
     def token(self) -> str:
         """Return the place as a text."""
-        form = "ps1" if self.at is None else f"ps2:{self.at}"
+        form = "ps1" if self.committed_us is None else f"ps2:{self.committed_us}"
         return f"{form}:{self.ledger_id}:{self.version}:{self.update_id}"
 
     @classmethod
@@ -92,12 +92,13 @@ class Place(NamedTuple):
         """
         match = _TOKEN.fullmatch(token)
         if match is not None:
-            at, ledger_id, digits, update_id = match.groups()
+            committed, ledger_id, digits, update_id = match.groups()
             version = int(digits)
             # Only the place before the first row has neither a version nor a row.
             has_row = bool(update_id)
             if has_row == (version > 0):
-                return cls(ledger_id, version, update_id, int(at) if at else None)
+                committed_us = int(committed) if committed else None
+                return cls(ledger_id, version, update_id, committed_us)
 
         raise TokenError(
             f"{token[:80]!r} is no token of a ledger.",
@@ -171,7 +172,7 @@ class AddedRows:
         added = added_by(self._table, files, place.version)
         of_id = added.filter(col.update_id == place.update_id)
         committed_at = of_id.select(_COMMITTED_AT).collect()["at"]
-        if committed_at.is_empty() or place.at not in (None, *committed_at):
+        if committed_at.is_empty() or place.committed_us not in (None, *committed_at):
             update_id = place.update_id[:80]
             last = last_added(files)
             raise TokenError(

@@ -1,12 +1,13 @@
 """Services between the gateway and the lake: the stream, the drain, reconciliation, past days.
 
-`defs`, `cli` and `demo` may import the services from here. The modules may import `gateway`,
-`lake`, `settings` and `domain`, and never Dagster. To change something here, open:
+Faces, money and `defs` import the services from here. The modules import `gateway`, `lake`,
+`settings`, `outage_log`, `errors` and `domain`, and never Dagster. To change something here, open:
 
 - `broker_view`: whose published holdings are current, so that a drain may value them
   (`unavailable_reason`, `unconfirmed`)
 - `confirmations`: when a row was confirmed and how old its price is; STALE (`STALE_AFTER`)
-- `drain`: what becomes of a claimed request (`plan_batch`), how many are claimed (`batch_limit`);
+- `drain`: what becomes of a claimed request (`plan_batch`), how many are claimed (`batch_limit`; at
+  most `batch_size` of `settings`);
   for how long a drain begins batches: `broker_view` (`DRAIN_TIME_LIMIT_S`)
 - `exchange_days`: trading days and closes of an exchange
 - `failed_requests`: which requests count as failed lately (`LOOK_BACK`)

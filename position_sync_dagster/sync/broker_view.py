@@ -219,7 +219,10 @@ class LakeValues:
 
 @dataclass(eq=False, repr=False)
 class ConnectionValues:
-    """Values from the account feed of the process's shared connection."""
+    """Values from the account feed of a shared connection, for programs without Dagster.
+
+    The drain of Dagster takes what the stream published instead: `PublishedValues`.
+    """
 
     manager: IBConnectionManager
 

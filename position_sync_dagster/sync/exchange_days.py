@@ -61,8 +61,8 @@ class Exchange:
         if self.closes_at == time.min:
             return time(23, 59)
         settled = datetime.combine(date.min, self.closes_at) + SETTLE
-        # Never on the hour: the window of a day's partition is the minute before, and one cron line
-        # names both minutes of that hour.
+        # Never on the hour: a partition ends a minute before the schedule that records it
+        # (`exchange_partitions` of `defs/assets/past_days.py`), and both are one hour of cron.
         return settled.replace(minute=settled.minute or 1).time()
 
     def cron_days(self, *, days_later: int = 0) -> str:

@@ -21,6 +21,7 @@ _HOMES = {
     "min_hold_s": ("sync.stream.lines", "MIN_HOLD_S"),
     "retry_waits": ("gateway.codes", "RETRY_WAITS"),
     "line_silence_s": ("domain.line", "LINE_SILENCE_S"),
+    "model_silence": ("domain.quote", "MODEL_SILENCE"),
     "max_last_age_s": ("domain.valuation", "MAX_LAST_AGE_S"),
     "details_again": ("sync.stream.contracts", "DETAILS_AGAIN"),
     "value_band": ("domain.valuation", "VALUE_BAND"),

@@ -6,8 +6,10 @@ close on. The job `close_day` records them (`defs/closing.py`).
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import date, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -22,7 +24,7 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.lake import L, Lake
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, TableSpec
-from position_sync_dagster.lake.storage.object_store import first_ledger_day
+from position_sync_dagster.lake.storage.object_store import absolute_path
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import exchange_days
 from position_sync_dagster.sync.past_days import ClosedDay, ClosedDays, ClosingService
@@ -238,6 +240,20 @@ def _first_day(settings: Settings, known_days: Iterable[date]) -> date:
 
     first_days = filter(None, (first_ledger_day(settings.table("position_updates")), *known_days))
     return min(first_days, default=utc_now().date())
+
+
+def first_ledger_day(path: str) -> date | None:
+    """Return the first UTC date with rows, from the names of the partitions alone.
+
+    Args:
+        path: The path of the ledger, which need not exist; None is returned for a remote one.
+    """
+    days = []
+    with suppress(OSError):
+        for folder in Path(absolute_path(path)).glob("date=*"):
+            with suppress(ValueError):
+                days.append(date.fromisoformat(folder.name.removeprefix("date=")))
+    return min(days, default=None)
 
 
 def days_check(stated: type[ClosingService[L]]) -> TableCheck[L]:

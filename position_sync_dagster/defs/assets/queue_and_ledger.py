@@ -104,7 +104,7 @@ def position_queue(lake: Lake, settings: Settings, _run_id: str | None) -> Deriv
 
 
 def queue_state(lake: Lake) -> Derived:
-    """Return how many requests wait, and how many failed."""
+    """Return what an event of the queue says: how many requests wait, run and failed."""
     backlog = lake.queue.sync.overview()
     metadata = {
         status.lower(): backlog.counts[status]

@@ -137,7 +137,7 @@ def table_check(
             last paragraph says what to do where a failing result does not.
         each_login: Whether the function gets the settings of one login: the results of all logins
             are then merged.
-        driven: Whether the driver evaluates it.
+        driven: Whether the driver evaluates it; the others are evaluated with their tables.
     """
 
     def make(judge: Evaluate[L]) -> TableCheck[L]:

@@ -149,12 +149,13 @@ def write(
     changes or adds rows that match.
 
     Args:
-        predicate: Of partitions and of the column of order.
+        predicate: Of partitions, and of the column by which the files of the table are ordered.
         writer: The name of an application for Delta. Of two commits at once that have it one runs
             again: each one sees what the other stored.
     """
     check_room(handle.table_uri, frame.estimated_size())
     transactions = [Transaction(writer, handle.version() + 1)] if writer else []
+    # An entry of the log that was cut shows by it: see `durability`.
     metadata = {**commit_info, durability.TRANSACTIONS: str(len(transactions))}
     options: dict[str, Any] = {"mode": "append"}
     if predicate is not None:

@@ -13,8 +13,6 @@ import re
 from collections.abc import Mapping
 from configparser import ConfigParser
 from configparser import Error as UnreadableFileError
-from contextlib import suppress
-from datetime import date
 from pathlib import Path
 
 import polars as pl
@@ -135,17 +133,3 @@ def absolute_path(path: str | Path) -> str:
             remedy="Choose a path without [ ] ^ | \\ , control characters and % before two digits.",
         )
     return place
-
-
-def first_ledger_day(path: str) -> date | None:
-    """Return the first UTC date with rows, from the names of the partitions alone.
-
-    Args:
-        path: The path of the ledger, which need not exist; None is returned for a remote one.
-    """
-    days = []
-    with suppress(OSError):
-        for folder in Path(absolute_path(path)).glob("date=*"):
-            with suppress(ValueError):
-                days.append(date.fromisoformat(folder.name.removeprefix("date=")))
-    return min(days, default=None)

@@ -414,7 +414,7 @@ def is_noting() -> bool:
 def noted(work: Callable[[], T]) -> tuple[T, list[Read]]:
     """Return what blocking work returns, and what it read of tables by `Table.read`.
 
-    `derive` reads that again, before the rows that are made of it count.
+    `derive` reads it once more when the rows are made, and makes them anew if it has changed.
 
     What is kept up to date in memory is not among this: the newest rows of the ledger, the live
     rows of a life cycle.

@@ -62,10 +62,11 @@ class FollowedHoldings:
         self._publish_at_s = -math.inf
         self._queue_legs_at_s = -math.inf
         self._queue_moved_at_s = -math.inf
-        # Version of the routes at the last choice, and in which `CHOOSE_S` it was, by known values.
+        # Version of the routes at the last choice, and the number of its minute (`CHOOSE_S`); None
+        # in place of the minute: chosen while values were not known.
         self._chosen_as_of: tuple[int, float | None] | None = None
         # What was chosen: the legs without a line, and the monitored holdings.
-        self._legs: list[Key] = []
+        self._overflow_legs: list[Key] = []
         self._monitored: list[Key] = []
 
     async def step(self, connection: GatewayConnection, routes: Routes, *, may_queue: bool) -> None:
@@ -79,29 +80,34 @@ class FollowedHoldings:
         self._choose(connection, routes, now, values_known=may_queue)
         connection.pnl.step()
 
-        queues_legs = bool(self._legs) and may_queue and now >= self._queue_legs_at_s
+        queues_legs = bool(self._overflow_legs) and may_queue and now >= self._queue_legs_at_s
         if queues_legs or now >= self._publish_at_s:
             await self._publish(connection, now, at_once=queues_legs)
             if may_queue:  # a value that became known needs a row at once
                 await self.publisher.enqueue_changed(routes.states, self._monitored)
         if queues_legs:
-            await self.publisher.enqueue(routes.states, self._legs)
+            await self.publisher.enqueue(routes.states, self._overflow_legs)
             self._queue_legs_at_s = now + OVERFLOW_INTERVAL_S
         if may_queue and now >= self._queue_moved_at_s:
             await self.publisher.enqueue_moved(routes.states)
             self._queue_moved_at_s = now + MOVED_INTERVAL_S
 
     async def _publish(self, connection: GatewayConnection, now: float, *, at_once: bool) -> None:
-        """Publish the newest values and greeks, if there are any; set when it is due again."""
+        """Publish the newest values and greeks, if there are any; set when it is due again.
+
+        Where streamed holdings alone are followed, their rows have their values, and the step
+        publishes what else changed.
+        """
         greeks_moved = bool(self.publisher.greeks.changes)
-        if not (at_once or self._legs or self._monitored or greeks_moved):
+        if not (at_once or self._overflow_legs or self._monitored or greeks_moved):
             return
         if connection.pnl.has_news or greeks_moved:
             connection.pnl.has_news = False
             await self.publisher.publish(connection.feed)
 
         ended = self.ownership.monotonic()
-        shortest_s = PUBLISH_MANY_S if len(self._legs) + len(self._monitored) > MANY else PUBLISH_S
+        are_many = len(self._overflow_legs) + len(self._monitored) > MANY
+        shortest_s = PUBLISH_MANY_S if are_many else PUBLISH_S
         pause_s = max(shortest_s, self.ownership.settings.flush_interval_s)
         self._publish_at_s = max(now + pause_s, ended + rest_s(ended - now))
 
@@ -117,7 +123,7 @@ class FollowedHoldings:
 
         states = routes.states
         keys = grouped(states.__getitem__, states)
-        self._legs = sorted(keys[LegState.OVERFLOW])
+        self._overflow_legs = sorted(keys[LegState.OVERFLOW])
         streamed = sorted(keys[LegState.STREAMED])[:STREAMED_PNL_SUBSCRIPTIONS]
         if values_known:
             values = connection.feed.book.last_values(keys[LegState.MONITORED])
@@ -128,14 +134,14 @@ class FollowedHoldings:
             self._monitored = [
                 key for key in self._monitored if states.get(key) is LegState.MONITORED
             ]
-        connection.pnl.keep(chain(self._legs, streamed, self._monitored))
+        connection.pnl.keep(chain(self._overflow_legs, streamed, self._monitored))
 
     def release(self, connection: GatewayConnection) -> None:
         """End the subscriptions that only this stream needs."""
         connection.pnl.keep(())
         connection.pnl.step()  # which cancels them
         self._chosen_as_of = None
-        self._legs = []
+        self._overflow_legs = []
         self._monitored = []
 
 

@@ -111,7 +111,8 @@ class BrokerLink:
         # The connection whose events are received, and the same once it is open.
         self._attached: GatewayConnection | None = None
         self._opened: GatewayConnection | None = None
-        self._moved: str | None = None  # the order to use another port, until the next log-in
+        # IB's order to use another port, until the next log-in.
+        self._new_port_order: str | None = None
         self._restored_at = NEVER  # when the gateway had IB again, with its data
         self._blind_since_s = math.inf  # since when it is BLIND, in seconds of the owner's clock
         self._attempts = 0  # to connect, in a row; they set the delay
@@ -130,7 +131,7 @@ class BrokerLink:
             return []
         farms = sorted(connection.connectivity.broken_farms)
         return [
-            *filter(None, [self._moved]),
+            *filter(None, [self._new_port_order]),
             *(f"data farm {farm} is broken" for farm in farms),
             *connection.feed.values.problems,
         ]
@@ -222,8 +223,8 @@ class BrokerLink:
 
     def go_blind(self, reason: str) -> None:
         """Set the state BLIND, with the reason; earlier quotes no longer count."""
-        if self._moved is not None:
-            reason = f"{self._moved}. {reason}"
+        if self._new_port_order is not None:
+            reason = f"{self._new_port_order}. {reason}"
         new = self.outage.report(
             reason, text=f"the stream is BLIND: {reason}", level=logging.WARNING
         )
@@ -266,7 +267,7 @@ class BrokerLink:
         connection.ib.disconnectedEvent += self._on_lost
         self.ownership.counts.reconnects += before is not None
         self._attached = connection
-        self._moved = None
+        self._new_port_order = None
 
     def _become_live(self, since: datetime) -> None:
         """Set the state LIVE: what the broker confirmed since then is current."""
@@ -294,7 +295,7 @@ class BrokerLink:
             self._opened = None
             self.router.account_refresh.interrupt()
         elif code == GatewayCode.PORT_CHANGED:
-            self._moved = f"{text}: set POSITION_SYNC_GATEWAY_PORT to the new port"
+            self._new_port_order = f"{text}: set POSITION_SYNC_GATEWAY_PORT to the new port"
         elif code in FARM_BROKEN | FARM_OK:
             self._farm_changed(code)
 

@@ -186,7 +186,8 @@ def test_a_token_of_a_row_that_a_restored_backup_has_again_in_its_version_is_ref
     with pytest.raises(TokenError, match="a repair or a restored backup took it back"):
         restored.follow(token).read()
 
-    place = followed_rows.Place.of(token)._replace(at=None)  # as an older release wrote it
+    # As an older release wrote it.
+    place = followed_rows.Place.of(token)._replace(committed_us=None)
     assert conids(restored.follow(place.token)) == []
     assert conids(restored.follow(restored.follow(NOW).read().token)) == []
 
