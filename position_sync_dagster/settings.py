@@ -530,7 +530,8 @@ def state_of_sources() -> tuple[object, ...]:
 
     To read the settings takes 2.4 ms; a sensor asks each 5 s.
     """
-    return frozenset(os.environ.items()), saved_state(Path(".env"))
+    env_file = Path(".env")
+    return frozenset(os.environ.items()), saved_state(env_file), os.access(env_file, os.R_OK)
 
 
 def read_env_file(path: Path) -> dict[str, str]:

@@ -91,9 +91,9 @@ def stock_dagster(home: Path) -> Iterator[list[int]]:
 
 
 def _end(program: subprocess.Popen[bytes]) -> None:
-    """Kill a program and all that it started."""
-    for process in psutil.Process(program.pid).children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
+    """Kill a program and all that it started, if it has not ended itself."""
+    with suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(program.pid).children(recursive=True):
             process.kill()
     program.kill()
     program.wait()

@@ -1,4 +1,4 @@
-"""The maintenance job: keep the tables fast, and some of Dagster's runs, events, results and ticks.
+"""The maintenance job: keep the tables fast, and some of Dagster's runs, events and results.
 
 Dagster deletes a run with its events, but has no call for old events without a run, nor for old
 results of checks. They are deleted here from the tables of its storage, which are the same in
@@ -13,11 +13,7 @@ import sqlalchemy as sql
 
 from position_sync_dagster.dagster_files import LAUNCHED_BY
 from position_sync_dagster.defs.composition import Composition, composition_of
-from position_sync_dagster.defs.dagster_internals import (
-    InstigatorType,
-    SqlEventLogStorage,
-    SqliteEventLogStorage,
-)
+from position_sync_dagster.defs.dagster_internals import SqlEventLogStorage, SqliteEventLogStorage
 from position_sync_dagster.defs.resources import (
     ENDED,
     STREAM_JOB,
@@ -42,23 +38,6 @@ def delete_old_runs(instance: dg.DagsterInstance, jobs: Iterable[str], before: d
             instance.delete_run(run_id)
         deleted += len(run_ids)
     return deleted
-
-
-def delete_old_ticks(instance: dg.DagsterInstance, repository: str, before: datetime) -> None:
-    """Delete the ticks of the sensors of a repository that were before a time.
-
-    Dagster deletes ticks by itself after each tick of a sensor, with a transaction of 3 ms for each
-    number of days. It does so with those that did nothing (`dagster.yaml`); the others are few.
-
-    Args:
-        instance: The Dagster instance.
-        repository: The id of the repository in it; the ticks of others are kept.
-        before: Ticks before this time are old.
-    """
-    for state in instance.all_instigator_state(
-        repository_selector_id=repository, instigator_type=InstigatorType.SENSOR
-    ):
-        instance.purge_ticks(state.instigator_origin_id, state.selector_id, before.timestamp())
 
 
 # Results of checks have no asset in the table of events: the table of results names theirs.
@@ -158,15 +137,11 @@ def maintenance_job(composition: Composition[L]) -> dg.JobDefinition:
     def forget_old_history(
         context: dg.OpExecutionContext, position_sync: PositionSyncResource
     ) -> None:
-        """Delete runs, events, results of checks and ticks that are older than `history_days`."""
+        """Delete runs, events and results of checks that are older than `history_days`."""
         kept = position_sync.settings.history_days
         before = utc_now() - timedelta(days=kept)
         deleted = delete_old_runs(context.instance, short_jobs, before)
         events = delete_old_events(context.instance, composition.own_assets(), before)
-        origin = context.run.remote_job_origin
-        if origin is not None:  # a run that Dagster launched
-            repository = origin.repository_origin.get_selector_id()
-            delete_old_ticks(context.instance, repository, before)
         context.log.info(
             f"Deleted {deleted} runs, and {events} events and results of checks, that are older "
             f"than {kept} days."

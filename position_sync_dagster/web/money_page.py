@@ -14,6 +14,7 @@ is for GET alone.
 
 import asyncio
 import gzip
+import json
 import logging
 import os
 import shlex
@@ -192,8 +193,8 @@ def next_state(
     before: State | None, sequence: int, rows: DataFrame, figures: dict[str, Any]
 ) -> State:
     """Return the state after a read, with what differs from the state before."""
-    # Without a first read there are no parts, nor kinds of columns.
-    if before is None or before.rows.schema != rows.schema:
+    # Without a read that succeeded there are no parts, nor kinds of columns.
+    if before is None or not rows.columns or before.rows.schema != rows.schema:
         return State(sequence, rows, figures, changed=None)
 
     changed_rows = rows.join(
@@ -214,7 +215,11 @@ _JSON = TypeAdapter[Any](Any)
 
 def _packed(sequence: int, rows: DataFrame, figures: Mapping[str, Any], **more: Any) -> bytes:
     message = {"sequence": sequence, "rows": rows.rows(), "figures": figures, **more}
-    return gzip.compress(_JSON.dump_json(message), 1, mtime=0)
+    try:
+        text = _JSON.dump_json(message)
+    except ValueError:  # a name that is no UTF-8, as of a file
+        text = json.dumps(message).encode()
+    return gzip.compress(text, 1, mtime=0)
 
 
 class Feed:

@@ -135,8 +135,11 @@ class Table:
     def damage(self) -> LakeError | None:
         """Return why the log of the table cannot be read; None if it can, or never was there."""
         try:
-            # A table that this process has opened has to be there.
+            # A table that this process has opened has to be there. It is opened anew: who follows
+            # the log sees only what was added to it.
             if self._handle.was_opened or self.exists():
+                with self._mutex:
+                    self._handle.drop()
                 self.version()
         except LakeError as error:
             return error

@@ -2,26 +2,13 @@
 
 import json
 import sqlite3
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
-from dagster._core.definitions.run_request import InstigatorType
-from dagster._core.remote_origin import (
-    RegisteredCodeLocationOrigin,
-    RemoteRepositoryOrigin,
-)
-from dagster._core.scheduler.instigation import (
-    InstigatorState,
-    InstigatorStatus,
-    SensorInstigatorData,
-    TickData,
-    TickStatus,
-)
 
 from position_sync_dagster.definitions import defs
 from position_sync_dagster.defs import maintenance as history
@@ -119,33 +106,6 @@ def test_the_second_copy_that_sqlite_has_of_an_event_goes_at_once(tmp_path, comp
     assert left == [1, 3]  # the newest; those of another project
     assert len(results_left) == 3
     assert all("of_another_project" in event for (event,) in results_left)
-
-
-def test_old_ticks_of_sensors_go_but_those_of_another_project(stored):
-    def of_project(name: str) -> RemoteRepositoryOrigin:
-        return RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(name), "__repository__")
-
-    def tick(project: str) -> Callable[[], int]:
-        """Store a tick of the sensor of a project; return what counts those that are left."""
-        origin = of_project(project).get_instigator_origin("drain_queue")
-        state = InstigatorState(
-            origin, InstigatorType.SENSOR, InstigatorStatus.DECLARED_IN_CODE, SensorInstigatorData()
-        )
-        stored.add_instigator_state(state)
-        ids = state.instigator_origin_id, state.selector_id
-        data = TickData(
-            ids[0], origin.instigator_name, state.instigator_type, TickStatus.SUCCESS, time.time(),
-            run_ids=[], run_keys=[], selector_id=ids[1],
-        )  # fmt: skip
-        stored.create_tick(data)
-        return lambda: len(stored.get_ticks(*ids))
-
-    ours, theirs = tick("position_sync_dagster"), tick("another_project")
-    repository = of_project("position_sync_dagster").get_selector_id()
-    history.delete_old_ticks(stored, repository, LONG_AGO)
-    assert (ours(), theirs()) == (1, 1)
-    history.delete_old_ticks(stored, repository, SOON)
-    assert (ours(), theirs()) == (0, 1)
 
 
 def test_old_runs_go_but_those_in_progress_and_those_of_days(instance, composition):

@@ -152,7 +152,9 @@ def test_a_state_has_what_a_viewer_of_the_state_before_does_not_know():
         "sequence": 8, "rows": [["a", 1, None], ["b", 2, None]], "figures": {"x": 1, "y": 2},
         "all": True,
     }  # fmt: skip
-    assert next_state(next_state(None, 6, DataFrame(), {}), 7, parts, {}).changed is None
+    failed = next_state(None, 6, DataFrame(), {})
+    for rows in (parts, DataFrame()):
+        assert next_state(failed, 7, rows, {}).changed is None
 
 
 def test_a_number_that_is_not_finite_reaches_the_page_as_unknown():
@@ -162,6 +164,11 @@ def test_a_number_that_is_not_finite_reaches_the_page_as_unknown():
         "sequence": 7, "rows": [["a", None]],
         "figures": {"x": None, "y": [None], "name": "Öl"}, "all": True,
     }  # fmt: skip
+
+
+def test_the_name_of_a_file_that_is_no_text_reaches_the_page():
+    figures = {"attention": "cannot read /tmp/\udcfc.yaml"}
+    assert unpacked(next_state(None, 7, DataFrame(), figures).whole)["figures"] == figures
 
 
 def unpacked(content: bytes) -> Any:

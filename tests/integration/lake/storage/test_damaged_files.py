@@ -11,6 +11,7 @@ from position_sync_dagster import errors
 from position_sync_dagster.domain.queue_request import QueueRequest
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.data_files import data_files
+from position_sync_dagster.lake.storage.durability import LOG, entry_name
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.processes.repair import examine_files
 from tests.support.damaged_parquet import at_which_polars_panics
@@ -115,6 +116,14 @@ def test_a_table_that_lost_its_log_is_not_taken_for_one_that_was_never_made(lake
     assert {path for path in files_below(place) if ".lock" not in path} == {
         path for path in before if ".lock" not in path
     }
+
+
+def test_an_entry_of_a_log_that_is_gone_is_found_by_a_process_that_looks_all_the_time(lake, ledger):
+    assert ledger.damage() is None
+    entry = Path(ledger.path) / LOG / entry_name(ledger.version() - 1)
+    entry.unlink()
+    ledger.version()  # who follows the log does not need it
+    assert isinstance(ledger.damage(), errors.BrokenTableError)
 
 
 @pytest.mark.in_store
