@@ -230,8 +230,9 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
             metadata[LINEAGE] = _prefixed(spec.metadata[LINEAGE], composition.keys)
 
         part = PART_OF.get(name, extension.groups.get(name, BROKER_PART))
-        tags = {PART: part, **self.tags}
-        spec = spec.merge_attributes(metadata=metadata, owners=self.owners, tags=tags)
+        spec = spec.merge_attributes(
+            metadata=metadata, owners=self.owners, tags={PART: part, **self.tags}
+        )
         deps = [dep for dep in spec.deps if dep.asset_key in defined]
         return spec.replace_attributes(deps=deps, group_name=self.group or GROUP)
 

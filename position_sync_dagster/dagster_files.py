@@ -127,8 +127,7 @@ class PartOfTicks:
         """Return it with one more tick."""
         counts = list(self.counts)
         counts[bisect_left(BOUNDS_S, seconds)] += 1
-        total_s = self.total_s + seconds
-        return replace(self, last_s=seconds, total_s=total_s, counts=tuple(counts))
+        return replace(self, last_s=seconds, total_s=self.total_s + seconds, counts=tuple(counts))
 
 
 def note_parts(parts: Iterable[PartOfTicks]) -> None:

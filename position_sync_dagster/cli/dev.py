@@ -98,8 +98,7 @@ def variables_of_the_folder() -> dict[str, str]:
     if not file.exists():
         return {}
 
-    variables = read_env_file(file)
-    return {name: text for name, text in variables.items() if not name.startswith(PREFIX)}
+    return {name: text for name, text in read_env_file(file).items() if not name.startswith(PREFIX)}
 
 
 def watch(dagster: ChildProcess, settings: Settings, ui_port: int, stop: StopRequest) -> None:

@@ -116,8 +116,9 @@ class AccountSummary:
     @property
     def content(self) -> tuple[object, ...]:
         """Return what a new row is due for when it changes: all but times and ids."""
-        units = (self.currency, self.exchange_rates)
-        return (*self.amounts, *units, self.open_pnl, self.open_unknown)
+        return (
+            *self.amounts, self.currency, self.exchange_rates, self.open_pnl, self.open_unknown,
+        )  # fmt: skip
 
     @property
     def rates(self) -> dict[str, float]:

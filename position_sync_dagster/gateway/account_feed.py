@@ -317,8 +317,9 @@ class AccountFeed:
             return True
 
         account = row.key[0]
-        cost = row.amounts["average_cost"]
-        is_new = self.book.put_position(account, row.instrument, row.position, cost)
+        is_new = self.book.put_position(
+            account, row.instrument, row.position, row.amounts["average_cost"]
+        )
         was_downloaded = self.states[account].ended_at is not None
         if is_new and was_downloaded and len(self.accounts) > 1:
             self.values.request_again(account)  # it sends no values by itself

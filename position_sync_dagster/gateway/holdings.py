@@ -562,8 +562,9 @@ class HoldingsBook:
         is_same = (completeness, confirmed_at) == (holding.completeness, holding.confirmed_at)
         if is_same and not newest:
             return holding
-        stated = {"completeness": completeness, "confirmed_at": confirmed_at}
-        return replace(holding, **{**newest, **stated})
+        return replace(
+            holding, **{**newest, "completeness": completeness, "confirmed_at": confirmed_at}
+        )
 
     def _change(self, key: Key, **changes: Any) -> None:
         """Change what the book has of a holding, if it has it."""

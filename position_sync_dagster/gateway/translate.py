@@ -103,7 +103,6 @@ def instrument_of(contract: Contract) -> Instrument:
         right = _right(contract.right)
         strike = known(contract.strike)
 
-    expiry = _day(contract.lastTradeDateOrContractMonth)
     return Instrument(
         conid=contract.conId,
         symbol=contract.symbol,
@@ -112,7 +111,7 @@ def instrument_of(contract: Contract) -> Instrument:
         multiplier=multiplier,
         right=right,
         strike=strike,
-        expiry=expiry,
+        expiry=_day(contract.lastTradeDateOrContractMonth),
         local_symbol=contract.localSymbol,
         trading_class=contract.tradingClass,
         exchange=contract.exchange or contract.primaryExchange,

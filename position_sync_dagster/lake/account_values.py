@@ -98,8 +98,8 @@ class AccountValuesTable:
 
     def summaries_at(self, moment: datetime) -> list[AccountSummary]:
         """Return the newest row of each account that was made by a moment; see `latest`."""
-        since = moment - VALUES_BACK
-        return records_of(AccountSummary, read_between(self.table, since, moment, _newest))
+        rows = read_between(self.table, moment - VALUES_BACK, moment, _newest)
+        return records_of(AccountSummary, rows)
 
     def between(self, first: datetime, last: datetime) -> DataFrame:
         """Return all rows with `first` <= timestamp <= `last`, in order of time."""
@@ -112,5 +112,10 @@ def _newest(rows: pl.LazyFrame) -> DataFrame:
     """Return the row of each account that a gateway sent and that was added last."""
     of_gateway = rows.filter(col.source == AccountSource.GATEWAY.value)
     last_added = pl.all().sort_by("ledger_version", "timestamp", "row_id").last()
-    newest = of_gateway.group_by("account").agg(last_added)
-    return newest.select(*ACCOUNT_VALUES.columns).sort("account").collect()
+    return (
+        of_gateway.group_by("account")
+        .agg(last_added)
+        .select(*ACCOUNT_VALUES.columns)
+        .sort("account")
+        .collect()
+    )

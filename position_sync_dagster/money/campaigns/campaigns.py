@@ -28,8 +28,7 @@ from position_sync_dagster.money.past.movements import (
     times,
 )
 from position_sync_dagster.money.past.postings import Posting
-from position_sync_dagster.money.past.rolls import rolls_of
-from position_sync_dagster.money.past.structures import is_held, stays_of, structures_of
+from position_sync_dagster.money.past.structures import is_held, rolls_of, stays_of, structures_of
 from position_sync_dagster.money.strategies.proposals import (
     SINGLE,
     Piece,

@@ -12,7 +12,7 @@ from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.money.past.closes import Cause, Closure, trades_of
 from position_sync_dagster.money.past.movements import Movement
-from position_sync_dagster.money.past.rolls import SERIES, replaces
+from position_sync_dagster.money.past.structures import SERIES, replaces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

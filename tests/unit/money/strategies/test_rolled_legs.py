@@ -12,7 +12,7 @@ from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.causes import closures_of
 from position_sync_dagster.money.past.movement_sources import Terms, reported_movement
-from position_sync_dagster.money.past.rolls import rolls_of
+from position_sync_dagster.money.past.structures import rolls_of
 from position_sync_dagster.money.strategies.rolled_legs import Roll, rolled_legs
 from tests.support.facts import facts_of
 from tests.unit.money.past.test_causes import CALL, NOON, OTHER, PUT, SHARES, change, fill
