@@ -192,7 +192,8 @@ class CampaignBook:
 def _as_recorded(row: ClosedCampaign, recorded: ClosedCampaign) -> ClosedCampaign:
     """Return a row with what is known since it was recorded: how it began, and how it stood."""
     row = with_entry(row, recorded)
-    if row.strategy_id != UNATTRIBUTED:
+    is_as_before = (row.closed, row.profit) == (recorded.closed, recorded.profit)
+    if row.strategy_id != UNATTRIBUTED or not is_as_before:
         return row  # the days of strategies are explained anew
     return replace(row, worst=recorded.worst, best=recorded.best)
 

@@ -529,10 +529,10 @@ class _Holding:
             at = moment_of(step.movement)
             if at >= added:
                 break
-            if step.after and not step.before:
-                opened = at
-            elif not step.after:
+            if not step.after:
                 opened = added
+            elif step.before * step.after <= 0:
+                opened = at
         return _Claim(leg, min(opened, added))
 
     def origin_of(self, movement: Movement) -> _Origin:

@@ -172,9 +172,9 @@ class Posting:
         """Return its fee in a currency, 0 if it was charged in another one; None: not known."""
         fee = self.fee
         charged_in = self.movement.fee_currency
-        if not fee or charged_in == currency:
-            return fee
-        return None if charged_in is None else 0.0
+        if charged_in not in (None, currency):
+            return 0.0
+        return None if fee and charged_in is None else fee
 
 
 def name_of(movement: Movement) -> str:

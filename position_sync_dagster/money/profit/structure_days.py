@@ -5,16 +5,18 @@ The explained days are not divided among them, so that nothing says what they ea
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 
 from polars import col
 
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
 from position_sync_dagster.money.campaigns.campaign_days import because
 from position_sync_dagster.money.campaigns.campaigns import TradedCampaign, left_of, money_of
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
+from position_sync_dagster.money.magnifiers import VALUED
 from position_sync_dagster.money.past.movements import known_sum, times
 from position_sync_dagster.money.profit.profit import rows_to_explain
 from position_sync_dagster.settings import Settings
@@ -22,6 +24,11 @@ from position_sync_dagster.sync.exchange_days import exchange_of
 
 # What a contract or share was worth, by account, conid and trading day; null is unknown.
 Worth = Mapping[tuple[str, int, date], float | None]
+
+# The marks of a day may be corrected for so long: `LATE_DAYS` of `defs/closing.py`, and a weekend.
+CORRECTED_WITHIN = timedelta(days=14)
+
+_COLUMNS = ("account", "conid", "session_date", "closed_at", "age_s", *VALUED)
 
 
 def stands_at(
@@ -58,25 +65,31 @@ def read_structure_days(
 
     Args:
         structures: All campaigns that are over, also those of strategies.
-        campaigns: Their rows; what is known of them is not read again.
+        campaigns: Their rows. What is known of those that closed long ago is not read again.
     """
     structure_of = {structure.campaign_id: structure for structure in structures}
+    corrected_since = utc_now().date() - CORRECTED_WITHIN
     opened = {
         row.campaign_id: row.opened
         for row in campaigns
-        if row.strategy_id == UNATTRIBUTED and row.opened and row.worst is None
+        if row.strategy_id == UNATTRIBUTED
+        and row.opened
+        and row.profit is not None
+        and (row.worst is None or row.closed >= corrected_since)
     }
     conids = {conid for name in opened for conid in structure_of[name].conids}
     worth = _read_worth(lake, settings, conids, min(opened.values(), default=date.max))
     exchange = exchange_of(settings.calendar)
 
     def completed(row: ClosedCampaign) -> ClosedCampaign:
+        if row.strategy_id == UNATTRIBUTED and row.profit is None:
+            return because(row, "worst, best: its profit is not known")
         since = opened.get(row.campaign_id)
-        if since is None or row.worst is not None:
+        if since is None or row.strategy_id != UNATTRIBUTED:
             return row
-        return with_stands(
-            row, structure_of[row.campaign_id], exchange.trading_days(since, row.closed), worth
-        )
+        days = exchange.trading_days(since, row.closed)
+        unknown = replace(row, worst=None, best=None)
+        return with_stands(unknown, structure_of[row.campaign_id], days, worth)
 
     return list(map(completed, campaigns))
 
@@ -84,7 +97,8 @@ def read_structure_days(
 def _read_worth(lake: MoneyLake, settings: Settings, conids: set[int], since: date) -> Worth:
     """Read what contracts were worth at the closes since a day."""
     chosen = col("partition.session_date") >= since
-    rows = derived_rows(lake.derived_table(DAILY_POSITIONS), one_of("conid", conids), chosen)
+    table = lake.derived_table(DAILY_POSITIONS)
+    rows = derived_rows(table, one_of("conid", conids), chosen, _COLUMNS)
     rows = rows_to_explain(lake, settings, rows).filter(col.position != 0)
     rows = rows.select("account", "conid", "session_date", col.market_value / col.position)
     return {row[:3]: row[3] for row in rows.iter_rows()}

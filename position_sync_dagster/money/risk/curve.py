@@ -133,8 +133,9 @@ def curve_keys(legs: PricedLegs) -> list[CurveKey]:
 
 def first_drawn(legs: PricedLegs) -> CurveKey | None:
     """Return the first key whose curve can be drawn, since all of its legs can be priced."""
-    is_known = pl.col("spot", "unrealized_pnl").is_not_null()
-    is_drawn = pl.all_horizontal(pl.col("reason").is_null(), is_known).all()
+    has_prices = (pl.col("spot") > 0).fill_null(value=False)
+    is_known = pl.col("reason").is_null() & pl.col("unrealized_pnl").is_not_null()
+    is_drawn = (has_prices & is_known).all()
     drawn = legs.parts.filter(is_drawn.over(CURVE_KEY)).select(CURVE_KEY).sort(CURVE_KEY)
     return next(drawn.iter_rows(), None)
 

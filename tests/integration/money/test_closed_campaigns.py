@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 
 import pytest
+import time_machine
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.money.campaigns.campaign_days import read_days_of
@@ -225,5 +226,21 @@ def test_a_structure_of_no_strategy_stood_by_its_cash_and_the_value_of_what_was_
     recorded = replace(campaign, worst=-7.0, best=7.0)
     [again] = structures(books, [recorded])
     assert (again.worst, again.best) == (-7.0, 7.0)
-    [changed] = structures(books, [replace(recorded, fees=1.0)])
-    assert changed == campaign
+    for other in ({"fees": 1.0}, {"profit": 9.0}, {"closed": FRIDAY}):
+        [changed] = structures(books, [replace(recorded, **other)])
+        assert changed == campaign
+    with time_machine.travel(MONDAY + timedelta(days=8)):  # a mark may still be corrected
+        [late] = structures(books, [recorded])
+    assert late == campaign
+
+
+def test_a_structure_whose_profit_is_not_known_says_so_of_its_worst(books):
+    books.state(THURSDAY - timedelta(days=1), Booked())
+    sold = traded(SPY_PUT, -1, 11, THURSDAY, ibCommission="")
+    books.end_day(THURSDAY, held=[held(SPY_PUT, -1, 12)], trades=[sold])
+    books.end_day(FRIDAY, trades=[traded(SPY_PUT, 1, 9.5, FRIDAY)])
+    books.explain([THURSDAY, FRIDAY])
+    [campaign] = structures(books)
+    assert (campaign.profit, campaign.worst, campaign.best) == (None, None, None)
+    assert "worst, best: its profit is not known" in (campaign.why_unknown or "")
+    assert "no recorded value" not in (campaign.why_unknown or "")

@@ -234,6 +234,11 @@ def test_a_fee_that_is_not_known_makes_each_currency_unknown_in_which_it_may_hav
         money = money_of(campaign.parts, currency)
         assert (money.profit, money.fees, money.unknown) == (None, None, why)
 
+    in_one = replace(lacking, fee_currency="EUR")
+    [campaign] = closed_campaigns(parts_of([SOLD, BOUGHT, sold, in_one], leg(PUT), leg(CALL)))
+    profits = {currency: money_of(campaign.parts, currency).profit for currency in ("USD", "EUR")}
+    assert profits == {"USD": 200 - 50 - 2, "EUR": None}
+
     stated = replace(lacking, fee=-1.0, fee_currency="EUR")
     [campaign] = closed_campaigns(parts_of([SOLD, BOUGHT, sold, stated], leg(PUT), leg(CALL)))
     profits = {currency: money_of(campaign.parts, currency).profit for currency in ("USD", "EUR")}

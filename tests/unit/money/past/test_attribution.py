@@ -112,6 +112,18 @@ def test_what_was_held_long_before_its_leg_was_added_belongs_to_it_when_it_is_cl
     ]
 
 
+def test_a_leg_has_no_opposite_holding_that_ended_when_its_own_was_opened():
+    """Three are seen before the first movement; five are sold; the leg is added later."""
+    added = replace(leg(PUT, "a"), added_at=datetime(2026, 3, 12, tzinfo=UTC), since=None)
+    seen = Opening(quantity=3.0, cost=-300.0, seen_at=datetime(2026, 3, 7, tzinfo=UTC))
+    parts = attributed([moved(PUT, -5.0, 2.0, 10)], [added], {(A, PUT): seen})
+    assert [(part.owner, part.quantity, part.effect) for part in parts] == [
+        (UNATTRIBUTED, 3.0, Effect.OPENS),
+        (UNATTRIBUTED, -3.0, Effect.CLOSES),
+        ("a", -2.0, Effect.OPENS),
+    ]
+
+
 def test_a_leg_that_moves_to_another_strategy_while_it_is_held_takes_its_holding_along():
     movements = [moved(PUT, -2.0, 2.0, 2)]
     removed = replace(leg(PUT, "a", quantity=-2.0), removed_at=LATER)
