@@ -221,7 +221,7 @@ class LakeValues:
 class ConnectionValues:
     """Values from the account feed of a shared connection, for programs without Dagster.
 
-    The drain of Dagster takes what the stream published instead: `PublishedValues`.
+    The drain of Dagster takes what the stream published instead: `LakeValues`.
     """
 
     manager: IBConnectionManager

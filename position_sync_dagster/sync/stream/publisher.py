@@ -184,8 +184,7 @@ class Publisher:
         The first time, and when most holdings changed, all rows of the gateway are replaced. A
         message of PnLSingle that repeats its value confirms the row that was written.
 
-        Requests are made of the published holdings, not of the feed: a drain takes the values from
-        the table. Later changes are due in the next step.
+        Nothing is queued here. Later changes are due in the next step.
         """
         self.ownership.check()
         changes = self._unpublished.take()
@@ -352,6 +351,8 @@ class Publisher:
         self, routes: LegStates, keys: Iterable[Key], reason: Reason = Reason.CHANGED
     ) -> int:
         """Queue these holdings, as far as they were published, in one commit.
+
+        Not of the feed: a drain takes the values from `broker_positions`.
 
         Args:
             reason: The reason of the requests; active legs without a line have OVERFLOW instead.
