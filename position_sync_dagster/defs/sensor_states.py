@@ -1,7 +1,8 @@
 """What Dagster stores of its sensors, for the supervisor, which imports no Dagster.
 
 Dagster lets a sensor tick once the clock has passed the stored time of its last tick. After the
-clock was set back by an hour, that takes an hour, also after a restart: such times are removed.
+clock was set back by an hour, that takes an hour, also after a restart: such times are removed, if
+no sensor has ticked for a while, before the programs are started again.
 
 Run as `python -m position_sync_dagster.defs.sensor_states`, with DAGSTER_HOME; it prints the
 findings as JSON.

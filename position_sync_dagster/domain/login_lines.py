@@ -92,7 +92,7 @@ class LoginLines:
         self._lines = {conid: event(line) for conid, line in self._lines.items()}
 
     def ticked(self, quotes: Mapping[int, Quote | None], now_s: float) -> None:
-        """Record which lines ticked since the last call, and that time passed.
+        """Record which lines ticked since the last flush, and that time passed.
 
         Args:
             quotes: conid → quote of the lines that ticked.

@@ -332,7 +332,7 @@ def _may_tick_soon(line: Line, now_s: float) -> bool:
 
 
 def _priced_time(update: PositionUpdate, quote: Quote | None) -> datetime | None:
-    """Return when the price of a row arrived; None where its value is not that of a line."""
+    """Return when the price of a row arrived, to compare with the broker's; None: not of a line."""
     if quote is None or update.value_source is not ValueOrigin.TICK:
         return None
     if update.price_kind is PriceKind.MARK:

@@ -311,7 +311,8 @@ def factor_agrees(holding: BrokerPosition, *, price_magnifier: int) -> bool | No
     may differ by more than the tolerance.
 
     Returns:
-        None where the broker gave no value to compare with.
+        None where the broker gave no value to compare with. With False the magnifier is not
+        known, so that the broker's own value counts.
     """
     if holding.value_source is ValueOrigin.PNL_SINGLE:
         return None  # its price follows from its value

@@ -537,7 +537,7 @@ class HoldingsBook:
         moved = before is None or before.position != holding.position
         if moved:
             self.profits.pop(key, None)
-        # With the completeness of its account, so that a later reading needs no copy, as a rule.
+        # With the completeness of its account, so that reading it makes no copy, as a rule.
         self._store(self._stated(holding, {}))
         self.changes.note(key, urgent=moved)
 

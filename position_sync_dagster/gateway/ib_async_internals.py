@@ -48,7 +48,7 @@ def is_no_length(data: bytes | bytearray) -> bool:
 
 
 def version_problem() -> tuple[str, str] | None:
-    """Return what is wrong with the installed version of ib_async, and the remedy."""
+    """Return what `doctor` says of another version of ib_async than the tested one; it may run."""
     version = ib_async.__version__
     if version.startswith(f"{TESTED}."):
         return None

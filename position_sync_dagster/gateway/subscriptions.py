@@ -315,7 +315,8 @@ class _Account(Subscription):
 class AccountSummaries(ProfitSubscriptions[_Account]):
     """Keeps the account values and the profit and loss of each account, without reqAccountSummary.
 
-    Values from before the gateway dropped every subscription are forgotten. Messages that arrive
+    Nothing is requested before `subscribe`. Values from before the gateway dropped every
+    subscription are forgotten. Messages that arrive
     while the gateway has lost IB are old and are ignored. So are values that IB calls not ready.
     Each account has one `reqPnL`.
     """
@@ -390,7 +391,10 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
         )
 
     def _on_value(self, value: AccountValue) -> None:
-        """Keep a value of the account feed (message 6) that counts; an unreadable rate is unknown."""
+        """Keep a value of the account feed (message 6), if it counts.
+
+        A rate that cannot be read is unknown again.
+        """
         # A model is a part of an account, made by an advisor.
         account = self._all.get(value.account)
         if account is None or value.modelCode or self._connectivity.lost is not None:

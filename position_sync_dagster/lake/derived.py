@@ -130,7 +130,7 @@ def derive_from_ledger(
 
 
 def _is_outdated(read: Read) -> bool:
-    """Return whether the same reading finds something else now.
+    """Return whether the same reading finds something else now; `derive` asks after each making.
 
     Rows that were added elsewhere change nothing, nor do those that were merged into other files.
     """

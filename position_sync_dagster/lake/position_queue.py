@@ -556,8 +556,8 @@ class SyncQueue:
     def confirmations(self, since: datetime, until: datetime) -> DataFrame:
         """Return the newest `confirmed_at` by `update_id`, of requests answered in a span.
 
-        Reconciliation and past closes ask it. They were inserted in it as well. They show until when an unchanged row was confirmed, as
-        long as the queue keeps the requests. The ids of requests sort by the time of insertion, so
+        They were inserted in it as well. They show until when an unchanged row was confirmed: to
+        reconciliation, and to past closes. The ids of requests sort by the time of insertion, so
         few files are read.
         """
         first = schema.id_prefix(since)

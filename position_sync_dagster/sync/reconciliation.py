@@ -205,6 +205,8 @@ class ReconciliationService:
     async def run(self, run_id: str | None = None) -> ReconciliationResult:
         """Compare, record the breaks of each login in one commit, and return the result.
 
+        The check `agrees_with_the_broker` calls it, also in ticks.
+
         Discrepancies that a person has accepted are counted apart; those that were first seen less
         than CONFIRM_AFTER ago are named as unconfirmed.
 

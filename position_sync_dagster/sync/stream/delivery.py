@@ -326,7 +326,10 @@ class Flusher:
             self._take(self.pricer.value_ticked(connection, self._ticks.take()))
 
     def _take(self, valued: ValuedRows) -> None:
-        """Deliver rows to the immediate handlers, and keep them for the flush."""
+        """Deliver rows to the immediate handlers, and keep them for the flush.
+
+        Each flush calls it; each tick as well, if a handler is immediate.
+        """
         updates = []
         for update, holding in valued:
             has_moved = not self.submitted.is_held(holding.key, update.position)

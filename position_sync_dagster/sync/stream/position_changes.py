@@ -61,6 +61,8 @@ class ChangeWatcher:
     async def unpublished(self, published: Holdings) -> Holdings:
         """Return the holdings whose changes were stored, and then not published.
 
+        An owner asks it at its start, and after a publication that failed.
+
         Args:
             published: All holdings of the login, and those that closed lately.
 

@@ -310,7 +310,10 @@ class BrokerLink:
         self.router.definitions_restored()
 
     def _farm_changed(self, code: int) -> None:
-        """Follow a data farm that broke or works again; the session's detail names the broken."""
+        """Follow a data farm that broke or works again; the session's detail names the broken.
+
+        Nothing is requested: each line has to tick soon, and what the farm refused may come again.
+        """
         if code == GatewayCode.MARKET_DATA_FARM_BROKEN:
             self.router.lines.interrupted("a data farm broke")
         elif code == GatewayCode.MARKET_DATA_FARM_OK:
