@@ -35,8 +35,8 @@ TICKS = 8
 GOALS = (
     Goal("start to every leg current", "s", {5_000: 25, 20_000: 45, 0: 15}),
     Goal(SHARE, "%", {0: 10}),
-    Goal(TO_SMALL, "", {0: 1.5}),
-    Goal("stream's memory", "MB", {0: 400}),
+    Goal(TO_SMALL, "", {0: 1.3}),
+    Goal("stream's memory", "MB", {0: 350}),
     Goal("fill of a streamed leg to row", "s", {0: 1.5}),
     Goal("fill of a monitored leg to row", "s", {0: 10}),
     Goal("refresh, enqueue to last end", "s", {0: 15}),
