@@ -2,8 +2,8 @@
 
 `component` loads every module here, with its definitions; a derived table and a check are listed
 besides (`Composition.written_by_ticks`, `TABLE_CHECKS`). Decisions of the stream and the drain are
-in `sync`. Dagster looks for definitions in every name
-of a module: Polars' `col`, which has any attribute, must be none.
+in `sync`. Dagster looks for definitions in every name of a module: Polars' `col`, which has any
+attribute, must be none.
 
 To change …, open …
 

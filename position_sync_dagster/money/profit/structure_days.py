@@ -82,10 +82,12 @@ def read_structure_days(
     exchange = exchange_of(settings.calendar)
 
     def completed(row: ClosedCampaign) -> ClosedCampaign:
-        if row.strategy_id == UNATTRIBUTED and row.profit is None:
+        if row.strategy_id != UNATTRIBUTED:
+            return row
+        if row.profit is None:
             return because(row, "worst, best: its profit is not known")
         since = opened.get(row.campaign_id)
-        if since is None or row.strategy_id != UNATTRIBUTED:
+        if since is None:
             return row
         days = exchange.trading_days(since, row.closed)
         unknown = replace(row, worst=None, best=None)
