@@ -316,9 +316,8 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
     """Keeps the account values and the profit and loss of each account, without reqAccountSummary.
 
     Nothing is requested before `subscribe`. Values from before the gateway dropped every
-    subscription are forgotten. Messages that arrive
-    while the gateway has lost IB are old and are ignored. So are values that IB calls not ready.
-    Each account has one `reqPnL`.
+    subscription are forgotten. Messages that arrive while the gateway has lost IB are old and are
+    ignored. So are values that IB calls not ready. Each account has one `reqPnL`.
     """
 
     def __init__(self, login: Login) -> None:
