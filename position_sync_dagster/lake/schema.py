@@ -364,7 +364,7 @@ class _Published:
             holding the one with the greatest counts. Null for rows of older releases.
         account_confirmed_at: Until when the broker is known to have confirmed the holdings of the
             account, apart from rows that have a value and no confirmed_at. With completeness, it
-            holds for older rows of the account as well.
+            holds for older rows of the account as well. Null until a connection has confirmed it.
         account_followed_until: Until when such messages have confirmed every followed holding of
             the account. It holds for older rows of the account as well.
     """
@@ -373,7 +373,7 @@ class _Published:
     session_id: str
     captured_at: dt.datetime
     published_version: int | None
-    account_confirmed_at: dt.datetime
+    account_confirmed_at: dt.datetime | None
     account_followed_until: dt.datetime | None
 
 

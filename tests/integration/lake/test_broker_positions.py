@@ -17,6 +17,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import commits
 from position_sync_dagster.lake.storage.commits import write
 from position_sync_dagster.lake.storage.data_files import data_files
+from tests.support.data_dictionary import null_where_never
 from tests.support.holdings import make_holding
 
 LOGIN = "127.0.0.1:7497"
@@ -140,9 +141,12 @@ async def test_rows_of_a_replacement_are_confirmed_with_their_account_but_for_a_
         holding(clock, 1, account="DUSIM2"),
     ]
     confirmed = {"DUSIM1": AccountConfirmation(clock.now), "DUSIM2": AccountConfirmation(None)}
-    lake.broker_positions.replace(LOGIN, rows, accounts=confirmed)
+    session = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+    written = {"captured_at": clock.now, "accounts": confirmed}
+    lake.broker_positions.replace(LOGIN, rows, session, **written)
     read = lake.broker_positions.read(LOGIN)
     assert [row.confirmed_at for row in read] == [clock.now, None, None]
+    assert null_where_never(lake.path) == {}  # that no feed has confirmed DUSIM2 is no fault
 
 
 async def test_many_changes_are_folded_and_lose_nothing(lake, clock):

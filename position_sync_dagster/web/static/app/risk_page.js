@@ -159,9 +159,10 @@ let waiting = null;
 let scrolled = null;
 onChoice(({ days, vol }) => {
   showFields();
-  if (days !== undefined || vol !== undefined) followSlider();
   clearTimeout(waiting);
-  waiting = setTimeout(() => ask(), SETTLE_MS);
+  if (days === undefined && vol === undefined) return ask();
+  followSlider();
+  waiting = setTimeout(ask, SETTLE_MS);
 });
 
 openSearch();
