@@ -23,6 +23,5 @@ To change …, open …
   (groups, pages, jobs): `composition.py`.
 - Names of jobs and sensors, the shortest interval of a sensor (`TICK_S`), cursors, errors in
   Dagster, the settings that its page shows: `resources.py`.
-- Ticks after a clock was set back: `sensor_states.py`. Private symbols of Dagster:
-  `dagster_internals.py`.
+- Private symbols of Dagster: `dagster_internals.py`.
 """

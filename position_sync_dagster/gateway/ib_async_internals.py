@@ -12,7 +12,6 @@ from collections.abc import Callable
 from datetime import UTC
 from types import SimpleNamespace
 
-import ib_async
 from ib_async import IB, Contract, Event, Ticker
 
 from position_sync_dagster.domain.exchange_time import read_time
@@ -24,9 +23,6 @@ from position_sync_dagster.gateway.codes import (
     Listener,
     MessageType,
 )
-
-# The release of ib_async, without its patch number, that the tests run with.
-TESTED = "2.1"
 
 # Each message begins with its length, big-endian.
 LENGTH_BYTES = 4
@@ -45,17 +41,6 @@ def is_no_length(data: bytes | bytearray) -> bool:
     """
     length = data[:LENGTH_BYTES]
     return len(length) == LENGTH_BYTES and int.from_bytes(length, "big") > MAX_FRAME
-
-
-def version_problem() -> tuple[str, str] | None:
-    """Return what `doctor` says of another version of ib_async than the tested one; it may run."""
-    version = ib_async.__version__
-    if version.startswith(f"{TESTED}."):
-        return None
-    return (
-        f"ib_async {version} is installed; this program is tested with {TESTED} alone",
-        f"Install the tested one (pip install 'ib-async=={TESTED}.*').",
-    )
 
 
 def quiet_loggers() -> None:

@@ -14,6 +14,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 
 from position_sync_dagster import errors
@@ -26,7 +27,6 @@ from position_sync_dagster.domain.position_update import TradingMode, trading_mo
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
-from position_sync_dagster.gateway.ib_async_internals import version_problem
 from position_sync_dagster.gateway.market_data import Refusal
 from position_sync_dagster.lake.storage.object_store import absolute_path
 from position_sync_dagster.lake.storage.table import Table
@@ -40,6 +40,9 @@ from position_sync_dagster.processes.repair import examine_files
 from position_sync_dagster.processes.unknown_settings import warnings_of
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import exchange_of
+
+# The release of ib_async, without its patch number, that the tests run with.
+TESTED_IB_ASYNC = "2.1"
 
 
 class Level(StrEnum):
@@ -186,11 +189,21 @@ async def _survey(settings: Settings, findings: list[Finding]) -> None:
         await connection.close()
 
 
+def _client() -> Iterator[Finding]:
+    """Yield a warning about another release of ib_async than the tested one; it may work."""
+    installed = version("ib_async")
+    if not installed.startswith(f"{TESTED_IB_ASYNC}."):
+        yield warning(
+            "ib_async",
+            f"ib_async {installed} is installed; the tests run with {TESTED_IB_ASYNC}",
+            f"Install the tested one (pip install 'ib-async=={TESTED_IB_ASYNC}.*').",
+        )
+
+
 def _identity(connection: GatewayConnection, settings: Settings) -> Iterator[Finding]:
     text = f"{connection.gateway_id} answers, server version {connection.ib.client.serverVersion()}"
     yield good("gateway", text)
-    if (problem := version_problem()) is not None:
-        yield warning("ib_async", *problem)
+    yield from _client()
     modes = sorted({str(trading_mode_of(account)) for account in connection.accounts})
     chosen = modes != [TradingMode.LIVE] or settings.trading_mode is not None
     text = f"{', '.join(connection.accounts)}: {', '.join(modes)}"

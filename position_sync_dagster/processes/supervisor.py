@@ -4,7 +4,7 @@ It starts what a deployment starts: the code server (`dagster api grpc`), the da
 webserver. A sensor ticks every few seconds and each tick writes a file of the Dagster home
 (`dagster_files`): without ticks the code server and the daemon are started again, whichever of them
 hangs, unless a person switched the sensor off. When the clock was set back, Dagster would wait for
-the stored times of its sensors' ticks: they are removed before (`defs/sensor_states.py`).
+the stored times of its sensors' ticks: they are removed before (`sensor_states.py`).
 
 Runs are processes of their own and outlive both. All share one process group, which ends with this
 program, and this program ends with the process that started it.
@@ -63,7 +63,7 @@ LONGEST_SOCKET = 100
 GONE_S = 30.0
 
 # The program that reads and mends what Dagster stores of sensors, and how long it may take.
-SENSOR_STATES = "position_sync_dagster.defs.sensor_states"
+SENSOR_STATES = "position_sync_dagster.processes.sensor_states"
 PROGRAM_ANSWER_S = 60.0
 
 LOCATION = "position_sync_dagster"

@@ -133,7 +133,7 @@ def test_a_tick_ahead_of_the_clock_says_how_to_mend_it_also_without_a_supervisor
     read_rows = signs_of_life.read()
     assert read_rows.set_back
     assert "The clock was set back" in read_rows.problems[0]
-    assert "-m position_sync_dagster.defs.sensor_states" in read_rows.problems[0]
+    assert "-m position_sync_dagster.processes.sensor_states" in read_rows.problems[0]
 
 
 def test_a_home_that_cannot_be_written_stops_no_program(monkeypatch, tmp_path):

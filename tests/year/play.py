@@ -12,11 +12,11 @@ from pathlib import Path
 import time_machine
 
 from ib_gateway_simulator.clearing.securities import Security
-from position_sync_dagster.defs.sensor_states import mend_tick_times
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.errors import ClockSetBackError
+from position_sync_dagster.processes.sensor_states import mend_tick_times
 from tests.support.waiting import eventually
 from tests.year import campaigns, events, faults, growth, invariants, profits
 from tests.year.book import Book, Strategy

@@ -85,7 +85,7 @@ TIME_FORMAT = "%H:%M:%S UTC"
 # What to do about a clock that was set back, and about sensors that are off.
 MEND = (
     "`dev` and `demo` mend that within two minutes; beside another Dagster, run `python -m "
-    "position_sync_dagster.defs.sensor_states`."
+    "position_sync_dagster.processes.sensor_states`."
 )
 SWITCH_ON = "Switch them on in Dagster under Automation."
 

@@ -17,7 +17,7 @@ from dagster._core.scheduler.instigation import (
 )
 from dagster._daemon.sensor import get_elapsed
 
-from position_sync_dagster.defs.sensor_states import WATCHED, mend_tick_times
+from position_sync_dagster.processes.sensor_states import WATCHED, mend_tick_times
 
 HOUR_S = 3600.0
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import ib_async
 import pytest
 from typer.testing import CliRunner
 
@@ -96,6 +97,15 @@ async def test_a_line_without_greeks_says_so(monkeypatch):
     ]
     assert silent.level is Level.WARNING
     assert "underlying" in silent.remedy
+
+
+async def test_another_release_of_ib_async_than_the_tested_one_is_named(monkeypatch):
+    monkeypatch.setattr(preflight, "TESTED_IB_ASYNC", "2.10")
+    async with simulate() as sim:
+        [client] = (await look(sim))["ib_async"]
+    assert client.level is Level.WARNING
+    assert client.text.startswith(f"ib_async {ib_async.__version__} is installed")
+    assert "ib-async==2.10.*" in client.remedy
 
 
 async def test_without_details_no_line_is_tried():

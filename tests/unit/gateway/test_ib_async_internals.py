@@ -99,14 +99,6 @@ def test_ib_async_offers_gateways_the_versions_that_the_simulator_and_the_record
     assert client.MaxClientVersion == wire.MAX_SERVER_VERSION
 
 
-def test_another_version_than_the_tested_one_is_named(monkeypatch):
-    assert ib_async_internals.version_problem() is None
-    monkeypatch.setattr(ib_async, "__version__", "2.10.1")
-    text, remedy = ib_async_internals.version_problem()
-    assert "2.10.1" in text
-    assert "ib-async==2.1.*" in remedy
-
-
 class StandsStill:
     """The loop and the socket of a client whose process stands still as it sends a message.
 

@@ -155,8 +155,7 @@ function drawAges() {
 
 // --- The beginning -----------------------------------------------------------------------------------
 
-let waiting = null;
-let scrolled = null;
+let waiting, scrolled; // their timers
 onChoice(({ days, vol }) => {
   showFields();
   clearTimeout(waiting);

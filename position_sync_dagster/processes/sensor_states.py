@@ -4,7 +4,7 @@ Dagster lets a sensor tick once the clock has passed the stored time of its last
 clock was set back by an hour, that takes an hour, also after a restart: such times are removed, if
 no sensor has ticked for a while, before the programs are started again.
 
-Run as `python -m position_sync_dagster.defs.sensor_states`, with DAGSTER_HOME; it prints the
+Run as `python -m position_sync_dagster.processes.sensor_states`, with DAGSTER_HOME; it prints the
 findings as JSON.
 """
 
