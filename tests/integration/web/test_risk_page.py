@@ -127,9 +127,8 @@ def test_day_and_volatility_are_chosen_by_sliders_and_stand_in_the_address(page)
     assert page.driver.current_url.endswith("?strategy=condor&days=2&vol=1")
     command = element(page, "#payoff-command button").get_attribute("title")
     assert "position-sync what-if --strategy condor --days 2 --vol 1" in command
-    matrix = page.driver.find_elements("css selector", "#matrices td")
-    assert len(matrix) == 45
-    assert "–" not in {cell.text for cell in matrix}
+    wait_for("the matrix", lambda: len(texts(page, "#matrices td")) == 45)
+    assert "–" not in texts(page, "#matrices td")
 
 
 def test_a_profit_is_no_greatest_loss_and_what_cannot_be_priced_is_named_and_not_drawn(page):
@@ -142,9 +141,7 @@ def test_a_profit_is_no_greatest_loss_and_what_cannot_be_priced_is_named_and_not
     assert "its implied volatility is not known" in element(page, "#payoffs .remark").text
     assert [line.text for line in page.driver.find_elements("css selector", "#payoffs .legend span")
             ] == [f"at expiry {EXPIRY}"]  # fmt: skip
-    assert {cell.text for cell in page.driver.find_elements("css selector", "#matrices td")} == {
-        "–"
-    }
+    wait_for("its matrix", lambda: {*texts(page, "#matrices td")} == {"–"})
 
 
 def test_a_trade_that_is_thought_of_shows_the_book_before_and_after_and_a_wrong_one_what_is_wrong(
@@ -361,6 +358,7 @@ return [new Panel('assignments').isSeen(), new Panel('what-if').isSeen()];
 
 def test_only_what_can_be_seen_is_asked_for_again_and_the_matrix_says_what_it_is_of(page):
     show(page, "?strategy=condor")
+    wait_for("the matrix", lambda: texts(page, ".matrix caption"))
     assert element(page, ".matrix caption").text.startswith("condor · U1 USD")
     days = (EXPIRY - exchange_date(datetime.now(UTC))).days
     assert f"{EXPIRY}, {days} d" in element(page, "#payoffs dl").text, "as the book counts them"
@@ -370,8 +368,13 @@ def test_only_what_can_be_seen_is_asked_for_again_and_the_matrix_says_what_it_is
         return answer
 
     assert seen() == [False, True]
-    page.driver.execute_script("document.querySelector('#assignments').scrollIntoView()")
-    assert seen() == [True, False]
+
+    def is_seen_alone() -> bool:
+        """Return whether it is, once what stands below it has its room."""
+        page.driver.execute_script("document.querySelector('#assignments').scrollIntoView()")
+        return seen() == [True, False]
+
+    wait_for("what is assigned alone", is_seen_alone, told=seen)
 
 
 def test_legs_are_listed_by_expiry_and_strike(page):

@@ -22,7 +22,7 @@ from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.statement_days import StatementDays
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync.exchange_days import closing_times, exchange_of
+from position_sync_dagster.sync.exchange_days import closing_times, day_of, exchange_of
 from tests.support.flex_files import of_day, statement
 
 DAYS = exchange_of("XNYS")
@@ -387,8 +387,7 @@ def test_stated_days_before_the_first_recorded_one_wait_for_a_backfill_and_later
     world, fill, tmp_path
 ):
     world.set(flex_folder=tmp_path)
-    today = datetime.now(UTC).date()
-    *stated, last = last_days(DAYS, 5, before=today)
+    *stated, last = last_days(DAYS, 5, before=day_of("XNYS", utc_now()))
     for day in stated:
         (tmp_path / f"{day}.xml").write_bytes(of_day(day))
     world.row(1, closing_times("XNYS", [last])[last] - timedelta(seconds=5))

@@ -66,6 +66,7 @@ async def test_what_the_broker_confirmed_before_the_session_is_live_is_current(l
         await service.reaches(LIVE)
         session = service.session
         assert session.started_at <= session.state_since <= min(confirmed())
+        await eventually(lambda: _is_queued(lake, 9))
         assert (await drain(lake, settings)).succeeded == 9
 
 
@@ -95,14 +96,15 @@ async def test_a_stream_owns_the_login_writes_fenced_rows(lake):
         await lake.registry.add_active(**leg(PUT))
         service = Service(lake, settings_for(sim))
         await eventually(lambda: _has_rows(lake, 4))
+        await service.reaches(LIVE)
         session = service.session
-        assert session.state == "LIVE"
         assert session.owner == "STREAM"
         assert session.run_id == "run-1"
 
         await eventually(lambda: service.session.lines_in_use == 1)
         assert service.session.underlying_lines == 0
         assert service.session.greeks is None
+        await eventually(lambda: _is_queued(lake, 8))
         assert (await drain(lake, service.settings)).succeeded == 8
         of_accounts = await eventually(lake.account_values.latest_summaries)
         await service.end()
@@ -185,6 +187,10 @@ async def test_two_streams_of_one_login_never_both_run(lake):
 
 async def _has_rows(lake, least):
     return await lake.updates.count() >= least
+
+
+async def _is_queued(lake, number):
+    return sum((await lake.queue.counts()).values()) == number
 
 
 async def test_a_stream_whose_lease_was_taken_over_writes_nothing_more(lake, monkeypatch):

@@ -224,7 +224,7 @@ async def test_a_clock_that_was_set_back_ends_the_stream_and_the_next_one_begins
         stream = asyncio.create_task(before.run(asyncio.Event()))
         await eventually(lambda: before.state is SessionState.LIVE)
         behind = timedelta(hours=1)
-        with pytest.raises(ClockSetBackError, match="was set back by 36"):
+        with pytest.raises(ClockSetBackError, match=r"was set back by 3[56]\d\d s"):
             await stream
         assert before.state is SessionState.ENDED
         await eventually(lambda: sim.stats()["lines_in_use"] == 0)
