@@ -244,3 +244,28 @@ def test_a_structure_whose_profit_is_not_known_says_so_of_its_worst(books):
     assert (campaign.profit, campaign.worst, campaign.best) == (None, None, None)
     assert "worst, best: its profit is not known" in (campaign.why_unknown or "")
     assert "no recorded value" not in (campaign.why_unknown or "")
+
+
+@pytest.mark.parametrize(("amount", "worst", "best"), [(150, -101, 1048), (-1100, -202, 898)])
+def test_what_a_structure_is_paid_after_its_end_is_in_its_worst_and_best(
+    books, amount, worst, best
+):
+    """1,099 for a put that is worth 1,200; it delivers shares at 600, which are sold at 598 for 1.
+
+    The ends of the days are -101, 1,099 - 60,000 + 59,500 = 599, and 599 + 300 - 1 = 898.
+    """
+    books.state(THURSDAY - timedelta(days=1), Booked())
+    sold = traded(SPY_PUT, -1, 11, THURSDAY, ibCommission="-1")
+    books.end_day(THURSDAY, held=[held(SPY_PUT, -1, 12)], trades=[sold])
+    assigned = [booked(SPY_PUT, 1, 0, FRIDAY, "A"), booked(SPY, 100, 600, FRIDAY, "A")]
+    books.end_day(FRIDAY, held=[held(SPY, 100, 595)], trades=assigned)
+    books.end_day(MONDAY, trades=[traded(SPY, -100, 598, MONDAY, ibCommission="-1")])
+    later = MONDAY + timedelta(days=2)
+    dividend = paid("Dividends", amount, later, conid=SPY["conid"], symbol="SPY")
+    books.end_day(later, cash=[dividend])
+    books.explain([THURSDAY, FRIDAY, MONDAY])
+
+    [campaign] = structures(books)
+    assert campaign.closed == MONDAY
+    assert campaign.profit == pytest.approx(898 + amount)
+    assert (campaign.worst, campaign.best) == pytest.approx((worst, best))
