@@ -95,7 +95,7 @@ class TradedCampaign:
     def currencies(self) -> list[str | None]:
         """Return the currencies of its contracts, and those of fees beside them."""
         currencies = dict.fromkeys(part.currency for part in self.parts)
-        of_fees = [part.movement.fee_currency for part in self.parts if part.fee]
+        of_fees = [part.charged_elsewhere for part in self.parts]
         return list(currencies | dict.fromkeys(filter(None, of_fees)))
 
 
@@ -456,9 +456,8 @@ def money_of(parts: Sequence[Posting], currency: str | None) -> CampaignMoney:
     cash = known_sum(part.cash for part in of_currency)
     fees = known_sum(part.fee_in(currency) for part in parts)
     reasons = dict.fromkeys(part.unknown for part in of_currency)
-    for part in parts:
-        if part.currency != currency and part.fee_in(currency) is None:
-            reasons[part.why_no_fee] = None
+    others = (part for part in parts if part.currency != currency)
+    reasons |= dict.fromkeys(part.why_no_fee_in(currency) for part in others)
     unknown = first_reasons([*filter(None, reasons)]) or None
     return CampaignMoney(
         profit=None if unknown else known_sum([cash, times(fees, -1.0)]),

@@ -5,7 +5,7 @@ a statement has its closed lots. It is the same money as that of campaigns. No t
 taxed, and when, is for others to say.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from enum import StrEnum
@@ -47,7 +47,8 @@ class TradedLot(Entry):
         strike: Strike of an option. Unit: as quoted.
         expiry: Expiry of an option or a future.
         currency: Currency of the money.
-        quantity: Below 0 of what was sold first; 0 of money that a corporate action paid alone.
+        quantity: Below 0 of what was sold first; 0 of money alone: what a corporate action paid, a
+            fee in another currency.
         opened: Day on which it was opened; null where that is before all movements.
         opened_at: Time, where it is known (UTC).
         opened_by: Kind of movement that opened it, as in `movements`.
@@ -110,18 +111,31 @@ LOTS = TableSpec(
 def lots_of(postings: Iterable[Posting]) -> list[TradedLot]:
     """Return the lots that are closed, and then those that are held; pure.
 
-    Whose they are does not matter.
+    Whose they are does not matter. A fee in another currency than that of its contract is in no lot
+    of it, but one of its own.
 
     Args:
         postings: All of the holdings.
     """
+    postings = [*postings]
     booking = booked(postings, of_account)
     closed = [
         _lot(edge.opened or edge.by.nothing, edge.by)
         for edge in booking.edges
         if edge.kind in (EdgeKind.CLOSES, EdgeKind.PAYS)
     ]
+    closed += [_lot(fee.nothing, fee) for fee in _fees_elsewhere(postings)]
     return closed + [_lot(share, None) for share in chain.from_iterable(booking.held.values())]
+
+
+def _fees_elsewhere(postings: Iterable[Posting]) -> Iterator[Share]:
+    """Yield the fees in another currency than that of their contract, each as money alone."""
+    for posting in postings:
+        charged_in = posting.charged_elsewhere
+        if charged_in is not None:
+            charged = replace(posting, movement=replace(posting.movement, currency=charged_in))
+            why_unknown = posting.why_no_fee_in(charged_in)
+            yield Share(charged, 0.0, times(posting.fee, -1.0), posting.fee, why_unknown)
 
 
 def _lot(opened: Share, closing: Share | None) -> TradedLot:

@@ -3,7 +3,6 @@
 It is what their parts of movements brought, and the value of what is left of them.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -37,12 +36,13 @@ class LiveMoney:
     """What the postings of one strategy and currency brought; None: not known.
 
     Attributes:
-        realised: The profit of what is closed, and income, after fees.
+        realised: The profit of what is closed, and income, after fees, also those for contracts of
+            other currencies.
         closes: How often something was closed.
         closes_without_profit: Of how many of these the profit is not known.
         since: When the first of them was; None: there are none.
         fees: All fees in the currency.
-        other_fees: Those in other currencies, by currency; they are in no profit.
+        other_fees: Those of its contracts in a currency of none, which are in no profit.
         lots: What is left of each contract, at its average cost.
     """
 
@@ -51,7 +51,7 @@ class LiveMoney:
     closes_without_profit: int = 0
     since: datetime | None = None
     fees: float | None = 0.0
-    other_fees: Mapping[str, float] = field(default_factory=dict)
+    other_fees: Mapping[str, float | None] = field(default_factory=dict)
     lots: Mapping[Key, Share] = field(default_factory=dict)
 
 
@@ -66,24 +66,27 @@ def live_money(postings: Iterable[Posting]) -> dict[tuple[str, str | None], Live
     edges_of = grouped(lambda edge: _strategy_of(edge.by.posting), booking.edges)
     held = chain.from_iterable(booking.held.values())
     held_of = grouped(lambda share: _strategy_of(share.posting), held)
+    postings_of = grouped(attrgetter("owner"), of_strategies)
+    by_currency = grouped(_strategy_of, of_strategies)
 
     money = {}
-    for (owner, currency), of_strategy in grouped(_strategy_of, of_strategies).items():
-        other_fees: defaultdict[str, float] = defaultdict(float)
-        for posting in of_strategy:
-            charged_in = posting.movement.fee_currency
-            if charged_in is not None and charged_in != currency and posting.fee:
-                other_fees[charged_in] += posting.fee
-
+    for (owner, currency), of_strategy in by_currency.items():
+        charged_elsewhere = grouped(attrgetter("charged_elsewhere"), of_strategy)
+        others = (posting for posting in postings_of[owner] if posting.currency != currency)
+        fees_of_others = known_sum(posting.fee_in(currency) for posting in others)
         edges = edges_of[owner, currency]
         closing = [edge for edge in edges if edge.kind is EdgeKind.CLOSES]
         money[owner, currency] = LiveMoney(
-            realised=known_sum(edge.gain for edge in edges),
+            realised=known_sum([*(edge.gain for edge in edges), times(fees_of_others, -1.0)]),
             closes=len(closing),
             closes_without_profit=sum(edge.gain is None for edge in closing),
             since=min(posting.at for posting in of_strategy),
-            fees=known_sum(posting.fee_in(currency) for posting in of_strategy),
-            other_fees=other_fees,
+            fees=known_sum(posting.fee_in(currency) for posting in postings_of[owner]),
+            other_fees={
+                charged_in: known_sum(posting.fee for posting in charged)
+                for charged_in, charged in charged_elsewhere.items()
+                if charged_in is not None and (owner, charged_in) not in by_currency
+            },
             lots={share.key: share for share in held_of[owner, currency]},
         )
     return money

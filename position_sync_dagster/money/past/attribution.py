@@ -190,7 +190,7 @@ class _Holdings:
         came_for: What went for what came, by the id of that.
         left: The ids of what something came for with its cost.
         parts: Those of each movement that is no trade, by its id.
-        traders: Who had what an order traded, apart from contracts that several had.
+        traders: Who had what an order traded, apart from contracts that several may have.
     """
 
     def __init__(self) -> None:
@@ -323,12 +323,16 @@ class _Holdings:
                 _Exchange(of_them, is_clear=len(of_them) == 1),
             )
 
-    def remember(self, part: Posting) -> None:
-        """Remember a part: something may come for it, or be of its order."""
+    def remember(self, part: Posting, *, is_shared: bool) -> None:
+        """Remember a part: something may come for it, or be of its order.
+
+        Args:
+            is_shared: Whether several may have the contract: then its order does not say whose.
+        """
         movement = part.movement
         if movement.kind is not MovementKind.TRADE:
             self.parts[movement.movement_id].append(part)
-        elif movement.order_id is not None and part.fraction == 1.0:
+        elif movement.order_id is not None and part.fraction == 1.0 and not is_shared:
             self.traders[movement.order_id].add(part.owner)
 
     def carries(self, movement: Movement) -> bool:
@@ -550,7 +554,7 @@ class _Holding:
     def place(self) -> tuple[bool, datetime, bool, Key]:
         """Return its place in the order: options first, and what an action brought after others.
 
-        What several strategies claim comes after what one does.
+        What several may have comes after what one has.
         """
         is_option = any(movement.is_option for movement in (self.first, *self._movements))
         came_for = self._holdings.came_for
@@ -559,8 +563,17 @@ class _Holding:
             for movement in self._movements
             if movement.kind in _ACTS and movement.movement_id in came_for
         ]
-        is_shared = len({claim.owner for claim in self._claims}) > 1
-        return not is_option, min(brought, default=NEVER), is_shared, self.key
+        return not is_option, min(brought, default=NEVER), self.is_shared, self.key
+
+    @cached_property
+    def is_shared(self) -> bool:
+        """Whether several may have it at once: strategies, or one that claims less than is held."""
+        owners = {claim.owner for claim in self._claims}
+        claimed = max(
+            (abs(claim.leg.quantity or math.inf) for claim in self._claims), default=math.inf
+        )
+        held = max(map(abs, [self._opening.quantity, *(step.after for step in self.steps)]))
+        return len(owners) > 1 or held > claimed
 
     @property
     def _total(self) -> float:
@@ -836,7 +849,7 @@ class _Holding:
             self._add(
                 movement, effect, owner, quantity / whole, quantity, came_from=came_from, **said
             )
-            self._holdings.remember(self._parts[-1])
+            self._holdings.remember(self._parts[-1], is_shared=self.is_shared)
 
     def _add(
         self,

@@ -137,20 +137,18 @@ class Posting:
         """Return why its movement does not say what it brought, whoever had it."""
         movement = self.movement
         if movement.cash is not None:
-            return self.why_no_fee
+            return self.why_no_fee_in(self.currency)
         lacking = "price" if movement.multiplier else "multiplier"
         usual = f"the {lacking} of {{}} is not known"
         return _NO_CASH.get(movement.kind, usual).format(self._booked)
 
-    @property
-    def why_no_fee(self) -> str | None:
-        """Return why its movement does not say what was charged for it, or in which currency."""
-        movement = self.movement
-        if movement.fee is None:
+    def why_no_fee_in(self, currency: str | None) -> str | None:
+        """Return why its movement does not say what was charged for it in a currency."""
+        if self.fee_in(currency) is not None:
+            return None
+        if self.movement.fee is None:
             return f"the fee of {self._booked} is not known"
-        if movement.fee and movement.fee_currency is None:
-            return f"the fee of {self._booked} was charged in an unknown currency"
-        return None
+        return f"the fee of {self._booked} was charged in an unknown currency"
 
     @property
     def _booked(self) -> str:
@@ -168,8 +166,17 @@ class Posting:
         """Return its fee; positive was paid; None: not known."""
         return times(self.movement.fee, -self.fraction)
 
+    @property
+    def charged_elsewhere(self) -> str | None:
+        """Return the currency of its fee, if that is another one than that of its cash."""
+        charged_in = self.movement.fee_currency
+        return charged_in if self.fee != 0 and charged_in != self.currency else None
+
     def fee_in(self, currency: str | None) -> float | None:
-        """Return its fee in a currency, 0 if it was charged in another one; None: not known."""
+        """Return its fee in a currency, 0 if it was charged in another one; None: not known.
+
+        What does not say in which one may have been charged in each.
+        """
         fee = self.fee
         charged_in = self.movement.fee_currency
         if charged_in not in (None, currency):

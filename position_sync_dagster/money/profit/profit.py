@@ -182,7 +182,8 @@ def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDa
     owned_moves = _moves_of_owners(between.moved, sources.parts_of)
     holdings = explain_holdings(owned_start, owned_end, owned_moves, days=length_days, by=OWNED)
     paid = _moves_of_owners(between.followed.filter(session_date=day), sources.parts_of)
-    rows = concat([holdings, _fees_elsewhere(owned_moves), _income(paid)], how="diagonal_relaxed")
+    fees = _fees_elsewhere(owned_moves, holdings)
+    rows = concat([holdings, fees, _income(paid)], how="diagonal_relaxed")
 
     earlier = sources.accounts.filter(col.session_date < day)["account"]
     rows = _of_known_ends(rows, start["account"], end["account"], earlier)
@@ -322,10 +323,10 @@ def _sums_of_movements(moved: DataFrame, by: Sequence[str]) -> DataFrame:
 
 
 def _fee_in_currency() -> Expr:
-    """Return the fee of a movement in the currency of its holding; null where it is not known."""
+    """Return the fee of a movement in the currency of its holding, as `Posting.fee_in` does."""
     # One in another currency has a row of its own.
-    is_here = (col.fee_currency == col.currency).cast(Float64)
-    return when(col.fee == 0).then(0.0).otherwise(col.fee * is_here)
+    is_none = (col.fee == 0) | (col.fee_currency != col.currency)
+    return when(is_none).then(0.0).when(col.fee_currency == col.currency).then("fee")
 
 
 def _with_movements(both_ends: DataFrame, movements: DataFrame, by: Sequence[str]) -> DataFrame:
@@ -444,13 +445,22 @@ def _moves_by_greeks(days: float) -> dict[str, Expr]:
     return {"delta": delta, "gamma": gamma, "vega": vega, "theta": theta}
 
 
-def _fees_elsewhere(moved: DataFrame) -> DataFrame:
-    """Return the fees that were charged in another currency than that of the holding."""
-    fees = moved.filter(col.fee_currency != col.currency, col.fee != 0)
-    by_holding = fees.group_by(*OWNED, *_CONTRACT, currency="fee_currency")
+def _fees_elsewhere(moved: DataFrame, holdings: DataFrame) -> DataFrame:
+    """Return the fees that were charged in another currency than that of the holding.
 
+    What does not say in which one may have been charged in each that its owner has.
+    """
+    fees = moved.filter(col.fee.ne_missing(0.0))
+    owner = ("strategy_id", "account")
+    currencies = holdings.select(*owner, fee_currency="currency").unique().drop_nulls()
+    unclear = fees.filter(col.fee_currency.is_null()).with_columns(fee=None).drop("fee_currency")
+    fees = concat([fees, unclear.join(currencies, on=owner)], how="diagonal_relaxed")
+
+    elsewhere = fees.filter(col.fee_currency != col.currency)
     total = sum_if_known(col.fee)
-    return by_holding.agg(profit=total, fees=total)
+    why_unknown = when(total.is_null()).then(lit("a commission"))
+    by_holding = elsewhere.group_by(*OWNED, *_CONTRACT, currency="fee_currency")
+    return by_holding.agg(profit=total, fees=total, why_unknown=why_unknown)
 
 
 def _income(movements: DataFrame) -> DataFrame:

@@ -89,9 +89,11 @@ def read_structure_days(
         since = opened.get(row.campaign_id)
         if since is None:
             return row
-        days = exchange.trading_days(since, row.closed)
+        structure = structure_of[row.campaign_id]
+        # What is paid after its end is in its profit too.
+        last = max(part.session for part in structure.parts)
         unknown = replace(row, worst=None, best=None)
-        return with_stands(unknown, structure_of[row.campaign_id], days, worth)
+        return with_stands(unknown, structure, exchange.trading_days(since, last), worth)
 
     return list(map(completed, campaigns))
 

@@ -38,7 +38,7 @@ from position_sync_dagster.money.campaigns.strategy_money import (
     StrategyMoney,
     open_profits,
 )
-from position_sync_dagster.money.cents import cents
+from position_sync_dagster.money.cents import in_cents
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.magnifiers import quoted_in_cents
 from position_sync_dagster.money.past.movements import known_sum
@@ -306,7 +306,7 @@ def _campaign(earned: LiveMoney, open_now: float | None, since: datetime | None)
         realised=earned.realised,
         open=open_now,
         fees=earned.fees,
-        other_fees={name: cents(fee) for name, fee in earned.other_fees.items()},
+        other_fees={name: in_cents(fee) for name, fee in earned.other_fees.items()},
         profit=known_sum([earned.realised, open_now]),
     )
 

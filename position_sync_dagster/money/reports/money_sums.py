@@ -39,8 +39,8 @@ class Campaign(BaseModel):
     """What is open would earn."""
     fees: float | None
     """The fees of both, as far as they are in this currency."""
-    other_fees: dict[str, float]
-    """Fees of both in other currencies, by currency; they are in no sum."""
+    other_fees: dict[str, float | None]
+    """Fees of both in currencies of none of its contracts, by currency; they are in no sum."""
     profit: float | None
     """Realised and open; null if one of them is not known."""
 

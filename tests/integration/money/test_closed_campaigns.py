@@ -12,6 +12,8 @@ from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.money.campaigns.campaign_days import read_days_of
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
+from position_sync_dagster.money.campaigns.closes_of_strategies import read_closes
+from position_sync_dagster.money.campaigns.lots import read_lots
 from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.money.profit.structure_days import read_structure_days
 from tests.support.booked_days import (
@@ -22,7 +24,9 @@ from tests.support.booked_days import (
     MONDAY,
     SPY,
     SPY_PUT,
+    STOCK,
     THURSDAY,
+    VOD,
     Booked,
     Books,
     booked,
@@ -244,3 +248,78 @@ def test_a_structure_whose_profit_is_not_known_says_so_of_its_worst(books):
     assert (campaign.profit, campaign.worst, campaign.best) == (None, None, None)
     assert "worst, best: its profit is not known" in (campaign.why_unknown or "")
     assert "no recorded value" not in (campaign.why_unknown or "")
+
+
+@pytest.mark.parametrize(("amount", "worst", "best"), [(150, -101, 1048), (-1100, -202, 898)])
+def test_what_a_structure_is_paid_after_its_end_is_in_its_worst_and_best(
+    books, amount, worst, best
+):
+    """1,099 for a put that is worth 1,200; it delivers shares at 600, which are sold at 598 for 1.
+
+    The ends of the days are -101, 1,099 - 60,000 + 59,500 = 599, and 599 + 300 - 1 = 898.
+    """
+    books.state(THURSDAY - timedelta(days=1), Booked())
+    sold = traded(SPY_PUT, -1, 11, THURSDAY, ibCommission="-1")
+    books.end_day(THURSDAY, held=[held(SPY_PUT, -1, 12)], trades=[sold])
+    assigned = [booked(SPY_PUT, 1, 0, FRIDAY, "A"), booked(SPY, 100, 600, FRIDAY, "A")]
+    books.end_day(FRIDAY, held=[held(SPY, 100, 595)], trades=assigned)
+    books.end_day(MONDAY, trades=[traded(SPY, -100, 598, MONDAY, ibCommission="-1")])
+    later = MONDAY + timedelta(days=2)
+    dividend = paid("Dividends", amount, later, conid=SPY["conid"], symbol="SPY")
+    books.end_day(later, cash=[dividend])
+    books.explain([THURSDAY, FRIDAY, MONDAY])
+
+    [campaign] = structures(books)
+    assert campaign.closed == MONDAY
+    assert campaign.profit == pytest.approx(898 + amount)
+    assert (campaign.worst, campaign.best) == pytest.approx((worst, best))
+
+
+# What is sold of a strategy with shares in two currencies costs a fee, of which this is stated.
+# USD: 10 × 5 - 1. GBP: 100 × 0.1 - 2 - 1, and the fee, if it was charged in GBP.
+FEES = {
+    "in the currency of its contract": ("-3", "USD", 46, 7, {"USD": [46], "GBP": [7]}),
+    "in another currency": ("-3", "GBP", 49, 4, {"USD": [49], "GBP": [-3, 7]}),
+    "an unknown amount in another one": ("", "GBP", 49, None, {"USD": [49], "GBP": [None, 7]}),
+    "in an unknown currency": ("-3", "", None, None, {"USD": [None], "GBP": [7]}),
+    "nothing": ("", "", None, None, {"USD": [None], "GBP": [7]}),
+}
+
+
+@pytest.mark.parametrize(("fee", "charged_in", "usd", "gbp", "of_lots"), FEES.values(), ids=FEES)
+def test_a_fee_is_the_same_in_campaigns_days_lots_and_what_is_realised(
+    books, fee, charged_in, usd, gbp, of_lots
+):
+    """What does not say in which currency it was charged leaves each of the strategy unknown."""
+    for contract in (STOCK, VOD):
+        add_leg(books, contract)
+    books.state(THURSDAY - timedelta(days=1), Booked())
+    bought = [
+        traded(STOCK, 10, 220, THURSDAY, ibCommission="-1"),
+        traded(VOD, 100, 0.7, THURSDAY, ibCommission="-2"),
+    ]
+    books.end_day(THURSDAY, held=[held(STOCK, 10, 222), held(VOD, 100, 0.75)], trades=bought)
+    sold = [
+        traded(STOCK, -10, 225, FRIDAY, ibCommission=fee, ibCommissionCurrency=charged_in),
+        traded(VOD, -100, 0.8, FRIDAY, ibCommission="-1"),
+    ]
+    books.end_day(FRIDAY, trades=sold)
+
+    days = books.explain([THURSDAY, FRIDAY]).values()
+    thursday, friday = (dict(rows.select("currency", "profit").rows()) for rows in days)
+    assert thursday == pytest.approx({"USD": 20 - 1, "GBP": 5 - 2})
+    assert friday == pytest.approx({"USD": usd and usd - 19, "GBP": gbp and gbp - 3})
+
+    by_hand = pytest.approx({"USD": usd, "GBP": gbp})
+    assert {row.currency: row.profit for row in CampaignBook(books.lake).rows()} == by_hand
+    live = {
+        currency: earned.earned for (_, currency), earned in read_closes(books.lake).money.items()
+    }
+    assert {currency: earned.realised for currency, earned in live.items()} == by_hand
+    assert [earned.other_fees for earned in live.values()] == [{}, {}]
+
+    lots = read_lots(books.lake)
+    for currency, profits in of_lots.items():
+        of_currency = [lot for lot in lots if lot.currency == currency]
+        assert [lot.profit for lot in of_currency] == pytest.approx(profits)
+    assert [lot.profit is None for lot in lots] == [bool(lot.why_unknown) for lot in lots]

@@ -59,10 +59,12 @@ def test_what_was_sold_first_has_a_negative_quantity_and_fees_are_in_both_sides(
     assert lot.fees == 2.0
 
 
-def test_a_fee_in_another_currency_is_in_no_lot():
-    [lot] = lots(moved(PUT, -2, 5, 2, fee_currency="EUR"), moved(PUT, 2, 3, 6))
+def test_a_fee_in_another_currency_is_a_lot_of_its_own():
+    lot, fee = lots(moved(PUT, -2, 5, 2, fee_currency="EUR"), moved(PUT, 2, 3, 6))
     assert money(lot) == (-2, 601, 1000, 399)
-    assert lot.fees == 1.0
+    assert (lot.currency, lot.fees) == ("USD", 1.0)
+    assert money(fee) == (0, 0, -1, -1)
+    assert (fee.currency, fee.fees, fee.closed) == ("EUR", 1.0, date(2026, 3, 2))
 
 
 def test_a_trade_through_zero_closes_and_opens():

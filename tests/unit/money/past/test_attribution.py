@@ -159,6 +159,33 @@ def test_what_is_left_after_a_close_of_unknown_owner_belongs_to_those_that_claim
     assert all(part.unclear for part in parts if not part.opens)
 
 
+@pytest.mark.parametrize(("shared", "other"), [(PUT, OTHER), (OTHER, PUT)])
+def test_an_order_of_nobody_closes_what_nobody_has_of_a_contract_of_a_strategy(shared, other):
+    """One is sold for the strategy, one beside another option; both of these are bought back."""
+    movements = [
+        moved(shared, -1.0, 2.0, 2, order_id="of a"),
+        moved(shared, -1.0, 2.1, 2, order_id="sold"),
+        moved(other, -1.0, 1.0, 2, order_id="sold"),
+        moved(shared, 1.0, 0.5, 4, order_id="bought"),
+        moved(other, 1.0, 0.4, 4, order_id="bought"),
+    ]
+    parts = attributed(movements, [leg(shared, "a", quantity=-1.0)])
+    assert [part.owner for part in parts if not part.opens] == [UNATTRIBUTED] * 2
+    assert [part.quantity for part in parts if part.owner == "a"] == [-1.0]
+    assert not any(part.unclear for part in parts)
+
+
+def test_that_it_is_not_known_whose_one_contract_was_closed_says_nothing_of_another_one():
+    movements = [
+        moved(conid, quantity, 1.0, day, order_id=f"{day}")
+        for day, quantity in ((2, -2.0), (4, 1.0))
+        for conid in (PUT, OTHER)
+    ]
+    legs = [leg(conid, "a", quantity=-1.0) for conid in (PUT, OTHER)]
+    parts = attributed(movements, legs)
+    assert {part.conid for part in parts if part.is_owner_unclear} == {PUT, OTHER}
+
+
 def test_what_an_action_brought_that_took_more_than_is_known_to_have_been_held_is_not_known():
     bought = moved(SHARES, 50.0, 10.0, 2)
     taken = acted(SHARES, -100.0, 20, type="TC", cash=5000.0)
