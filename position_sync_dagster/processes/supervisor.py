@@ -316,6 +316,9 @@ def start(
         "Dagster",
         [sys.executable, "-m", MODULE, str(ui_port), str(os.getpid())],
         env={
+            # A few of Dagster's many threads work at a time, and their memory is kept by arena: one
+            # arena takes 45 MB less in all. Python's lock already orders most of its use.
+            "MALLOC_ARENA_MAX": "1",
             **env,
             "DAGSTER_HOME": str(dagster_home),
             MARKER: os.path.realpath(dagster_home),

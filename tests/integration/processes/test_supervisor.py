@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from position_sync_dagster import dagster_files
@@ -137,6 +138,18 @@ def test_a_person_who_switches_the_sensors_off_is_believed_and_no_program_is_sta
     dagster_files.note(dagster_files.WORKED_TICK)
     until(three.look, lambda: three.daemon.works)
     assert signs_of_life.read().problems == ()
+
+
+def test_the_programs_share_one_arena_of_memory_unless_the_environment_says_how_many(tmp_path):
+    def environment(**env: str) -> dict[str, str]:
+        where = {"dagster_home": tmp_path, "cwd": tmp_path, "ui_port": free_port()}
+        with module.start(env=env, **where, log=tmp_path / "log") as programs:
+            process = psutil.Process(programs.pid)
+            wait_for("the environment", lambda: "DAGSTER_HOME" in process.environ())
+            return process.environ()
+
+    assert environment()["MALLOC_ARENA_MAX"] == "1"
+    assert environment(MALLOC_ARENA_MAX="4")["MALLOC_ARENA_MAX"] == "4"
 
 
 def test_what_dagster_stores_of_sensors_is_mended_by_a_program_of_its_own(tmp_path, caplog):
