@@ -2,6 +2,8 @@
 
 import shutil
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,6 +55,13 @@ def until(look: Callable[[], None], condition: Callable[[], object]) -> None:
         return condition()
 
     wait_for("what the supervisor does", looked, poll_s=0.01)
+
+
+def test_it_has_no_library_that_it_does_not_use():
+    libraries = {"dagster", "http.client", "polars", "pydantic", "ssl"}
+    code = f"import sys, {module.__name__}; print({libraries} & sys.modules.keys())"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert printed.stdout.strip() == "set()", printed.stderr
 
 
 def test_a_program_that_is_killed_is_started_again_and_the_log_says_so(running, caplog):
