@@ -1,32 +1,19 @@
-"""Ports on this machine: free and taken ones, and JSON over HTTP."""
+"""Ports on this machine: free and taken ones."""
 
 import errno
-import json
 import socket
-from http.client import HTTPException
-from typing import Any
-from urllib.request import ProxyHandler, Request, build_opener
 
-from position_sync_dagster.errors import PositionSyncError, UserError
+from position_sync_dagster.errors import UserError
 
 LOOPBACK = "127.0.0.1"
 # The number of ports that are tried if the wanted one is taken.
 NEXT_PORTS = 50
-
-_OPENER = build_opener(ProxyHandler({}))  # a proxy of the environment must not be asked
 
 
 class PortTakenError(UserError):
     """Another program listens at a port that is needed.
 
     End that program, or choose another port.
-    """
-
-
-class NoAnswerError(PositionSyncError):
-    """A program of ours does not answer at its port, or refuses.
-
-    See the log of that program.
     """
 
 
@@ -65,25 +52,3 @@ def first_free(wanted: int) -> int:
         if is_free(port):
             return port
     raise PortTakenError(f"The ports from {wanted} on are all taken.", remedy="Name a free port.")
-
-
-def exchange_json(port: int, path: str, value: Any = None, *, timeout_s: float) -> Any:
-    """Return the JSON value that the server on 127.0.0.1 answers with.
-
-    Args:
-        value: What is posted, as JSON; None asks by GET.
-
-    Raises:
-        NoAnswerError: The server does not answer, or not with status 200 and JSON.
-    """
-    body = None if value is None else json.dumps(value).encode()
-    headers = {"Content-Type": "application/json"}
-    request = Request(f"http://{LOOPBACK}:{port}{path}", body, headers)
-    try:
-        with _OPENER.open(request, timeout=timeout_s) as answer:
-            return json.load(answer)
-    except (OSError, ValueError, HTTPException) as error:
-        raise NoAnswerError(
-            f"Port {port} of {LOOPBACK} does not answer: {error}.",
-            remedy="See the log of its program.",
-        ) from error

@@ -2,10 +2,13 @@
 
 import shutil
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from position_sync_dagster import dagster_files
@@ -52,6 +55,13 @@ def until(look: Callable[[], None], condition: Callable[[], object]) -> None:
         return condition()
 
     wait_for("what the supervisor does", looked, poll_s=0.01)
+
+
+def test_it_has_no_library_that_it_does_not_use():
+    libraries = {"dagster", "http.client", "polars", "pydantic", "ssl"}
+    code = f"import sys, {module.__name__}; print({libraries} & sys.modules.keys())"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert printed.stdout.strip() == "set()", printed.stderr
 
 
 def test_a_program_that_is_killed_is_started_again_and_the_log_says_so(running, caplog):
@@ -137,6 +147,22 @@ def test_a_person_who_switches_the_sensors_off_is_believed_and_no_program_is_sta
     dagster_files.note(dagster_files.WORKED_TICK)
     until(three.look, lambda: three.daemon.works)
     assert signs_of_life.read().problems == ()
+
+
+def test_the_programs_share_one_arena_of_memory_unless_the_environment_says_how_many(tmp_path):
+    def environment(**env: str) -> dict[str, str]:
+        where = {"dagster_home": tmp_path, "cwd": tmp_path, "ui_port": free_port()}
+        with module.start(env=env, **where, log=tmp_path / "log") as programs:
+            process = psutil.Process(programs.pid)
+            wait_for("the environment", lambda: "DAGSTER_HOME" in process.environ())
+            return process.environ()
+
+    ours = environment()
+    assert (ours["MALLOC_ARENA_MAX"], ours[module.JEMALLOC]) == ("1", "narenas:1")
+
+    # The last word on an option counts.
+    theirs = environment(MALLOC_ARENA_MAX="4", **{module.JEMALLOC: "narenas:4"})
+    assert (theirs["MALLOC_ARENA_MAX"], theirs[module.JEMALLOC]) == ("4", "narenas:1,narenas:4")
 
 
 def test_what_dagster_stores_of_sensors_is_mended_by_a_program_of_its_own(tmp_path, caplog):
