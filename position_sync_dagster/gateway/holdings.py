@@ -550,7 +550,7 @@ class HoldingsBook:
         self.changes.note(key, urgent=moved)
 
     def _stated(
-        self, holding: BrokerPosition, newest: Mapping[str, Any], *, by_account: bool = False
+        self, holding: BrokerPosition, newest: Mapping[str, Any], *, by_account: bool
     ) -> BrokerPosition:
         """Return a holding with its newest values and the completeness of its account, in one copy.
 
@@ -602,10 +602,7 @@ class HoldingsBook:
     def _row(
         self, key: Key, instrument: Instrument, position: float, now: datetime, **values: Any
     ) -> BrokerPosition:
-        """Return a holding as the message that was received now has it.
-
-        It has the completeness of its account, so that reading it makes no copy, as a rule.
-        """
+        """Return a holding as the message that was received now has it."""
         before = self._holdings.get(key)
         is_same = before is not None and before.position == position
         return BrokerPosition(
@@ -616,6 +613,7 @@ class HoldingsBook:
             received_at=now,
             position_time=before.position_time if before is not None and is_same else now,
             snapshot_id=self.snapshot_id,
+            # So that reading it makes no copy, as a rule.
             completeness=self.states.completeness(key[0]),
             **values,
         )
