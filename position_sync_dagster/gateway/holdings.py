@@ -7,11 +7,11 @@ changed.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
-from weakref import WeakSet
+from weakref import ref
 
 from position_sync_dagster.domain import valuation
 from position_sync_dagster.domain.account_state import AccountStates
@@ -74,13 +74,21 @@ class PendingChanges(Generic[K]):
         self._noted.discard(key)
 
 
-class Watchers(WeakSet[PendingChanges[K]]):
+class Watchers(Generic[K]):
     """Those who collect the same changes; one that nobody holds any more is dropped."""
+
+    def __init__(self) -> None:
+        # Changes are many, and watchers few: to iterate a `WeakSet` takes longer than all notes.
+        self._watchers: list[ref[PendingChanges[K]]] = []
+
+    def __iter__(self) -> Iterator[PendingChanges[K]]:
+        watchers = [watcher() for watcher in self._watchers]
+        return iter([watcher for watcher in watchers if watcher is not None])
 
     def watch(self) -> PendingChanges[K]:
         """Return a new watcher, which collects the changes from now on."""
         watcher: PendingChanges[K] = PendingChanges()
-        self.add(watcher)
+        self._watchers = [ref(held) for held in (*self, watcher)]
         return watcher
 
     def note(self, *keys: K, urgent: bool = False) -> None:
@@ -418,17 +426,18 @@ class HoldingsBook:
         Returns:
             Whether it counts.
         """
+        if known(sent.value) is None or self._connectivity.lost is not None:
+            return False
+        profit = self.profits.get(key)
+        if profit is not None:  # it has the quantity that is held: see `put`
+            return sent.position == profit.sent.position and profit.take(sent, self._clock())
+
         holding = self._holdings.get(key)
         if holding is None or not holding.position or sent.position != holding.position:
             return False
-        if known(sent.value) is None or self._connectivity.lost is not None:
-            return False
         now = self._clock()
-        profit = self.profits.get(key)
-        if profit is None:
-            self.profits[key] = Profit(sent, now, same_since=now, value_at_daily=sent.value)
-            return True
-        return profit.take(sent, now)
+        self.profits[key] = Profit(sent, now, same_since=now, value_at_daily=sent.value)
+        return True
 
     def forget_pnl(self, key: Key) -> None:
         """Keep the value of a holding, not its daily profit: what PnLSingle said counts no more.
@@ -537,12 +546,11 @@ class HoldingsBook:
         moved = before is None or before.position != holding.position
         if moved:
             self.profits.pop(key, None)
-        # With the completeness of its account, so that reading it makes no copy, as a rule.
-        self._store(self._stated(holding, {}))
+        self._store(holding)
         self.changes.note(key, urgent=moved)
 
     def _stated(
-        self, holding: BrokerPosition, newest: Mapping[str, Any], *, by_account: bool = False
+        self, holding: BrokerPosition, newest: Mapping[str, Any], *, by_account: bool
     ) -> BrokerPosition:
         """Return a holding with its newest values and the completeness of its account, in one copy.
 
@@ -605,6 +613,8 @@ class HoldingsBook:
             received_at=now,
             position_time=before.position_time if before is not None and is_same else now,
             snapshot_id=self.snapshot_id,
+            # So that reading it makes no copy, as a rule.
+            completeness=self.states.completeness(key[0]),
             **values,
         )
 

@@ -13,7 +13,7 @@ import pytest
 _HOMES = {
     "gateway_timeout_s": ("gateway.login", "TIMEOUT_S"),
     "gateway_silence_s": ("gateway.connection", "SILENCE_S"),
-    "answer_s": ("processes.heard.wire", "ANSWER_S"),
+    "answer_s": ("processes.rehearsal.measured", "ANSWER_S"),
     "gateway_pace": ("gateway.login", "MESSAGE_PACE"),
     "reconnect": ("sync.stream.streamer", "RECONNECT"),
     "data_despite_loss_s": ("sync.stream.streamer", "DATA_DESPITE_LOSS_S"),

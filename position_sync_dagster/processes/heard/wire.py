@@ -7,14 +7,12 @@ publishes.
 
 import json
 import re
-import time
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
-from math import inf
 from typing import NamedTuple
 
 from position_sync_dagster.domain.instrument import LISTED_OPTIONS
@@ -119,32 +117,32 @@ def vocabulary() -> Vocabulary:
 # Reports of orders are not counted, as they are not recorded.
 _OF_ORDERS = frozenset({"3", "5", "11", "59", "100", "101"})
 
-# The messages of a line; of an account's feed, and which of these are rows that come again.
+# The messages of a line; of an account's feed, those that are rows which come again.
 _TICKS = frozenset({"1", "2", "21", "45", "46"})
-_OF_ACCOUNTS = frozenset({"6", "7", "8", "54"})
 _ROWS = ("6", "7")
 _ROW = "row"
 _ERROR = "4"
 
 # Messages that name no request: the series to which they belong, and the sent ones that begin it.
-_SERIES = {"61": ("positions",), "62": ("positions",), "15": ("log-in",), "9": ("log-in",)}
 _ACCOUNT = ("account",)
+_SERIES = {
+    "61": ("positions",),
+    "62": ("positions",),
+    "15": ("log-in",),
+    "9": ("log-in",),
+    "8": _ACCOUNT,
+    "54": _ACCOUNT,
+}
 _BEGUN = {"6": _ACCOUNT, "61": ("positions",), "71": ("log-in",)}
 _LISTS = frozenset(_BEGUN.values())
 
 # The ticks of the option model, live and delayed: a series of their own beside those of the line.
-_MODEL = "model"
+MODEL = "model"
 _MODEL_TICKS = ("13", "83")
 _STATES = OFFLINE | RESTORED
 
 # More shapes than these has no gateway that works.
 MOST_SHAPES = 20_000
-
-# The newest delays are kept, so many of each kind.
-MOST_DELAYS = 1000
-
-# An answer that has not come after this time, in seconds, is missing.
-ANSWER_S = 10.0
 
 
 class Heard:
@@ -152,47 +150,34 @@ class Heard:
 
     Attributes:
         server_version: The version that was negotiated last; None before a log-in.
-        delays: The newest seconds from one message to the next of its request, account or farm.
-        requested, missing: How many requests there were, and were not answered in full, by name.
-        most_lines: The greatest number of market data lines at once.
-        most_sent: The greatest number of messages that were sent within a second.
     """
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self) -> None:
         self.server_version: int | None = None
-        self.delays = defaultdict[str, deque[float]](lambda: deque(maxlen=MOST_DELAYS))
-        self.requested: Counter[str] = Counter()
-        self.missing: Counter[str] = Counter()
-        self.most_lines = self.most_sent = 0
-        self._monotonic = monotonic
         self._vocabulary = vocabulary()
         self._shapes: Counter[tuple[str, str, tuple[str, ...]]] = Counter()
         self._apart: Counter[Said] = Counter()
-        self._orders: Counter[str] = Counter()
-        self._last: dict[Series, tuple[str, float]] = {}
-        self._open: dict[Series, tuple[str, float]] = {}
-        self._sent: deque[float] = deque()
-        self._lines: set[Series] = set()
-        self._downloading_since = -inf
+        self._orders: Counter[tuple[str, str]] = Counter()
+        self._last: dict[Series, str] = {}
 
     def __call__(self, was_sent: bool, fields: Sequence[str]) -> None:
         """Take a message."""
-        at = self._monotonic()
         kind = fields[0] if fields else ""
         if kind == GREETING and _NUMBER.fullmatch("".join(fields[1:])):
             self.server_version = int(fields[1])
         if was_sent:
-            self._request(kind, fields, at)
+            self._request(kind, fields)
         elif kind not in _OF_ORDERS and len(self._shapes) < MOST_SHAPES:
-            about = self._about(kind, fields)
-            self._shapes[kind, about, tuple(map(_form, fields[1:]))] += 1
+            about = self._about(kind, fields) if kind in self._vocabulary.about else ""
+            self._shapes[kind, about, _forms(fields[1:])] += 1
             for series, step in self._steps(kind, fields, about):
-                self._follow(series, step, at)
+                self._follow(series, step)
 
     def take(self) -> Counter[Said]:
         """Return what was said since the last time, with how often."""
         said = self._apart
-        said.update({Said(SaidKind.ORDER, order): count for order, count in self._orders.items()})
+        for (before, step), count in self._orders.items():
+            said[Said(SaidKind.ORDER, order(before, step))] += count
         for (kind, about, forms), count in self._shapes.items():
             for words in self._said_by(kind, about, forms):
                 said[words] += count
@@ -201,11 +186,6 @@ class Heard:
         self._apart = Counter()
         self._orders = Counter()
         return said
-
-    def close(self) -> None:
-        """Count the requests that were not answered."""
-        for series in list(self._open):
-            self._give_up(series)
 
     def _said_by(self, kind: str, about: str, forms: Sequence[str]) -> Iterator[Said]:
         """Yield what a message of this shape says: its name, its subject, its fields."""
@@ -227,8 +207,6 @@ class Heard:
 
     def _about(self, kind: str, fields: Sequence[str]) -> str:
         """Return the tick, code or tag that a message is about; the text of a code is counted."""
-        if kind not in self._vocabulary.about:
-            return ""
         counted, place = self._vocabulary.about[kind]
         subject = fields[place] if place < len(fields) else ""
         form = _TAG if counted == SaidKind.TAG else _NUMBER
@@ -241,99 +219,92 @@ class Heard:
 
     # -- what follows what --------------------------------------------------------------------
 
-    def _request(self, kind: str, fields: Sequence[str], at: float) -> None:
+    def _request(self, kind: str, fields: Sequence[str]) -> None:
         """Take a request that the client sent: it ends what went on under its id before."""
-        self._sent.append(at)
-        while self._sent[0] <= at - 1.0:
-            self._sent.popleft()
-        self.most_sent = max(self.most_sent, len(self._sent))
-
         name = self._vocabulary.requests.get(kind, "")
         place = self._vocabulary.asked.get(kind, len(fields))
         series = (*fields[place : place + 1],) or _BEGUN.get(kind, ())
 
         self._end(series)
+        self._end((*series, MODEL))
         # `reqAccountUpdates` (6) with 0 is the end of a subscription.
         if series and not name.startswith("cancel") and (kind, *fields[2:3]) != ("6", "0"):
-            self._begin(series, name, at)
-        if series == _ACCOUNT:
-            self._downloading_since = at
-        if name == "reqMktData":
-            self._lines.add(series)
-            self.most_lines = max(self.most_lines, len(self._lines))
-            if fields[5] in LISTED_OPTIONS:  # the security type: its model should tick too
-                self._begin((*series, _MODEL), "reqMktData of an option", at)
+            self._begin(series, name)
+        if series == _ACCOUNT:  # the gateway sends all rows to a new download
+            self._last = {key: step for key, step in self._last.items() if key[0] != _ROW}
+        # Its fifth field is the security type: its model should tick too.
+        if name == "reqMktData" and fields[5] in LISTED_OPTIONS:
+            self._begin((*series, MODEL), "reqMktData of an option")
 
-    def _begin(self, series: Series, name: str, at: float) -> None:
-        """Begin a series with a request, and await its answer if one is known."""
-        self._last[series] = (name, at)
-        if name in self._vocabulary.answers:
-            self.requested[name] += 1
-            self._open[series] = (name, at)
+    def _begin(self, series: Series, name: str) -> None:
+        """Begin a series with a request."""
+        self._last[series] = name
 
     def _end(self, series: Series) -> None:
-        """End a series, and that of its option model."""
-        for ended in (series, (*series, _MODEL)):
-            self._give_up(ended)
-            self._last.pop(ended, None)
-        self._lines.discard(series)
+        """End a series."""
+        self._last.pop(series, None)
 
-    def _give_up(self, series: Series) -> None:
-        """Await the answer of a series no more; it counts as missing after its time."""
-        name, at = self._open.pop(series, ("", 0.0))
-        if name and self._monotonic() - at > ANSWER_S:
-            self.missing[name] += 1
-
-    def _steps(self, kind: str, fields: Sequence[str], about: str) -> Iterator[tuple[Series, str]]:
-        """Yield what a message belongs to, and its name there."""
+    def _steps(self, kind: str, fields: Sequence[str], about: str) -> list[tuple[Series, str]]:
+        """Return what a message belongs to, and its name there."""
         name = self._name_of(kind)
         place = self._vocabulary.places.get(kind, len(fields))
         request = fields[place] if place < len(fields) else ""
         if request and kind != _ERROR:
-            yield (request,), "ticks" if kind in _TICKS else name
+            steps: list[tuple[Series, str]] = [((request,), "ticks" if kind in _TICKS else name)]
             if kind == "21" and about in _MODEL_TICKS:
-                yield (request, _MODEL), "model tick"
-        elif kind in (GREETING, CLOSED):
-            yield ("connection",), kind
-        elif kind == _ERROR and request in ("", "-1"):
+                steps.append(((request, MODEL), "model tick"))
+            return steps
+        if kind in (GREETING, CLOSED):
+            return [(("connection",), kind)]
+        if kind == _ERROR and request in ("", "-1"):
             code = int(about) if about.isdecimal() else 0
             if code in _STATES:
-                yield ("IB",), about
-            elif code in FARM_BROKEN | FARM_OK:
-                yield ("farm", farm_of("".join(fields[4:5]))), about
-        elif kind == _ERROR:
+                return [(("IB",), about)]
+            if code in FARM_BROKEN | FARM_OK:
+                return [(("farm", farm_of("".join(fields[4:5]))), about)]
+            return []
+        if kind == _ERROR:
             ends = about.isdecimal() and int(about) in ENDS_LINE
-            yield (request,), about if ends else name
-        elif kind in _OF_ACCOUNTS:
-            yield _ACCOUNT, name
-            if kind in _ROWS:
-                row = fields[2:3] if kind == "7" else (*fields[2:3], *fields[4:5])
-                yield (_ROW, kind, *row, *fields[-1:]), name
-        elif kind in _SERIES:
-            yield _SERIES[kind], name
+            return [((request,), about if ends else name)]
+        if kind in _ROWS:
+            row = fields[2:3] if kind == "7" else (*fields[2:3], *fields[4:5])
+            return [(_ACCOUNT, name), ((_ROW, kind, *row, *fields[-1:]), name)]
+        return [(_SERIES[kind], name)] if kind in _SERIES else []
 
-    def _follow(self, series: Series, step: str, at: float) -> None:
-        """Count what came before a message in its series, and whether it ends the series."""
-        before, since = self._last.get(series, ("", 0.0))
-        if series[0] == _ROW and since <= self._downloading_since:
-            before = ""  # the gateway sends all of them to a new download
-        is_list = step == "ticks" or series in _LISTS
-        if before and not (is_list and before == step):
-            order = f"{before}, then {step}"
-            self._orders[order] += 1
-            self.delays[order].append(at - since)
+    def _follow(self, series: Series, step: str) -> str:
+        """Count what came before a message in its series; return it, or "" if it counts not."""
+        before = self._last.get(series, "")
         if before or not series[0].isdecimal():  # for a request that is over nothing begins
-            self._last[series] = (step, at)
+            self._last[series] = step
+        is_list = step == "ticks" or series in _LISTS
+        if not before or (is_list and before == step):
+            return ""
+        self._orders[before, step] += 1
+        return before
 
-        if series in self._open and step == self._vocabulary.answers[self._open[series][0]]:
-            del self._open[series]
-        if step == "error" or step.isdecimal():
-            self._open.pop(series, None)
-            self._open.pop((*series, _MODEL), None)
-            self._lines.discard(series)
-        if step in (CLOSED, "1101"):
-            self._open.clear()
-            self._lines.clear()
+
+def order(before: str, step: str) -> str:
+    """Return what followed what, in words."""
+    return f"{before}, then {step}"
+
+
+def _forms(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return what each field looks like; at once if all are numbers or words."""
+    try:
+        return tuple(
+            [
+                ("number" if -UNSET < float(text) < UNSET else "unset")
+                if text[0] in _NUMBERS_BEGIN
+                else "text"
+                for text in texts
+            ]
+        )
+    except (IndexError, ValueError):  # an empty field, a clock, a word that begins as a number
+        return tuple(map(_form, texts))
+
+
+# How numbers begin that the gateway writes; those that are not finite too.
+_NUMBERS_BEGIN = frozenset("-0123456789NI")
 
 
 def _form(text: str) -> str:
@@ -343,7 +314,7 @@ def _form(text: str) -> str:
     """
     if not text:
         return "empty"
-    if text[0] not in "-0123456789NI":
+    if text[0] not in _NUMBERS_BEGIN:
         return "text"
     if len(text) == len("23:59") and text[2] == ":":
         return "clock"

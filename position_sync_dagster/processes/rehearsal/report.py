@@ -7,7 +7,8 @@ from datetime import date
 from enum import StrEnum
 from importlib import metadata
 
-from position_sync_dagster.processes.heard.wire import Heard, Said, SaidKind, Vocabulary
+from position_sync_dagster.processes.heard.wire import Said, SaidKind, Vocabulary
+from position_sync_dagster.processes.rehearsal.measured import Measured
 
 
 class Verdict(StrEnum):
@@ -76,7 +77,9 @@ def counted(about: str, text: str, count: int, *, wrong: int) -> Compared:
     return Compared(about=about, text=text, verdict=verdict, count=count)
 
 
-def said_lines(said: Iterable[tuple[Said, int]], heard: Heard, known: Vocabulary) -> list[Compared]:
+def said_lines(
+    said: Iterable[tuple[Said, int]], heard: Measured, known: Vocabulary
+) -> list[Compared]:
     """Return what a gateway said, the new first; of an order with the seconds in between."""
     lines = [
         Compared(
@@ -95,7 +98,7 @@ def said_lines(said: Iterable[tuple[Said, int]], heard: Heard, known: Vocabulary
 MOST_SENT = 50
 
 
-def assumptions(heard: Heard, known: Vocabulary, most_lines: int) -> Iterator[Compared]:
+def assumptions(heard: Measured, known: Vocabulary, most_lines: int) -> Iterator[Compared]:
     """Yield what the design assumes, as it was measured."""
     for order, (least, most) in known.assumed.items():
         text = f"{least:g} to {most:g} s are assumed"

@@ -15,7 +15,8 @@ from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.lake.sessions import login_owned
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.stream_parts import with_money
-from position_sync_dagster.processes.heard.wire import Heard, vocabulary
+from position_sync_dagster.processes.heard.wire import vocabulary
+from position_sync_dagster.processes.rehearsal.measured import Measured
 from position_sync_dagster.processes.rehearsal.report import Report, assumptions, said_lines
 from position_sync_dagster.processes.rehearsal.values import BrokerValues
 from position_sync_dagster.settings import Settings
@@ -55,7 +56,7 @@ async def listen(
     if owner is not None and owner.is_alive(utc_now()):
         raise login_owned(owner)
 
-    heard, broker = Heard(), BrokerValues()
+    heard, broker = Measured(), BrokerValues()
 
     def complete(
         tables: StreamTables, lake: MoneyLake, settings: Settings, own: Ownership
