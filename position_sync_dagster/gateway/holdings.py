@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import ref
 
@@ -20,6 +21,7 @@ from position_sync_dagster.domain.holding import (
     AccountConfirmation,
     BrokerPosition,
     Completeness,
+    HoldingGreeks,
     Holdings,
     Key,
 )
@@ -33,6 +35,10 @@ from position_sync_dagster.gateway.translate import known
 # sends one about every second. Source: IB, "Profit and Loss".
 FOLLOWED_S = 5.0
 
+
+# The computed greeks of options.
+GreeksByConid = Mapping[int, HoldingGreeks]
+NO_GREEKS: GreeksByConid = MappingProxyType({})
 
 K = TypeVar("K")
 
@@ -268,9 +274,9 @@ class HoldingsBook:
         """Return every holding as its last row left it: what is held, and no newest value."""
         return self._holdings.values()
 
-    def get(self, key: Key) -> BrokerPosition | None:
-        """Return one holding."""
-        return self._all((key,)).get(key)
+    def get(self, key: Key, greeks: GreeksByConid = NO_GREEKS) -> BrokerPosition | None:
+        """Return one holding, with its computed greeks."""
+        return self._all((key,), greeks).get(key)
 
     def instrument(self, key: Key) -> Instrument | None:
         """Return the instrument of a holding as its newest row has it."""
@@ -308,7 +314,9 @@ class HoldingsBook:
             if row.account == account and row.instrument.sec_type in sec_types
         ]
 
-    def reported(self, keys: Iterable[Key] | None = None) -> Holdings:
+    def reported(
+        self, keys: Iterable[Key] | None = None, greeks: GreeksByConid = NO_GREEKS
+    ) -> Holdings:
         """Return holdings as their last messages left them, with the completeness of their account.
 
         So the publisher writes them. They lack later confirmations of the account: these are stored
@@ -316,15 +324,19 @@ class HoldingsBook:
         those of accounts that the login does not manage.
         """
         if keys is None:
-            return self.unmanaged | self._all(self._holdings, by_account=False)
-        return self._all(keys, by_account=False)
+            return self.unmanaged | self._all(self._holdings, greeks, by_account=False)
+        return self._all(keys, greeks, by_account=False)
 
-    def _all(self, keys: Iterable[Key], *, by_account: bool = True) -> Holdings:
-        """Return these holdings with their newest values; see `_stated`."""
+    def _all(
+        self, keys: Iterable[Key], greeks: GreeksByConid = NO_GREEKS, *, by_account: bool = True
+    ) -> Holdings:
+        """Return these holdings with their newest values and greeks; see `_stated`."""
         now = self._clock()
         rows = ((key, self._holdings[key]) for key in keys if key in self._holdings)
         return {
-            key: self._stated(row, self._newest(key, row, now), by_account=by_account)
+            key: self._stated(
+                row, self._newest(key, row, now) | _greeks_of(row, greeks), by_account=by_account
+            )
             for key, row in rows
         }
 
@@ -556,7 +568,7 @@ class HoldingsBook:
 
         Args:
             holding: The holding as its last row left it.
-            newest: What a later message changes of it; see `_newest`.
+            newest: What came later of it: a message (`_newest`), computed greeks.
             by_account: Whether a message of its account confirms it too: the value that a row of
                 the holding brought before, and no value that nothing has confirmed yet.
         """
@@ -617,6 +629,12 @@ class HoldingsBook:
             completeness=self.states.completeness(key[0]),
             **values,
         )
+
+
+def _greeks_of(holding: BrokerPosition, greeks: GreeksByConid) -> dict[str, HoldingGreeks]:
+    """Return the computed greeks of a holding; a closed one has none."""
+    conid = holding.instrument.conid
+    return {"greeks": greeks[conid]} if holding.position and conid in greeks else {}
 
 
 def _side(holding: BrokerPosition) -> int:

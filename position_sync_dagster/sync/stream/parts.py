@@ -1,7 +1,6 @@
 """What an extension gives to a stream: followers of changes, rules of legs, and greeks."""
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import replace
 from typing import Protocol
 
 from position_sync_dagster.domain.execution import Asked, Execution
@@ -44,7 +43,7 @@ class RulesOfLegs(Protocol):
         """Write the legs that are chosen now into the registry; blocks."""
 
 
-class PublishedGreeks:
+class PublishedGreeks(dict[int, HoldingGreeks]):
     """The greeks that `broker_positions` has, or gets at the next publication, by conid.
 
     Attributes:
@@ -52,11 +51,8 @@ class PublishedGreeks:
     """
 
     def __init__(self) -> None:
-        self._greeks: dict[int, HoldingGreeks] = {}  # of the options that have any
+        super().__init__()
         self.changes: PendingChanges[int] = PendingChanges()
-
-    def __len__(self) -> int:
-        return len(self._greeks)
 
     def take(self, conid: int, greeks: HoldingGreeks | None) -> None:
         """Publish the new greeks of an option, if they differ from the published ones.
@@ -66,16 +62,11 @@ class PublishedGreeks:
             greeks: Its greeks, with the price of the underlying as its row has it; None: it has
                 none.
         """
-        before = self._greeks.pop(conid, None)
+        before = self.pop(conid, None)
         if greeks is not None:
-            self._greeks[conid] = greeks
+            self[conid] = greeks
         if greeks != before:
             self.changes.note(conid)
-
-    def added_to(self, holding: BrokerPosition) -> BrokerPosition:
-        """Return a holding with its greeks; a closed one has none."""
-        greeks = self._greeks.get(holding.instrument.conid) if holding.position else None
-        return holding if holding.greeks is greeks else replace(holding, greeks=greeks)
 
 
 class ComputedGreeks(Protocol):

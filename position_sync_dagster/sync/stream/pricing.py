@@ -194,7 +194,7 @@ class StreamPricer:
         """Make the step of a holding that is due; return its row with the holding, if one is."""
         key = state.key
         conid = key[1]
-        holding = connection.feed.book.get(key)
+        holding = connection.feed.book.get(key, self.greeks)
         if holding is None:
             del self._holdings[key]
             return None
@@ -202,7 +202,7 @@ class StreamPricer:
             return None
 
         line = self.lines.line(conid)
-        row, line = state.step(self.greeks.added_to(holding), quote, line, at)
+        row, line = state.step(holding, quote, line, at)
         self.lines.put(conid, line)
         if not (state.streamed or state.due):  # that was its last row: the queue has it now
             del self._holdings[key]

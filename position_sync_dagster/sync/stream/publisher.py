@@ -214,8 +214,7 @@ class Publisher:
         is_whole = keys is None
         published = self._published
         accounts = feed.book.confirmations()
-        holdings = feed.book.reported(keys)
-        reported = {key: self.greeks.added_to(holding) for key, holding in holdings.items()}
+        reported = feed.book.reported(keys, self.greeks)
         changed = {
             key: holding
             for key, holding in reported.items()

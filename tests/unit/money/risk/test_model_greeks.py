@@ -27,7 +27,7 @@ from position_sync_dagster.money.risk.terms import (
     compute,
 )
 from position_sync_dagster.sync.stream.parts import PublishedGreeks
-from tests.support.holdings import make_holding
+from tests.support.holdings import make_book, make_holding
 
 NOW = datetime(2028, 6, 1, 14, 0, tzinfo=UTC)
 STOCK = 1
@@ -256,6 +256,15 @@ def published():
     return published_greeks
 
 
+def greeks_of(holding, published):
+    """Return the greeks with which a holding is published, and priced."""
+    book = make_book(lambda: NOW)
+    book.put(holding)
+    priced = book.get(holding.key, published)
+    assert book.reported([holding.key], published)[holding.key].greeks == priced.greeks
+    return priced.greeks
+
+
 @pytest.mark.parametrize(
     ("result", "is_news"),
     [
@@ -270,13 +279,13 @@ def test_a_result_is_published_when_it_says_something_else(published, result, is
     changes.take()
     published.take(7, result)
     assert (changes.take() == {7}) is is_news
-    assert published.added_to(HOLDING).greeks == result
-    assert published.added_to(replace(HOLDING, position=0.0)).greeks is None
+    assert greeks_of(HOLDING, published) == result
+    assert greeks_of(replace(HOLDING, position=0.0), published) is None
 
 
 def test_greeks_that_are_not_known_any_more_are_published_once_as_unknown(published):
     published.take(7, None)
-    assert published.added_to(HOLDING).greeks is None
+    assert greeks_of(HOLDING, published) is None
     changes = published.changes
     changes.take()
     published.take(7, None)

@@ -96,7 +96,7 @@ class PricerWithLines:
         at, bid = self.ticks.get(conid, (None, self.bid))
         return Quote(bid=bid, ask=1.2, received_at=at, quote_time=at)
 
-    def _holding(self, key):
+    def _holding(self, key, _greeks):
         instrument = Instrument(
             conid=key[1], symbol="SPY", sec_type="OPT", currency="USD", multiplier=100.0
         )
