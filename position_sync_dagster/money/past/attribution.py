@@ -190,7 +190,7 @@ class _Holdings:
         came_for: What went for what came, by the id of that.
         left: The ids of what something came for with its cost.
         parts: Those of each movement that is no trade, by its id.
-        traders: Who had what an order traded, apart from contracts that several may have.
+        traders: Who had what an order traded, apart from contracts that several had.
     """
 
     def __init__(self) -> None:
@@ -323,16 +323,16 @@ class _Holdings:
                 _Exchange(of_them, is_clear=len(of_them) == 1),
             )
 
-    def remember(self, part: Posting, *, is_shared: bool) -> None:
+    def remember(self, part: Posting, *, is_guess: bool) -> None:
         """Remember a part: something may come for it, or be of its order.
 
         Args:
-            is_shared: Whether several may have the contract: then its order does not say whose.
+            is_guess: Whether it is not known whose it is: then it says nothing of its order.
         """
         movement = part.movement
         if movement.kind is not MovementKind.TRADE:
             self.parts[movement.movement_id].append(part)
-        elif movement.order_id is not None and part.fraction == 1.0 and not is_shared:
+        elif movement.order_id is not None and part.fraction == 1.0 and not is_guess:
             self.traders[movement.order_id].add(part.owner)
 
     def carries(self, movement: Movement) -> bool:
@@ -474,6 +474,7 @@ class _Holding:
         self._claims = [*map(self._claim_of, sorted(of_account, key=attrgetter("added_at")))]
         self._has: _Shares = dict(has)
         self._last_owners: _Shares = {}
+        self._is_guess = False  # since a close of unknown owner
         self._parts: list[Posting] = []
 
     def parts(self) -> list[Posting]:
@@ -551,10 +552,10 @@ class _Holding:
         return _Origin(opened, held)
 
     @property
-    def place(self) -> tuple[bool, datetime, bool, Key]:
+    def place(self) -> tuple[bool, datetime, bool, bool, Key]:
         """Return its place in the order: options first, and what an action brought after others.
 
-        What several may have comes after what one has.
+        What a strategy claims a part of comes after what one has alone; what several claim is last.
         """
         is_option = any(movement.is_option for movement in (self.first, *self._movements))
         came_for = self._holdings.came_for
@@ -563,17 +564,17 @@ class _Holding:
             for movement in self._movements
             if movement.kind in _ACTS and movement.movement_id in came_for
         ]
-        return not is_option, min(brought, default=NEVER), self.is_shared, self.key
+        is_shared = len({claim.owner for claim in self._claims}) > 1
+        at = min(brought, default=NEVER)
+        return not is_option, at, is_shared, self._is_claimed_in_part, self.key
 
-    @cached_property
-    def is_shared(self) -> bool:
-        """Whether several may have it at once: strategies, or one that claims less than is held."""
-        owners = {claim.owner for claim in self._claims}
-        claimed = max(
-            (abs(claim.leg.quantity or math.inf) for claim in self._claims), default=math.inf
-        )
-        held = max(map(abs, [self._opening.quantity, *(step.after for step in self.steps)]))
-        return len(owners) > 1 or held > claimed
+    @property
+    def _is_claimed_in_part(self) -> bool:
+        """Whether more was held than a claim is of."""
+        if not self._claims:
+            return False
+        most = max(abs(claim.leg.quantity or math.inf) for claim in self._claims)
+        return any(abs(held) > most for step in self.steps for held in (step.before, step.after))
 
     @property
     def _total(self) -> float:
@@ -615,6 +616,7 @@ class _Holding:
         unclear = None
         if closers is None:
             unclear = f"it is not known whose {name_of(movement)} closed on {movement.day}"
+            self._is_guess = True
             closers = self._as_claimed(movement, by)
         self._add_parts(
             movement,
@@ -849,7 +851,7 @@ class _Holding:
             self._add(
                 movement, effect, owner, quantity / whole, quantity, came_from=came_from, **said
             )
-            self._holdings.remember(self._parts[-1], is_shared=self.is_shared)
+            self._holdings.remember(self._parts[-1], is_guess=self._is_guess)
 
     def _add(
         self,
