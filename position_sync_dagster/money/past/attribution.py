@@ -570,10 +570,11 @@ class _Holding:
 
     @property
     def _is_claimed_in_part(self) -> bool:
-        """Whether more was held than a claim is of."""
-        if not self._claims:
+        """Whether more was held than what is claimed; a claim without a quantity is of all."""
+        sizes = [abs(claim.leg.quantity or 0.0) for claim in self._claims]
+        if not sizes or not all(sizes):
             return False
-        most = max(abs(claim.leg.quantity or math.inf) for claim in self._claims)
+        most = max(sizes)
         return any(abs(held) > most for step in self.steps for held in (step.before, step.after))
 
     @property
