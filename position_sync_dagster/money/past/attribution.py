@@ -148,7 +148,7 @@ class _Step(NamedTuple):
     @property
     def takes(self) -> bool:
         """Return whether it took of what was held."""
-        return self.before * (self.movement.quantity or 0.0) < 0
+        return self.before * self.movement.change < 0
 
     @property
     def action(self) -> tuple[object, ...]:
@@ -279,7 +279,7 @@ class _Holdings:
                 left
                 for left in leaving
                 if left.account != arrival.account
-                and left.quantity == -(arrival.quantity or 0.0)
+                and left.quantity == -arrival.change
                 and _days_between(left, arrival) <= BOOKED
             ]
             for left in sorted(fits, key=partial(_days_between, arrival))[:1]:
@@ -405,7 +405,7 @@ def _days_between(one: Movement, other: Movement) -> timedelta:
 
 def _is_sold(movement: Movement, cash: float | None) -> bool:
     """Return whether cash is what was got for what a movement took, or paid for it if short."""
-    return (cash or 0.0) * (movement.quantity or 0.0) < 0
+    return (cash or 0.0) * movement.change < 0
 
 
 def _terms_of(movement: Movement) -> tuple[date, float]:
@@ -502,7 +502,7 @@ class _Holding:
     @cached_property
     def steps(self) -> list[_Step]:
         """The movements, each with what is held around it."""
-        changes = (movement.quantity or 0.0 for movement in self._movements)
+        changes = (movement.change for movement in self._movements)
         held = [*accumulate(changes, _rounded_sum, initial=self._opening.quantity)]
         days = [movement.session_date for movement in self._movements]
         at_end_of = dict(zip(days, held[1:], strict=True))
@@ -520,7 +520,7 @@ class _Holding:
         for movement in self._movements:
             if moment_of(movement) > at:
                 break
-            held = _rounded_sum(held, movement.quantity or 0.0)
+            held = _rounded_sum(held, movement.change)
         return held
 
     def _claim_of(self, leg: ActiveContract) -> _Claim:
@@ -665,9 +665,7 @@ class _Holding:
     def _open(self, movement: Movement, by: float, origin: _Origin) -> None:
         # The broker's cost counts before the value that the transfer states.
         if movement is self._of_known_cost:
-            movement = replace(
-                movement, cash=times(self._opening.cost, -(movement.quantity or 0.0))
-            )
+            movement = replace(movement, cash=times(self._opening.cost, -movement.change))
 
         unclear = None
         if not origin.sizes and movement.kind in DELIVERY_KINDS and not movement.is_option:
@@ -845,7 +843,7 @@ class _Holding:
         **said: Any,
     ) -> None:
         self._last_owners = dict(self._has)
-        whole = movement.quantity or 0.0
+        whole = movement.change
         for owner, quantity in shares.items():
             sources = [part for part in origin.parts if part.owner == owner] or origin.parts
             came_from = tuple(part.posting_id for part in sources)
@@ -903,7 +901,7 @@ def _order_of(movement: Movement) -> tuple[datetime, bool, float, str]:
     is_settled = movement.kind is MovementKind.CASH_SETTLEMENT and not movement.is_option
     size = 0.0
     if movement.kind is MovementKind.CORPORATE_ACTION:
-        size = abs(movement.quantity or 0.0)
+        size = abs(movement.change)
     is_late = is_settled or movement.open_close == CLOSED
     return moment_of(movement), is_late, -size, movement.movement_id
 
@@ -922,7 +920,7 @@ def _history(movements: Iterable[Movement], held: Opening | None) -> tuple[Openi
     if not is_gone[True]:
         return opening, stated
 
-    total = opening.quantity + sum(movement.quantity or 0.0 for movement in stated)
+    total = opening.quantity + sum(movement.change for movement in stated)
     return opening, sorted([*stated, *_still_held(is_gone[True], total)], key=_order_of)
 
 
@@ -936,7 +934,7 @@ def _paid_in_kind(movement: Movement) -> Movement:
 def _still_held(unexplained: Iterable[Movement], held: float) -> Iterator[Movement]:
     """Yield what is gone and nothing explains, as far as it is held."""
     for movement in unexplained:
-        by = movement.quantity or 0.0
+        by = movement.change
         if rounded(held) * by < 0:
             by = math.copysign(min(abs(held), abs(by)), by)
             held += by
