@@ -474,7 +474,8 @@ class _Holding:
         self._claims = [*map(self._claim_of, sorted(of_account, key=attrgetter("added_at")))]
         self._has: _Shares = dict(has)
         self._last_owners: _Shares = {}
-        self._is_guess = False  # since a close of unknown owner
+        # Whether it was not known whose a close was, since all of it was gone last.
+        self._is_guess = False
         self._parts: list[Posting] = []
 
     def parts(self) -> list[Posting]:
@@ -600,6 +601,7 @@ class _Holding:
     def _move(self, movement: Movement, by: float) -> None:
         """Divide a movement: first it closes what is held on the other side, then it opens."""
         total = self._total
+        self._is_guess = self._is_guess and total != 0
         origin = self._holdings.origin_of(movement)
         closed = 0.0
         if total * by < 0:
