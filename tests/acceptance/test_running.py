@@ -318,7 +318,7 @@ def test_a_leg_made_active_is_streamed_and_removed_goes_back(demo):
     assert added.returncode == 0, added.stderr
     row = seen(demo, int(conid), lambda r: r["source"] == "STREAM")
     assert row["position"] != 0
-    assert demo.lines() == lines + 1
+    wait_for("its line", lambda: demo.lines() == lines + 1)
 
     # As a program, as a person does: what it writes is for the owner alone.
     removed = command("strategies", "remove", conid, "--home", str(demo.home), cwd=demo.home.parent)

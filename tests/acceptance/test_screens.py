@@ -108,6 +108,7 @@ def positions(demo: Demo) -> list[dict[str, Any]]:
 def money(demo: Demo, page: Page) -> Page:
     """Return the money page in its first layout; tests of it that follow each other share it."""
     if not page.driver.current_url.endswith("/money"):
+        page.driver.get_log("browser")  # what Dagster's own pages have said is not ours
         page.open("/money", size=(1440, 900))
     wait_for("the book has rows", lambda: book(page, "group") or book(page, "leg"))
     page.button("Reset")

@@ -13,7 +13,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-from tests.support.demo_program import wait_for
+from tests.support.demo_program import LIMIT_S, wait_for
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -144,6 +144,7 @@ def open_page(ui_port: int) -> Iterator[Page]:
         for argument in (*ARGUMENTS, f"--user-data-dir={profile}"):
             options.add_argument(argument)
         driver = webdriver.Chrome(options=options, service=Service(executable_path=DRIVER))
+        driver.set_script_timeout(LIMIT_S)  # by itself a script, as of axe, has half a minute
         try:
             yield Page(driver, ui_port)
         finally:

@@ -149,7 +149,7 @@ async def test_a_request_that_is_refused_holds_no_line_and_nothing_follows(
     assert sim.stats()["lines_in_use"] == 0
 
 
-@pytest.mark.parametrize("options", [{"tick_interval_s": 0.01, "snapshot_s": 0.15}])
+@pytest.mark.parametrize("options", [{"tick_interval_s": 0.01, "snapshot_s": 1.0}])
 async def test_a_snapshot_uses_a_line_until_its_end_and_cannot_be_cancelled_then(
     sim, client, eventually
 ):

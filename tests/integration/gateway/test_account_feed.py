@@ -399,11 +399,16 @@ async def test_a_download_that_begins_while_the_gateway_has_lost_ib_is_not_whole
     assert feed.problems == [f"account {name}: the gateway had lost IB" for name in BOTH]
 
 
-async def test_the_late_end_of_one_account_does_not_end_the_download_of_another(downloading):
+async def test_the_late_end_of_one_account_does_not_end_the_download_of_another(
+    downloading, eventually
+):
     sim, feed = downloading
-    sim.download_end(ACCOUNT, delay_s=0.5)
-    sim.download_end(OTHER, delay_s=None)
-    await feed.ensure(LONG)
+    for account in BOTH:
+        sim.download_end(account, delay_s=None)
+    download = asyncio.create_task(feed.ensure(LONG))
+    await eventually(lambda: sim.stats()["account_feed"] == {"account": OTHER, "clients": [17]})
+    sim.send_raw(wire.frame(account_messages.account_download_end(ACCOUNT)))
+    await download
     assert feed.completeness == {ACCOUNT: PARTIAL, OTHER: PARTIAL}
 
 

@@ -23,13 +23,12 @@ from tests.support.waiting import DEADLINE_S
 
 
 @asynccontextmanager
-async def server(answer):
+async def server(answer, timeout_s=DEADLINE_S):
     """Run a server that is no gateway."""
     listening = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with listening:
-        yield make_settings(
-            gateway_port=listening.sockets[0].getsockname()[1], gateway_timeout_s=0.5
-        )
+        port = listening.sockets[0].getsockname()[1]
+        yield make_settings(gateway_port=port, gateway_timeout_s=timeout_s)
 
 
 async def test_managers_of_one_gateway_share_one_connection(simulate, settings_for, eventually):
@@ -159,7 +158,7 @@ async def test_a_server_that_stops_in_the_middle_of_the_greeting_is_a_timeout(gr
         await over.wait()
         writer.close()
 
-    async with server(answer) as settings:
+    async with server(answer, timeout_s=0.5) as settings:
         with pytest.raises(errors.GatewayTimeoutError, match=r"did not answer within 0\.5 s"):
             await connect(settings)
         over.set()

@@ -32,7 +32,7 @@ def refusals(line):
 
 
 async def test_only_a_gateway_that_has_ib_and_says_so_does_not_know_a_contract(connected):
-    sim, connection = await connected(gateway_timeout_s=0.3)
+    sim, connection = await connected(gateway_timeout_s=2.0)
     sim.contract_details(CALL)
     assert await connection.details([CALL, 998]) == {}
     assert connection.unknown == {998}

@@ -22,14 +22,14 @@ HELD = 9
 # At a price of 0 its portfolio row has no value.
 WORTHLESS = (A, 921000003)
 # The rest of a list comes later than the time limit of the request.
-LATE = {"delay_s": 1.5, "late_rows": 4}
+LATE = {"delay_s": 3.0, "late_rows": 4}
 
 
 @pytest.fixture
 async def gateway(simulate, settings_for):
     """Return a simulator, and a manager whose requests end before the late rest of a list."""
     async with simulate() as sim:
-        manager = IBConnectionManager(settings_for(sim, gateway_timeout_s=1.0))
+        manager = IBConnectionManager(settings_for(sim, gateway_timeout_s=2.0))
         yield sim, manager
         await manager.close()
 

@@ -564,26 +564,31 @@ def chosen(page: Page, strategy: str) -> None:
     page.driver.execute_script(script.replace("arguments[0]", repr(strategy)))
 
 
+# Figures that stay as they are played, whatever the feed brings: to a page that is slow to ask it
+# brings all of them.
+PLAY = """
+const {figures} = await import('/money/app/figures.js');
+const play = played => Object.entries(played).forEach(([name, value]) =>
+  Object.defineProperty(figures, name, {get: () => value, set: () => {}}));
+"""
 TRADED = "return [...document.querySelectorAll('#changes-table tr')].map(row => row.className)"
 
 
 def test_limits_and_outages_are_red_and_first_and_what_is_new_is_marked_until_it_was_seen(page):
     """What the feed brings is played to the page: a limit, a hint, two changes."""
     opened(page, looked_at="1767225600000")
-    play = """
-        const {figures, takeFigures} = await import('/money/app/figures.js');
-        const limit = {state: 'BROKEN', text: 'loss of known: -7 < -5'};
-        const change = (hour, text) => ({
-          at: `2026-01-01T${hour}:00:00Z`, kind: 'TRADE', text, conids: [1], amount: null});
-        const played = {
+    script = f"""
+        {PLAY}
+        const limit = {{state: 'BROKEN', text: 'loss of known: -7 < -5'}};
+        const change = (hour, text) => ({{
+          at: `2026-01-01T${{hour}}:00:00Z`, kind: 'TRADE', text, conids: [1], amount: null}});
+        play({{
           limits: [limit], hints: ['One is in no strategy: `position-sync strategies propose`.'],
           attention: ['One is in no strategy: `position-sync strategies propose`.', '2 FAILED'],
           changes: [change('02', 'after'), change('00', 'before')],
-        };
-        const take = figures => Object.assign(figures, played);
-        setInterval(() => take(figures), 5);
+        }});
     """
-    page.driver.execute_script(f"(async () => {{{play}}})()")
+    page.driver.execute_script(f"(async () => {{{script}}})()")
     wait_for("the limit", lambda: texts(page, "#alert")[0].startswith("Limit broken: loss of"))
     assert "not connected" in texts(page, "#alert")[0]
     assert texts(page, "#notice") == ["2 FAILED"]
@@ -598,7 +603,7 @@ def test_limits_and_outages_are_red_and_first_and_what_is_new_is_marked_until_it
     wait_for("the hint is gone", lambda: page.driver.execute_script(hints))
     page.driver.refresh()
     wait_for("the figures", lambda: texts(page, "#state dd"))
-    page.driver.execute_script(f"(async () => {{{play}}})()")
+    page.driver.execute_script(f"(async () => {{{script}}})()")
     wait_for("the limit", lambda: "Limit broken" in texts(page, "#alert")[0])
     assert page.driver.execute_script(hints)
 
@@ -652,6 +657,11 @@ window.fetch = async (path, ...more) => {
 """
 
 
+# The slider begins at the first value of the day, which is computed beside the first figures.
+HAS_PAST = (
+    "const {min, max} = document.querySelector('#moment'); return Number(min) < Number(max) - 1"
+)
+
 ADD_DAY = "arguments[0].append(new Option('2001-01-01'))"
 
 # Lets the next question about the whole state fail.
@@ -693,6 +703,7 @@ def test_an_answer_that_comes_late_overwrites_no_newer_one(page, lake):
         for first, newer, is_past in ((-41_000.0, -42_000.0, True), (-43_000.0, -44_000.0, False)):
             write(first)
             wait_for("the first value", lambda: value() == first)  # noqa: B023
+            wait_for("the day", lambda: window.driver.execute_script(HAS_PAST))
             window.driver.execute_script(HOLD)
             if is_past:
                 back = "arguments[0].value -= 1; arguments[0].dispatchEvent(new Event('input'))"
@@ -710,7 +721,7 @@ def test_an_answer_that_comes_late_overwrites_no_newer_one(page, lake):
 
 
 def test_a_past_day_is_played_back_with_the_curves_of_that_day(page, lake):
-    at = utc_now() - timedelta(days=2)
+    at = (utc_now() - timedelta(days=2)).replace(hour=12)
     of_that_day = MoneyLake(lake.path, fsync=False, clock=lambda: at)
     values = {"timestamp": at, "value_time": at, "symbol": "QQQ", "update_id": "two days ago"}
     of_that_day.updates.sync.append([row(4, market_value=-123.0, daily_pnl=-23.0, **values)])
@@ -847,13 +858,12 @@ BOX = "const box = document.querySelector(arguments[0]);"
 HIDDEN_BELOW = f"{BOX} return box.scrollHeight - box.clientHeight"
 HIDDEN_BESIDE = f"{BOX} return box.scrollWidth - box.clientWidth"
 TOP_OF_MAIN = "return document.querySelector('main').getBoundingClientRect().top"
-NOTICES = """
-const {figures} = await import('/money/app/figures.js');
-const played = {
-  limits: [{state: 'BROKEN', text: 'loss of known: -7 < -5'}, {state: 'BROKEN', text: 'vega'}],
+NOTICES = f"""
+{PLAY}
+play({{
+  limits: [{{state: 'BROKEN', text: 'loss of known: -7 < -5'}}, {{state: 'BROKEN', text: 'vega'}}],
   hints: ['A first step.'], attention: ['A first step.', '2 FAILED', '3 late', '4 stale'],
-};
-setInterval(() => Object.assign(figures, played), 5);
+}});
 """
 
 
@@ -870,9 +880,10 @@ def test_the_page_does_not_move_when_a_notice_comes_and_whoever_looks_sees_all_o
     assert page.driver.execute_script(TOP_OF_MAIN) == before
 
 
-DECIDED = """
+DECIDED = (
+    PLAY
+    + """
 const [needed, calm] = arguments;
-const {figures} = await import('/money/app/figures.js');
 const decision = (name, step) => ({
   kind: 'expires', name, strategy: name, currency: 'USD', is_urgent: false, reason: 'so it is',
   step, at_stake: 1, holdings: [],
@@ -880,8 +891,9 @@ const decision = (name, step) => ({
 const names = count => Array.from({length: count}, (_, n) => n);
 const decisions = [...names(needed).map(n => decision(`s${n}`, 'do it')),
   ...names(calm).map(n => decision(`calm${n}`, null))];
-setInterval(() => { figures.decisions = decisions; }, 5);
+play({decisions});
 """
+)
 
 
 @pytest.mark.parametrize(("needed", "are_folded"), [(6, False), (30, True)])
@@ -994,8 +1006,9 @@ def test_without_a_decision_the_list_takes_no_room_on_a_phone(page):
     assert page.driver.execute_script(HEIGHT, "#decisions") < 120
 
 
-LITTLE_IS_KNOWN = """
-const {figures} = await import('/money/app/figures.js');
+LITTLE_IS_KNOWN = (
+    PLAY
+    + """
 const totals = structuredClone(figures.totals);
 for (const sums of totals) for (const name of ['dollar_delta', 'theta', 'vega']) {
   sums[name] = null;
@@ -1003,8 +1016,9 @@ for (const sums of totals) for (const name of ['dollar_delta', 'theta', 'vega'])
   sums.of[name] = 200;
 }
 const margins = {U1: [[figures.at, 1], ['2026-01-02T10:00:00Z', 2]]};
-setInterval(() => Object.assign(figures, {totals, margins}), 5);
+play({totals, margins});
 """
+)
 
 
 def test_greeks_that_are_not_known_do_not_move_the_page_and_axe_finds_nothing_in_the_header(page):

@@ -71,9 +71,12 @@ def roll(lake: MoneyLake) -> None:
     fill(lake, 6, -2.0, 3.5, 72)
 
 
-def close(lake: MoneyLake, day: date | None = None) -> None:
-    """Store a campaign that is over, since a day or the last trading day."""
-    day = day or session_before("XNYS", AT.date() + timedelta(days=1))
+# The newest trading day: on a weekend another one than that of `AT`.
+SESSION = session_before("XNYS", AT.date() + timedelta(days=1))
+
+
+def close(lake: MoneyLake, day: date = SESSION) -> None:
+    """Store a campaign that is over since a day."""
     over = replace(
         CAMPAIGN, strategy_id="wheel", opened=day, closed=day, ended=CampaignEnd.EXPIRED,
         profit=397.0, profit_reached=0.794,
@@ -171,7 +174,7 @@ def test_each_kind_is_told_once_whatever_is_killed(kind, ticks, lake, legs, rece
     assert title.startswith("wheel")
     assert title.endswith(f": {kind}")
     assert said in body
-    assert f"{AT:%Y-%m-%d}" in body
+    assert str(SESSION if kind == "closed" else AT.date()) in body
 
 
 def test_what_fills_later_of_an_order_is_told_again_and_several_are_one_message(

@@ -211,12 +211,10 @@ async def check_that_a_fill_has_no_value_by_the_line(sim, received):
 async def test_a_quote_from_before_a_farm_broke_does_not_count_until_its_next_tick(stream_legs):
     async with stream_legs(PUT, **BY_STEPS) as (sim, streamer, received):
         sim.step()
-        row = await received.row(PUT)
-        assert row.value_source == ValueOrigin.TICK
-        assert (row.bid is None) is False
+        row = await received.row(PUT, by_tick)
+        assert row.bid is not None
         sim.farm("usopt", 2103)
-        await eventually(lambda: streamer.detail)
-        assert streamer.detail == "data farm usopt is broken"
+        await eventually(lambda: streamer.detail == "data farm usopt is broken")
         assert streamer.state is SessionState.LIVE
         await check_that_a_fill_has_no_value_by_the_line(sim, received)
         sim.farm("usopt", 2104)
@@ -281,12 +279,17 @@ async def test_while_the_gateway_has_lost_ib_nothing_is_written(stream_legs, lak
         with pytest.raises(BrokerUnavailableError, match="has been lost"):
             await ConnectionValues(manager).view()
         await manager.close()
-        await asyncio.sleep(0.5)  # until what was under way is written
+
+        def written():
+            return len(received.updates), lake.broker_positions.table.version()
+
+        async def nothing_is_written():
+            before = written()
+            await asyncio.sleep(0.5)  # what must not happen cannot be waited for
+            return written() == before
+
+        await eventually(nothing_is_written)  # once what was under way is
         count = len(received.updates)
-        version = lake.broker_positions.table.version()
-        await asyncio.sleep(0.5)
-        assert len(received.updates) == count
-        assert lake.broker_positions.table.version() == version
         sim.connectivity("restored_data_kept")
         await eventually(lambda: len(received.updates) > count)
 
@@ -294,8 +297,7 @@ async def test_while_the_gateway_has_lost_ib_nothing_is_written(stream_legs, lak
 async def test_a_farm_that_is_broken_at_the_log_in_is_known(stream_legs):
     breaks = lambda sim: sim.farm("usfarm", 2103)  # noqa: E731
     async with stream_legs(PUT, prepare=breaks, rows=False) as (sim, streamer, _received):
-        await eventually(lambda: streamer.detail)
-        assert streamer.detail == "data farm usfarm is broken"
+        await eventually(lambda: streamer.detail == "data farm usfarm is broken")
         sim.farm("usfarm", 2104)
         await eventually(lambda: streamer.detail is None)
 
