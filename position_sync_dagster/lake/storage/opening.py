@@ -425,11 +425,7 @@ class TableHandle:
             raise self._foreign(f"it holds {f'the table {name!r}' if name else 'a foreign table'}")
 
         if int(text) > self.spec.version:
-            raise NewerTableError(
-                f"The table {self.path} has schema version {text}; this release knows "
-                f"{self.spec.version}.",
-                remedy="Install the release that wrote it, or a later one.",
-            )
+            raise self._newer(f"has schema version {text}")
         # By the names of types, as `TableSpec.columns` has them.
         stored = {f.name: str(getattr(f.type, "type", f.type)) for f in handle.schema().fields}
         wanted = self.spec.columns
@@ -437,10 +433,13 @@ class TableHandle:
         is_older = int(text) < self.spec.version
         former = [column for column in stored if column not in wanted]
         wrong = [column for column, kind in stored.items() if wanted.get(column, kind) != kind]
-        wrong += [] if is_older else missing + former
+        wrong += [] if is_older else missing
 
         if wrong or list(handle.metadata().partition_columns) != list(self.spec.partition_by):
             raise self._foreign(f"its schema is another one ({', '.join(wrong) or 'partitions'})")
+
+        if former and not is_older:  # a newer release adds its columns before its version
+            raise self._newer(f"has columns of a later schema version ({', '.join(former)})")
 
         if not is_older or self.use == "look":
             return handle
@@ -494,6 +493,13 @@ class TableHandle:
             mode="overwrite",
             schema_mode="overwrite" if former else None,
             post_commithook_properties=NO_HOOKS,
+        )
+
+    def _newer(self, what: str) -> NewerTableError:
+        """Return the error of a table that a newer release has migrated, or migrates."""
+        return NewerTableError(
+            f"The table {self.path} {what}; this release knows {self.spec.version}.",
+            remedy="Install the release that wrote it, or a later one.",
         )
 
     def _foreign(self, detail: str, remedy: str = _ELSEWHERE) -> ForeignTableError:

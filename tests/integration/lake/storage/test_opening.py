@@ -137,6 +137,16 @@ def test_an_older_release_is_refused_each_time_once_a_newer_one_migrated_the_tab
     assert table.rows(columns=["conid", "note"]).rows() == [(1, None), (2, None), (3, None)]
 
 
+def test_an_older_release_that_meets_a_migration_says_what_a_later_one_says_too(tmp_path):
+    """The columns are added in one commit, and the version is set in the next one."""
+    older = filled_queue(tmp_path / "q", 3)
+    columns = [field for field in newer_queue(note=new(str)).delta.fields if field.name == "note"]
+    DeltaTable(tmp_path / "q").alter.add_columns(columns)
+    for queue in (older, PositionQueue(tmp_path / "q")):
+        with pytest.raises(errors.NewerTableError, match=r"\(note\); this release knows"):
+            queue.sync.insert_many([QueueRequest(9, "SPY")])
+
+
 def without_data(table: Path) -> None:
     for file in (table / "bucket=live").rglob("*.parquet"):
         file.unlink()
