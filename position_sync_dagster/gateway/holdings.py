@@ -78,12 +78,11 @@ class Watchers(Generic[K]):
     """Those who collect the same changes; one that nobody holds any more is dropped."""
 
     def __init__(self) -> None:
-        # Changes are many, and watchers few: to iterate a `WeakSet` takes longer than all notes.
+        # They are few, and changes many: a `WeakSet` takes longer than all of them.
         self._watchers: list[ref[PendingChanges[K]]] = []
 
     def __iter__(self) -> Iterator[PendingChanges[K]]:
-        watchers = [watcher() for watcher in self._watchers]
-        return iter([watcher for watcher in watchers if watcher is not None])
+        return iter([held for watcher in self._watchers if (held := watcher()) is not None])
 
     def watch(self) -> PendingChanges[K]:
         """Return a new watcher, which collects the changes from now on."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -11,7 +11,6 @@ from ib_gateway_simulator.protocol import account_messages, wire
 from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import BrokerUnavailableError, GatewayLostError
-from position_sync_dagster.gateway.account_downloads import AccountSubscription
 from position_sync_dagster.gateway.connection import connect
 from tests.support.streams import AT_ONCE
 
@@ -62,26 +61,6 @@ async def test_the_time_of_a_later_row_is_read_anew_or_left_unknown(
         assert row.received_at - row.value_time < timedelta(minutes=2)
     else:
         assert row.value_time is None
-
-
-async def test_each_row_of_a_download_has_the_time_that_followed_it(opened):
-    """The simulator's downloads take less than a minute, so that its times are all the same."""
-    _sim, connection = opened
-    feed = connection.feed
-    await feed.ensure(timedelta(seconds=60))
-    now = datetime.now(UTC).replace(second=0, microsecond=0)
-    sent = {
-        row.key: now - timedelta(minutes=place % 2)
-        for place, row in enumerate(feed.book.holdings)
-        if row.key[0] == ACCOUNT
-    }
-    subscription = AccountSubscription(
-        account=ACCOUNT, state=feed.states[ACCOUNT], expects_late_end=False, began_s=0.0,
-        heard_s=0.0, row_s=0.0, times={key: f"{at:%H:%M}" for key, at in sent.items()},
-    )  # fmt: skip
-    feed.values.account_time = f"{now:%H:%M}"
-    feed.values._date_rows(subscription)
-    assert {key: feed.book.get(key).value_time for key in sent} == sent
 
 
 async def test_the_times_of_a_gateway_in_another_zone_are_unknown(connected, one_account):
