@@ -401,7 +401,7 @@ class AccountDownloads:
         zone = zone_showing(self.account_time, now=now)
         if zone is not None:
             for key, text in subscription.times.items():
-                self._book.set_value_time(key, moment_of(text, now=now, zone=zone))
+                self._book.change(key, value_time=moment_of(text, now=now, zone=zone))
         subscription.times.clear()
 
     def _read_end(self, fields: list[str]) -> bool:
