@@ -400,10 +400,8 @@ class AccountDownloads:
         now = utc_now()
         zone = zone_showing(self.account_time, now=now)
         if zone is not None:
-            texts = set(subscription.times.values())  # few: they have no seconds
-            moments = {text: moment_of(text, now=now, zone=zone) for text in texts}
             for key, text in subscription.times.items():
-                self._book.set_value_time(key, moments[text])
+                self._book.change(key, value_time=moment_of(text, now=now, zone=zone))
         subscription.times.clear()
 
     def _read_end(self, fields: list[str]) -> bool:

@@ -84,12 +84,11 @@ class Watchers(Generic[K]):
     """Those who collect the same changes; one that nobody holds any more is dropped."""
 
     def __init__(self) -> None:
-        # Changes are many, and watchers few: to iterate a `WeakSet` takes longer than all notes.
+        # They are few, and changes many: a `WeakSet` takes longer than all of them.
         self._watchers: list[ref[PendingChanges[K]]] = []
 
     def __iter__(self) -> Iterator[PendingChanges[K]]:
-        watchers = [watcher() for watcher in self._watchers]
-        return iter([watcher for watcher in watchers if watcher is not None])
+        return iter([held for watcher in self._watchers if (held := watcher()) is not None])
 
     def watch(self) -> PendingChanges[K]:
         """Return a new watcher, which collects the changes from now on."""
@@ -400,7 +399,7 @@ class HoldingsBook:
             return False
 
         if before is not None and before.position == position:
-            self._change(
+            self.change(
                 key,
                 instrument=with_exchange(instrument, before),
                 average_cost=cost if cost is not None else before.average_cost,
@@ -493,10 +492,6 @@ class HoldingsBook:
             "followed": profit.is_followed(now),
         }
 
-    def set_value_time(self, key: Key, value_time: datetime | None) -> None:
-        """Set the broker's own time of the values of a holding."""
-        self._change(key, value_time=value_time)
-
     def confirm(self, account: str) -> None:
         """Record that the broker confirmed every holding of an account, unless it is in doubt.
 
@@ -513,7 +508,7 @@ class HoldingsBook:
         profit = self.profits.get(key)
         if profit is not None and not profit.is_followed(self._clock()):
             self.forget_pnl(key)  # else its old message would confirm it again
-        self._change(key, confirmed_at=None)
+        self.change(key, confirmed_at=None)
 
     def doubt_values_before(self, account: str, since: datetime) -> None:
         """Doubt the values of an account whose rows came before a moment."""
@@ -562,7 +557,7 @@ class HoldingsBook:
         self.changes.note(key, urgent=moved)
 
     def _stated(
-        self, holding: BrokerPosition, newest: Mapping[str, Any], *, by_account: bool
+        self, holding: BrokerPosition, newest: Mapping[str, Any], *, by_account: bool = False
     ) -> BrokerPosition:
         """Return a holding with its newest values and the completeness of its account, in one copy.
 
@@ -586,7 +581,7 @@ class HoldingsBook:
             holding, **{**newest, "completeness": completeness, "confirmed_at": confirmed_at}
         )
 
-    def _change(self, key: Key, **changes: Any) -> None:
+    def change(self, key: Key, **changes: Any) -> None:
         """Change what the book has of a holding, if it has it."""
         holding = self._holdings.get(key)
         if holding is not None:

@@ -117,7 +117,7 @@ def vocabulary() -> Vocabulary:
 # Reports of orders are not counted, as they are not recorded.
 _OF_ORDERS = frozenset({"3", "5", "11", "59", "100", "101"})
 
-# The messages of a line; of an account's feed, those that are rows which come again.
+# The messages of a line, and the rows of an account's feed, which come again.
 _TICKS = frozenset({"1", "2", "21", "45", "46"})
 _ROWS = ("6", "7")
 _ROW = "row"
@@ -125,13 +125,11 @@ _ERROR = "4"
 
 # Messages that name no request: the series to which they belong, and the sent ones that begin it.
 _ACCOUNT = ("account",)
-_SERIES = {
+_SERIES = dict.fromkeys(("6", "7", "8", "54"), _ACCOUNT) | {
     "61": ("positions",),
     "62": ("positions",),
     "15": ("log-in",),
     "9": ("log-in",),
-    "8": _ACCOUNT,
-    "54": _ACCOUNT,
 }
 _BEGUN = {"6": _ACCOUNT, "61": ("positions",), "71": ("log-in",)}
 _LISTS = frozenset(_BEGUN.values())
@@ -244,32 +242,31 @@ class Heard:
         """End a series."""
         self._last.pop(series, None)
 
-    def _steps(self, kind: str, fields: Sequence[str], about: str) -> list[tuple[Series, str]]:
-        """Return what a message belongs to, and its name there."""
+    def _steps(self, kind: str, fields: Sequence[str], about: str) -> Iterator[tuple[Series, str]]:
+        """Yield what a message belongs to, and its name there."""
         name = self._name_of(kind)
         place = self._vocabulary.places.get(kind, len(fields))
         request = fields[place] if place < len(fields) else ""
         if request and kind != _ERROR:
-            steps: list[tuple[Series, str]] = [((request,), "ticks" if kind in _TICKS else name)]
+            yield (request,), "ticks" if kind in _TICKS else name
             if kind == "21" and about in _MODEL_TICKS:
-                steps.append(((request, MODEL), "model tick"))
-            return steps
-        if kind in (GREETING, CLOSED):
-            return [(("connection",), kind)]
-        if kind == _ERROR and request in ("", "-1"):
+                yield (request, MODEL), "model tick"
+        elif kind in (GREETING, CLOSED):
+            yield ("connection",), kind
+        elif kind == _ERROR and request in ("", "-1"):
             code = int(about) if about.isdecimal() else 0
             if code in _STATES:
-                return [(("IB",), about)]
-            if code in FARM_BROKEN | FARM_OK:
-                return [(("farm", farm_of("".join(fields[4:5]))), about)]
-            return []
-        if kind == _ERROR:
+                yield ("IB",), about
+            elif code in FARM_BROKEN | FARM_OK:
+                yield ("farm", farm_of("".join(fields[4:5]))), about
+        elif kind == _ERROR:
             ends = about.isdecimal() and int(about) in ENDS_LINE
-            return [((request,), about if ends else name)]
-        if kind in _ROWS:
-            row = fields[2:3] if kind == "7" else (*fields[2:3], *fields[4:5])
-            return [(_ACCOUNT, name), ((_ROW, kind, *row, *fields[-1:]), name)]
-        return [(_SERIES[kind], name)] if kind in _SERIES else []
+            yield (request,), about if ends else name
+        elif kind in _SERIES:
+            yield _SERIES[kind], name
+            if kind in _ROWS:
+                row = fields[2:3] if kind == "7" else (*fields[2:3], *fields[4:5])
+                yield (_ROW, kind, *row, *fields[-1:]), name
 
     def _follow(self, series: Series, step: str) -> str:
         """Count what came before a message in its series; return it, or "" if it counts not."""

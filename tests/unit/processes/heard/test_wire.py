@@ -56,6 +56,26 @@ def test_what_is_new_is_named_by_its_kind(fields, names):
     assert new_in(heard) == names
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["", "-", "x", "12:00", "1:30", "5abc", "+1", ".5", "-.5", "5.", "1E5", " 1", "\u0663", "inf",
+     "Infinity", "NaN", "nan", "N", "1.7976931348623157E308", "-1e300", "1e299", "9" * 400],
+)  # fmt: skip
+def test_a_field_looks_the_same_among_numbers_as_beside_what_is_none(text):
+    among_numbers = Heard()
+    among_numbers(False, ("46", "1", text, "-2.5"))
+    beside_none = Heard()
+    beside_none(False, ("46", "1", text, ""))
+
+    name = "tickString: field 2"
+    forms = [
+        [said.name for said in heard.take() if said.name.startswith(name)]
+        for heard in (among_numbers, beside_none)
+    ]
+    assert forms[0] == forms[1]
+    assert len(forms[0]) == 1
+
+
 def test_garbage_is_counted_and_raises_nothing():
     heard = Heard()
     for kind in (*vocabulary().names, wire.GREETING, wire.CLOSED, "", "x", "9" * 99):
