@@ -83,7 +83,7 @@ class AccountFeed:
         # The list of positions.
         self._listing: asyncio.Future[Any] | None = None  # the one that is under way
         self._list_wanted = False  # messages since the last list may be missing
-        self._named: set[Key] = set()  # the holdings of which a row came since it was requested
+        self._named: set[Key] = set()  # the holdings of which a row came while it is under way
 
         self._complete: set[str] = set()  # the accounts that were so at the last `take_demoted`
         self._requesting = asyncio.Lock()  # one list or download at a time
@@ -244,6 +244,7 @@ class AccountFeed:
                 self.values.request_again(account)
 
         self.book.close_absent(self._named, except_in=self.states.doubted)
+        self._named.clear()
 
     async def download(self, accounts: Iterable[str] | None = None) -> None:
         """Download the portfolio values of the accounts, one after the other.
@@ -302,7 +303,8 @@ class AccountFeed:
             self.states.odd_rows[account].pop(conid, None)
             return row
         self.states.odd_rows[account][conid] = row.why
-        self._named.add(row.key)  # usable rows: `_note_for_list`
+        if self._listing is not None:  # usable rows: `_note_for_list`
+            self._named.add(row.key)
         self.book.doubt(row.key)
         text = f"a holding (conid {conid}) is set aside: the gateway sent {row.why}"
         self._log.report(repr(row.key), text)
@@ -342,7 +344,8 @@ class AccountFeed:
         An open holding speaks against that list. A close that leaves none open ends the doubt:
         messages have closed what the list lacks.
         """
-        self._named.add(row.key)
+        if self._listing is not None:
+            self._named.add(row.key)
         account = row.key[0]
         state = self.states[account]
         if row.position:

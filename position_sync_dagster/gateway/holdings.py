@@ -334,7 +334,7 @@ class HoldingsBook:
         rows = ((key, self._holdings[key]) for key in keys if key in self._holdings)
         return {
             key: self._stated(
-                row, self._newest(key, row, now) | _greeks_of(row, greeks), by_account=by_account
+                row, self._newest(key, row, now), greeks.get(key[1]), by_account=by_account
             )
             for key, row in rows
         }
@@ -557,13 +557,19 @@ class HoldingsBook:
         self.changes.note(key, urgent=moved)
 
     def _stated(
-        self, holding: BrokerPosition, newest: Mapping[str, Any], *, by_account: bool = False
+        self,
+        holding: BrokerPosition,
+        newest: Mapping[str, Any],
+        greeks: HoldingGreeks | None,
+        *,
+        by_account: bool,
     ) -> BrokerPosition:
         """Return a holding with its newest values and the completeness of its account, in one copy.
 
         Args:
             holding: The holding as its last row left it.
-            newest: What came later of it: a message (`_newest`), computed greeks.
+            newest: What a later message changes of it; see `_newest`.
+            greeks: What was computed of it; a closed one has none.
             by_account: Whether a message of its account confirms it too: the value that a row of
                 the holding brought before, and no value that nothing has confirmed yet.
         """
@@ -573,13 +579,14 @@ class HoldingsBook:
         if by_account and (confirmed_at is not None or value is None):
             times = (confirmed_at, self.states[holding.account].confirmed_at)
             confirmed_at = max(filter(None, times), default=None)
+        if not holding.position:
+            greeks = None
 
-        is_same = (completeness, confirmed_at) == (holding.completeness, holding.confirmed_at)
-        if is_same and not newest:
+        facts = (completeness, confirmed_at, greeks)
+        if not newest and facts == (holding.completeness, holding.confirmed_at, holding.greeks):
             return holding
-        return replace(
-            holding, **{**newest, "completeness": completeness, "confirmed_at": confirmed_at}
-        )
+        stated = {"completeness": completeness, "confirmed_at": confirmed_at, "greeks": greeks}
+        return replace(holding, **{**newest, **stated})
 
     def change(self, key: Key, **changes: Any) -> None:
         """Change what the book has of a holding, if it has it."""
@@ -624,12 +631,6 @@ class HoldingsBook:
             completeness=self.states.completeness(key[0]),
             **values,
         )
-
-
-def _greeks_of(holding: BrokerPosition, greeks: GreeksByConid) -> dict[str, HoldingGreeks]:
-    """Return the computed greeks of a holding; a closed one has none."""
-    conid = holding.instrument.conid
-    return {"greeks": greeks[conid]} if holding.position and conid in greeks else {}
 
 
 def _side(holding: BrokerPosition) -> int:

@@ -23,7 +23,7 @@ from position_sync_dagster.lake.storage.commits import bind, refuse_stale_owner,
 from position_sync_dagster.lake.storage.data_files import files_in
 from position_sync_dagster.lake.storage.table import Table
 
-# At this number of data files all rows are rewritten into one: each file takes time to read.
+# At this number of data files all rows are replaced by one: each file takes time to read.
 FOLD_FILES = 24
 
 
@@ -107,7 +107,7 @@ def with_account_facts(rows: DataFrame) -> DataFrame:
 
 
 def is_fragmented(files: DataFrame, added: int) -> bool:
-    """Return whether all rows should be folded into one file.
+    """Return whether all rows should be replaced by one file.
 
     This bounds what a reader reads to about twice the newest rows.
 
@@ -115,7 +115,7 @@ def is_fragmented(files: DataFrame, added: int) -> bool:
         files: The data files of one gateway.
         added: The number of rows of the present commit.
     """
-    # The largest file is that of the last fold; the others are changes since.
+    # The largest file is that of the last replacement; the others are changes since.
     rows = files["num_records"]
     largest = int(str(rows.max() or 0))
     changes = int(rows.sum()) - largest + added
@@ -185,7 +185,7 @@ class BrokerPositionsTable:
     ) -> int | None:
         """Add the rows that changed since the last commit; return the table's version.
 
-        The other rows stay as they are. From time to time all rows are folded (`is_fragmented`).
+        The other rows stay as they are.
 
         Args:
             gateway_id: The gateway.
@@ -196,8 +196,9 @@ class BrokerPositionsTable:
                 completeness of the rows, it applies to all rows of the account.
 
         Returns:
-            None if nothing was written, because this session has not called `replace` on this
-            table yet.
+            None if nothing was written: call `replace`. This session has not called it on this
+            table yet, or the changes are many (`is_fragmented`). The owner has all rows in memory;
+            to read them here would take several times their size.
 
         Raises:
             LeaseLostError: An owner with a newer session has written already.
@@ -216,15 +217,10 @@ class BrokerPositionsTable:
             if self._replaced.get(gateway_id) != self._base(handle, session):
                 return None
 
-            numbered = _numbered(rows, handle)
-            predicate = None
-            files = files_in(handle, gateway_id=gateway_id)
-            if is_fragmented(files, rows.height):
-                stored = self.table.read_rows(files)
-                numbered = newest(pl.concat([stored, numbered]))
-                predicate = _rows_of(gateway_id)
+            if is_fragmented(files_in(handle, gateway_id=gateway_id), rows.height):
+                return None
 
-            commits.write(handle, numbered, _commit_info(session), predicate=predicate)
+            commits.write(handle, _numbered(rows, handle), _commit_info(session))
             return handle.version()
 
         return self.table.transact(step)

@@ -480,7 +480,8 @@ class ModelGreeks:
             if underlying.conid not in self._underlyings:
                 self._choose_at = float("-inf")
 
-            details = replace(details, under_sec_type=underlying.sec_type)
+            if details.under_sec_type != underlying.sec_type:  # a row of an older release
+                details = replace(details, under_sec_type=underlying.sec_type)
             terms = option_terms(instrument, details, rates, dividends.get(underlying.conid))
             self._greeks.add(conid, _modelled(terms), underlying.conid)
 

@@ -385,7 +385,7 @@ def _is_adjusted(contract: Instrument, trading_class: str | None) -> bool:
 
 
 def _letters_and_digits(text: str) -> str:
-    return "".join(char for char in text.upper() if char.isalnum())
+    return "".join(filter(str.isalnum, text.upper()))
 
 
 def expires_at(expiry: date | None, details: ContractDetails | None) -> datetime | None:

@@ -149,19 +149,24 @@ async def test_rows_of_a_replacement_are_confirmed_with_their_account_but_for_a_
     assert null_where_never(lake.path) == {}  # that no feed has confirmed DUSIM2 is no fault
 
 
-async def test_many_changes_are_folded_and_lose_nothing(lake, clock):
+async def test_many_changes_are_refused_until_all_rows_are_replaced(lake, clock):
     table = lake.broker_positions
     size = 40
-    table.replace(LOGIN, [holding(clock, conid) for conid in range(size)])
     expected = dict.fromkeys(range(size), 2.0)
+    replaced = 0
     for number in range(3 * FOLD_FILES):
         expected[number % 7] = float(number)
         changed = [holding(clock, number % 7, float(number))]
-        table.update(LOGIN, changed, accounts={"DUSIM1": AccountConfirmation(clock.now)})
+        confirmed = {"DUSIM1": AccountConfirmation(clock.now)}
+        if table.update(LOGIN, changed, accounts=confirmed) is None:
+            replaced += 1
+            everything = [holding(clock, conid, held) for conid, held in expected.items()]
+            table.replace(LOGIN, everything, accounts=confirmed)
         assert table.table.rows().height <= size + FOLD_FILES
+        assert len(table.table.snapshot(data_files)) <= FOLD_FILES
         read = {row.instrument.conid: row.position for row in table.read(LOGIN)}
         assert read == expected
-    assert len(table.table.snapshot(data_files)) <= FOLD_FILES
+    assert replaced == 3  # the first time, and after each `FOLD_FILES` files
 
 
 async def test_changes_without_rows_of_the_same_session_are_refused(lake, clock):

@@ -13,7 +13,10 @@ from position_sync_dagster.errors import LakeNotWritableError
 from position_sync_dagster.gateway.connection import DayExecutions
 from position_sync_dagster.gateway.holdings import PnlValues
 from position_sync_dagster.gateway.translate import UNSET
+from position_sync_dagster.lake.broker_positions import FOLD_FILES
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
+from position_sync_dagster.lake.storage.data_files import data_files
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.position_changes import (
     EXECUTION_LOOKS_S,
@@ -175,6 +178,19 @@ async def test_a_profit_message_that_values_nothing_is_no_reason_to_write():
     await publisher.publish(feed)
     assert positions.updates == 2
     assert len(positions.written) == 1, "one row of an account carries its confirmation"
+
+
+async def test_changes_that_the_table_refuses_are_published_with_all_rows(monkeypatch):
+    monkeypatch.setenv("POSITION_SYNC_FSYNC", "false")
+    publisher, feed, _positions, _queue = publishing(HELD, *OTHERS)
+    table = publisher.broker_positions = Lake("lake").broker_positions
+    table.table.initialize()
+    for number in range(2 * FOLD_FILES):
+        feed.put(replace(HELD, market_value=float(number)))
+        await publisher.publish(feed)
+        rows = table.read(publisher.ownership.settings.gateway_id)
+        assert [row.market_value for row in rows] == [float(number), None, None]
+        assert len(table.table.snapshot(data_files)) <= FOLD_FILES
 
 
 def profit(value, *, daily=5.0, unrealized=5.0):
