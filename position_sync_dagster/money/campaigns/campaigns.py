@@ -454,10 +454,11 @@ def money_of(parts: Sequence[Posting], currency: str | None) -> CampaignMoney:
     paid = known_sum(cash for cash in premiums if cash is None or cash < 0)
 
     cash = known_sum(part.cash for part in of_currency)
-    fees = known_sum(part.fee_in(currency) for part in parts)
+    fee_of_each = [part.fee_in(currency) for part in parts]
+    fees = known_sum(fee_of_each)
     reasons = dict.fromkeys(part.unknown for part in of_currency)
-    for part in parts:
-        if part.currency != currency and part.fee_in(currency) is None:
+    for part, fee in zip(parts, fee_of_each, strict=True):
+        if fee is None and part.currency != currency:
             reasons[part.why_no_fee] = None
     unknown = first_reasons([*filter(None, reasons)]) or None
     return CampaignMoney(
