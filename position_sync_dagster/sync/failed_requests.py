@@ -31,6 +31,8 @@ def read_failed(lake: Lake, settings: Settings, now: datetime) -> DataFrame:
         LakeError: A table cannot be used.
     """
     failed = _finished(lake, QueueStatus.FAILED, now - LOOK_BACK)
+    if failed.is_empty():  # as nearly always: no holding is read for it
+        return failed.with_columns(never_held=lit(value=False))
 
     # A closed holding needs no value: its time is now. One that the broker alone has waits for its
     # first: its time is before each failure.
@@ -41,7 +43,7 @@ def read_failed(lake: Lake, settings: Settings, now: datetime) -> DataFrame:
     any_account = holdings.with_columns(account=lit(None, pl.String))
     lasting = _without_later(failed, concat([holdings, any_account]))
 
-    is_complete = set(reported["completeness"]) == {Completeness.COMPLETE}
+    is_complete = reported["completeness"].unique().to_list() == [Completeness.COMPLETE]
     was_complete = col.error_message.eq_missing(NOT_HELD)
     lasting = lasting.select(
         *REQUEST_COLUMNS,

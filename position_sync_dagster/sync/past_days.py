@@ -1,6 +1,6 @@
 """The holdings at the close of past days: own rows, completed by a source of stated positions."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import date, datetime, timedelta
 from typing import ClassVar, Generic
@@ -126,11 +126,14 @@ class ClosingService(Generic[L]):
             result.skipped[day] = "no row of the ledger and no statement is of this day"
         return result
 
-    def flat_days(self, days: Iterable[date]) -> set[date]:
+    def flat_days(self, days: Collection[date]) -> set[date]:
         """Return those of the days that have no rows because nothing was held, as the source says.
 
-        It returns none while something cannot be read: that may say that something was held.
+        It returns none while something cannot be read: that may say that something was held. For
+        no days the source is not read.
         """
+        if not days:
+            return set()
         try:
             filled = self.collect(self.stated_days().intersection(days)).filled
         except UnreadableSourceError:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cache
 from operator import attrgetter
 
 import polars as pl
@@ -218,13 +219,14 @@ class ReconciliationService:
         """
         result, holdings, coverage, just_live = await self._compare()
         snapshots = holdings.group_by("gateway_id").agg(col.snapshot_id.first())
-        held = set(holdings.select(KEY).iter_rows())
+        # Nearly always no break is open, and no key of a holding is made.
+        held = cache(lambda: set(holdings.select(KEY).iter_rows()))
         await offload(
             self._lake.breaks.record,
             _by_login(result.discrepancies, self._settings),
             result.at,
             compared=lambda recorded: (
-                _is_compared(recorded, held, coverage)
+                _is_compared(recorded, held(), coverage)
                 and not _may_be_confirmed(recorded, just_live)
             ),
             snapshots=dict(snapshots.iter_rows()),

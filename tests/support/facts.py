@@ -5,10 +5,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import date, datetime
+from operator import attrgetter
 from typing import Any
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.execution import FROM_GATEWAY, Execution
+from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.causes import Facts
@@ -102,7 +104,8 @@ def facts_of(
 
     The prices are those before the end of options, by the option.
     """
-    periods = [event for event in events if event.kind is EventKind.PERIOD]
+    of_days = (event for event in events if event.kind is EventKind.PERIOD)
+    periods = grouped(attrgetter("account"), of_days)
 
     def price_before(option: ContractDetails, _ended: datetime) -> float | None:
         return (prices or {}).get(option.conid)

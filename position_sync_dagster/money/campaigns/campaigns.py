@@ -454,10 +454,12 @@ def money_of(parts: Sequence[Posting], currency: str | None) -> CampaignMoney:
     paid = known_sum(cash for cash in premiums if cash is None or cash < 0)
 
     cash = known_sum(part.cash for part in of_currency)
-    fees = known_sum(part.fee_in(currency) for part in parts)
+    fee_of_each = [part.fee_in(currency) for part in parts]
+    fees = known_sum(fee_of_each)
     reasons = dict.fromkeys(part.unknown for part in of_currency)
-    others = (part for part in parts if part.currency != currency)
-    reasons |= dict.fromkeys(part.why_no_fee_in(currency) for part in others)
+    for part, fee in zip(parts, fee_of_each, strict=True):
+        if fee is None and part.currency != currency:
+            reasons[part.why_no_fee_in(currency)] = None
     unknown = first_reasons([*filter(None, reasons)]) or None
     return CampaignMoney(
         profit=None if unknown else known_sum([cash, times(fees, -1.0)]),

@@ -87,7 +87,7 @@ class Facts:
         changes: All changes of positions near the closes, also those that opened something.
         trading_days: Returns the days with a session, from one day to another.
         movements: What moved their holdings, without what was inferred.
-        periods: The rows of `statement_events` of the days that statements cover.
+        periods: The rows of `statement_events` of the days that statements cover, by account.
         contracts: Contract details, by conid.
         asked: From when and until when the gateway named all executions of an account. Without it
             the absence of an execution proves nothing.
@@ -97,7 +97,7 @@ class Facts:
     changes: Sequence[PositionChange]
     trading_days: Callable[[date, date], Sequence[date]]
     movements: Sequence[Movement] = ()
-    periods: Sequence[StatementEvent] = ()
+    periods: Mapping[str, Sequence[StatementEvent]] = field(default_factory=dict)
     contracts: Mapping[int, ContractDetails] = field(default_factory=dict)
     asked: Mapping[str, tuple[datetime, datetime]] = field(default_factory=dict)
     price_before: Callable[[ContractDetails, datetime], float | None] = lambda *_option: None
@@ -727,7 +727,7 @@ def _is_stated(case: Case) -> bool:
     What is traded in the `EVENING` is a trade of the next one.
     """
     change = case.change
-    periods = [period for period in case.facts.periods if period.account == change.account]
+    periods = case.facts.periods.get(change.account)
     if change.since is None or not periods:
         return False
 

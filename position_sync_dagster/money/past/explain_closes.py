@@ -189,7 +189,7 @@ class CloseExplainer:
         return Facts(
             changes=changes,
             movements=movements,
-            periods=periods,
+            periods=grouped(attrgetter("account"), periods),
             contracts=contracts,
             asked=asked,
             price_before=lambda option, ended: prices_before(ended).get(option.under_conid),

@@ -254,7 +254,7 @@ class Book:
     ) -> list[AnySum]:
         """Return a record of each row of sums, with its realised profit."""
         return [
-            kind.of_row({**row, **profit_of(row)}, self.now, self.streamed)
+            kind.of_row(row, profit_of(row), self.now, self.streamed)
             for row in sums.iter_rows(named=True)
         ]
 
@@ -572,8 +572,9 @@ def position_rows(rows: DataFrame, book: Book) -> DataFrame:
     `moneyness` is a part of the strike, above 0 in the money; `extrinsic` is of one unit. Of a
     queued holding the value of a moment is not `kept`: see `newest_values`.
     """
-    parts = book.split.parts.join(rows.select(KEY), on=KEY, how="semi")
-    rows = rows.join(_owners(parts), on=KEY, how="left", maintain_order="left")
+    parts = book.split.parts.select(*KEY, "strategy_id", "share")
+    owners = _owners(parts.join(rows, on=KEY, how="semi"))
+    rows = rows.join(owners, on=KEY, how="left", maintain_order="left")
     sign = col.right.replace_strict(_SIGNS, default=None, return_dtype=pl.Float64)
     inside = sign * (col.underlying_price - col.strike)
     feed = col.market_data_type.replace_strict(exposure.FEEDS, default="live", return_dtype=String)

@@ -116,8 +116,9 @@ def split(
     """
     if owned is None:
         owned = DataFrame(schema=PART_COLUMNS)
-    shares = owned_at(latest.filter(col.position != 0), owned, claims.matching)
-    parts = _parts(latest, _with_legs(shares, claims.rows), claims.contracts)
+    held = latest.filter(col.position != 0)
+    shares = owned_at(held.select(*KEY, "position"), owned, claims.matching)
+    parts = _parts(held, _with_legs(shares, claims.rows), claims.contracts)
     beta = col.symbol.replace_strict(betas or {}, default=None, return_dtype=pl.Float64)
     parts = parts.with_columns(beta_delta=col.dollar_delta * beta)
 
@@ -160,10 +161,10 @@ def _with_legs(shares: DataFrame, claims: DataFrame) -> DataFrame:
 
 
 def _parts(
-    latest: DataFrame, shares: DataFrame, contracts: Mapping[int, ContractDetails]
+    held: DataFrame, shares: DataFrame, contracts: Mapping[int, ContractDetails]
 ) -> DataFrame:
     """Return the parts of the holdings."""
-    parts = latest.filter(col.position != 0).with_row_index("holding")
+    parts = held.with_row_index("holding")
     parts = parts.join(shares, on=KEY, maintain_order="left_right").with_columns(
         share=col.by / col.position,
         asset_class=_ASSET_CLASS,

@@ -5,6 +5,7 @@ and its name in the JSON of figures (`serialization_alias`) where that is anothe
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from operator import attrgetter
 from typing import Any, ClassVar, Self
@@ -26,10 +27,12 @@ from position_sync_dagster.money.sums import in_base, rate_of
 TOTAL = "total"
 
 
-class Campaign(BaseModel):
+# Each look makes thousands of these and of the next: records of pydantic take three objects each.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Campaign:
     """What a strategy has earned since its first leg: the sum of its campaigns."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    __pydantic_config__ = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     since: datetime | None
     """When its first leg was opened."""
@@ -45,10 +48,11 @@ class Campaign(BaseModel):
     """Realised and open; null if one of them is not known."""
 
 
-class CampaignSoFar(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignSoFar:
     """The campaign of a strategy that is open: what it promised, and what it has earned."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    __pydantic_config__ = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     kind: str | None
     """The structure that it was as it was opened."""
@@ -170,11 +174,18 @@ class MoneySum(Amounts):
         return {json_name(name): count for name, count in counts.items()}
 
     @classmethod
-    def of_row(cls, row: Mapping[str, Any], now: datetime, streamed: frozenset[int] | None) -> Self:
+    def of_row(
+        cls,
+        row: Mapping[str, Any],
+        realized: Mapping[str, Any],
+        now: datetime,
+        streamed: frozenset[int] | None,
+    ) -> Self:
         """Return the sums of one row of `exposure.summed` or `exposure.summed_legs`.
 
         Args:
             row: The row.
+            realized: The fields of its realised profit.
             now: The reference time of ages.
             streamed: The conids that have a market data line; None while no owner is connected.
         """
@@ -185,7 +196,7 @@ class MoneySum(Amounts):
         if cls.named_by is not None:
             name = f"{row[cls.named_by]}"
 
-        values = {**row, **cls._legs_of(row), "name": name, "lines": lines}
+        values = {**row, **realized, **cls._legs_of(row), "name": name, "lines": lines}
         values["oldest_age_s"] = seconds_since(row["priced_at"], now)
         values["oldest_greeks_s"] = seconds_since(row["greeks_at"], now)
         values |= counts_behind(row, _COLUMNS_OF_AMOUNTS)

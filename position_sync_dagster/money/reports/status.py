@@ -26,7 +26,7 @@ from position_sync_dagster.domain.position_update import Source, TradingMode
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.schema import is_ahead
-from position_sync_dagster.money.cents import MONEY, cents, in_cents
+from position_sync_dagster.money.cents import MONEY, cents
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import counted_ends
 from position_sync_dagster.money.reports import signs_of_life
@@ -359,25 +359,29 @@ _PLAIN = frozenset((str, int, bool, type(None)))
 _MAPPINGS = (dict, Mapping)  # to ask first whether it is a dict takes a tenth of the time
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, name: Any = None) -> Any:
     """Return a value for JSON: times in ISO 8601, sums of money in cents.
 
     Numbers that are not finite are null. A record of pydantic has the names that its fields have in
     the JSON of figures.
+
+    Args:
+        name: The name of the value, which says whether it is a sum of money.
     """
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return cents(value) if name in MONEY else value
     if type(value) in _PLAIN:
         return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, _MAPPINGS):
         return {
-            name: part if type(part) in _PLAIN else _plain_part(name, part)
-            for name, part in value.items()
+            key: part if type(part) in _PLAIN else plain(part, key) for key, part in value.items()
         }
     if isinstance(value, list | tuple):
-        return [plain(part) for part in value]
+        return [plain(part, name) for part in value]
     if isinstance(value, BaseModel):
         return plain(value.model_dump(by_alias=True))
     if isinstance(value, Enum):
@@ -387,17 +391,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return plain({field.name: getattr(value, field.name) for field in fields(value)})
-
-
-def _plain_part(name: Any, value: Any) -> Any:
-    # Most values are one of these.
-    if type(value) is float and math.isfinite(value):
-        return cents(value) if name in MONEY else value
-    if type(value) is dict and not value:
-        return value
-    if name in MONEY:
-        return in_cents(plain(value))
-    return plain(value)
 
 
 def _login_status(

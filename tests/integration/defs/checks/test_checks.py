@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import shutil
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -232,6 +233,14 @@ def test_requests_that_wait_for_a_moment_pass(world, lake):
     world.ask(1, 2)
     evaluation = world.passes(tables.requests_are_answered)
     assert evaluation.metadata["waiting"].value == 2
+
+
+def test_while_no_request_failed_no_holding_is_read(world, lake):
+    world.hold(1)
+    world.ask(1)
+    world.passes(tables.requests_are_answered)
+    shutil.rmtree(f"{lake.broker_positions.table.path}/_delta_log")
+    world.passes(tables.requests_are_answered)
 
 
 def test_a_failed_request_is_named_with_its_error(world, lake):

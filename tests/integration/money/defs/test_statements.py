@@ -395,6 +395,14 @@ def test_a_day_with_a_position_that_cannot_be_read_is_never_flat(
     assert flat_days() == {date(2026, 3, 5)}
 
 
+def test_for_no_days_no_statement_is_read(folder, lake, settings):
+    (folder / "a.xml").write_bytes(statement())
+    days = StatementDays(lake, settings)
+    assert days.flat_days([]) == set()
+    (folder / "a.xml").unlink()
+    assert days.stated_days() == set()
+
+
 def test_an_incomplete_statement_adds_what_it_has_and_contradicts_nothing(
     world, fill_in_run, folder, rows, lake
 ):

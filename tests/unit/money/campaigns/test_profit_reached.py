@@ -1,7 +1,7 @@
 """How much of its greatest profit a campaign has reached, by numbers by hand."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date
 from typing import Any
 
@@ -67,7 +67,7 @@ def reached(
 
 def test_of_a_short_put_it_is_the_part_of_its_credit():
     sums = reached([SOLD], [option(PUT, -1.0, -120.0)])
-    assert sums.open_campaign.model_dump() == {
+    assert asdict(sums.open_campaign) == {
         "kind": "short-put", "credit": 200.0, "greatest_profit": 200.0,
         "profit": 200.0 - 1 - 120, "loss_of_credit": 0.0,
     }  # fmt: skip
