@@ -53,7 +53,6 @@ from position_sync_dagster.money.strategies.strategies_file import load_strategi
 from position_sync_dagster.money.trading_days import session_before
 from position_sync_dagster.processes import home as homes
 from position_sync_dagster.processes import ports, supervisor
-from position_sync_dagster.processes.answers import NoAnswerError, exchange_json
 from position_sync_dagster.processes.child_process import ChildProcess, StopRequest, StopRequested
 from position_sync_dagster.processes.live_status import (
     LOOK_INTERVAL_S,
@@ -62,7 +61,7 @@ from position_sync_dagster.processes.live_status import (
     choose_display,
     frames,
 )
-from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS
+from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS, NoAnswerError, exchange_json
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.confirmations import CONFIRMED
 from position_sync_dagster.sync.exchange_days import exchange_of

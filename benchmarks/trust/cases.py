@@ -18,7 +18,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from benchmarks.bench import Bench
-from position_sync_dagster.processes.answers import exchange_json
+from position_sync_dagster.processes.ports import exchange_json
 from tests.support.booked_legs import terms_of
 
 ACCOUNT, CALL, PUT, WING = "DUSIM0001", 921000001, 921000002, 921000003

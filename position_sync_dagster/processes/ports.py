@@ -1,9 +1,11 @@
-"""Ports on this machine: free and taken ones."""
+"""Ports on this machine: free and taken ones, and JSON over HTTP."""
 
 import errno
+import json
 import socket
+from typing import Any
 
-from position_sync_dagster.errors import UserError
+from position_sync_dagster.errors import PositionSyncError, UserError
 
 LOOPBACK = "127.0.0.1"
 # The number of ports that are tried if the wanted one is taken.
@@ -14,6 +16,13 @@ class PortTakenError(UserError):
     """Another program listens at a port that is needed.
 
     End that program, or choose another port.
+    """
+
+
+class NoAnswerError(PositionSyncError):
+    """A program of ours does not answer at its port, or refuses.
+
+    See the log of that program.
     """
 
 
@@ -52,3 +61,30 @@ def first_free(wanted: int) -> int:
         if is_free(port):
             return port
     raise PortTakenError(f"The ports from {wanted} on are all taken.", remedy="Name a free port.")
+
+
+def exchange_json(port: int, path: str, value: Any = None, *, timeout_s: float) -> Any:
+    """Return the JSON value that the server on 127.0.0.1 answers with.
+
+    Args:
+        value: What is posted, as JSON; None asks by GET.
+
+    Raises:
+        NoAnswerError: The server does not answer, or not with status 200 and JSON.
+    """
+    # The supervisor, which asks nothing, runs all the time: HTTP takes 3 MB.
+    from http.client import HTTPException
+    from urllib.request import ProxyHandler, Request, build_opener
+
+    opener = build_opener(ProxyHandler({}))  # a proxy of the environment must not be asked
+    body = None if value is None else json.dumps(value).encode()
+    headers = {"Content-Type": "application/json"}
+    request = Request(f"http://{LOOPBACK}:{port}{path}", body, headers)
+    try:
+        with opener.open(request, timeout=timeout_s) as answer:
+            return json.load(answer)
+    except (OSError, ValueError, HTTPException) as error:
+        raise NoAnswerError(
+            f"Port {port} of {LOOPBACK} does not answer: {error}.",
+            remedy="See the log of its program.",
+        ) from error

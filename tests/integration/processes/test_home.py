@@ -20,7 +20,6 @@ import pytest
 from position_sync_dagster import demo
 from position_sync_dagster.processes import child_process, ports
 from position_sync_dagster.processes import home as home_module
-from position_sync_dagster.processes.answers import NoAnswerError
 from position_sync_dagster.processes.child_process import (
     MARKER,
     StopRequest,
@@ -269,7 +268,7 @@ def test_a_port_in_use_moments_ago_is_free():
 
 def test_a_simulator_that_does_not_answer_is_named():
     port = free_port()
-    with pytest.raises(NoAnswerError, match=str(port)):
+    with pytest.raises(ports.NoAnswerError, match=str(port)):
         demo.DemoRun.ask(Mock(control_port=port), "/stats")
 
 
