@@ -300,18 +300,11 @@ def recent_runs(instance: dg.DagsterInstance, *, login: str | None) -> Sequence[
     tags = {} if login is None else {PARTITION: login}
     of_login = dg.RunsFilter(job_name=STREAM_JOB, tags=tags)
     runs = [_run_of(record) for record in instance.get_run_records(of_login, limit=RUNS_SEEN)]
-    if "QUEUED_RUN_COORDINATOR" not in instance.get_required_daemon_types():
-        runs = [_without_queue(run) for run in runs]
     if runs and not _in_progress(runs[0]):
         run_id = runs[0].run_id
         events = instance.get_records_for_run(run_id, of_type=TERMINATION, limit=1).records
         runs[0] = replace(runs[0], terminated_at=utc(events[0].timestamp) if events else None)
     return runs
-
-
-def _without_queue(run: JobRun) -> JobRun:
-    """Return a run of an instance that has no queue: nothing starts what waits in one of before."""
-    return replace(run, state=Status.NOT_STARTED) if run.state is Status.QUEUED else run
 
 
 # The events of a termination: that it was asked for, and that Dagster called the run over. An
@@ -607,8 +600,8 @@ def report_lost(instance: dg.DagsterInstance, run_ids: Iterable[str]) -> None:
         if run is None or run.is_finished:
             continue
         why = "Its process is gone: its lease on the gateway ended and was not given up."
-        if run.status in (Status.NOT_STARTED, Status.QUEUED):
-            why = "It was created, and what would have started it has ended."
+        if run.status is Status.NOT_STARTED:
+            why = "It was created, and what created it ended before it was submitted."
         instance.report_run_failed(run, why)
 
 

@@ -300,7 +300,6 @@ def mend_sensor_states(module: str = SENSOR_STATES) -> bool:
 
 
 MODULE = "position_sync_dagster.processes.supervisor"
-JEMALLOC = "_RJEM_MALLOC_CONF"
 
 
 def start(
@@ -317,12 +316,10 @@ def start(
         "Dagster",
         [sys.executable, "-m", MODULE, str(ui_port), str(os.getpid())],
         env={
-            # Allocators keep memory by arena, and have several for each processor. Few of the many
-            # threads work at a time: with one arena the programs take 30 MB less, and no longer.
+            # glibc keeps memory by arena, and has several for each processor. Few of the many threads
+            # work at a time: with one arena the programs take less memory, and no longer.
             "MALLOC_ARENA_MAX": "1",
             **env,
-            # What Polars reads of its allocator, and sets itself in what a program of it starts.
-            JEMALLOC: ",".join(filter(None, ["narenas:1", env.get(JEMALLOC)])),
             "DAGSTER_HOME": str(dagster_home),
             MARKER: os.path.realpath(dagster_home),
         },

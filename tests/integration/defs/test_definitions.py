@@ -210,8 +210,6 @@ def test_the_instance_accepts_its_configuration_and_names_no_class_of_ours(tmp_p
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         assert instance.run_monitoring_enabled
         assert not instance.telemetry_enabled
-        # A run starts where it is asked for: nobody looks each second whether one waits.
-        assert "QUEUED_RUN_COORDINATOR" not in instance.get_required_daemon_types()
 
 
 @pytest.mark.parametrize(

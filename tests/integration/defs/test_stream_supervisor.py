@@ -1,16 +1,8 @@
 """The supervisor sensor over real runs and leases."""
 
-from datetime import timedelta
-
 import dagster as dg
 import pytest
-from dagster._core.remote_origin import (
-    RegisteredCodeLocationOrigin,
-    RemoteJobOrigin,
-    RemoteRepositoryOrigin,
-)
 
-from position_sync_dagster.defs import stream
 from position_sync_dagster.defs.stream import supervise_stream
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import StoreError
@@ -55,25 +47,6 @@ def test_a_termination_pauses_the_stream_however_its_run_ended(
     assert instance.get_run_by_id(run_id).status.value == end
     assert PAUSED in world.supervise().skip_reason.skip_message
     assert len(world.supervise(since_s=0.0).run_requests) == 1
-
-
-@pytest.mark.parametrize("has_queue", [False, True])
-def test_a_run_that_waits_in_a_queue_of_before_is_given_up_where_there_is_none_now(
-    world, instance, monkeypatch, has_queue
-):
-    monkeypatch.setattr(stream, "START_GRACE", timedelta(0))
-    daemons = ["QUEUED_RUN_COORDINATOR"] * has_queue
-    monkeypatch.setattr(instance, "get_required_daemon_types", lambda: daemons)
-    here = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("here"), "repository")
-    run = dg.DagsterRun(
-        job_name=stream.STREAM_JOB,
-        status=dg.DagsterRunStatus.QUEUED,
-        remote_job_origin=RemoteJobOrigin(here, stream.STREAM_JOB),
-    )
-    instance.add_run(run)
-    started = len(world.supervise().run_requests or ())
-    state = instance.get_run_by_id(run.run_id).status.value
-    assert (started, state) == ((0, "QUEUED") if has_queue else (1, "FAILURE"))
 
 
 def test_a_pause_whose_stream_did_not_end_its_lease_is_noted_when_the_lease_is_over(
