@@ -573,8 +573,8 @@ def position_rows(rows: DataFrame, book: Book) -> DataFrame:
     queued holding the value of a moment is not `kept`: see `newest_values`.
     """
     parts = book.split.parts.select(*KEY, "strategy_id", "share")
-    owners = _owners(parts.join(rows, on=KEY, how="semi"))
-    rows = rows.join(owners, on=KEY, how="left", maintain_order="left")
+    parts = parts.join(rows, on=KEY, how="semi")
+    rows = rows.join(_owners(parts), on=KEY, how="left", maintain_order="left")
     sign = col.right.replace_strict(_SIGNS, default=None, return_dtype=pl.Float64)
     inside = sign * (col.underlying_price - col.strike)
     feed = col.market_data_type.replace_strict(exposure.FEEDS, default="live", return_dtype=String)
