@@ -320,7 +320,7 @@ class HoldingsBook:
 
         So the publisher writes them. They lack later confirmations of the account: these are stored
         once for it, else each would publish all its rows again. By default all are returned, also
-        those of accounts that the login does not manage.
+        those of accounts that the login does not manage, which get no computed greeks.
         """
         if keys is None:
             return self.unmanaged | self._all(self._holdings, greeks, by_account=False)

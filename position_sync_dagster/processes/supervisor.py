@@ -316,8 +316,8 @@ def start(
         "Dagster",
         [sys.executable, "-m", MODULE, str(ui_port), str(os.getpid())],
         env={
-            # glibc keeps memory by arena, and has several for each processor. Few of the many threads
-            # work at a time: with one arena the programs take less memory, and no longer.
+            # glibc keeps memory by arena, several for each processor. Few of the many threads work
+            # at a time: with one arena the programs take less memory, and no longer.
             "MALLOC_ARENA_MAX": "1",
             **env,
             "DAGSTER_HOME": str(dagster_home),
