@@ -582,11 +582,14 @@ class HoldingsBook:
         if not holding.position:
             greeks = None
 
-        facts = (completeness, confirmed_at, greeks)
-        if not newest and facts == (holding.completeness, holding.confirmed_at, holding.greeks):
+        before = (holding.completeness, holding.confirmed_at, holding.greeks)
+        if not newest and before == (completeness, confirmed_at, greeks):
             return holding
-        stated = {"completeness": completeness, "confirmed_at": confirmed_at, "greeks": greeks}
-        return replace(holding, **{**newest, **stated})
+        return replace(
+            holding,
+            **{**newest, "completeness": completeness, "confirmed_at": confirmed_at},
+            greeks=greeks,
+        )
 
     def change(self, key: Key, **changes: Any) -> None:
         """Change what the book has of a holding, if it has it."""
