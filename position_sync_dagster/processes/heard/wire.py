@@ -271,9 +271,9 @@ class Heard:
     def _follow(self, series: Series, step: str) -> str:
         """Count what came before a message in its series; return it, or "" if it counts not."""
         before = self._last.get(series, "")
+        is_list = step == "ticks" or series in _LISTS
         if before or not series[0].isdecimal():  # for a request that is over nothing begins
             self._last[series] = step
-        is_list = step == "ticks" or series in _LISTS
         if not before or (is_list and before == step):
             return ""
         self._orders[before, step] += 1

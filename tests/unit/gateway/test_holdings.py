@@ -63,6 +63,27 @@ def held(book):
     return book
 
 
+def test_a_watcher_that_nobody_holds_is_dropped_and_the_others_get_every_change(book):
+    first = book.changes.watch()
+    book.changes.watch()
+    last = book.changes.watch()
+    book.put_position(ACCOUNT, LISTED, 1.0, None)
+    assert list(book.changes) == [first, last]
+    assert (first.take(), last.take()) == ({KEY}, {KEY})
+
+
+def test_a_profit_of_another_quantity_than_the_newest_that_counts_is_left_out(held, clock):
+    assert held.put_pnl(KEY, pnl(6600.0))
+    clock.now += timedelta(seconds=1)
+    assert not held.put_pnl(KEY, pnl(5.0, position=9.0))
+    assert held.profits[KEY].at == START
+    assert held.get(KEY).market_value == 6600.0
+
+    held.put_position(ACCOUNT, LISTED, 9.0, None)
+    assert not held.put_pnl(KEY, pnl(6600.0))
+    assert held.put_pnl(KEY, pnl(5940.0, position=9.0))
+
+
 def test_a_position_row_knows_no_value_and_keeps_those_of_the_portfolio(held):
     assert held.get(KEY).market_value is None
     held.put_portfolio(KEY, UNLISTED, 10.0, VALUES)
@@ -430,24 +451,3 @@ def test_a_row_that_cannot_be_read_is_not_confirmed_by_an_old_message_of_the_pro
     assert held.get(KEY).market_value == 6300.0
     assert held.get(KEY).confirmed_at is None
     assert held.reported([KEY])[KEY].confirmed_at is None
-
-
-def test_a_watcher_that_nobody_holds_is_dropped_and_the_others_get_every_change(book):
-    first = book.changes.watch()
-    book.changes.watch()
-    last = book.changes.watch()
-    book.put_position(ACCOUNT, LISTED, 1.0, None)
-    assert list(book.changes) == [first, last]
-    assert (first.take(), last.take()) == ({KEY}, {KEY})
-
-
-def test_a_profit_of_another_quantity_than_the_newest_that_counts_is_left_out(held, clock):
-    assert held.put_pnl(KEY, pnl(6600.0))
-    clock.now += timedelta(seconds=1)
-    assert not held.put_pnl(KEY, pnl(5.0, position=9.0))
-    assert held.profits[KEY].at == START
-    assert held.get(KEY).market_value == 6600.0
-
-    held.put_position(ACCOUNT, LISTED, 9.0, None)
-    assert not held.put_pnl(KEY, pnl(6600.0))
-    assert held.put_pnl(KEY, pnl(5940.0, position=9.0))
