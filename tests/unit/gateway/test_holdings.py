@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.holding import Completeness, HoldingGreeks
+from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.gateway import holdings
@@ -13,7 +13,7 @@ from position_sync_dagster.gateway.codes import Connectivity, GatewayCode
 from position_sync_dagster.gateway.holdings import PnlValues
 from position_sync_dagster.gateway.translate import UNSET
 from tests.support.clock import HandClock
-from tests.support.holdings import make_book, make_holding
+from tests.support.holdings import make_book
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 ACCOUNT = "DU1"
@@ -430,17 +430,3 @@ def test_a_row_that_cannot_be_read_is_not_confirmed_by_an_old_message_of_the_pro
     assert held.get(KEY).market_value == 6300.0
     assert held.get(KEY).confirmed_at is None
     assert held.reported([KEY])[KEY].confirmed_at is None
-
-
-def test_options_of_an_account_that_left_the_login_have_their_greeks_until_they_close():
-    now = datetime(2026, 3, 4, tzinfo=UTC)
-    book = make_book(lambda: now)
-    of_b = [make_holding(1, now, account="B"), make_holding(2, now, account="B", position=0.0)]
-    book.remember(of_b)
-    computed = HoldingGreeks(
-        implied_vol=0.2, delta=0.5, gamma=0.01, vega=0.1, theta=-0.1, underlying_price=100.0,
-        greeks_time=now, greeks_method="tree", volatility_time=now,
-    )  # fmt: skip
-    reported = book.reported(greeks={1: computed, 2: computed})
-    assert [reported[holding.key].greeks for holding in of_b] == [computed, None]
-    assert [holding.greeks for holding in book.reported().values()] == [None, None]
