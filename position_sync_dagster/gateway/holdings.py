@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import ref
@@ -323,7 +324,10 @@ class HoldingsBook:
         those of accounts that the login does not manage, which get no computed greeks.
         """
         if keys is None:
-            return self.unmanaged | self._all(self._holdings, greeks, by_account=False)
+            return {
+                key: replace(row, greeks=_greeks_of(row, greeks))
+                for key, row in self.unmanaged.items()
+            } | self.reported(self._holdings, greeks)
         return self._all(keys, greeks, by_account=False)
 
     def _all(
@@ -331,12 +335,12 @@ class HoldingsBook:
     ) -> Holdings:
         """Return these holdings with their newest values and greeks; see `_stated`."""
         now = self._clock()
-        rows = ((key, self._holdings[key]) for key in keys if key in self._holdings)
         return {
             key: self._stated(
-                row, self._newest(key, row, now), greeks.get(key[1]), by_account=by_account
+                row, self._newest(key, row, now), _greeks_of(row, greeks), by_account=by_account
             )
-            for key, row in rows
+            for key in keys
+            if (row := self._holdings.get(key)) is not None
         }
 
     def confirmations(self) -> dict[str, AccountConfirmation]:
@@ -569,7 +573,7 @@ class HoldingsBook:
         Args:
             holding: The holding as its last row left it.
             newest: What a later message changes of it; see `_newest`.
-            greeks: What was computed of it; a closed one has none.
+            greeks: What was computed of it.
             by_account: Whether a message of its account confirms it too: the value that a row of
                 the holding brought before, and no value that nothing has confirmed yet.
         """
@@ -579,11 +583,8 @@ class HoldingsBook:
         if by_account and (confirmed_at is not None or value is None):
             times = (confirmed_at, self.states[holding.account].confirmed_at)
             confirmed_at = max(filter(None, times), default=None)
-        if not holding.position:
-            greeks = None
 
-        before = (holding.completeness, holding.confirmed_at, holding.greeks)
-        if not newest and before == (completeness, confirmed_at, greeks):
+        if not newest and _stated_of(holding) == (completeness, confirmed_at, greeks):
             return holding
         return replace(
             holding,
@@ -634,6 +635,15 @@ class HoldingsBook:
             completeness=self.states.completeness(key[0]),
             **values,
         )
+
+
+# What `HoldingsBook` states of a holding besides its newest message.
+_stated_of = attrgetter("completeness", "confirmed_at", "greeks")
+
+
+def _greeks_of(holding: BrokerPosition, greeks: GreeksByConid) -> HoldingGreeks | None:
+    """Return the computed greeks of a holding; a closed one has none."""
+    return greeks.get(holding.instrument.conid) if holding.position else None
 
 
 def _side(holding: BrokerPosition) -> int:

@@ -5,7 +5,6 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
-from itertools import chain
 
 import polars as pl
 from polars import col
@@ -189,8 +188,7 @@ class Publisher:
         self.ownership.check()
         changes = self._unpublished.take()
         of_greeks = self.greeks.changes.take()
-        with_greeks = chain.from_iterable(map(feed.book.keys_of, of_greeks))
-        keys = {*changes, *feed.book.profits, *with_greeks}
+        keys = {*changes, *feed.book.profits}.union(*map(feed.book.keys_of, of_greeks))
         try:
             if self._all_due or not await self._publish(feed, keys):
                 self._all_due = True  # until this succeeds

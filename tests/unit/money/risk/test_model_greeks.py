@@ -283,6 +283,15 @@ def test_a_result_is_published_when_it_says_something_else(published, result, is
     assert greeks_of(replace(HOLDING, position=0.0), published) is None
 
 
+def test_options_of_an_account_that_left_the_login_have_their_greeks_until_they_close(published):
+    book = make_book(lambda: NOW)
+    left = [replace(HOLDING, account="B"), replace(HOLDING, account="C", position=0.0)]
+    book.remember(left)
+    reported = book.reported(greeks=published)
+    assert [reported[holding.key].greeks for holding in left] == [GREEKS, None]
+    assert [holding.greeks for holding in book.reported().values()] == [None, None]
+
+
 def test_greeks_that_are_not_known_any_more_are_published_once_as_unknown(published):
     published.take(7, None)
     assert greeks_of(HOLDING, published) is None
