@@ -8,8 +8,9 @@ attribute, must be none.
 To change …, open …
 
 - What a tick of `drain_queue` does, and in which order; how often a table is reported
-  (`STREAMED_EVERY`, `DERIVED_EVERY`, `ALL_EVERY`); what an event of a tick says: `tick.py`. The
-  sensor around it: `drain.py`. How often it drains: `drain_interval_s` of `settings.py`.
+  (`STREAMED_EVERY`, `DERIVED_EVERY`, `ALL_EVERY`); what an event of a tick says: `tick.py` (of
+  strategies and queue: `assets/queue_and_ledger.py`; of breaks: `checks/tables.py`). The sensor
+  around it: `drain.py`. How often it drains: `drain_interval_s` of `settings.py`.
 - The job of the stream; when its run is started, paused, given up or replaced (`supervise`,
   `RESTART`, `START_GRACE`), and how often the supervisor looks (`SUPERVISE_S`): `stream.py`.
 - When past days are recorded, and again at night (`LATE_DAYS`): `closing.py`; the time after the

@@ -162,6 +162,7 @@ class Composition(Generic[L]):
     def resource(self) -> PositionSyncResource:
         """Return the resource of every run, with the values that its page shows."""
 
+        # Dagster makes it again from its fields, which all are shown: the rest is of the class.
         class Resource(PositionSyncResource):
             lake_class: ClassVar[type[Lake]] = self.extension.lake
             overrides: ClassVar[Mapping[str, object]] = self.overrides

@@ -376,7 +376,11 @@ class Work(Generic[L]):
         return is_due or self._are_due(span, states), span
 
     def _are_due(self, span: "Span", states: Mapping[str, str]) -> bool:
-        """Return whether rows are reported that came without a drain in this tick."""
+        """Return whether rows are reported that came without a drain in this tick.
+
+        They are at once if another drain wrote some, or a backup took rows back; else after an
+        interval, and while a stream is LIVE also without rows, so that the table stays fresh.
+        """
         new_rows = span.added.rows
         was_restored = span.since < (self.cursor.ledger_version or 0)
         every = STREAMED_EVERY if new_rows else QUIET_EVERY
@@ -390,6 +394,8 @@ class Work(Generic[L]):
 
     def report(self, name: str, make: Callable[[], Derived], *, is_shown: bool = True) -> bool:
         """Report what `make` says of a table, with its checks: add them to what the tick returns.
+
+        If its mark changed, all other derived tables are shown as well (`_keep_mark`).
 
         Args:
             is_shown: Whether it has an event in any case; else only if its mark changed

@@ -99,7 +99,7 @@ class AccountSummary:
 
     @property
     def amounts(self) -> tuple[float | None, ...]:
-        """Return the broker's amounts, in whole cents.
+        """Return the broker's amounts, in whole cents: a smaller move is no new row (`content`).
 
         >>> from datetime import UTC
         >>> at = datetime(2027, 1, 4, tzinfo=UTC)

@@ -285,7 +285,7 @@ class AccountDownloads:
     def _complete(self, subscription: AccountSubscription, *, is_late: bool = False) -> None:
         """Record that the download of an account ended whole, and what it confirms."""
         account = subscription.account
-        self._date_rows(subscription)
+        self._set_value_times(subscription)
         state = subscription.state
         state.complete(time.monotonic(), stays_open=self._has_one_account, is_late=is_late)
         # A holding without a row in this download is not confirmed by its end.
@@ -386,12 +386,12 @@ class AccountDownloads:
             subscription.times[subscription.undated_row] = self.account_time
             subscription.undated_row = None
             if subscription.result.done():
-                self._date_rows(subscription)
+                self._set_value_times(subscription)
         self._hear(subscription.account)
         return True
 
-    def _date_rows(self, subscription: AccountSubscription) -> None:
-        """Date the rows since the last call by the times that followed them.
+    def _set_value_times(self, subscription: AccountSubscription) -> None:
+        """Set the `value_time` of the rows since the last call, by the times that followed them.
 
         The rows of a download may show times hours ago. They are dated at its end, if its last time
         message is about now in our zone or in UTC; in any other zone they have no time. A row that

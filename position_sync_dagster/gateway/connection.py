@@ -145,7 +145,7 @@ def _details_in(listings: Sequence[IBContractDetails]) -> ContractDetails | None
 def _pattern(leg: UnresolvedLeg) -> Contract:
     """Return the contract to ask for: what a leg says, and what is left out fits any value."""
     kind = leg.sec_type or ("OPT" if leg.right else "FUT" if leg.expiry else "STK")
-    day = ""  # of an option its month alone: see `GatewayConnection.candidates`
+    day = ""  # of an option on a share or an index its month: see `GatewayConnection.candidates`
     if leg.expiry is not None:
         day = f"{leg.expiry:%Y%m%d}" if kind in ("FUT", "FOP") else f"{leg.expiry:%Y%m}"
     return Contract(
@@ -550,7 +550,7 @@ class IBConnectionManager:
         host: Overrides that of the settings.
         port: Overrides that of the settings.
         client_id: Overrides the pool of the settings.
-        listeners: Each gets every message of a connection that this manager opens.
+        listeners: Each gets every message that a connection of this manager sends or receives.
 
     Example:
         manager = IBConnectionManager()

@@ -574,8 +574,8 @@ class HoldingsBook:
             holding: The holding as its last row left it.
             newest: What a later message changes of it; see `_newest`.
             greeks: What was computed of it.
-            by_account: Whether a message of its account confirms it too: the value that a row of
-                the holding brought before, and no value that nothing has confirmed yet.
+            by_account: Whether a message of its account confirms it too. It confirms any holding
+                but one with a value that nothing has confirmed yet.
         """
         completeness = self.states.completeness(holding.account)
         confirmed_at = newest.get("confirmed_at", holding.confirmed_at)
@@ -599,7 +599,11 @@ class HoldingsBook:
             self._store(replace(holding, **changes))
 
     def _store(self, holding: BrokerPosition) -> None:
-        """Replace a holding, and count a move of it from one side to another, or from nothing."""
+        """Replace a holding, and count what is open by account and type.
+
+        A move from one side to another, or from nothing, grows `moves`: who caches what follows
+        from sides, as the router and the lines, computes it anew.
+        """
         key = holding.key
         before = self._holdings.get(key)
         if before is None or _side(before) != _side(holding):

@@ -4,13 +4,14 @@ Only this package imports `deltalake`. `lake.Lake` has all tables at once.
 
 To change …, open …
 
-- Columns, ids, partitions, descriptions; how long the log and replaced files are kept
-  (`RETENTION`): `schema.py`. Most columns are fields of a dataclass in `domain/`, those of the
-  ledger of `domain/position_update.py`.
+- Columns, ids, partitions, descriptions; how long the log and replaced files of a new table are
+  kept (`RETENTION`, `kept`; one that exists keeps its own): `schema.py`. Most columns are fields of
+  a dataclass in `domain/`, those of the ledger of `domain/position_update.py`.
 - Which tables there are; what changed between two versions of one: `lake.py`.
 - **The queue**: its calls and their arguments: `position_queue.py`. The order of claims
-  (`claim_order`, `PROMOTE_AFTER_S`), one live request for a holding, what becomes of a request,
-  who may act on it: `queue_transitions.py`. How long a claim lasts (`LEASE_S`), attempts and
+  (`claim_order`, `PROMOTE_AFTER_S`), one live request for a holding, who may act on it:
+  `queue_transitions.py`. What a failure, a release or a dead worker (`rescue`) costs in attempts:
+  `position_queue.py`. How long a claim lasts (`LEASE_S`), attempts and
   back-off (`RetryPolicy`): `domain/queue_request.py`. How many a drain claims: `sync/drain.py`,
   `batch_size` of `settings.py`.
   Finished requests are kept for good (docs/queue.md): nothing deletes one.
@@ -23,7 +24,7 @@ To change …, open …
 - Who owns a login, by which token: `sessions.py`. How long its lease lasts: `session_lease_s` of
   `settings.py`; how often it is renewed: `sync/stream/ownership.py`.
 - The active legs, and who may hold the whole of one: `strategy_registry.py`; the strategies file:
-  `strategies_file.py`; a field of a leg: `given_leg.py`.
+  `strategies_file.py`; a field of a leg, and its priority by default: `given_leg.py`.
 - Breaks, and what people say of them: `breaks.py`. When one is confirmed, or ends (`seen_again`):
   `domain/reconciliation.py`. What is one: `sync/reconciliation.py`.
 - How a derived table is replaced, and the value at a close: `derived.py`.

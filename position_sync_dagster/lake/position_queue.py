@@ -98,7 +98,9 @@ STATE = ["request_id", "status"]
 
 
 def stored_requests(snapshot: Snapshot, ids: Sequence[str]) -> DataFrame:
-    """Return id, status and part of requests, live or finished.
+    """Return id, status and `part` of requests, live or finished.
+
+    The part is the partition of its bucket: the commit that finished it.
 
     Raises:
         UnknownRequestError: An id is not in the queue.
@@ -574,7 +576,9 @@ class SyncQueue:
         return self.overview().counts
 
     def overview(self, except_accounts: Collection[str] = ()) -> QueueOverview:
-        """Read counts and ages, and how many requests are claimable; the cost is that of `counts`.
+        """Read counts and ages, and how many requests are claimable.
+
+        The cost does not grow with the finished requests. Times ahead of the clock are passed over.
 
         Args:
             except_accounts: Requests of these accounts count as neither claimable nor expired.

@@ -247,7 +247,7 @@ def check_lease(request: QueuedPosition, token: str | None, action: Action, now:
 
     Raises:
         LeaseLostError: The lease has expired, or another worker holds it.
-        RequestStateError: The request is not PROCESSING.
+        RequestStateError: The request is PENDING: it may only be marked (`Action.MARK`).
     """
     expires_at = request.lease_expires_at
     is_claimed = request.status is QueueStatus.PROCESSING

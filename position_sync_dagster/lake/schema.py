@@ -167,7 +167,8 @@ class TableSpec:
         required: Columns of which a row needs a value, one of the choices where there are any. A
             row without, which only another program writes, is left out of what is read.
         description: What the table holds, for people who read it.
-        kept: How long old versions of it can be read, where it is longer than in RETENTION.
+        kept: How long old versions of it can be read, where it is longer than in RETENTION. A table
+            that exists keeps what it was made with.
         changes: When rows are added, changed or replaced, for programs that read it again.
         is_copy: Whether it has rows of other tables as they are, whoever wrote them.
         carried: The SQL of columns whose values older releases had in other columns.

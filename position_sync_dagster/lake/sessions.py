@@ -165,6 +165,7 @@ class GatewaySessions:
     def annotate(self, session: GatewaySession, detail: str) -> None:
         """Record in `detail` why no other session follows a session that has ended.
 
+        The sensor `supervise_stream` calls it when a person has paused the stream.
         Changes nothing while the session is alive, when another session has followed, or when
         the detail is recorded already.
         """

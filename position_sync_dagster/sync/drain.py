@@ -524,8 +524,10 @@ class QueueWorker:
     async def _process(self, limit: int) -> tuple[DrainReport, Sequence[QueuedPosition]]:
         """Process one batch; return its report, and the requests that are still to be released.
 
-        The view is read after the claim and contains what the owner published before it inserted a
-        request, so that no value is older than its request.
+        A first view says whose requests may be claimed. The one that values them is read after the
+        claim (`_plan_and_append`) and contains what the owner published before it inserted a
+        request, so that no value is older than its request. What it does not cover is released by
+        the caller.
         """
         started = self._clock()
         view = await self._values.view(())  # it raises without current rows: nothing is claimed

@@ -54,7 +54,8 @@ def read_failed(lake: Lake, settings: Settings, now: datetime) -> DataFrame:
     if lasting["never_held"].all():
         return lasting
 
-    # An unchanged row answers later requests. What answered them is in many small files.
+    # A later SUCCESS is a value too: an unchanged row answers it. It is in many small files, and is
+    # looked for last.
     done = _finished(lake, QueueStatus.SUCCESS, now - ANSWERED_WITHIN)
     return _without_later(lasting, done.select(*KEY, at="updated_at"))
 

@@ -465,6 +465,7 @@ def _overclaimed(
 
         is_too_much = abs(claimed) > abs(quantity) * (1 + NEGLIGIBLE_QUANTITY)
         is_opposite = claimed * quantity < 0
+        # A leg of what is not held waits for its fill: that is no difference.
         if abs(quantity) <= NEGLIGIBLE_QUANTITY or not (is_too_much or is_opposite):
             continue
 

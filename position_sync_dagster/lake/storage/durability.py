@@ -80,6 +80,7 @@ def read_entry(log: Path, version: int) -> LogEntry:
 def parse_entry(text: bytes) -> LogEntry:
     """Parse an entry and check that all of it is there.
 
+    It is read when a table is opened, and of each commit that is synced, for the files it `added`.
     Delta readers accept an empty entry, and one that is cut at the end of a line. Where
     `commitInfo` says how many files the commit added and removed, a missing line is found. Other
     writers may omit `commitInfo`, as the Delta protocol allows. Our entries begin with it, so an

@@ -6,7 +6,8 @@ and never `sync.drain`. To change something here, open:
 
 - `broker_values`: which holdings PnLSingle follows, how often values are published (`PUBLISH_S`)
   and legs without a line queued (`OVERFLOW_INTERVAL_S`); when accounts are downloaded
-- `contracts`: contract details in memory (`DETAILS_AGAIN`), legs without a conid (`LOOK_UP`)
+- `contracts`: contract details in memory: when they are asked for (`_is_to_fetch`), again after no
+  answer (`DETAILS_AGAIN`), for new hours (`HOURS_AGAIN`); legs without a conid (`LOOK_UP`)
 - `delivery`: who gets the rows, and when; `ACCOUNT_EVERY_S`
 - `lines`: which lines are requested and cancelled now (`MIN_HOLD_S`, `LIMIT_WAIT`); who gets one:
   `domain/line_allocation`; when a refused one is requested again: `gateway/codes` (`RETRY_WAITS`)
@@ -14,7 +15,7 @@ and never `sync.drain`. To change something here, open:
   the length of the lease: `settings` (`session_lease_s`)
 - `parts`: what an extension gives to a stream
 - `position_changes`: changes of quantities, and when executions are asked for
-  (`EXECUTION_LOOKS_S`)
+  (`EXECUTION_LOOKS_S`); how long a closed holding stays published (`CLOSED_PUBLISHED`)
 - `pricing`: values what ticked; an error sets one holding aside (`VALUED_AGAIN_S`)
 - `publisher`: what is written to `broker_positions`, and which holdings are queued
 - `router`: one step: publish, read the registry, choose lines, route, queue

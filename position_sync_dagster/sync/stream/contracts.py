@@ -235,7 +235,8 @@ class ContractCache:
             for leg in self._legs
             if (difference := contract_mismatch(leg, self._known.get(leg.conid)))
         ]
-        # Stored details may be old: until a contract was asked for, a difference is a doubt.
+        # Stored details may be old: until a contract was asked for since the start of the stream,
+        # a difference is a doubt.
         self._doubted = {leg.conid for leg, _ in differing} - self._asked
         self.mismatches = {
             leg.key: f"{contract_name(leg)} of strategy {leg.strategy_id} is not streamed: {text}"

@@ -213,6 +213,8 @@ class AccountRecorder:
     async def record(self, connection: GatewayConnection) -> None:
         """Write the changes since the last commit, if that is due.
 
+        Each flush begins it in the background.
+
         Raises:
             LakeError: The table cannot be used.
         """

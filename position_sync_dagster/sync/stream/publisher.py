@@ -367,7 +367,10 @@ class Publisher:
         return len(holdings)
 
     def _not_long_closed(self, holdings: Iterable[BrokerPosition]) -> list[BrokerPosition]:
-        """Leave out the holdings that closed `CLOSED_PUBLISHED` ago, and have their zero row."""
+        """Leave out the holdings that closed `CLOSED_PUBLISHED` ago, and have their zero row.
+
+        At the start, and when all rows are replaced.
+        """
         since = self.ownership.clock() - CLOSED_PUBLISHED
         return [
             holding

@@ -111,8 +111,8 @@ class BrokerLink:
         # The connection whose events are received, and the same once it is open.
         self._attached: GatewayConnection | None = None
         self._opened: GatewayConnection | None = None
-        # IB's order to use another port, until the next log-in.
-        self._new_port_order: str | None = None
+        # What IB said of another port (code 1300), for people, until the next log-in.
+        self._new_port_text: str | None = None
         self._restored_at = NEVER  # when the gateway had IB again, with its data
         self._blind_since_s = math.inf  # since when it is BLIND, in seconds of the owner's clock
         self._attempts = 0  # to connect, in a row; they set the delay
@@ -131,7 +131,7 @@ class BrokerLink:
             return []
         farms = sorted(connection.connectivity.broken_farms)
         return [
-            *filter(None, [self._new_port_order]),
+            *filter(None, [self._new_port_text]),
             *(f"data farm {farm} is broken" for farm in farms),
             *connection.feed.values.problems,
         ]
@@ -223,8 +223,8 @@ class BrokerLink:
 
     def go_blind(self, reason: str) -> None:
         """Set the state BLIND, with the reason; earlier quotes no longer count."""
-        if self._new_port_order is not None:
-            reason = f"{self._new_port_order}. {reason}"
+        if self._new_port_text is not None:
+            reason = f"{self._new_port_text}. {reason}"
         new = self.outage.report(
             reason, text=f"the stream is BLIND: {reason}", level=logging.WARNING
         )
@@ -267,7 +267,7 @@ class BrokerLink:
         connection.ib.disconnectedEvent += self._on_lost
         self.ownership.counts.reconnects += before is not None
         self._attached = connection
-        self._new_port_order = None
+        self._new_port_text = None
 
     def _become_live(self, since: datetime) -> None:
         """Set the state LIVE: what the broker confirmed since then is current."""
@@ -295,7 +295,7 @@ class BrokerLink:
             self._opened = None
             self.router.account_refresh.interrupt()
         elif code == GatewayCode.PORT_CHANGED:
-            self._new_port_order = f"{text}: set POSITION_SYNC_GATEWAY_PORT to the new port"
+            self._new_port_text = f"{text}: set POSITION_SYNC_GATEWAY_PORT to the new port"
         elif code in FARM_BROKEN | FARM_OK:
             self._farm_changed(code)
 
