@@ -5,7 +5,7 @@ a statement has its closed lots. It is the same money as that of campaigns. No t
 taxed, and when, is for others to say.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from enum import StrEnum
@@ -108,7 +108,7 @@ LOTS = TableSpec(
 )
 
 
-def lots_of(postings: Iterable[Posting]) -> list[TradedLot]:
+def lots_of(postings: Sequence[Posting]) -> list[TradedLot]:
     """Return the lots that are closed, and then those that are held; pure.
 
     Whose they are does not matter. A fee in another currency than that of its contract is in no lot
@@ -117,7 +117,6 @@ def lots_of(postings: Iterable[Posting]) -> list[TradedLot]:
     Args:
         postings: All of the holdings.
     """
-    postings = [*postings]
     booking = booked(postings, of_account)
     closed = [
         _lot(edge.opened or edge.by.nothing, edge.by)

@@ -66,29 +66,31 @@ def live_money(postings: Iterable[Posting]) -> dict[tuple[str, str | None], Live
     edges_of = grouped(lambda edge: _strategy_of(edge.by.posting), booking.edges)
     held = chain.from_iterable(booking.held.values())
     held_of = grouped(lambda share: _strategy_of(share.posting), held)
-    postings_of = grouped(attrgetter("owner"), of_strategies)
-    by_currency = grouped(_strategy_of, of_strategies)
-
     money = {}
-    for (owner, currency), of_strategy in by_currency.items():
-        charged_elsewhere = grouped(attrgetter("charged_elsewhere"), of_strategy)
-        others = (posting for posting in postings_of[owner] if posting.currency != currency)
-        fees_of_others = known_sum(posting.fee_in(currency) for posting in others)
-        edges = edges_of[owner, currency]
-        closing = [edge for edge in edges if edge.kind is EdgeKind.CLOSES]
-        money[owner, currency] = LiveMoney(
-            realised=known_sum([*(edge.gain for edge in edges), times(fees_of_others, -1.0)]),
-            closes=len(closing),
-            closes_without_profit=sum(edge.gain is None for edge in closing),
-            since=min(posting.at for posting in of_strategy),
-            fees=known_sum(posting.fee_in(currency) for posting in postings_of[owner]),
-            other_fees={
-                charged_in: known_sum(posting.fee for posting in charged)
-                for charged_in, charged in charged_elsewhere.items()
-                if charged_in is not None and (owner, charged_in) not in by_currency
-            },
-            lots={share.key: share for share in held_of[owner, currency]},
-        )
+    for owner, of_strategy in grouped(attrgetter("owner"), of_strategies).items():
+        by_currency = grouped(attrgetter("currency"), of_strategy)
+        for currency, of_currency in by_currency.items():
+            others = chain.from_iterable(
+                of_other for other, of_other in by_currency.items() if other != currency
+            )
+            fees = known_sum(posting.fee_in(currency) for posting in of_currency)
+            fees_of_others = known_sum(posting.fee_in(currency) for posting in others)
+            elsewhere = grouped(attrgetter("charged_elsewhere"), of_currency)
+            edges = edges_of[owner, currency]
+            closing = [edge for edge in edges if edge.kind is EdgeKind.CLOSES]
+            money[owner, currency] = LiveMoney(
+                realised=known_sum([*(edge.gain for edge in edges), times(fees_of_others, -1.0)]),
+                closes=len(closing),
+                closes_without_profit=sum(edge.gain is None for edge in closing),
+                since=min(posting.at for posting in of_currency),
+                fees=known_sum([fees, fees_of_others]),
+                other_fees={
+                    charged_in: known_sum(posting.fee for posting in charged)
+                    for charged_in, charged in elsewhere.items()
+                    if charged_in is not None and charged_in not in by_currency
+                },
+                lots={share.key: share for share in held_of[owner, currency]},
+            )
     return money
 
 

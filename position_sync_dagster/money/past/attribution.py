@@ -148,7 +148,7 @@ class _Step(NamedTuple):
     @property
     def takes(self) -> bool:
         """Return whether it took of what was held."""
-        return self.before * (self.movement.quantity or 0.0) < 0
+        return self.before * self.movement.change < 0
 
     @property
     def action(self) -> tuple[object, ...]:
@@ -190,7 +190,7 @@ class _Holdings:
         came_for: What went for what came, by the id of that.
         left: The ids of what something came for with its cost.
         parts: Those of each movement that is no trade, by its id.
-        traders: Who had what an order traded, apart from contracts that several may have.
+        traders: Who had what an order traded, apart from contracts that several had.
     """
 
     def __init__(self) -> None:
@@ -279,7 +279,7 @@ class _Holdings:
                 left
                 for left in leaving
                 if left.account != arrival.account
-                and left.quantity == -(arrival.quantity or 0.0)
+                and left.quantity == -arrival.change
                 and _days_between(left, arrival) <= BOOKED
             ]
             for left in sorted(fits, key=partial(_days_between, arrival))[:1]:
@@ -323,16 +323,16 @@ class _Holdings:
                 _Exchange(of_them, is_clear=len(of_them) == 1),
             )
 
-    def remember(self, part: Posting, *, is_shared: bool) -> None:
+    def remember(self, part: Posting, *, is_guess: bool) -> None:
         """Remember a part: something may come for it, or be of its order.
 
         Args:
-            is_shared: Whether several may have the contract: then its order does not say whose.
+            is_guess: Whether it is not known whose it is: then it says nothing of its order.
         """
         movement = part.movement
         if movement.kind is not MovementKind.TRADE:
             self.parts[movement.movement_id].append(part)
-        elif movement.order_id is not None and part.fraction == 1.0 and not is_shared:
+        elif movement.order_id is not None and part.fraction == 1.0 and not is_guess:
             self.traders[movement.order_id].add(part.owner)
 
     def carries(self, movement: Movement) -> bool:
@@ -405,7 +405,7 @@ def _days_between(one: Movement, other: Movement) -> timedelta:
 
 def _is_sold(movement: Movement, cash: float | None) -> bool:
     """Return whether cash is what was got for what a movement took, or paid for it if short."""
-    return (cash or 0.0) * (movement.quantity or 0.0) < 0
+    return (cash or 0.0) * movement.change < 0
 
 
 def _terms_of(movement: Movement) -> tuple[date, float]:
@@ -474,6 +474,8 @@ class _Holding:
         self._claims = [*map(self._claim_of, sorted(of_account, key=attrgetter("added_at")))]
         self._has: _Shares = dict(has)
         self._last_owners: _Shares = {}
+        # Whether it was not known whose a close was, since all of it was gone last.
+        self._is_guess = False
         self._parts: list[Posting] = []
 
     def parts(self) -> list[Posting]:
@@ -501,7 +503,7 @@ class _Holding:
     @cached_property
     def steps(self) -> list[_Step]:
         """The movements, each with what is held around it."""
-        changes = (movement.quantity or 0.0 for movement in self._movements)
+        changes = (movement.change for movement in self._movements)
         held = [*accumulate(changes, _rounded_sum, initial=self._opening.quantity)]
         days = [movement.session_date for movement in self._movements]
         at_end_of = dict(zip(days, held[1:], strict=True))
@@ -519,7 +521,7 @@ class _Holding:
         for movement in self._movements:
             if moment_of(movement) > at:
                 break
-            held = _rounded_sum(held, movement.quantity or 0.0)
+            held = _rounded_sum(held, movement.change)
         return held
 
     def _claim_of(self, leg: ActiveContract) -> _Claim:
@@ -551,10 +553,10 @@ class _Holding:
         return _Origin(opened, held)
 
     @property
-    def place(self) -> tuple[bool, datetime, bool, Key]:
+    def place(self) -> tuple[bool, datetime, bool, bool, Key]:
         """Return its place in the order: options first, and what an action brought after others.
 
-        What several may have comes after what one has.
+        What a strategy claims a part of comes after what one has alone; what several claim is last.
         """
         is_option = any(movement.is_option for movement in (self.first, *self._movements))
         came_for = self._holdings.came_for
@@ -563,17 +565,18 @@ class _Holding:
             for movement in self._movements
             if movement.kind in _ACTS and movement.movement_id in came_for
         ]
-        return not is_option, min(brought, default=NEVER), self.is_shared, self.key
+        is_shared = len({claim.owner for claim in self._claims}) > 1
+        at = min(brought, default=NEVER)
+        return not is_option, at, is_shared, self._is_claimed_in_part, self.key
 
-    @cached_property
-    def is_shared(self) -> bool:
-        """Whether several may have it at once: strategies, or one that claims less than is held."""
-        owners = {claim.owner for claim in self._claims}
-        claimed = max(
-            (abs(claim.leg.quantity or math.inf) for claim in self._claims), default=math.inf
-        )
-        held = max(map(abs, [self._opening.quantity, *(step.after for step in self.steps)]))
-        return len(owners) > 1 or held > claimed
+    @property
+    def _is_claimed_in_part(self) -> bool:
+        """Whether more was held than what is claimed; a claim without a quantity is of all."""
+        sizes = [abs(claim.leg.quantity or 0.0) for claim in self._claims]
+        if not sizes or not all(sizes):
+            return False
+        most = max(sizes)
+        return any(abs(held) > most for step in self.steps for held in (step.before, step.after))
 
     @property
     def _total(self) -> float:
@@ -598,6 +601,7 @@ class _Holding:
     def _move(self, movement: Movement, by: float) -> None:
         """Divide a movement: first it closes what is held on the other side, then it opens."""
         total = self._total
+        self._is_guess = self._is_guess and total != 0
         origin = self._holdings.origin_of(movement)
         closed = 0.0
         if total * by < 0:
@@ -615,6 +619,7 @@ class _Holding:
         unclear = None
         if closers is None:
             unclear = f"it is not known whose {name_of(movement)} closed on {movement.day}"
+            self._is_guess = True
             closers = self._as_claimed(movement, by)
         self._add_parts(
             movement,
@@ -662,9 +667,7 @@ class _Holding:
     def _open(self, movement: Movement, by: float, origin: _Origin) -> None:
         # The broker's cost counts before the value that the transfer states.
         if movement is self._of_known_cost:
-            movement = replace(
-                movement, cash=times(self._opening.cost, -(movement.quantity or 0.0))
-            )
+            movement = replace(movement, cash=times(self._opening.cost, -movement.change))
 
         unclear = None
         if not origin.sizes and movement.kind in DELIVERY_KINDS and not movement.is_option:
@@ -842,14 +845,14 @@ class _Holding:
         **said: Any,
     ) -> None:
         self._last_owners = dict(self._has)
-        whole = movement.quantity or 0.0
+        whole = movement.change
         for owner, quantity in shares.items():
             sources = [part for part in origin.parts if part.owner == owner] or origin.parts
             came_from = tuple(part.posting_id for part in sources)
             self._add(
                 movement, effect, owner, quantity / whole, quantity, came_from=came_from, **said
             )
-            self._holdings.remember(self._parts[-1], is_shared=self.is_shared)
+            self._holdings.remember(self._parts[-1], is_guess=self._is_guess)
 
     def _add(
         self,
@@ -900,7 +903,7 @@ def _order_of(movement: Movement) -> tuple[datetime, bool, float, str]:
     is_settled = movement.kind is MovementKind.CASH_SETTLEMENT and not movement.is_option
     size = 0.0
     if movement.kind is MovementKind.CORPORATE_ACTION:
-        size = abs(movement.quantity or 0.0)
+        size = abs(movement.change)
     is_late = is_settled or movement.open_close == CLOSED
     return moment_of(movement), is_late, -size, movement.movement_id
 
@@ -919,7 +922,7 @@ def _history(movements: Iterable[Movement], held: Opening | None) -> tuple[Openi
     if not is_gone[True]:
         return opening, stated
 
-    total = opening.quantity + sum(movement.quantity or 0.0 for movement in stated)
+    total = opening.quantity + sum(movement.change for movement in stated)
     return opening, sorted([*stated, *_still_held(is_gone[True], total)], key=_order_of)
 
 
@@ -933,7 +936,7 @@ def _paid_in_kind(movement: Movement) -> Movement:
 def _still_held(unexplained: Iterable[Movement], held: float) -> Iterator[Movement]:
     """Yield what is gone and nothing explains, as far as it is held."""
     for movement in unexplained:
-        by = movement.quantity or 0.0
+        by = movement.change
         if rounded(held) * by < 0:
             by = math.copysign(min(abs(held), abs(by)), by)
             held += by

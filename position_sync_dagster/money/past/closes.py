@@ -346,7 +346,7 @@ def trades_of(change: PositionChange, movements: Iterable[Movement]) -> list[Mov
         movement
         for movement in movements
         if movement.kind in TRADES
-        and (movement.quantity or 0.0) * change.by > 0
+        and movement.change * change.by > 0
         and movement.at is not None
         and begin <= movement.at <= end
     ]

@@ -327,7 +327,7 @@ def _with_signs_of_transfers(
     """
     ways = {event.event_id: _WAYS.get((event.direction or "").strip().upper()) for event in events}
     directed = [movement for movement in movements if ways.get(movement.event_id or "")]
-    if any((movement.quantity or 0.0) < 0 for movement in directed):
+    if any(movement.change < 0 for movement in directed):
         return movements
     return [_directed(movement, ways.get(movement.event_id or "")) for movement in movements]
 

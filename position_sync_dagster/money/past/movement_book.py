@@ -206,7 +206,7 @@ def _with_side(movement: Movement, closes: Iterable[tuple[Any, ...]]) -> Movemen
     held = max((close for close in until_then if close[1:3] == movement.key), default=None)
     if held is None:
         return replace(movement, quantity=None, value=None)
-    return signed_transfer(movement, copysign(movement.quantity or 0.0, -held[-1]))
+    return signed_transfer(movement, copysign(movement.change, -held[-1]))
 
 
 def _sections_in(event: StatementEvent) -> list[StatedSection]:

@@ -227,7 +227,7 @@ def _delivery(option: Movement, conid: int, magnifier: float | None) -> Movement
     if option.right == Right.CALL:
         side = 1.0
     # An option that is gone was held with the opposite sign of the change.
-    held = -(option.quantity or 0.0)
+    held = -option.change
     return replace(
         option,
         movement_id=f"{option.movement_id}:{conid}",

@@ -262,6 +262,11 @@ class Movement:
         return self.account, self.conid or 0
 
     @property
+    def change(self) -> float:
+        """Return by how much it is known to have changed the holding; of money alone 0."""
+        return self.quantity or 0.0
+
+    @property
     def is_option(self) -> bool:
         """Return whether it is of an option."""
         return self.sec_type in OPTION_TYPES
@@ -490,11 +495,11 @@ def _beside(
 
     is_covered = newest_of(covering[movement.account, Section.TRADES], movement.day)
     same = [
-        abs(end.quantity or 0.0)
+        abs(end.change)
         for end in ends
         if end.section is Section.TRADES and (is_covered or end.day == movement.day)
     ]
-    if is_event and abs(movement.quantity or 0.0) in same:
+    if is_event and abs(movement.change) in same:
         return None
     # What an option delivered, such as a future, may itself be settled in cash soon after.
     is_settled = any(end.kind is MovementKind.CASH_SETTLEMENT for end in ends)

@@ -74,7 +74,7 @@ def _closed_without_opening(movements: Iterable[Movement]) -> float:
     missing_short = 0.0
     for movement in movements:
         # The cash of a settlement has a row without quantity, before or after that of its end.
-        by = movement.quantity or 0.0
+        by = movement.change
         total = rounded(total + by)
         if by > 0 and _is_close(movement):
             missing_short = max(missing_short, total)
@@ -105,7 +105,7 @@ def _cost_by_its_close(movements: Iterable[Movement], quantity: float) -> float 
     unclosed = quantity
     costs: list[float | None] = []
     for movement in movements:
-        by = movement.quantity or 0.0
+        by = movement.change
         if by * quantity >= 0:
             continue
 
@@ -126,7 +126,7 @@ def _cost_of_transfer(movements: Iterable[Movement]) -> float | None:
     came: float | None = None
     amounts: list[float | None] = []
     for movement in movements:
-        by = movement.quantity or 0.0
+        by = movement.change
         is_close = held * by < 0
         held = rounded(held + by)
         if movement.kind is MovementKind.TRANSFER:

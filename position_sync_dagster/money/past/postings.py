@@ -170,7 +170,7 @@ class Posting:
     def charged_elsewhere(self) -> str | None:
         """Return the currency of its fee, if that is another one than that of its cash."""
         charged_in = self.movement.fee_currency
-        return charged_in if self.fee != 0 and charged_in != self.currency else None
+        return charged_in if charged_in != self.currency and self.fee != 0 else None
 
     def fee_in(self, currency: str | None) -> float | None:
         """Return its fee in a currency, 0 if it was charged in another one; None: not known.

@@ -143,7 +143,7 @@ def _traded(
     ]
     traded: defaultdict[Key, list[float]] = defaultdict(list)
     for movement in sorted(changing, key=attrgetter("at", "quantity")):
-        traded[movement.key].append(movement.quantity or 0.0)
+        traded[movement.key].append(movement.change)
     return traded
 
 

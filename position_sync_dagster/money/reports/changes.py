@@ -319,7 +319,7 @@ def _done(legs: Mapping[int, Sequence[Movement]], rolls: Iterable[Roll]) -> Iter
     for roll in rolls:
         [closed], [opened] = roll.closed, roll.opened
         trades = [*legs[closed.conid], *legs[opened.conid]]
-        if abs(sum(trade.quantity or 0.0 for trade in trades)) < NEGLIGIBLE_QUANTITY:
+        if abs(sum(trade.change for trade in trades)) < NEGLIGIBLE_QUANTITY:
             yield _rolled(closed, opened, trades)
             del others[closed.conid], others[opened.conid]
 
@@ -335,7 +335,7 @@ def _rolled(closed: PositionChange, opened: PositionChange, trades: Iterable[Mov
     expiry = None if opened.expiry == closed.expiry else opened.expiry
     differs = leg_name("", opened.right, strike, expiry) or contract_name(opened)
     text = f"rolled {digits(abs(opened.by))} {contract_name(closed)} → {differs}"
-    brought = known_sum(times(trade.price, -(trade.quantity or 0.0)) for trade in trades)
+    brought = known_sum(times(trade.price, -trade.change) for trade in trades)
     if brought is None:
         return text
     return f"{text}, {brought / abs(opened.by):+,.2f}"
@@ -360,14 +360,14 @@ def _traded(trades: Sequence[Movement]) -> str:
 def _traded_leg(trades: Sequence[Movement]) -> ChangedLeg:
     """Return the contract of trades, with what they changed together."""
     size = _size_of(trades)
-    paid = known_sum(times(trade.price, abs(trade.quantity or 0.0)) for trade in trades)
+    paid = known_sum(times(trade.price, abs(trade.change)) for trade in trades)
     average = None if paid is None or not size else paid / size
-    quantity = sum(trade.quantity or 0.0 for trade in trades)  # one without moved nothing
+    quantity = sum(trade.change for trade in trades)  # one without moved nothing
     return _leg(trades[0], name_of(trades[0]), quantity, average)
 
 
 def _size_of(trades: Iterable[Movement]) -> float:
-    return sum(abs(trade.quantity or 0.0) for trade in trades)
+    return sum(abs(trade.change) for trade in trades)
 
 
 def _leg(
@@ -410,7 +410,7 @@ def _moves(day: Day) -> Iterator[DayChange]:
 def _are_traded(changes: Iterable[PositionChange], movements: Iterable[Movement]) -> bool:
     """Return whether trades are all that changed a holding, whenever they were made."""
     steps = [change.by for change in changes]
-    traded = [movement.quantity or 0.0 for movement in movements if movement.kind in TRADES]
+    traded = [movement.change for movement in movements if movement.kind in TRADES]
     # All rises were bought, and all falls were sold.
     gaps = [
         sum(side(step, 0.0) for step in steps) - sum(side(size, 0.0) for size in traded)

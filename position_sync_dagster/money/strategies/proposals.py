@@ -472,7 +472,7 @@ def _structures(pieces: Iterable[Piece], movements: Iterable[Movement]) -> list[
     for movement in movements:
         piece = free.get(movement.conid or 0)
         if piece is not None and movement.order_id is not None:
-            lots_of[movement.order_id].append(replace(piece, quantity=movement.quantity or 0.0))
+            lots_of[movement.order_id].append(replace(piece, quantity=movement.change))
 
     groups: dict[tuple[object, ...], _Group] = {}
     for lots in lots_of.values():

@@ -186,6 +186,23 @@ def test_that_it_is_not_known_whose_one_contract_was_closed_says_nothing_of_anot
     assert {part.conid for part in parts if part.is_owner_unclear} == {PUT, OTHER}
 
 
+def test_what_is_opened_anew_after_a_close_of_unknown_owner_says_whose_its_order_is():
+    movements = [
+        moved(PUT, -2.0, 1.0, 2),
+        moved(PUT, 1.0, 1.0, 3),
+        moved(PUT, 1.0, 1.0, 4),
+        moved(PUT, -1.0, 1.0, 5),
+        moved(OTHER, -2.0, 1.0, 5),
+        moved(PUT, 1.0, 1.0, 6, order_id="of a"),
+        moved(OTHER, 1.0, 1.0, 6, order_id="of a"),
+    ]
+    legs = [leg(conid, owner, quantity=-1.0) for conid, owner in ((PUT, "a"), (OTHER, "a"))]
+    parts = attributed(movements, [*legs, leg(OTHER, "b", quantity=-1.0)])
+    of_order = [part for part in parts if part.movement.order_id == "of a"]
+    assert [(part.owner, part.quantity) for part in of_order] == [("a", 1.0)] * 2
+    assert not any(part.unclear for part in of_order)
+
+
 def test_what_an_action_brought_that_took_more_than_is_known_to_have_been_held_is_not_known():
     bought = moved(SHARES, 50.0, 10.0, 2)
     taken = acted(SHARES, -100.0, 20, type="TC", cash=5000.0)
