@@ -175,13 +175,12 @@ class Posting:
     def fee_in(self, currency: str | None) -> float | None:
         """Return its fee in a currency, 0 if it was charged in another one; None: not known.
 
-        What does not say in which one may have been charged in each.
+        Where nothing says in which one, that in the currency of its cash is not known.
         """
-        fee = self.fee
         charged_in = self.movement.fee_currency
-        if charged_in not in (None, currency):
+        if currency != (self.currency if charged_in is None else charged_in):
             return 0.0
-        return None if fee and charged_in is None else fee
+        return None if self.fee and charged_in is None else self.fee
 
 
 def name_of(movement: Movement) -> str:
