@@ -170,7 +170,9 @@ class Posting:
     def charged_elsewhere(self) -> str | None:
         """Return the currency of its fee, if that is another one than that of its cash."""
         charged_in = self.movement.fee_currency
-        return charged_in if charged_in != self.currency and self.fee != 0 else None
+        # A part without money has no part of a fee, also of one that is not known.
+        has_fee = self.fraction != 0 and self.fee != 0
+        return charged_in if charged_in != self.currency and has_fee else None
 
     def fee_in(self, currency: str | None) -> float | None:
         """Return its fee in a currency, 0 if it was charged in another one; None: not known.
