@@ -227,9 +227,9 @@ def test_a_structure_of_no_strategy_stood_by_its_cash_and_the_value_of_what_was_
         unknown = "worst, best: 1 of its 3 days have no recorded value"
         assert campaign.why_unknown == f"{why}; {unknown}"
 
-    recorded = replace(campaign, worst=-7.0, best=7.0)
+    recorded = replace(campaign, worst=-7.0, best=700.0)
     [again] = structures(books, [recorded])
-    assert (again.worst, again.best) == (-7.0, 7.0)
+    assert (again.worst, again.best) == (-7.0, 700.0)
     for other in ({"fees": 1.0}, {"profit": 9.0}, {"closed": FRIDAY}):
         [changed] = structures(books, [replace(recorded, **other)])
         assert changed == campaign
@@ -273,6 +273,10 @@ def test_what_a_structure_is_paid_after_its_end_is_in_its_worst_and_best(
     assert campaign.closed == MONDAY
     assert campaign.profit == pytest.approx(898 + amount)
     assert (campaign.worst, campaign.best) == pytest.approx((worst, best))
+
+    # What was recorded before that was so is read again, however long ago it closed.
+    recorded = replace(campaign, worst=-101, best=898)
+    assert structures(books, [recorded]) == [campaign]
 
 
 # What is sold of a strategy with shares in two currencies costs a fee, of which this is stated.
