@@ -98,6 +98,13 @@ class TradedCampaign:
         of_fees = [part.charged_elsewhere for part in self.parts]
         return list(currencies | dict.fromkeys(filter(None, of_fees)))
 
+    def fees_beside(self, currency: str | None) -> list[str]:
+        """Return which fees for contracts of others may have been charged in a currency."""
+        others = (part for part in self.parts if part.currency != currency)
+        unclear = (part for part in others if part.movement.fee_currency is None)
+        reasons = (part.why_no_fee_in(part.currency) for part in unclear)
+        return [*dict.fromkeys(filter(None, reasons))]
+
 
 def closed_campaigns(parts: Iterable[Posting]) -> list[TradedCampaign]:
     """Return the campaigns that are over, in the order in which they closed.

@@ -34,7 +34,7 @@ from position_sync_dagster.money.campaigns.entry_values import (
 )
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.magnifiers import magnifier_of
-from position_sync_dagster.money.past.movements import Movement, MovementSource
+from position_sync_dagster.money.past.movements import Movement, MovementSource, first_reasons
 from position_sync_dagster.money.past.owned_parts import PostingBook
 from position_sync_dagster.money.past.postings import Posting, name_of
 
@@ -115,6 +115,7 @@ class CampaignBook:
             "kind": why_no_kind,
             "capital_at_risk": why_no_risk,
             "cost_per_share": why_no_cost,
+            "fees": first_reasons(campaign.fees_beside(currency)),
         }
         if campaign.opened is None:
             reasons["opened"] = "it was held before all movements"

@@ -49,7 +49,8 @@ class TradedLot(Entry):
         currency: Currency of the money.
         quantity: Below 0 of what was sold first; 0 of money alone: what a corporate action paid, a
             fee in another currency.
-        opened: Day on which it was opened; null where that is before all movements.
+        opened: Day on which it was opened; null where that is before all movements, and of money
+            alone.
         opened_at: Time, where it is known (UTC).
         opened_by: Kind of movement that opened it, as in `movements`.
         opened_through: Contract of the option that delivered it.
@@ -191,15 +192,18 @@ def as_the_broker_matched(
 ) -> list[TradedLot]:
     """Return lots where those of a contract and day are the broker's, if it states all of them.
 
+    A fee in another currency is none of them.
+
     Args:
         lots: Those by first in, first out.
         stated: The closed lots of statements.
     """
     stated_of = grouped(lambda event: (event.account, event.conid, event.day), stated)
-    closed = grouped(lambda lot: (lot.account, lot.conid, lot.closed), lots)
+    closed = grouped(lambda lot: (lot.account, lot.conid, lot.closed, lot.currency), lots)
     matched: list[TradedLot] = []
-    for (account, conid, day), of_day in closed.items():
-        events = [] if day is None else stated_of[account, conid, day]
+    for (account, conid, day, _currency), of_day in closed.items():
+        is_money_alone = not any(lot.quantity for lot in of_day)
+        events = [] if day is None or is_money_alone else stated_of[account, conid, day]
         size = sum(lot.quantity for lot in of_day)
         stated_size = sum(event.quantity or 0.0 for event in events)  # each has one
         if events and not rounded(size - stated_size):
@@ -244,11 +248,12 @@ def read_lots(lake: MoneyLake, since: date | None = None) -> list[TradedLot]:
         for lot in as_the_broker_matched(lots, stated)
         if (lot.closed or date.max) >= (since or date.min)
     ]
-    options = [(lot, [_entry_leg(lot)]) for lot in wanted if lot.right is not None]
-    others = [lot for lot in wanted if lot.right is None]
-    entered = read_entries(lake, options)
+    # Money alone was never opened.
+    has_entry = grouped(lambda lot: lot.right is not None and lot.quantity != 0, wanted)
+    entered = read_entries(lake, [(lot, [_entry_leg(lot)]) for lot in has_entry[True]])
     return sorted(
-        others + entered, key=lambda lot: (lot.closed or date.max, lot.account, lot.contract)
+        has_entry[False] + entered,
+        key=lambda lot: (lot.closed or date.max, lot.account, lot.contract),
     )
 
 

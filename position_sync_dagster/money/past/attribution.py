@@ -553,10 +553,11 @@ class _Holding:
         return _Origin(opened, held)
 
     @property
-    def place(self) -> tuple[bool, datetime, bool, bool, Key]:
+    def place(self) -> tuple[bool, datetime, bool, float, Key]:
         """Return its place in the order: options first, and what an action brought after others.
 
-        What a strategy claims a part of comes after what one has alone; what several claim is last.
+        What a strategy claims a part of comes after what one has alone, first what it has had alone
+        for longer; what several claim is last.
         """
         is_option = any(movement.is_option for movement in (self.first, *self._movements))
         came_for = self._holdings.came_for
@@ -567,16 +568,25 @@ class _Holding:
         ]
         is_shared = len({claim.owner for claim in self._claims}) > 1
         at = min(brought, default=NEVER)
-        return not is_option, at, is_shared, self._is_claimed_in_part, self.key
+        return not is_option, at, is_shared, -self._claimed_in_part_since, self.key
 
     @property
-    def _is_claimed_in_part(self) -> bool:
-        """Whether more was held than what is claimed; a claim without a quantity is of all."""
-        sizes = [abs(claim.leg.quantity or 0.0) for claim in self._claims]
-        if not sizes or not all(sizes):
-            return False
-        most = max(sizes)
-        return any(abs(held) > most for step in self.steps for held in (step.before, step.after))
+    def _claimed_in_part_since(self) -> float:
+        """The time from which on more was held than is claimed; one without a quantity claims all.
+
+        Claims count from when they begin until what is held then is gone.
+        """
+        are_sized = self._claims and all(claim.leg.quantity for claim in self._claims)
+        claimed: dict[tuple[str, str | None], float] = {}
+        for step in self.steps if are_sized else ():
+            if not step.before:
+                claimed = {}
+            for claim in self._claims:
+                if claim.covers(step.movement):
+                    claimed[claim.owner, claim.leg.account] = abs(claim.leg.quantity or 0.0)
+            if claimed and max(abs(step.before), abs(step.after)) > sum(claimed.values()):
+                return moment_of(step.movement).timestamp()
+        return math.inf
 
     @property
     def _total(self) -> float:

@@ -170,18 +170,19 @@ class Posting:
     def charged_elsewhere(self) -> str | None:
         """Return the currency of its fee, if that is another one than that of its cash."""
         charged_in = self.movement.fee_currency
-        return charged_in if charged_in != self.currency and self.fee != 0 else None
+        # A part without money has no part of a fee, also of one that is not known.
+        has_fee = self.fraction != 0 and self.fee != 0
+        return charged_in if charged_in != self.currency and has_fee else None
 
     def fee_in(self, currency: str | None) -> float | None:
         """Return its fee in a currency, 0 if it was charged in another one; None: not known.
 
-        What does not say in which one may have been charged in each.
+        Where nothing says in which one, that in the currency of its cash is not known.
         """
-        fee = self.fee
         charged_in = self.movement.fee_currency
-        if charged_in not in (None, currency):
+        if currency != (self.currency if charged_in is None else charged_in):
             return 0.0
-        return None if fee and charged_in is None else fee
+        return None if self.fee and charged_in is None else self.fee
 
 
 def name_of(movement: Movement) -> str:

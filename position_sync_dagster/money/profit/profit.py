@@ -182,7 +182,7 @@ def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDa
     owned_moves = _moves_of_owners(between.moved, sources.parts_of)
     holdings = explain_holdings(owned_start, owned_end, owned_moves, days=length_days, by=OWNED)
     paid = _moves_of_owners(between.followed.filter(session_date=day), sources.parts_of)
-    fees = _fees_elsewhere(owned_moves, holdings)
+    fees = _fees_elsewhere(owned_moves)
     rows = concat([holdings, fees, _income(paid)], how="diagonal_relaxed")
 
     earlier = sources.accounts.filter(col.session_date < day)["account"]
@@ -445,21 +445,13 @@ def _moves_by_greeks(days: float) -> dict[str, Expr]:
     return {"delta": delta, "gamma": gamma, "vega": vega, "theta": theta}
 
 
-def _fees_elsewhere(moved: DataFrame, holdings: DataFrame) -> DataFrame:
-    """Return the fees that were charged in another currency than that of the holding.
+def _fees_elsewhere(moved: DataFrame) -> DataFrame:
+    """Return the fees that were charged in another currency than that of the holding."""
+    fees = moved.filter(col.fee_currency != col.currency, col.fee.ne_missing(0.0))
+    by_holding = fees.group_by(*OWNED, *_CONTRACT, currency="fee_currency")
 
-    What does not say in which one may have been charged in each that its owner has.
-    """
-    fees = moved.filter(col.fee.ne_missing(0.0))
-    owner = ("strategy_id", "account")
-    currencies = holdings.select(*owner, fee_currency="currency").unique().drop_nulls()
-    unclear = fees.filter(col.fee_currency.is_null()).with_columns(fee=None).drop("fee_currency")
-    fees = concat([fees, unclear.join(currencies, on=owner)], how="diagonal_relaxed")
-
-    elsewhere = fees.filter(col.fee_currency != col.currency)
     total = sum_if_known(col.fee)
     why_unknown = when(total.is_null()).then(lit("a commission"))
-    by_holding = elsewhere.group_by(*OWNED, *_CONTRACT, currency="fee_currency")
     return by_holding.agg(profit=total, fees=total, why_unknown=why_unknown)
 
 

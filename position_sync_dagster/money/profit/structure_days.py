@@ -75,7 +75,7 @@ def read_structure_days(
         if row.strategy_id == UNATTRIBUTED
         and row.opened
         and row.profit is not None
-        and (row.worst is None or row.closed >= corrected_since)
+        and not (_is_whole(row) and row.closed < corrected_since)
     }
     conids = {conid for name in opened for conid in structure_of[name].conids}
     worth = _read_worth(lake, settings, conids, min(opened.values(), default=date.max))
@@ -96,6 +96,13 @@ def read_structure_days(
         return with_stands(unknown, structure, exchange.trading_days(since, last), worth)
 
     return list(map(completed, campaigns))
+
+
+def _is_whole(row: ClosedCampaign) -> bool:
+    """Return whether the recorded path of a campaign leads to its profit, which it ends with."""
+    if row.worst is None or row.profit is None or row.best is None:
+        return False
+    return row.worst <= row.profit <= row.best
 
 
 def _read_worth(lake: MoneyLake, settings: Settings, conids: set[int], since: date) -> Worth:

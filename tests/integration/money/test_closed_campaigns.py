@@ -227,9 +227,9 @@ def test_a_structure_of_no_strategy_stood_by_its_cash_and_the_value_of_what_was_
         unknown = "worst, best: 1 of its 3 days have no recorded value"
         assert campaign.why_unknown == f"{why}; {unknown}"
 
-    recorded = replace(campaign, worst=-7.0, best=7.0)
+    recorded = replace(campaign, worst=-7.0, best=700.0)
     [again] = structures(books, [recorded])
-    assert (again.worst, again.best) == (-7.0, 7.0)
+    assert (again.worst, again.best) == (-7.0, 700.0)
     for other in ({"fees": 1.0}, {"profit": 9.0}, {"closed": FRIDAY}):
         [changed] = structures(books, [replace(recorded, **other)])
         assert changed == campaign
@@ -274,15 +274,19 @@ def test_what_a_structure_is_paid_after_its_end_is_in_its_worst_and_best(
     assert campaign.profit == pytest.approx(898 + amount)
     assert (campaign.worst, campaign.best) == pytest.approx((worst, best))
 
+    # What was recorded before that was so is read again, however long ago it closed.
+    recorded = replace(campaign, worst=-101, best=898)
+    assert structures(books, [recorded]) == [campaign]
+
 
 # What is sold of a strategy with shares in two currencies costs a fee, of which this is stated.
-# USD: 10 × 5 - 1. GBP: 100 × 0.1 - 2 - 1, and the fee, if it was charged in GBP.
+# USD: 10 × 5 - 1. GBP: 100 × 0.1 - 2 - 1, and the fee, if it is known to be one in GBP.
 FEES = {
     "in the currency of its contract": ("-3", "USD", 46, 7, {"USD": [46], "GBP": [7]}),
     "in another currency": ("-3", "GBP", 49, 4, {"USD": [49], "GBP": [-3, 7]}),
     "an unknown amount in another one": ("", "GBP", 49, None, {"USD": [49], "GBP": [None, 7]}),
-    "in an unknown currency": ("-3", "", None, None, {"USD": [None], "GBP": [7]}),
-    "nothing": ("", "", None, None, {"USD": [None], "GBP": [7]}),
+    "in an unknown currency": ("-3", "", None, 7, {"USD": [None], "GBP": [7]}),
+    "nothing": ("", "", None, 7, {"USD": [None], "GBP": [7]}),
 }
 
 
@@ -290,7 +294,7 @@ FEES = {
 def test_a_fee_is_the_same_in_campaigns_days_lots_and_what_is_realised(
     books, fee, charged_in, usd, gbp, of_lots
 ):
-    """What does not say in which currency it was charged leaves each of the strategy unknown."""
+    """What does not say in which currency it was charged leaves that of its contract unknown."""
     for contract in (STOCK, VOD):
         add_leg(books, contract)
     books.state(THURSDAY - timedelta(days=1), Booked())
@@ -311,7 +315,10 @@ def test_a_fee_is_the_same_in_campaigns_days_lots_and_what_is_realised(
     assert friday == pytest.approx({"USD": usd and usd - 19, "GBP": gbp and gbp - 3})
 
     by_hand = pytest.approx({"USD": usd, "GBP": gbp})
-    assert {row.currency: row.profit for row in CampaignBook(books.lake).rows()} == by_hand
+    rows = CampaignBook(books.lake).rows()
+    assert {row.currency: row.profit for row in rows} == by_hand
+    may_lack = {row.currency: "; fees: the fee of" in f"; {row.why_unknown}" for row in rows}
+    assert may_lack == {"USD": False, "GBP": not charged_in}
     live = {
         currency: earned.earned for (_, currency), earned in read_closes(books.lake).money.items()
     }

@@ -156,6 +156,14 @@ def test_a_lot_without_a_row_says_why(lake):
     assert lots[CALL].entry_unknown == NO_DELTA
 
 
+def test_a_fee_in_another_currency_has_no_entry_that_lacks(lake):
+    """Nothing was opened with it, whatever lacks of the option."""
+    put(lake, [replace(OPENED[0], fee_currency="EUR"), *OPENED[1:], *CLOSED], [])
+    lots = read_lots(lake)
+    assert [lot.entry_unknown for lot in lots if lot.currency == "EUR"] == [None]
+    assert all(lot.entry_unknown for lot in lots if lot.currency == "USD")
+
+
 def test_what_was_recorded_at_the_entry_stays_until_the_fills_are_others(lake):
     """The ledger is read once for each campaign."""
     put(lake, [*OPENED, *CLOSED], ROWS)

@@ -223,21 +223,23 @@ def test_a_fee_in_another_currency_is_no_cost_in_the_one_of_its_contract_and_a_c
     assert moneys["EUR"].fees == 1
 
 
-def test_a_fee_that_is_not_known_makes_each_currency_unknown_in_which_it_may_have_been_charged():
+def test_a_fee_of_which_nothing_is_known_makes_the_currency_of_its_contract_unknown():
     """200 - 50 USD and 300 - 100 EUR; of one of the four fees nothing is known."""
     in_euros = {"currency": "EUR", "fee_currency": "EUR"}
     sold = moved(CALL, -1.0, 3.0, 2, **in_euros)
     lacking = moved(CALL, 1.0, 1.0, 4, **in_euros | {"fee": None, "fee_currency": None})
     [campaign] = closed_campaigns(parts_of([SOLD, BOUGHT, sold, lacking], leg(PUT), leg(CALL)))
     why = "the fee of XYZ 60C 20Mar26 of 2026-03-04 is not known"
-    for currency in ("USD", "EUR"):
-        money = money_of(campaign.parts, currency)
-        assert (money.profit, money.fees, money.unknown) == (None, None, why)
+    usd, eur = (money_of(campaign.parts, currency) for currency in ("USD", "EUR"))
+    assert (eur.profit, eur.fees, eur.unknown) == (None, None, why)
+    assert (usd.profit, usd.fees, usd.unknown) == (200 - 50 - 2, 2, None)
+    assert (campaign.fees_beside("USD"), campaign.fees_beside("EUR")) == ([why], [])
 
     in_one = replace(lacking, fee_currency="EUR")
     [campaign] = closed_campaigns(parts_of([SOLD, BOUGHT, sold, in_one], leg(PUT), leg(CALL)))
     profits = {currency: money_of(campaign.parts, currency).profit for currency in ("USD", "EUR")}
     assert profits == {"USD": 200 - 50 - 2, "EUR": None}
+    assert campaign.fees_beside("USD") == []
 
     stated = replace(lacking, fee=-1.0, fee_currency="EUR")
     [campaign] = closed_campaigns(parts_of([SOLD, BOUGHT, sold, stated], leg(PUT), leg(CALL)))

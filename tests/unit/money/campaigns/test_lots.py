@@ -67,6 +67,13 @@ def test_a_fee_in_another_currency_is_a_lot_of_its_own():
     assert (fee.currency, fee.fees, fee.closed) == ("EUR", 1.0, date(2026, 3, 2))
 
 
+def test_a_fee_of_unknown_amount_in_another_currency_is_one_lot_whatever_its_option_delivered():
+    end = booked(PUT, 1, 0, 6, MovementKind.ASSIGNMENT)
+    _option, fee = lots(moved(PUT, -1, 2, 2), replace(end, fee=None, fee_currency="EUR"))
+    assert (fee.currency, fee.quantity, fee.profit) == ("EUR", 0, None)
+    assert fee.why_unknown == "the fee of XYZ 50P 20Mar26 of 2026-03-06 is not known"
+
+
 def test_a_trade_through_zero_closes_and_opens():
     closed, held = lots(shares(100, 10, 2), shares(-150, 12, 3))
     assert money(closed) == (100, 1000, 1200, 200)
@@ -172,3 +179,13 @@ def test_a_short_lot_of_a_statement_brought_what_its_opening_did():
     fifo = lots(shares(-100, 15, 3), shares(100, 12, 10))
     [lot] = as_the_broker_matched(fifo, [stated(-100, 1499, 298, 3)])
     assert money(lot) == (-100, 1201, 1499, 298)
+
+
+def test_fees_in_another_currency_are_lots_beside_those_that_the_broker_matched():
+    """The second fee is of the day of the close; the campaign lost both."""
+    in_euros = {"fee": -1.0, "fee_currency": "EUR"}
+    fifo = lots(shares(100, 10, 2, **in_euros), shares(-100, 15, 10, **in_euros))
+    of_broker, *fees = as_the_broker_matched(fifo, [stated(100, 1000, 500, 2)])
+    assert of_broker.source == LotSource.BROKER
+    assert money(of_broker) == (100, 1000, 1500, 500)
+    assert [(fee.currency, fee.profit) for fee in fees] == [("EUR", -1), ("EUR", -1)]

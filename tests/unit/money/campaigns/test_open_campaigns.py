@@ -10,6 +10,7 @@ from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.money.campaigns.campaigns import closed_campaigns, money_of
 from position_sync_dagster.money.campaigns.closes_of_strategies import Closes
+from position_sync_dagster.money.campaigns.strategy_money import live_money
 from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.movements import Movement, MovementKind
 from position_sync_dagster.money.past.opening import Opening
@@ -29,6 +30,7 @@ from tests.unit.money.campaigns.test_closed_campaigns import (
     booked,
     leg,
     moved,
+    parts_of,
 )
 
 SOLD_OTHER = moved(OTHER, -1.0, 1.5, 4)
@@ -158,6 +160,24 @@ def test_a_value_that_is_not_known_leaves_what_is_open_unknown():
     assert results.realised == 199
     assert results.open is None
     assert results.profit is None
+
+
+@pytest.mark.parametrize("account", [A, "U2"])
+@pytest.mark.parametrize("fee", [None, -1.0])
+def test_a_fee_of_unknown_currency_leaves_no_other_campaign_unknown(fee, account):
+    """Of a put in dollars nothing says in which currency its fee was; a call brings 98 pounds."""
+    sold = replace(SOLD, fee=fee, fee_currency=None)
+    in_pounds = {"currency": "GBP", "fee_currency": "GBP", "account": account}
+    call = [moved(CALL, -1.0, 3.0, 5, **in_pounds), moved(CALL, 1.0, 2.0, 6, **in_pounds)]
+    parts = parts_of([sold, BOUGHT, *call], leg(PUT), leg(CALL))
+    realised = {currency: money.realised for (_, currency), money in live_money(parts).items()}
+    assert realised == {"USD": None, "GBP": 98}
+    campaigns = closed_campaigns(parts)
+    of_campaigns = [money_of(campaign.parts, "GBP").profit for campaign in campaigns]
+    assert sum(of_campaigns) == 98
+
+    still_held = live_money(parts_of([sold, *call], leg(PUT), leg(CALL)))
+    assert [money.realised for money in still_held.values()] == [0, 98]
 
 
 def test_a_fee_in_another_currency_stays_in_its_own():

@@ -2,12 +2,13 @@
 
 from collections import defaultdict
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from random import Random
 
 import pytest
 
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
+from position_sync_dagster.money.campaigns.campaigns import closed_campaigns, money_of
 from position_sync_dagster.money.campaigns.strategy_money import live_money
 from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.movements import Movement, MovementKind
@@ -175,6 +176,56 @@ def test_an_order_of_nobody_closes_what_nobody_has_of_a_contract_of_a_strategy(s
     assert not any(part.unclear for part in parts)
 
 
+@pytest.mark.parametrize("by_hand", [1, 9, None])
+@pytest.mark.parametrize(("alone", "beside"), [(PUT, OTHER), (OTHER, PUT)])
+def test_what_was_traded_by_hand_on_other_days_does_not_say_whose_a_close_was(
+    alone, beside, by_hand
+):
+    """A spread is opened and closed; a put more of one leg is sold by hand meanwhile.
+
+    Three of the other are traded by hand before or after: 200 + 100 - 50 - 40 - 4 in any case.
+    """
+    ended = datetime(2026, 3, 5, 12, tzinfo=UTC)
+    terms = {"quantity": -1.0, "since": date(2026, 3, 2), "removed_at": ended}
+    legs = [leg(conid, "a", **terms) for conid in (alone, beside)]
+    movements = [
+        moved(alone, -1.0, 2.0, 2, order_id="opened"),
+        moved(beside, -1.0, 1.0, 2, order_id="opened"),
+        moved(beside, -1.0, 1.5, 3, order_id="by hand"),
+        moved(alone, 1.0, 0.5, 4, order_id="closed"),
+        moved(beside, 1.0, 0.4, 4, order_id="closed"),
+    ]
+    if by_hand is not None:
+        closed_at = datetime(2026, 3, by_hand, 18, tzinfo=UTC)
+        movements += [
+            moved(alone, -3.0, 1.0, by_hand),
+            moved(alone, 3.0, 0.9, by_hand, at=closed_at),
+        ]
+    campaigns = closed_campaigns(attributed(movements, legs))
+    [profit] = [
+        money_of(campaign.parts, "USD").profit
+        for campaign in campaigns
+        if campaign.strategy_id == "a"
+    ]
+    assert profit == 200 + 100 - 50 - 40 - 4
+
+
+@pytest.mark.parametrize(("first", "last"), [(PUT, OTHER), (OTHER, PUT)])
+def test_two_legs_of_a_strategy_claim_a_contract_together(first, last):
+    """One names the account. What the order closed of the other contract is so the strategy's."""
+    legs = [leg(first, "a", quantity=-1.0), leg(first, "a", quantity=-1.0, account=A)]
+    movements = [
+        moved(first, -2.0, 2.0, 2),
+        moved(last, -1.0, 1.0, 2),
+        moved(last, -1.0, 1.5, 3),
+        moved(first, 2.0, 0.5, 4, order_id="closed"),
+        moved(last, 1.0, 0.4, 4, order_id="closed"),
+    ]
+    parts = attributed(movements, [*legs, leg(last, "a", quantity=-1.0)])
+    closes = [part for part in parts if not part.opens]
+    assert [(part.owner, part.unclear) for part in closes] == [("a", None)] * 2
+
+
 def test_that_it_is_not_known_whose_one_contract_was_closed_says_nothing_of_another_one():
     movements = [
         moved(conid, quantity, 1.0, day, order_id=f"{day}")
@@ -183,6 +234,19 @@ def test_that_it_is_not_known_whose_one_contract_was_closed_says_nothing_of_anot
     ]
     legs = [leg(conid, "a", quantity=-1.0) for conid in (PUT, OTHER)]
     parts = attributed(movements, legs)
+    assert {part.conid for part in parts if part.is_owner_unclear} == {PUT, OTHER}
+
+
+def test_a_close_of_unknown_owner_says_nothing_of_another_contract_that_is_claimed_as_a_whole():
+    """One of each is sold by hand, later one by the strategy; one of each is closed."""
+    movements = [
+        moved(conid, quantity, 1.0, day, order_id=order.format(conid))
+        for day, quantity, order in ((2, -1.0, "of {}"), (4, -1.0, "opened"), (6, 1.0, "closed"))
+        for conid in (PUT, OTHER)
+    ]
+    begun = {"since": date(2026, 3, 4), "added_at": datetime(2026, 3, 4, 12, tzinfo=UTC)}
+    parts = attributed(movements, [leg(conid, "a", **begun) for conid in (PUT, OTHER)])
+    assert {part.owner for part in parts} == {"a", UNATTRIBUTED}
     assert {part.conid for part in parts if part.is_owner_unclear} == {PUT, OTHER}
 
 
