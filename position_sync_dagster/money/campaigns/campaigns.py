@@ -100,9 +100,11 @@ class TradedCampaign:
 
     def fees_beside(self, currency: str | None) -> list[str]:
         """Return which fees for contracts of others may have been charged in a currency."""
-        others = (part for part in self.parts if part.currency != currency)
-        unclear = (part for part in others if part.movement.fee_currency is None)
-        reasons = (part.why_no_fee_in(part.currency) for part in unclear)
+        reasons = (
+            part.why_no_fee_in(part.currency)
+            for part in self.parts
+            if part.currency != currency and part.movement.fee_currency is None
+        )
         return [*dict.fromkeys(filter(None, reasons))]
 
 
