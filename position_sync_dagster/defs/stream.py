@@ -442,6 +442,8 @@ def _is_lost(
 ) -> bool:
     """Return whether a run that has not ended is gone: it got no lease in time, or lost it.
 
+    A lease that ran out is lost at once; one that was given up, after END_GRACE.
+
     Args:
         run: The run.
         session: The newest session of the login.

@@ -18,8 +18,9 @@ To change something here, open:
 - `leg`: legs, and the route of a holding: STREAMED, OVERFLOW, MONITORED, CLOSED (`route`)
 - `line`: one market data line: `LINE_SILENCE_S`, `RENEWAL`, `FIRST_TICK_GRACE_S`; the wait after a
   refusal, by its code: `gateway/codes` (`RETRY_WAITS`)
-- `line_allocation`: who gets a line (`rank`), the share of underlyings (`most_underlyings`), which
-  holdings PnLSingle follows (`largest`), the limit learned from code 101 (`LineLimit`)
+- `line_allocation`: who gets a line (`rank`), the share of underlyings (`most_underlyings`), the
+  limit learned from code 101 (`LineLimit`), the largest of some values (`largest`); of which values
+  PnLSingle follows the largest: `sync/stream/broker_values`
 - `login_lines`: the set of the lines: which are requested, renewed (`RENEWALS_AT_ONCE`), denied
 - `position_update`: the columns of the ledger, and what a handler of rows is
 - `queue_request`: the columns, priorities and lease of a request (`LEASE_S`), and its attempts
@@ -27,9 +28,10 @@ To change something here, open:
   ones are kept for good
 - `quote`: which parts of the newest market data count (`Quote.counted`, `MODEL_SILENCE`)
 - `reconciliation`: the columns of breaks, when one is confirmed, and what ends an acceptance
-  (`seen_again`); what is a break: `sync/reconciliation`
+  (`seen_again`); what is a break: `sync/reconciliation`; that one is gone: `lake/breaks`
 - `retry`: delays that double (`Backoff`), pauses between commits (`rest_s`)
 - `streamed_holding`: when a row of a streamed holding is due (`ROW_INTERVAL_S`), and when its line
   is doubted because the broker's value differs (`SETTLE_S`, `allowed_difference`)
-- `valuation`: which price values a leg (`price_of`), the row, and what is news in it (`VALUES`)
+- `valuation`: which price values a leg (`price_of`), the row, what is news in it (`VALUES`), and by
+  which part two values may differ (`VALUE_BAND`)
 """

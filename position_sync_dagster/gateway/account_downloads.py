@@ -305,8 +305,8 @@ class AccountDownloads:
     def end_silent(self) -> None:
         """End the open subscription if it, or its rows alone, have been silent for two intervals.
 
-        An account without any message is PARTIAL, and requested again after a delay. One whose
-        times still come, and no rows although something is held, is requested again at once.
+        An account without any message is PARTIAL, and due again. One whose times still come, and no
+        rows although something is held, is requested again at once.
         """
         subscription = self._subscription
         if subscription is None or not self.is_current:
@@ -400,8 +400,10 @@ class AccountDownloads:
         now = utc_now()
         zone = zone_showing(self.account_time, now=now)
         if zone is not None:
+            texts = set(subscription.times.values())  # few: they have no seconds
+            moments = {text: moment_of(text, now=now, zone=zone) for text in texts}
             for key, text in subscription.times.items():
-                self._book.change(key, value_time=moment_of(text, now=now, zone=zone))
+                self._book.change(key, value_time=moments[text])
         subscription.times.clear()
 
     def _read_end(self, fields: list[str]) -> bool:

@@ -321,7 +321,7 @@ class HoldingsBook:
 
         So the publisher writes them. They lack later confirmations of the account: these are stored
         once for it, else each would publish all its rows again. By default all are returned, also
-        those of accounts that the login does not manage, which get no computed greeks.
+        those of accounts that the login does not manage: their greeks are renewed only so.
         """
         if keys is None:
             return {

@@ -11,7 +11,7 @@ Faces, money and `defs` import the services from here. The modules import `gatew
   (`DRAIN_TIME_LIMIT_S`)
 - `exchange_days`: trading days and closes of an exchange
 - `failed_requests`: which requests count as failed lately (`LOOK_BACK`)
-- `past_days`: the holdings at the close of past days
+- `past_days`: the holdings at the close of past days; how old a row may be then: `lake/derived`
 - `reconciliation`: what is a break, and of which type (`_differences`); `CONFIRM_AFTER` is how long
   a result names it as unconfirmed; when its row is CONFIRMED: `domain/reconciliation`
   (`seen_again`)

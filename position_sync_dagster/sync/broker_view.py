@@ -126,7 +126,8 @@ class BrokerView(Coverage):
     Attributes:
         holdings: The holdings, by account and conid.
         unconfirmed: Holdings whose values are too old to be written as new rows.
-        captured: When each session read the holdings that it published from its account feed.
+        captured: When each session read the holdings that it published from its account feed: a
+            newer row of its stream answers a request.
     """
 
     holdings: Holdings

@@ -79,7 +79,7 @@ class PositionReconciler:
         complete: bool,
         details: Mapping[int, ContractDetails] | None = None,
     ) -> ReconciliationResult:
-        """Return every difference between the snapshot, the rows and the legs.
+        """Return every difference between the snapshot, the rows and the legs; for library users.
 
         Args:
             complete: Whether the snapshot covers every account. If not, a missing holding is no
@@ -329,7 +329,8 @@ class ReconciliationService:
                 continue
 
             discrepancies.append(discrepancy)
-            if brk is not None and elapsed(brk.opened_at, result.at) < CONFIRM_AFTER:
+            # `look` records nothing: what it sees first has no break yet.
+            if brk is None or elapsed(brk.opened_at, result.at) < CONFIRM_AFTER:
                 unconfirmed.append(discrepancy)
 
         return replace(

@@ -324,7 +324,10 @@ class TableHandle:
             self._newest_at = time.monotonic()
 
     def _is_outdated(self, handle: DeltaTable) -> bool:
-        """Return whether to open the table anew, instead of following its log."""
+        """Return whether to open the table anew: it may be aged, far on, or migrated.
+
+        That it is behind the log is no reason: then the log is followed.
+        """
         is_aged = time.monotonic() - self._newest_at > self.upkeep.reopen_after_s
         is_far = handle.version() - self._opened_version >= REOPEN_EVERY
         # A later release that migrates the table is noticed: opened again, it is refused.
@@ -499,7 +502,8 @@ class TableHandle:
         """Return the error of a table that a newer release has migrated, or migrates."""
         return NewerTableError(
             f"The table {self.path} {what}; this release knows {self.spec.version}.",
-            remedy="Install the release that wrote it, or a later one.",
+            remedy="Install the release that wrote it, or a later one; a column of yours belongs "
+            "in a table of your own.",
         )
 
     def _foreign(self, detail: str, remedy: str = _ELSEWHERE) -> ForeignTableError:

@@ -4,8 +4,8 @@ Runs import `streamer.stream`, the stream with its lease; library users import
 `streamer.IBPositionStreamer`. The modules may import `gateway`, `lake`, `settings` and `domain`,
 and never `sync.drain`. To change something here, open:
 
-- `broker_values`: which holdings PnLSingle follows, how often values are published (`PUBLISH_S`)
-  and legs without a line queued (`OVERFLOW_INTERVAL_S`); when accounts are downloaded
+- `broker_values`: which holdings PnLSingle follows (`_choose`), how often values are published
+  (`PUBLISH_S`) and legs without a line queued (`OVERFLOW_INTERVAL_S`); when accounts are downloaded
 - `contracts`: contract details in memory: when they are asked for (`_is_to_fetch`), again after no
   answer (`DETAILS_AGAIN`), for new hours (`HOURS_AGAIN`); legs without a conid (`LOOK_UP`)
 - `delivery`: who gets the rows, and when; `ACCOUNT_EVERY_S`
@@ -20,6 +20,6 @@ and never `sync.drain`. To change something here, open:
 - `publisher`: what is written to `broker_positions`, and which holdings are queued
 - `router`: one step: publish, read the registry, choose lines, route, queue
 - `routes`: the present route of each holding
-- `streamer`: connects and reconnects (`RECONNECT`), a loss of IB (`LONG_LOSS_S`), the end of a run
-  (`ROTATE_AFTER_S`)
+- `streamer`: connects and reconnects (`RECONNECT`), a loss of IB (`LONG_LOSS_S`,
+  `DATA_DESPITE_LOSS_S`), the end of a run (`ROTATE_AFTER_S`)
 """

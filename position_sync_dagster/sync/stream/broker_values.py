@@ -197,7 +197,7 @@ class AccountRefresh:
         elif download.done():
             if download.exception() is None:
                 await self.publisher.publish(feed)
-                if self._reason is not Reason.CHANGED:
+                if self._reason is not Reason.CHANGED:  # else what changed is queued by itself
                     await self.publisher.enqueue_all(routes, self._reason)
             self._download = None
             download.result()  # raises why it failed

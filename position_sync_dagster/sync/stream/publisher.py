@@ -367,9 +367,9 @@ class Publisher:
         return len(holdings)
 
     def _not_long_closed(self, holdings: Iterable[BrokerPosition]) -> list[BrokerPosition]:
-        """Leave out the holdings that closed `CLOSED_PUBLISHED` ago, and have their zero row.
+        """Leave out the holdings that closed `CLOSED_PUBLISHED` ago.
 
-        At the start, and when all rows are replaced.
+        At the start, and when all rows are replaced; not those that lacked their zero row then.
         """
         since = self.ownership.clock() - CLOSED_PUBLISHED
         return [

@@ -553,7 +553,7 @@ class IBPositionStreamer:
         await self._run()
 
     async def _initialize(self) -> None:
-        """Read registry and contracts; without a lease of others, create tables and take one."""
+        """Read registry and contracts; create tables and take a lease, if `stream` has not."""
         tables = self._tables
         if tables.ownership is None:
             await self.registry.initialize()

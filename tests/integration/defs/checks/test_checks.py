@@ -61,7 +61,9 @@ def test_a_difference_that_the_next_drain_may_resolve_is_named_and_is_no_failure
 def test_a_difference_from_before_the_clock_was_set_back_fails_the_check(world, lake, settings):
     world.hold(1, 2)
     world.row(1, 5)
-    (missing,) = asyncio.run(ReconciliationService(lake, settings).look()).discrepancies
+    looked = asyncio.run(ReconciliationService(lake, settings).look())
+    (missing,) = looked.discrepancies
+    assert looked.unconfirmed == (missing,), "nothing has recorded it yet"
     lake.breaks.record({settings.gateway_id: [missing]}, at=world.ago(-3600))
     assert not world.check(tables.agrees_with_the_broker).passed
 
