@@ -17,7 +17,9 @@ def _from_hex(value: object) -> bytes:
 
 
 def _text_unless_finite(value: object) -> object:
-    return value if not isinstance(value, float) or math.isfinite(value) else str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
 
 
 NotNegative = Annotated[float, Field(ge=0)]

@@ -14,7 +14,13 @@ _PLAIN = frozenset(map(str, (10, 21, 75, 76, 77, 79, 81, 82, 94, 95, 107)))
 
 def request_place(fields: Fields) -> int | None:
     """Return the index of the request id; None for a message about no request with an id."""
-    at = 2 if fields[0] in _AFTER_VERSION else 1 if fields[0] in _PLAIN else None
-    if at is None or at >= len(fields) or fields[at] == NO_REQUEST:
+    if fields[0] in _AFTER_VERSION:
+        at = 2
+    elif fields[0] in _PLAIN:
+        at = 1
+    else:
+        return None
+
+    if at >= len(fields) or fields[at] == NO_REQUEST:
         return None
     return at

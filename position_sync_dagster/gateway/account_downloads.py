@@ -400,8 +400,10 @@ class AccountDownloads:
         now = utc_now()
         zone = zone_showing(self.account_time, now=now)
         if zone is not None:
-            texts = set(subscription.times.values())  # few: they have no seconds
-            moments = {text: moment_of(text, now=now, zone=zone) for text in texts}
+            moments = {  # of few texts: they have no seconds
+                text: moment_of(text, now=now, zone=zone)
+                for text in set(subscription.times.values())
+            }
             for key, text in subscription.times.items():
                 self._book.change(key, value_time=moments[text])
         subscription.times.clear()
