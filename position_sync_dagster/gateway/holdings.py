@@ -85,7 +85,7 @@ class Watchers(Generic[K]):
     """Those who collect the same changes; one that nobody holds any more is dropped."""
 
     def __init__(self) -> None:
-        # They are few, and changes many: a `WeakSet` takes longer than all of them.
+        # They are few, and changes many: to iterate a `WeakSet` takes longer than to note a change.
         self._watchers: list[ref[PendingChanges[K]]] = []
 
     def __iter__(self) -> Iterator[PendingChanges[K]]:

@@ -47,8 +47,8 @@ class CampaignColumns:
             last close at which it had them, after fees; of a future one unit of it. Null also where
             it never had any. Unit: `currency`.
         profit_unknown: Why profit and fees are null.
-        why_unknown: Which other columns are null, and why; of `fees`, which may lack, since nothing
-            says in which currency it was charged.
+        why_unknown: Which other columns are null, and why; also which fee `fees` may lack, since
+            nothing says in which currency it was charged.
         worst: The least that it stood at the end of a trading day, with what it had earned since
             it began; null where a day has no recorded profit, or value. Unit: `currency`.
         best: The most that it stood at the end of a trading day. Unit: `currency`.
