@@ -27,8 +27,9 @@ To change something here, open:
   (`RetryPolicy`); which one is claimed first: `lake/queue_transitions` (`claim_order`); finished
   ones are kept for good
 - `quote`: which parts of the newest market data count (`Quote.counted`, `MODEL_SILENCE`)
-- `reconciliation`: the columns of breaks, when one is confirmed, and what ends an acceptance
-  (`seen_again`); what is a break: `sync/reconciliation`; that one is gone: `lake/breaks`
+- `reconciliation`: the columns of breaks; when one begins, is confirmed and ends
+  (`after_comparison`), what ends an acceptance; how long a result names a difference as unconfirmed
+  (`CONFIRM_AFTER`); what is a difference, and which breaks were looked for: `sync/reconciliation`
 - `retry`: delays that double (`Backoff`), pauses between commits (`rest_s`)
 - `streamed_holding`: when a row of a streamed holding is due (`ROW_INTERVAL_S`), and when its line
   is doubted because the broker's value differs (`SETTLE_S`, `allowed_difference`)

@@ -1,8 +1,15 @@
-"""Differences between the broker's holdings and the tables: when one is confirmed, or gone."""
+"""Differences between the broker's holdings and the tables, from the first sight to the end; pure.
 
+`after_comparison` decides what becomes of each break: it begins, is confirmed, changes or ends.
+`ReconciliationResult.judged_by` decides what counts as confirmed in the result of one comparison.
+"""
+
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
+
+from position_sync_dagster.domain.clock import elapsed
 
 # Minimum tolerance for the value of one unit, in currency: half the spread of a cheap option.
 LEAST_DIFFERENCE = 0.05
@@ -108,6 +115,43 @@ class Break:
     last_seen_at: datetime
 
 
+# What is the same of a difference whenever it is seen; see `break_key`.
+BreakKey = tuple[str, str, int]
+
+
+def break_key(difference: Break | Discrepancy) -> BreakKey:
+    """Return what is the same of a difference whenever it is seen: its type, and the holding."""
+    return (difference.type, difference.account, difference.conid)
+
+
+def after_comparison(
+    compared: Iterable[Break], differences: Mapping[BreakKey, Break], at: datetime
+) -> tuple[list[Break], list[Break]]:
+    """Return the breaks that a comparison opens or changes, and those that it ends.
+
+    A break ends as soon as one comparison that looked for it does not find it.
+
+    Args:
+        compared: The stored breaks that were looked for, oldest first. Of two with one key the
+            older one goes on, with what a person said of it; the other one ends.
+        differences: What was found, as new breaks: one that is not stored begins so.
+        at: The time of the comparison.
+    """
+    new = dict(differences)
+    changed, over = [], []
+    for stored in compared:
+        again = new.pop(break_key(stored), None)
+        if again is None:
+            over.append(ended(stored, at))
+            continue
+
+        after = seen_again(stored, again)
+        if after != stored:
+            changed.append(after)
+
+    return [*changed, *new.values()], over
+
+
 def seen_again(opened: Break, seen: Break) -> Break:
     """Return a break after a comparison that found it again; the same one if nothing changed.
 
@@ -153,9 +197,9 @@ def _equal(first: float | None, second: float | None) -> bool:
     return first == second or both_unknown
 
 
-def break_key(difference: Break | Discrepancy) -> tuple[str, str, int]:
-    """Return what is the same of a difference whenever it is seen: its type, and the holding."""
-    return (difference.type, difference.account, difference.conid)
+# How long a difference lasts before a result counts it as confirmed: a change at the broker becomes
+# a row by one drain, which begins within 5 s and takes some seconds.
+CONFIRM_AFTER = timedelta(seconds=15)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,3 +236,30 @@ class ReconciliationResult:
     def count(self, kind: DiscrepancyType) -> int:
         """Count the discrepancies of one type."""
         return sum(discrepancy.type is kind for discrepancy in self.discrepancies)
+
+    def judged_by(self, open_breaks: Iterable[Break]) -> "ReconciliationResult":
+        """Return the result without what a person has accepted, and with what is not confirmed.
+
+        A difference is confirmed once its break has been open for `CONFIRM_AFTER`. One without a
+        break is not: `ReconciliationService.look` records none.
+        """
+        recorded = {break_key(brk): brk for brk in open_breaks}
+        discrepancies = []
+        unconfirmed = []
+        accepted = 0
+        for discrepancy in self.discrepancies:
+            brk = recorded.get(break_key(discrepancy))
+            if brk is not None and brk.state is BreakState.ACCEPTED:
+                accepted += 1
+                continue
+
+            discrepancies.append(discrepancy)
+            if brk is None or elapsed(brk.opened_at, self.at) < CONFIRM_AFTER:
+                unconfirmed.append(discrepancy)
+
+        return replace(
+            self,
+            discrepancies=tuple(discrepancies),
+            accepted=accepted,
+            unconfirmed=tuple(unconfirmed),
+        )

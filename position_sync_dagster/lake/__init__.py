@@ -25,9 +25,8 @@ To change …, open …
   `settings.py`; how often it is renewed: `sync/stream/ownership.py`.
 - The active legs, and who may hold the whole of one: `strategy_registry.py`; the strategies file:
   `strategies_file.py`; a field of a leg, and its priority by default: `given_leg.py`.
-- Breaks, what people say of them, and that one ends as soon as it is not seen (`record`):
-  `breaks.py`. When one is confirmed (`seen_again`): `domain/reconciliation.py`. What is one:
-  `sync/reconciliation.py`.
+- Breaks: how they are stored, and what people say of them: `breaks.py`. When one is confirmed, and
+  ends: `domain/reconciliation.py` (`after_comparison`).
 - How a derived table is replaced; the value at a close, and how old its row may be
   (`DERIVED_BACK_DAYS`): `derived.py`.
 - Commits, conflicts, merges, migrations, checkpoints, syncing, object stores: `storage/`.

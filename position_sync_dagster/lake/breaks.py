@@ -1,6 +1,7 @@
-"""The table of breaks: differences between the broker and the tables, until they are gone.
+"""The table of breaks: how they are stored, and what people say of them.
 
-What becomes of a break that is seen again, or no more, are rules of `domain/reconciliation.py`.
+What becomes of a break after a comparison is decided in `domain/reconciliation.py`
+(`after_comparison`).
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -14,9 +15,8 @@ from position_sync_dagster.domain.reconciliation import (
     Break,
     BreakState,
     Discrepancy,
+    after_comparison,
     break_key,
-    ended,
-    seen_again,
 )
 from position_sync_dagster.errors import UnknownRequestError
 from position_sync_dagster.lake.schema import fields_of, new_ids, records_of, storable
@@ -50,26 +50,25 @@ class ReconciliationBreaks:
     ) -> None:
         """Record the discrepancies that a comparison found, in one commit.
 
-        A new discrepancy is OPENED, one seen again CONFIRMED, and one that is gone RESOLVED.
-        Nothing is written when nothing changed.
+        A new discrepancy is OPENED, one seen again CONFIRMED, and one that is gone RESOLVED: see
+        `after_comparison`. Nothing is written when nothing changed.
 
         Args:
             found: The discrepancies by gateway; a break that was of another one moves to it.
             at: The time of the comparison.
-            compared: Which breaks were looked for: the others stay as they are. Of two with one
-                key the older one stays, with what a person said of it. None: those of the
+            compared: Which breaks were looked for: the others stay as they are. None: those of the
                 gateways in `found`.
             snapshots: The account downloads that were compared, by gateway.
             run_id: The Dagster run.
         """
         downloads = snapshots or {}
-        differences = [
+        of_gateways = [
             (gateway_id, difference)
             for gateway_id, listed in found.items()
             for difference in listed
         ]
-        ids = new_ids(at, len(differences))
-        seen = {
+        ids = new_ids(at, len(of_gateways))
+        differences = {
             break_key(difference): Break(
                 **fields_of(difference),
                 break_id=break_id,
@@ -80,24 +79,15 @@ class ReconciliationBreaks:
                 run_id=run_id,
                 last_seen_at=at,
             )
-            for break_id, (gateway_id, difference) in zip(ids, differences, strict=True)
+            for break_id, (gateway_id, difference) in zip(ids, of_gateways, strict=True)
         }
         was_compared = compared or (lambda opened: opened.gateway_id in found)
 
         def step(snapshot: Snapshot) -> Change[None]:
-            new = dict(seen)
-            changed, resolved = [], []
-            for opened in filter(was_compared, _in_order(snapshot.live)):
-                again = new.pop(break_key(opened), None)
-                if again is None:
-                    resolved.append(ended(opened, at))
-                    continue
-
-                after = seen_again(opened, again)
-                if after != opened:
-                    changed.append(after)
-
-            return Change(None, [*changed, *new.values()], {CLOSED_BUCKET: resolved})
+            live, over = after_comparison(
+                filter(was_compared, _in_order(snapshot.live)), differences, at
+            )
+            return Change(None, live, {CLOSED_BUCKET: over})
 
         self._lifecycle.change(step, {"action": "reconcile", "run_id": run_id or ""})
 

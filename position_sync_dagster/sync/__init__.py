@@ -12,8 +12,7 @@ Faces, money and `defs` import the services from here. The modules import `gatew
 - `exchange_days`: trading days and closes of an exchange
 - `failed_requests`: which requests count as failed lately (`LOOK_BACK`)
 - `past_days`: the holdings at the close of past days; how old a row may be then: `lake/derived`
-- `reconciliation`: what is a break, and of which type (`_differences`); `CONFIRM_AFTER` is how long
-  a result names it as unconfirmed; when its row is CONFIRMED: `domain/reconciliation`
-  (`seen_again`)
+- `reconciliation`: what is a difference, and of which type (`_differences`); whether a break would
+  have been seen (`_is_compared`); all that becomes of one: `domain/reconciliation`
 - `stream/`: everything that the owner of a login does
 """

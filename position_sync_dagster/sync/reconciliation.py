@@ -1,4 +1,7 @@
-"""Reconciliation: compare the broker's holdings with the newest rows and the registry."""
+"""Reconciliation: compare the broker's holdings with the newest rows and the registry.
+
+What becomes of a difference, as that it is confirmed, is decided in `domain/reconciliation.py`.
+"""
 
 import asyncio
 import logging
@@ -13,7 +16,7 @@ from operator import attrgetter
 import polars as pl
 from polars import DataFrame, col, lit, when
 
-from position_sync_dagster.domain.clock import Clock, elapsed, is_recent, utc_now
+from position_sync_dagster.domain.clock import Clock, is_recent, utc_now
 from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.holding import KEY, BrokerPosition, Key, grouped
 from position_sync_dagster.domain.instrument import ContractDetails
@@ -21,11 +24,9 @@ from position_sync_dagster.domain.leg import NEGLIGIBLE_QUANTITY, ActiveContract
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.domain.reconciliation import (
     Break,
-    BreakState,
     Discrepancy,
     DiscrepancyType,
     ReconciliationResult,
-    break_key,
 )
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
@@ -42,11 +43,6 @@ logger = logging.getLogger(__name__)
 # The gateway_id of breaks of legs without an account, if a gateways file names the accounts of each
 # login.
 WITHOUT_LOGIN = "(strategies)"
-
-
-# How long a difference lasts before it is confirmed: a change at the broker becomes a row by one
-# drain, which begins within 5 s and takes some seconds.
-CONFIRM_AFTER = timedelta(seconds=15)
 
 
 # How long values may be old after the owner of their login became LIVE: after an outage of more
@@ -208,8 +204,8 @@ class ReconciliationService:
 
         The check `agrees_with_the_broker` calls it, also in ticks.
 
-        Discrepancies that a person has accepted are counted apart; those that were first seen less
-        than CONFIRM_AFTER ago are named as unconfirmed.
+        Discrepancies that a person has accepted are counted apart, and those that were first seen
+        only now are named as unconfirmed: see `ReconciliationResult.judged_by`.
 
         A login without current data is not compared, and its breaks do not change. Neither do
         those of absent holdings whose account is not covered.
@@ -232,7 +228,7 @@ class ReconciliationService:
             snapshots=dict(snapshots.iter_rows()),
             run_id=run_id,
         )
-        return self._judged(result)
+        return result.judged_by(self._lake.breaks.open_breaks())
 
     async def look(self) -> ReconciliationResult:
         """Compare as `run` does, without a write.
@@ -241,7 +237,7 @@ class ReconciliationService:
             BrokerUnavailableError: The broker's data is not current.
         """
         result, *_ = await self._compare()
-        return self._judged(result)
+        return result.judged_by(self._lake.breaks.open_breaks())
 
     async def _compare(
         self,
@@ -315,30 +311,6 @@ class ReconciliationService:
             if is_recent(session.state_since, CONFIRMED_WITHIN, at)
         ]
         return set(holdings.filter(col.gateway_id.is_in(just_live))["account"])
-
-    def _judged(self, result: ReconciliationResult) -> ReconciliationResult:
-        """Return a result without what a person has accepted, and with what is not confirmed."""
-        open_breaks = {break_key(brk): brk for brk in self._lake.breaks.open_breaks()}
-        discrepancies = []
-        unconfirmed = []
-        accepted = 0
-        for discrepancy in result.discrepancies:
-            brk = open_breaks.get(break_key(discrepancy))
-            if brk is not None and brk.state is BreakState.ACCEPTED:
-                accepted += 1
-                continue
-
-            discrepancies.append(discrepancy)
-            # `look` records nothing: what it sees first has no break yet.
-            if brk is None or elapsed(brk.opened_at, result.at) < CONFIRM_AFTER:
-                unconfirmed.append(discrepancy)
-
-        return replace(
-            result,
-            discrepancies=tuple(discrepancies),
-            accepted=accepted,
-            unconfirmed=tuple(unconfirmed),
-        )
 
     async def _holdings(self) -> tuple[DataFrame, Coverage]:
         """Return the broker's current holdings, and which accounts they cover."""

@@ -36,6 +36,7 @@ from position_sync_dagster.domain.holding import KEY, Completeness
 from position_sync_dagster.domain.leg import NOT_LOOKED_UP
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.domain.reconciliation import (
+    CONFIRM_AFTER,
     LEAST_DIFFERENCE,
     Break,
     BreakState,
@@ -377,7 +378,7 @@ def agrees_with_the_broker(lake: Lake, settings: Settings) -> dg.AssetCheckResul
     summary = f"{result.checked} holdings compared, {len(confirmed)} discrepancies"
     young = len(result.unconfirmed)
     if young:
-        seconds = reconciliation.CONFIRM_AFTER.seconds
+        seconds = CONFIRM_AFTER.seconds
         summary += f", and {young} first seen less than {seconds} s ago"
         metadata["unconfirmed"] = young
     if not result.complete:

@@ -23,6 +23,7 @@ from position_sync_dagster.defs.checks.evaluation import TableCheck
 from position_sync_dagster.defs.composition import Composition
 from position_sync_dagster.defs.resources import LOGINS, STREAM_JOB
 from position_sync_dagster.defs.stream import supervise_stream
+from position_sync_dagster.domain import reconciliation
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.position_update import Source, TradingMode
@@ -33,7 +34,6 @@ from position_sync_dagster.money.defs.extension import money_extension
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports import alerts
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync import reconciliation
 from tests.support.constants import replace_constant
 from tests.support.empty_lakes import put_tables
 from tests.support.holdings import make_holding, make_row

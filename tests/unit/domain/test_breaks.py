@@ -5,9 +5,13 @@ from datetime import UTC, datetime, timedelta
 from math import nan
 
 from position_sync_dagster.domain.reconciliation import (
+    CONFIRM_AFTER,
     Break,
     BreakState,
+    Discrepancy,
     DiscrepancyType,
+    ReconciliationResult,
+    after_comparison,
     break_key,
     ended,
     seen_again,
@@ -71,3 +75,48 @@ def test_a_break_that_is_gone_is_resolved_unless_a_person_accepted_it() -> None:
 def test_a_difference_keeps_its_key_while_its_quantities_change() -> None:
     assert break_key(OPENED) == break_key(replace(SEEN, actual=9.0))
     assert break_key(OPENED) != break_key(replace(SEEN, account="U2"))
+
+
+def test_a_comparison_opens_confirms_and_ends_breaks_and_leaves_the_same_ones_out() -> None:
+    same = replace(OPENED, break_id="same", conid=1, state=BreakState.CONFIRMED)
+    absent = replace(OPENED, break_id="absent", conid=2)
+    new = replace(SEEN, break_id="new", conid=3)
+    found = {break_key(brk): brk for brk in (SEEN, replace(same, break_id="b-9"), new)}
+
+    live, over = after_comparison([same, OPENED, absent], found, LATER)
+
+    assert live == [seen_again(OPENED, SEEN), new]
+    assert over == [ended(absent, LATER)]
+    assert len(found) == 3
+    assert after_comparison([], {}, LATER) == ([], [])
+
+
+def test_of_two_breaks_with_one_key_the_older_one_goes_on() -> None:
+    younger = replace(OPENED, break_id="b-2", opened_at=LATER)
+    live, over = after_comparison([OPENED, younger], {break_key(SEEN): SEEN}, LATER)
+    assert [brk.break_id for brk in live] == ["b-1"]
+    assert [brk.break_id for brk in over] == ["b-2"]
+
+
+def test_a_result_counts_what_lasted_and_leaves_out_what_a_person_accepted() -> None:
+    def difference(conid: int) -> Discrepancy:
+        return Discrepancy(DiscrepancyType.QUANTITY, "U1", conid, "SPY", 2.0, 1.0, "differs")
+
+    def opened(conid: int, age: timedelta, **changes: BreakState) -> Break:
+        return replace(OPENED, conid=conid, opened_at=LATER - age, **changes)
+
+    result = ReconciliationResult(
+        at=LATER, complete=True, checked=4, discrepancies=tuple(map(difference, range(4)))
+    )
+    moment = timedelta(seconds=1)
+    judged = result.judged_by(
+        [
+            opened(0, CONFIRM_AFTER),
+            opened(1, CONFIRM_AFTER - moment),
+            opened(2, CONFIRM_AFTER, state=BreakState.ACCEPTED),
+        ]
+    )
+    assert [entry.conid for entry in judged.discrepancies] == [0, 1, 3]
+    assert [entry.conid for entry in judged.confirmed] == [0]
+    assert [entry.conid for entry in judged.unconfirmed] == [1, 3]
+    assert judged.accepted == 1

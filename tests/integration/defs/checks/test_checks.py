@@ -15,6 +15,7 @@ from position_sync_dagster.cli.app import MODULE_OF
 from position_sync_dagster.defs.assets.table_asset import reconciliation_breaks
 from position_sync_dagster.defs.checks import tables
 from position_sync_dagster.defs.checks.evaluation import NAMED
+from position_sync_dagster.domain import reconciliation as differences
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.holding import Completeness
@@ -51,7 +52,7 @@ def test_a_difference_that_the_next_drain_may_resolve_is_named_and_is_no_failure
     assert evaluation.metadata["unconfirmed"].value == 1
     assert evaluation.metadata["missing"].value == 1
     assert "1 first seen less than 15 s ago" in evaluation.description
-    monkeypatch.setattr(reconciliation, "CONFIRM_AFTER", timedelta(0))
+    monkeypatch.setattr(differences, "CONFIRM_AFTER", timedelta(0))
     assert not world.check(tables.agrees_with_the_broker).passed
     world.row(2, 1)
     evaluation = world.passes(tables.agrees_with_the_broker)
