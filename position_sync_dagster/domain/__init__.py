@@ -23,9 +23,9 @@ To change something here, open:
   PnLSingle follows the largest: `sync/stream/broker_values`
 - `login_lines`: the set of the lines: which are requested, renewed (`RENEWALS_AT_ONCE`), denied
 - `position_update`: the columns of the ledger, and what a handler of rows is
-- `queue_request`: the columns, priorities and lease of a request (`LEASE_S`), and its attempts
-  (`RetryPolicy`); which one is claimed first: `lake/queue_transitions` (`claim_order`); finished
-  ones are kept for good
+- `queue_request`: the columns, priorities and lease of a request (`LEASE_S`), and the number and
+  delays of its attempts (`RetryPolicy`); all that becomes of one: `lake/queue_transitions`;
+  finished ones are kept for good
 - `quote`: which parts of the newest market data count (`Quote.counted`, `MODEL_SILENCE`)
 - `reconciliation`: the columns of breaks; when one begins, is confirmed and ends
   (`after_comparison`), what ends an acceptance; how long a result names a difference as unconfirmed

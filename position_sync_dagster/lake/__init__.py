@@ -8,12 +8,12 @@ To change …, open …
   kept (`RETENTION`, `kept`; one that exists keeps its own): `schema.py`. Most columns are fields of
   a dataclass in `domain/`, those of the ledger of `domain/position_update.py`.
 - Which tables there are; what changed between two versions of one: `lake.py`.
-- **The queue**: its calls and their arguments: `position_queue.py`. The order of claims
-  (`claim_order`, `PROMOTE_AFTER_S`), one live request for a holding, who may act on it:
-  `queue_transitions.py`. What a failure, a release or a dead worker (`rescue`) costs in attempts:
-  `position_queue.py`. How long a claim lasts (`LEASE_S`), attempts and
-  back-off (`RetryPolicy`): `domain/queue_request.py`. How many a drain claims: `sync/drain.py`,
-  `batch_size` of `settings.py`.
+- **The queue**: its calls and their arguments: `position_queue.py`. All that becomes of a request:
+  `queue_transitions.py`: the order of claims (`claim_order`, `PROMOTE_AFTER_S`), one live request
+  for a holding, who may act on it, what a success, a failure, a release or a dead worker costs
+  (`fail_requests`, `rescue_requests`). The numbers of it: `domain/queue_request.py`: how long a
+  claim lasts (`LEASE_S`), attempts and back-off (`RetryPolicy`). How many a drain claims:
+  `sync/drain.py`, `batch_size` of `settings.py`.
   Finished requests are kept for good (docs/queue.md): nothing deletes one.
 - **The ledger**: how a row is added once, and refused: `position_updates.py`. Which row is the
   newest, clocks that were set back: `ledger_rows.py`. Readers with tokens: `followed_rows.py`.

@@ -1,16 +1,16 @@
 """The queue of positions to be valued, with blocking calls and for asyncio.
 
-Each call checks its arguments, runs one transition on the live rows and commits its result. A bad
-argument raises `InvalidRequestError`, which names it and its value. A queue object remembers the
-lease tokens of its claims, so that marking needs the ids alone.
+Each call checks its arguments, runs one transition on the live rows (`queue_transitions.py`) and
+commits its result. A bad argument raises `InvalidRequestError`, which names it and its value. A
+queue object remembers the lease tokens of its claims, so that marking needs the ids alone.
 """
 
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -24,7 +24,6 @@ from position_sync_dagster.domain.queue_request import (
     LEASE_S,
     MONITORING_PRIORITY,
     Answer,
-    Outcome,
     ProcessingAttempt,
     QueuedPosition,
     QueueRequest,
@@ -32,7 +31,6 @@ from position_sync_dagster.domain.queue_request import (
     Reason,
     RetryPolicy,
     attempts_of,
-    next_attempt,
 )
 from position_sync_dagster.errors import (
     InvalidRequestError,
@@ -48,17 +46,20 @@ from position_sync_dagster.lake.queue_transitions import (
     SUCCESS,
     WAS_CLAIMED,
     Action,
-    as_finished,
     check_lease,
     claim_order,
-    follow_ups,
+    claimed,
+    fail_requests,
+    first_claimable,
     insert_requests,
     is_claimable,
     lease_has_expired,
     lease_lost,
+    release_requests,
     requests_of,
+    rescue_requests,
     retry_requests,
-    tried_again,
+    succeed_requests,
 )
 from position_sync_dagster.lake.schema import storable
 from position_sync_dagster.lake.storage.data_files import (
@@ -324,26 +325,14 @@ class SyncQueue:
 
         def step(snapshot: Snapshot) -> Change[list[QueuedPosition]]:
             now = self.clock()
-            order = claim_order(now)
             is_granted = snapshot.live["lease_token"] == token
             if is_granted.any():  # the answer to the commit was lost
-                return Change(requests_of(snapshot.live.filter(is_granted).sort(order)))
+                in_order = snapshot.live.filter(is_granted).sort(claim_order(now))
+                return Change(requests_of(in_order))
 
-            # Step by step: to plan them as one query takes longer than they do.
-            claimable = snapshot.live.filter(is_claimable(now, except_accounts))
-            first = claimable.sort(order).head(limit)
             granted = [
-                replace(
-                    request,
-                    status=QueueStatus.PROCESSING,
-                    updated_at=now,
-                    claimed_at=now,
-                    available_at=None,
-                    lease_owner=worker,
-                    lease_token=token,
-                    lease_expires_at=now + timedelta(seconds=lease_s),
-                )
-                for request in requests_of(first)
+                claimed(request, now, worker, token, lease_s)
+                for request in first_claimable(snapshot.live, now, limit, except_accounts)
             ]
             return Change(granted, granted)
 
@@ -397,16 +386,9 @@ class SyncQueue:
         self, ids: list[str], action: Action, token: str | None, answers: Mapping[str, Answer]
     ) -> None:
         """Finish requests as SUCCESS; `action` says whether one that was only read may be."""
-        rows = {request_id: schema.fields_of(answer) for request_id, answer in answers.items()}
-
-        def step(done: Sequence[QueuedPosition], now: datetime) -> Change[None]:
-            ended = [
-                as_finished(request, QueueStatus.SUCCESS, now, **rows.get(request.request_id, {}))
-                for request in done
-            ]
-            return Change(None, follow_ups(done, now, self.new_ids), {SUCCESS: ended})
-
-        self._change_claimed(ids, action, token, step, {"action": "success"})
+        columns = {request_id: schema.fields_of(answer) for request_id, answer in answers.items()}
+        succeed = partial(succeed_requests, answers=columns, new_ids=self.new_ids)
+        self._change_claimed(ids, action, token, succeed, {"action": "success"})
         if ids:
             logger.info("marked %d requests SUCCESS", len(ids))
 
@@ -437,32 +419,15 @@ class SyncQueue:
             errors: Error message by request id.
         """
         texts = {storable(failed_id): storable(text) for failed_id, text in errors.items()}
-
-        def step(done: Sequence[QueuedPosition], now: datetime) -> Change[None]:
-            final, retried = [], []
-            for request in done:
-                error = texts[request.request_id]
-                failed = replace(request, attempts=request.attempts + 1, error_message=error)
-                again_at = next_attempt(
-                    failed.attempts, now=now, policy=self.policy, random=self.random
-                )
-                if again_at is None or not retryable:
-                    final.append(failed)
-                else:
-                    pending = tried_again(
-                        failed,
-                        now,
-                        Outcome.FAILED,
-                        ended_at=now,
-                        error=error,
-                        available_at=again_at,
-                    )
-                    retried.append(pending)
-
-            ended = [as_finished(request, QueueStatus.FAILED, now) for request in final]
-            return Change(None, [*retried, *follow_ups(final, now, self.new_ids)], {FAILED: ended})
-
-        self._change_claimed(list(texts), Action.MARK, lease_token, step, {"action": "failure"})
+        fail = partial(
+            fail_requests,
+            errors=texts,
+            # With one attempt a failure is the last one.
+            policy=self.policy if retryable else RetryPolicy(max_attempts=1),
+            random=self.random,
+            new_ids=self.new_ids,
+        )
+        self._change_claimed(list(texts), Action.MARK, lease_token, fail, {"action": "failure"})
         for request_id, text in texts.items():
             logger.info("request %s failed: %s", request_id, text)
 
@@ -476,37 +441,22 @@ class SyncQueue:
         """
         ids = ids_of(request_ids)
         why = storable(reason)
-
-        def step(claimed: Sequence[QueuedPosition], now: datetime) -> Change[None]:
-            pending = [
-                tried_again(request, now, Outcome.RELEASED, ended_at=now, error=why or None)
-                for request in claimed
-            ]
-            return Change(None, pending)
-
         info = {"action": "release", "reason": why[:200]}
-        self._change_claimed(ids, Action.RELEASE, lease_token, step, info)
+        release = partial(release_requests, why=why)
+        self._change_claimed(ids, Action.RELEASE, lease_token, release, info)
 
     def rescue(self) -> list[str]:
         """Return requests with an expired lease to PENDING, and return their ids.
 
-        No attempt is used up: the worker died, the request is not at fault.
+        No attempt is used up: see `rescue_requests`.
         """
         if not self.overview().expired:
             return []
 
         now = self.clock()
-
-        def step(snapshot: Snapshot) -> Change[list[str]]:
-            pending = [
-                tried_again(
-                    request, now, Outcome.EXPIRED, ended_at=request.lease_expires_at, error=None
-                )
-                for request in requests_of(snapshot.live.filter(lease_has_expired(now)))
-            ]
-            return Change(sorted(request.request_id for request in pending), pending)
-
-        return self.store.change(step, {"action": "rescue"})
+        return self.store.change(
+            lambda snapshot: rescue_requests(snapshot.live, now), {"action": "rescue"}
+        )
 
     def retry(self, request_ids: Ids) -> list[str]:
         """Return FAILED requests to PENDING with all their attempts, when a person decides so.
@@ -518,11 +468,12 @@ class SyncQueue:
         if not ids:
             return []
         now = self.clock()
-
-        def step(snapshot: Snapshot) -> Change[list[str]]:
-            return retry_requests(snapshot.live, failed_rows(snapshot, ids), ids, now=now)
-
-        return self.store.change(step, {"action": "retry"})
+        return self.store.change(
+            lambda snapshot: retry_requests(
+                snapshot.live, failed_rows(snapshot, ids), ids, now=now
+            ),
+            {"action": "retry"},
+        )
 
     def holds(self, request_ids: Ids, *, lease_token: str | None = None) -> bool:
         """Return whether the caller holds unexpired leases on all these requests.

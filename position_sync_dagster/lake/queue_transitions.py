@@ -1,14 +1,15 @@
-"""What a request becomes: inserted, pending again, finished, retried; and who may act on it; pure.
+"""The life of a request: inserted, claimed, pending again, finished; and who may act on it; pure.
 
 A caller may act on requests whose lease it holds, and on requests that it only read while nobody
-else holds their lease.
+else holds their lease. `position_queue.py` reads the requests, and commits what is decided here.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from functools import partial
+from random import Random
 from typing import Any
 
 import polars as pl
@@ -21,6 +22,8 @@ from position_sync_dagster.domain.queue_request import (
     QueueRequest,
     QueueStatus,
     Reason,
+    RetryPolicy,
+    next_attempt,
     with_ended_attempt,
 )
 from position_sync_dagster.errors import LeaseLostError, RequestStateError
@@ -125,6 +128,111 @@ def claim_order(now: datetime) -> list[Expr]:
     promoted = pl.min_horizontal("priority", ACTIVE_PRIORITY)
     rank = when(created_at <= long_ago).then(promoted).otherwise("priority")
     return [rank, created_at, col.request_id]
+
+
+def first_claimable(
+    live: DataFrame, now: datetime, limit: int, except_accounts: Collection[str]
+) -> list[QueuedPosition]:
+    """Return the requests that a claim gets now, in order, at most `limit`."""
+    # Step by step: to plan them as one query takes longer than they do.
+    claimable = live.filter(is_claimable(now, except_accounts))
+    return requests_of(claimable.sort(claim_order(now)).head(limit))
+
+
+def claimed(
+    request: QueuedPosition, now: datetime, owner: str, token: str, lease_s: float
+) -> QueuedPosition:
+    """Return a request as PROCESSING under a new lease."""
+    return replace(
+        request,
+        status=QueueStatus.PROCESSING,
+        updated_at=now,
+        claimed_at=now,
+        available_at=None,
+        lease_owner=owner,
+        lease_token=token,
+        lease_expires_at=now + timedelta(seconds=lease_s),
+    )
+
+
+def succeed_requests(
+    done: Sequence[QueuedPosition],
+    now: datetime,
+    answers: Mapping[str, Mapping[str, Any]],
+    new_ids: NewIds,
+) -> Change[None]:
+    """Finish requests as SUCCESS; one whose position changed meanwhile is followed by a new one.
+
+    Args:
+        done: The requests, which the caller may end.
+        now: The time.
+        answers: By request id the columns of an `Answer`, as far as it is known.
+        new_ids: Makes the ids of new requests.
+    """
+    ended = [
+        as_finished(request, QueueStatus.SUCCESS, now, **answers.get(request.request_id, {}))
+        for request in done
+    ]
+    return Change(None, follow_ups(done, now, new_ids), {SUCCESS: ended})
+
+
+def fail_requests(
+    done: Sequence[QueuedPosition],
+    now: datetime,
+    errors: Mapping[str, str],
+    *,
+    policy: RetryPolicy,
+    random: Random,
+    new_ids: NewIds,
+) -> Change[None]:
+    """Use up an attempt of requests that failed: PENDING after a back-off, or FAILED with the last.
+
+    One that is FAILED, and whose position changed meanwhile, is followed by a new request.
+
+    Args:
+        done: The requests, which the caller may end.
+        now: The time.
+        errors: Why each failed, by request id.
+        policy: How many attempts a request has, and their delays.
+        random: Draws the jitter of the delays.
+        new_ids: Makes the ids of new requests.
+    """
+    final, retried = [], []
+    for request in done:
+        error = errors[request.request_id]
+        failed = replace(request, attempts=request.attempts + 1, error_message=error)
+        again_at = next_attempt(failed.attempts, now=now, policy=policy, random=random)
+        if again_at is None:
+            final.append(failed)
+        else:
+            pending = tried_again(
+                failed, now, Outcome.FAILED, ended_at=now, error=error, available_at=again_at
+            )
+            retried.append(pending)
+
+    ended = [as_finished(request, QueueStatus.FAILED, now) for request in final]
+    return Change(None, [*retried, *follow_ups(final, now, new_ids)], {FAILED: ended})
+
+
+def release_requests(claims: Sequence[QueuedPosition], now: datetime, why: str) -> Change[None]:
+    """Return claimed requests to PENDING at once; no attempt is used up."""
+    pending = [
+        tried_again(request, now, Outcome.RELEASED, ended_at=now, error=why or None)
+        for request in claims
+    ]
+    return Change(None, pending)
+
+
+def rescue_requests(live: DataFrame, now: datetime) -> Change[list[str]]:
+    """Return requests with an expired lease to PENDING at once, and return their ids.
+
+    No attempt is used up: the worker died, the request is not at fault.
+    """
+    pending = [
+        tried_again(request, now, Outcome.EXPIRED, ended_at=request.lease_expires_at, error=None)
+        for request in requests_of(live.filter(lease_has_expired(now)))
+    ]
+    return Change(sorted(request.request_id for request in pending), pending)
 
 
 def follow_ups(
