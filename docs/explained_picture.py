@@ -13,12 +13,13 @@ from docs.screenshots import save
 from ib_gateway_simulator.books.loader import BOOKS
 from ib_gateway_simulator.control.scenario import load_scenario
 from position_sync_dagster.cli import options
-from position_sync_dagster.lake.derived import replace, values_at_close
+from position_sync_dagster.lake.derived import derive
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.money.profit.profit import explain_day, is_explained
 from position_sync_dagster.money.tables import PROFIT_EXPLAINED
+from position_sync_dagster.sync.past_days import values_at_close
 from tests.support.browser import open_page
 from tests.support.demo_program import LEGS, Demo, wait_for
 
@@ -59,7 +60,7 @@ def explained(folder: Path) -> None:
         sys.stdout.write(
             "".join(f"explained: {is_explained(row)}, {row}\n" for row in rows.to_dicts())
         )
-        replace(lake.derived_table(PROFIT_EXPLAINED), {now.date(): rows})
+        derive(lake.derived_table(PROFIT_EXPLAINED), lambda: {now.date(): rows})
         with open_page(demo.ui_port) as page:
             page.open("/money/risk", size=(1280, 560))
             page.wait_for_text("Where the profit of")
@@ -72,15 +73,9 @@ def explained(folder: Path) -> None:
 
 def record_close(lake: MoneyLake, day: date, closed: datetime) -> None:
     """Store the holdings at a time as if it were the close of a day."""
-    last_minutes = closed - timedelta(minutes=2)
-    rows = values_at_close(
-        lake.updates.sync,
-        day,
-        opened=closed - timedelta(days=1),
-        closed=closed,
-        confirmed=lake.queue.sync.confirmations(last_minutes, closed),
-    )
-    replace(lake.derived_table(DAILY_POSITIONS), {day: rows})
+    opened = closed - timedelta(days=1)
+    rows = values_at_close(lake, day, opened=opened, closed=closed)
+    derive(lake.derived_table(DAILY_POSITIONS), lambda: {day: rows})
 
 
 def _have_greeks(demo: Demo) -> bool:

@@ -3,7 +3,9 @@
 Every other package may import any module of it; it imports the standard library and `errors` only.
 To change something here, open:
 
-- `account_state`: an account's lists and downloads: `SECOND_LIST_S`, `ACCOUNT_AGAIN`, COMPLETE
+- `account_state`: an account's lists and downloads: for how long each is awaited
+  (`ACCOUNT_QUIET_S`, `LONGEST_TIMEOUTS`, `LATE_END`), when it is silent (`SILENT_INTERVALS` of
+  `ACCOUNT_INTERVAL_S`), is requested again (`ACCOUNT_AGAIN`) or emptied (`SECOND_LIST_S`), COMPLETE
 - `account_values`: the columns of `account_values`, and what a new row is due for (`content`)
 - `clock`: what a clock that was set back means; how far two clocks may differ (`SKEW`)
 - `contract_match`: which contract a described leg means, and when a leg is a mismatch
@@ -19,8 +21,8 @@ To change something here, open:
 - `line`: one market data line: `LINE_SILENCE_S`, `RENEWAL`, `FIRST_TICK_GRACE_S`; the wait after a
   refusal, by its code: `gateway/codes` (`RETRY_WAITS`)
 - `line_allocation`: who gets a line (`rank`), the share of underlyings (`most_underlyings`), the
-  limit learned from code 101 (`LineLimit`), the largest of some values (`largest`); of which values
-  PnLSingle follows the largest: `sync/stream/broker_values`
+  limit learned from code 101 (`LineLimit`); which holdings PnLSingle follows:
+  `sync/stream/broker_values`
 - `login_lines`: the set of the lines: which are requested, renewed (`RENEWALS_AT_ONCE`), denied
 - `position_update`: the columns of the ledger, and what a handler of rows is
 - `queue_request`: the columns, priorities and lease of a request (`LEASE_S`), and the number and
@@ -32,7 +34,7 @@ To change something here, open:
   (`CONFIRM_AFTER`); what is a difference, and which breaks were looked for: `sync/reconciliation`
 - `retry`: delays that double (`Backoff`), pauses between commits (`rest_s`)
 - `streamed_holding`: when a row of a streamed holding is due (`ROW_INTERVAL_S`), and when its line
-  is doubted because the broker's value differs (`SETTLE_S`, `allowed_difference`)
-- `valuation`: which price values a leg (`price_of`), the row, what is news in it (`VALUES`), and by
-  which part two values may differ (`VALUE_BAND`)
+  is doubted because the broker's value differs (`SETTLE_S`, `allowed_difference`), by more than 3 %
+  (`VALUE_BAND`, which also judges PnLSingle and a check)
+- `valuation`: which price values a leg (`price_of`), the row, what is news in it (`VALUES`)
 """

@@ -1,4 +1,6 @@
-"""What is known of one account: its list of positions, and its portfolio values; pure.
+"""What is known of one account, and how long each part of it is awaited; pure.
+
+It has a list of positions, and portfolio values.
 
 After a restart, gateways have answered with a list of positions that ends properly and is empty
 (thetagang issues/272). Therefore a list that names no holding of an account does not count by
@@ -10,16 +12,31 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from random import Random
 
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.holding import Completeness, Key
 from position_sync_dagster.domain.retry import Backoff
 
-# How often a gateway sends an account's values by itself. After two of these without a message
-# the account is subscribed again. Source: IB, "Account Updates" (every three minutes).
+# How often a gateway sends an account's values by itself. Source: IB, "Account Updates" (every
+# three minutes).
 ACCOUNT_INTERVAL_S = 180.0
+
+# After so many intervals without a message, or without a row, an open subscription is silent.
+SILENT_INTERVALS = 2
+
+# After so many silent seconds a download of an account is over, also without its end message.
+# The account is PARTIAL then, and is downloaded again later.
+ACCOUNT_QUIET_S = 5.0
+
+# A download that neither ends nor falls silent is given up after this many timeouts.
+LONGEST_TIMEOUTS = 4
+
+# How long after its request an end may come late, for an account whose name no end has. It is
+# shorter than the delays between requests become (`ACCOUNT_AGAIN`): one end that never comes does
+# not take the ends of the other accounts for ever.
+LATE_END = timedelta(minutes=1)
 
 # A list of positions that empties an account counts when a second list says the same so many
 # seconds later: gateways send empty lists after a restart.
@@ -126,6 +143,27 @@ class AccountState:
         self.whole_since_s = None
         self.spoiled = None
         self.end_is_due = True
+
+    def awaited_until_s(
+        self, *, began_s: float, heard_s: float, has_spoken: bool, timeout_s: float
+    ) -> float:
+        """Return when its download is over without an end, unless a message comes before.
+
+        The first message is awaited for `timeout_s`, each later one for `ACCOUNT_QUIET_S`; so is
+        the first one if the account did not answer the last time.
+
+        Args:
+            began_s: When the download was requested.
+            heard_s: When its newest message came, or it was requested.
+            has_spoken: Whether a message of it came.
+            timeout_s: The longest wait for one answer of the gateway.
+        """
+        patience_s = ACCOUNT_QUIET_S if has_spoken or self.failures else timeout_s
+        return min(heard_s + patience_s, began_s + LONGEST_TIMEOUTS * timeout_s)
+
+    def may_end_late(self, now: datetime) -> bool:
+        """Return whether an end that names no account may be that of its last download."""
+        return self.end_is_due and self.requested_at > now - LATE_END
 
     def complete(self, now_s: float, *, stays_open: bool, is_late: bool = False) -> None:
         """Count its values.

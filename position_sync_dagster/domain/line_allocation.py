@@ -7,7 +7,7 @@ from datetime import datetime
 from operator import attrgetter
 
 from position_sync_dagster.domain.clock import NEVER
-from position_sync_dagster.domain.holding import BrokerPosition, Key, grouped
+from position_sync_dagster.domain.holding import BrokerPosition, grouped
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.retry import Backoff
 
@@ -125,31 +125,6 @@ def allocate_lines(
             break
         chosen.add(conid)
     return frozenset(chosen)
-
-
-# A holding that is followed gives way only to one whose value is greater by this factor.
-STAYS = 1.25
-
-
-def largest(values: Mapping[Key, float | None], followed: Collection[Key], limit: int) -> list[Key]:
-    """Return the holdings to follow: those without a value, then the largest.
-
-    Args:
-        values: The value of each holding; None: unknown.
-        followed: The holdings that are followed now.
-        limit: How many may be followed.
-
-    >>> values = {("A", 1): 100.0, ("A", 2): -120.0, ("A", 3): None, ("A", 4): 200.0}
-    >>> largest(values, {("A", 1)}, 3)
-    [('A', 3), ('A', 4), ('A', 1)]
-    """
-    stays = set(followed)
-    weighed = {
-        key: math.inf if value is None else abs(value) * (STAYS if key in stays else 1.0)
-        for key, value in values.items()
-    }
-    # Two sorts, of which the second keeps the order of the first, compare no tuples with numbers.
-    return sorted(sorted(values), key=weighed.__getitem__, reverse=True)[:limit]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,12 @@ MONITORED_ROW_INTERVAL_S = 3600.0
 # Seconds beyond the age limit of a last trade at which its holding is valued again.
 TOO_OLD_BY_S = 0.001
 
+# The part by which a line's value may differ from a newer value of the broker: theirs is up to
+# three minutes old. A line that differs by more is requested again. The same part decides whether
+# PnLSingle follows a portfolio row (`Profit` of `gateway/holdings.py`), and the check
+# `values_match_the_broker`.
+VALUE_BAND = 0.03
+
 # The broker's own values follow the market after a moment. A line has missed something when
 # they differ and it has not ticked for so many seconds.
 SETTLE_S = 5.0
@@ -366,7 +372,7 @@ def allowed_difference(
     25.0
     """
     width = 0.0 if ask is None else ask - (bid or 0.0)
-    return max(valuation.VALUE_BAND * abs(by_line), unit * max(width, min_tick or 0.0), ROUNDING)
+    return max(VALUE_BAND * abs(by_line), unit * max(width, min_tick or 0.0), ROUNDING)
 
 
 def earliest_calculation(

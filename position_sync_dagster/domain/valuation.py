@@ -20,11 +20,6 @@ from position_sync_dagster.domain.quote import GREEKS, Quote
 # An older last trade is not used, by the exchange's time: the quote has moved since.
 MAX_LAST_AGE_S = 60.0
 
-# The part by which a line's value may differ from a newer value of the broker: theirs is up to
-# three minutes old. A line that differs by more is requested again.
-VALUE_BAND = 0.03
-
-
 # The columns whose change makes a row worth writing. Times, sizes and ids are not among them.
 VALUES = (
     "position", "market_price", "market_value", "average_cost", "unrealized_pnl", "realized_pnl",

@@ -3,8 +3,8 @@
 `sync` may import any module of it but `ib_async_internals`; it imports `domain`, `settings`,
 `errors` and `outage_log`, never `lake`, `sync` or Dagster. To change something here, open:
 
-- `account_downloads`: the values of accounts, one after the other: silence (`ACCOUNT_QUIET_S`),
-  late ends, the times of rows
+- `account_downloads`: the values of accounts, one after the other: requests, messages, the times of
+  rows; how long each is awaited, and again when: `domain/account_state`
 - `account_feed`: the list of positions (`POSITIONS_INTERVAL_S`), rows that are set aside, and what
   a list closes (`_end_list`)
 - `codes`: what each code of IB means: which ones end a line (`ENDS_LINE`), when it is requested

@@ -1,7 +1,8 @@
 """The values of accounts: one account after the other is subscribed, downloaded and confirmed.
 
-Whether an account has current values, and when they are requested again, is decided by
-`domain/account_state.py`. Portfolio rows are dated by time messages without a date or zone.
+Whether an account has current values, how long they are awaited, and when they are requested again
+is decided by `domain/account_state.py`. Portfolio rows are dated by time messages without a date or
+zone.
 """
 
 import asyncio
@@ -23,11 +24,6 @@ from position_sync_dagster.gateway.codes import ACCOUNT_READY, GatewayCode, Mess
 from position_sync_dagster.gateway.holdings import HoldingsBook
 from position_sync_dagster.gateway.ib_async_internals import read_messages
 from position_sync_dagster.gateway.login import Login
-
-# After so many silent seconds a download of an account is over, also without its end message.
-# The account is PARTIAL then, and is downloaded again later.
-ACCOUNT_QUIET_S = 5.0
-
 
 # Maximum by which a gateway's clock may be ahead of ours.
 CLOCK_AHEAD = timedelta(minutes=2)
@@ -84,14 +80,6 @@ STOPPED = "its values stopped (code 2100)"
 IB_LOST = "the gateway had lost IB"
 NOT_READY = "IB's server is being reset (AccountReady is false)"
 NO_END = "its download did not end"
-
-# How long after its request an end may come late, for an account whose name no end has. It is
-# shorter than the delays between requests become (`ACCOUNT_AGAIN`): one end that never comes does
-# not take the ends of the other accounts for ever.
-LATE_END = timedelta(minutes=1)
-
-# A download that neither ends nor falls silent is given up after this many timeouts.
-LONGEST_TIMEOUTS = 4
 
 
 @dataclass(slots=True, kw_only=True)
@@ -159,10 +147,9 @@ class AccountDownloads:
         self._book = book
         self._random = Random()  # noqa: S311 - jitter of a delay
 
-        self._silence_s = 2 * account_state.ACCOUNT_INTERVAL_S  # of an open subscription
-        # How long a download waits for its first message, and for each later one.
+        # After how long an open subscription is silent.
+        self._silence_s = account_state.SILENT_INTERVALS * account_state.ACCOUNT_INTERVAL_S
         self._timeout_s = login.timeout_s
-        self._quiet_s = ACCOUNT_QUIET_S
         self._has_one_account = len(login.accounts) == 1  # then its subscription stays open
 
         self._subscription: AccountSubscription | None = None  # None: no account is subscribed
@@ -238,7 +225,7 @@ class AccountDownloads:
             if self._ib.isConnected():
                 self._subscription = subscription
                 self._ib.client.reqAccountUpdates(True, account)
-                why = await self._end_of(subscription, is_impatient=state.failures > 0)
+                why = await self._end_of(subscription)
 
         except asyncio.CancelledError:
             self.request_again(account)
@@ -258,28 +245,25 @@ class AccountDownloads:
         if not self._has_one_account:
             self._stop()
 
-    async def _end_of(self, subscription: AccountSubscription, *, is_impatient: bool) -> str | None:
+    async def _end_of(self, subscription: AccountSubscription) -> str | None:
         """Wait until a download ends or falls silent.
-
-        Args:
-            subscription: Its subscription.
-            is_impatient: Wait for the first message no longer than for the others: the account did
-                not answer the last time.
 
         Returns:
             Why it is not whole; None for one that is.
         """
         result = subscription.result
-        latest_s = subscription.began_s + LONGEST_TIMEOUTS * self._timeout_s
         while not result.done():
-            patience_s = (
-                self._quiet_s if subscription.has_spoken or is_impatient else self._timeout_s
+            until_s = subscription.state.awaited_until_s(
+                began_s=subscription.began_s,
+                heard_s=subscription.heard_s,
+                has_spoken=subscription.has_spoken,
+                timeout_s=self._timeout_s,
             )
-            left_s = min(subscription.heard_s + patience_s, latest_s) - time.monotonic()
+            left_s = until_s - time.monotonic()
             if left_s <= 0:
                 return NO_END
             # The first message makes the wait shorter.
-            await asyncio.wait({result}, timeout=min(left_s, self._quiet_s))
+            await asyncio.wait({result}, timeout=min(left_s, account_state.ACCOUNT_QUIET_S))
         return result.result()
 
     def _complete(self, subscription: AccountSubscription, *, is_late: bool = False) -> None:
@@ -438,9 +422,9 @@ class AccountDownloads:
 
     def _account_with_late_end(self, subscribed: str) -> str | None:
         """Return an account, not the subscribed one, whose end may still come; None without one."""
-        since = utc_now() - LATE_END
+        now = utc_now()
         for account, state in self.accounts.items():
-            if account != subscribed and state.end_is_due and state.requested_at > since:
+            if account != subscribed and state.may_end_late(now):
                 return account
         return None
 

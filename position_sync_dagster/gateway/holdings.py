@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import ref
 
-from position_sync_dagster.domain import valuation
+from position_sync_dagster.domain import streamed_holding
 from position_sync_dagster.domain.account_state import AccountStates
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.holding import (
@@ -162,7 +162,7 @@ class Profit:
         moved = before.market_value is not None and _differ(value, before.market_value, 0.0)
         # The row moved, and the value has been the same since before the row before.
         if moved and self.same_since <= before.received_at:
-            self.stands_still |= _differ(value, self.sent.value, valuation.VALUE_BAND)
+            self.stands_still |= _differ(value, self.sent.value, streamed_holding.VALUE_BAND)
         return not self.stands_still
 
     def is_followed(self, now: datetime) -> bool:
@@ -186,7 +186,7 @@ class Profit:
         band = 0.0
         if counts:  # it moves on, until the next daily profit comes
             value = self.sent.value
-            band = valuation.VALUE_BAND
+            band = streamed_holding.VALUE_BAND
         if value is None or _differ(value, self.value_at_daily, band):
             return None
         return known(self.sent.daily)

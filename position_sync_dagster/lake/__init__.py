@@ -27,7 +27,6 @@ To change …, open …
   `strategies_file.py`; a field of a leg, and its priority by default: `given_leg.py`.
 - Breaks: how they are stored, and what people say of them: `breaks.py`. When one is confirmed, and
   ends: `domain/reconciliation.py` (`after_comparison`).
-- How a derived table is replaced; the value at a close, and how old its row may be
-  (`DERIVED_BACK_DAYS`): `derived.py`.
+- How a derived table is replaced: `derived.py`; the value at a close: `sync/past_days.py`.
 - Commits, conflicts, merges, migrations, checkpoints, syncing, object stores: `storage/`.
 """

@@ -7,29 +7,19 @@ else: what it read is compared with what is there when its rows are committed.
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any, TypeVar
 
 import polars as pl
 from deltalake import DeltaTable
-from polars import DataFrame, Expr, col, lit, when
+from polars import DataFrame, Expr, col
 
-from position_sync_dagster.domain.holding import GREEKS_COLUMNS
-from position_sync_dagster.domain.position_update import (
-    GreeksSource,
-    ValueOrigin,
-)
 from position_sync_dagster.errors import CommitContentionError, NewerRowError
 from position_sync_dagster.lake.ledger_rows import newest_version
-from position_sync_dagster.lake.position_updates import SyncUpdates
-from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
 from position_sync_dagster.lake.storage.commits import write
 from position_sync_dagster.lake.storage.data_files import EVERY, data_files
 from position_sync_dagster.lake.storage.table import Read, Table, noted
-
-# Maximum age of the value at a close, in days: a long weekend.
-DERIVED_BACK_DAYS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,58 +209,6 @@ def _of_days(table: Table, days: Iterable[date]) -> tuple[str, Expr]:
     listed = ", ".join(f"'{day.isoformat()}'" for day in wanted)
     has_rows = col(f"partition.{name}").is_in(wanted)
     return f"{name} IN ({listed})", has_rows
-
-
-def values_at_close(
-    updates: SyncUpdates,
-    day: date,
-    *,
-    opened: datetime,
-    closed: datetime,
-    confirmed: DataFrame,
-) -> DataFrame:
-    """Return the last row at or before a close of each holding held then or closed that day.
-
-    Greeks that this package computed are left out: a close has values of the broker alone.
-
-    Args:
-        opened: Local midnight at the start of the trading day.
-        closed: The close of the exchange on that day.
-        confirmed: The newest `confirmed_at` before the close, by `update_id`.
-    """
-    was_held = col.position != 0
-    is_of_day = col.timestamp >= opened.astimezone(UTC)
-    of_close = updates.last_before(closed, DERIVED_BACK_DAYS).filter(was_held | is_of_day)
-    with_confirmed = of_close.join(confirmed, on="update_id", how="left")
-
-    is_reported = col.greeks_source.ne_missing(GreeksSource.MODEL.value)
-    greeks = [when(is_reported).then(name).alias(name) for name in GREEKS_COLUMNS]
-    with_greeks = with_confirmed.with_columns(greeks)
-
-    close = lit(closed)
-    age = close - pl.max_horizontal(_valued_at(), "confirmed_at")
-    return with_greeks.with_columns(
-        session_date=lit(day),
-        closed_at=close.dt.cast_time_unit("us"),
-        age_s=age.dt.total_milliseconds() / 1000,
-    ).select(*DAILY_POSITIONS.columns)
-
-
-def _valued_at() -> Expr:
-    """Return the time of a row's value: the broker's own time if it is earlier than the row.
-
-    A row of the account feed may have been written long after the broker sent its value. Delayed
-    and frozen data are older than their rows, by an unknown time where they have none of their own.
-    """
-    origin = col.value_source
-    is_of_feed = origin.is_in([ValueOrigin.PORTFOLIO.value, ValueOrigin.PNL_SINGLE.value])
-    is_held = col.position != 0
-    is_earlier = col.value_time < col.timestamp
-
-    is_of_line = origin == ValueOrigin.TICK.value
-    is_delayed = (col.market_data_type > 1).fill_null(value=False)
-    has_own_time = (is_of_feed & is_held & is_earlier) | (is_of_line & is_delayed)
-    return when(has_own_time).then("value_time").otherwise("timestamp")
 
 
 def same_rows(stored: DataFrame, wanted: DataFrame) -> bool:

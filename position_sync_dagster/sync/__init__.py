@@ -11,7 +11,8 @@ Faces, money and `defs` import the services from here. The modules import `gatew
   (`DRAIN_TIME_LIMIT_S`)
 - `exchange_days`: trading days and closes of an exchange
 - `failed_requests`: which requests count as failed lately (`LOOK_BACK`)
-- `past_days`: the holdings at the close of past days; how old a row may be then: `lake/derived`
+- `past_days`: the holdings at the close of past days (`values_at_close`), and how old a row may be
+  then (`VALUE_BACK_DAYS`)
 - `reconciliation`: what is a difference, and of which type (`_differences`); whether a break would
   have been seen (`_is_compared`); all that becomes of one: `domain/reconciliation`
 - `stream/`: everything that the owner of a login does

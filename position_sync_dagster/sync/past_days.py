@@ -1,21 +1,30 @@
-"""The holdings at the close of past days: own rows, completed by a source of stated positions."""
+"""The holdings at the close of past days: own rows, completed by a source of stated positions.
+
+`values_at_close` decides which row of the ledger is the value at a close, and how old it may be.
+"""
 
 from collections.abc import Collection, Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import ClassVar, Generic
 
-from polars import DataFrame
+import polars as pl
+from polars import DataFrame, Expr, col, lit, when
 
 from position_sync_dagster.domain import streamed_holding
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.exchange_time import beginning_of
+from position_sync_dagster.domain.holding import GREEKS_COLUMNS
+from position_sync_dagster.domain.position_update import GreeksSource, ValueOrigin
 from position_sync_dagster.domain.reconciliation import Discrepancy
 from position_sync_dagster.errors import PositionSyncError, UnreadableSourceError
-from position_sync_dagster.lake.derived import values_at_close
-from position_sync_dagster.lake.lake import L
+from position_sync_dagster.lake.lake import L, Lake
+from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import closing_times, time_zone_of
+
+# Maximum age of the row that has the value at a close, in days: a long weekend.
+VALUE_BACK_DAYS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,14 +159,56 @@ class ClosingService(Generic[L]):
     def _day(self, day: date, closed: datetime) -> ClosedDay | None:
         """Return what ledger and source have of a day; None if neither has anything of it."""
         opened = beginning_of(day, time_zone_of(self.settings.calendar))
-        # Two row intervals are enough: an unchanged value has a row in each.
-        span = timedelta(seconds=2 * streamed_holding.MONITORED_ROW_INTERVAL_S)
-        rows = values_at_close(
-            self.lake.updates.sync,
-            day,
-            opened=opened,
-            closed=closed,
-            confirmed=self.lake.queue.sync.confirmations(closed - span, closed),
-        )
+        rows = values_at_close(self.lake, day, opened=opened, closed=closed)
         of_ledger = None if rows.is_empty() else ClosedDay(closed_at=closed, rows=rows)
         return self.completed(rows, day, opened=opened, closed=closed) or of_ledger
+
+
+def values_at_close(lake: Lake, day: date, *, opened: datetime, closed: datetime) -> DataFrame:
+    """Return the last row at or before a close of each holding held then or closed that day.
+
+    A holding whose last row is older than `VALUE_BACK_DAYS` is left out. Greeks that this package
+    computed are left out too: a close has values of the broker alone.
+
+    Args:
+        opened: Local midnight at the start of the trading day.
+        closed: The close of the exchange on that day.
+    """
+    was_held = col.position != 0
+    is_of_day = col.timestamp >= opened.astimezone(UTC)
+    last_rows = lake.updates.sync.last_before(closed, VALUE_BACK_DAYS)
+    of_close = last_rows.filter(was_held | is_of_day)
+
+    # Two row intervals are enough: an unchanged value has a row in each.
+    span = timedelta(seconds=2 * streamed_holding.MONITORED_ROW_INTERVAL_S)
+    confirmed = lake.queue.sync.confirmations(closed - span, closed)
+    with_confirmed = of_close.join(confirmed, on="update_id", how="left")
+
+    is_reported = col.greeks_source.ne_missing(GreeksSource.MODEL.value)
+    greeks = [when(is_reported).then(name).alias(name) for name in GREEKS_COLUMNS]
+    with_greeks = with_confirmed.with_columns(greeks)
+
+    close = lit(closed)
+    age = close - pl.max_horizontal(_valued_at(), "confirmed_at")
+    return with_greeks.with_columns(
+        session_date=lit(day),
+        closed_at=close.dt.cast_time_unit("us"),
+        age_s=age.dt.total_milliseconds() / 1000,
+    ).select(*DAILY_POSITIONS.columns)
+
+
+def _valued_at() -> Expr:
+    """Return the time of a row's value: the broker's own time if it is earlier than the row.
+
+    A row of the account feed may have been written long after the broker sent its value. Delayed
+    and frozen data are older than their rows, by an unknown time where they have none of their own.
+    """
+    origin = col.value_source
+    is_of_feed = origin.is_in([ValueOrigin.PORTFOLIO.value, ValueOrigin.PNL_SINGLE.value])
+    is_held = col.position != 0
+    is_earlier = col.value_time < col.timestamp
+
+    is_of_line = origin == ValueOrigin.TICK.value
+    is_delayed = (col.market_data_type > 1).fill_null(value=False)
+    has_own_time = (is_of_feed & is_held & is_earlier) | (is_of_line & is_delayed)
+    return when(has_own_time).then("value_time").otherwise("timestamp")

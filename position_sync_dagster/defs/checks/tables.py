@@ -23,7 +23,7 @@ from position_sync_dagster.defs.checks.evaluation import (
     table_of_rows,
     unknown_result,
 )
-from position_sync_dagster.domain import valuation
+from position_sync_dagster.domain import streamed_holding
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import (
     CONFIRM,
@@ -466,7 +466,7 @@ def values_match_the_broker(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     What to do: Compare the price in TWS. A wide quote explains it, and so does a multiplier or
     a price magnifier.
     """
-    band = valuation.VALUE_BAND
+    band = streamed_holding.VALUE_BAND
     streamed = newest_values(lake, login).filter(pl.col.source == Source.STREAM)
     ours = streamed.select(*QUANTITY, "market_value", "timestamp", "price_kind")
     joined = ours.join(held_at_the_broker(lake, login), on=QUANTITY, suffix="_broker")

@@ -4,7 +4,8 @@ Runs import `streamer.stream`, the stream with its lease; library users import
 `streamer.IBPositionStreamer`. The modules may import `gateway`, `lake`, `settings` and `domain`,
 and never `sync.drain`. To change something here, open:
 
-- `broker_values`: which holdings PnLSingle follows (`_choose`), how often values are published
+- `broker_values`: which holdings PnLSingle follows (`_choose`, `largest` by the last value of each,
+  `STAYS`), how often values are published
   (`PUBLISH_S`) and legs without a line queued (`OVERFLOW_INTERVAL_S`); when accounts are downloaded
 - `contracts`: contract details in memory: when they are asked for (`_is_to_fetch`), again after no
   answer (`DETAILS_AGAIN`), for new hours (`HOURS_AGAIN`); legs without a conid (`LOOK_UP`)
@@ -15,9 +16,10 @@ and never `sync.drain`. To change something here, open:
   the length of the lease: `settings` (`session_lease_s`)
 - `parts`: what an extension gives to a stream
 - `position_changes`: changes of quantities, and when executions are asked for
-  (`EXECUTION_LOOKS_S`); how long a closed holding stays published (`CLOSED_PUBLISHED`)
+  (`EXECUTION_LOOKS_S`)
 - `pricing`: values what ticked; an error sets one holding aside (`VALUED_AGAIN_S`)
-- `publisher`: what is written to `broker_positions`, and which holdings are queued
+- `publisher`: what is written to `broker_positions`, how long a closed holding stays there
+  (`CLOSED_PUBLISHED`), and which holdings are queued
 - `router`: one step: publish, read the registry, choose lines, route, queue
 - `routes`: the present route of each holding
 - `streamer`: connects and reconnects (`RECONNECT`), a loss of IB (`LONG_LOSS_S`,

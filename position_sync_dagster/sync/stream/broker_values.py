@@ -6,14 +6,13 @@ of the accounts, of which the portfolio rows come.
 
 import asyncio
 import math
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping, Set
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import chain
 
 from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.leg import LegState, LegStates
-from position_sync_dagster.domain.line_allocation import largest
 from position_sync_dagster.domain.queue_request import Reason
 from position_sync_dagster.domain.retry import rest_s
 from position_sync_dagster.gateway.account_feed import AccountFeed
@@ -43,6 +42,30 @@ MANY = 1000
 
 # Seconds after which the holdings to follow are chosen again by their values.
 CHOOSE_S = 60.0
+
+
+# A holding that is followed gives way only to one whose value is greater by this factor.
+STAYS = 1.25
+
+
+def largest(values: Mapping[Key, float | None], followed: Set[Key], limit: int) -> list[Key]:
+    """Return the monitored holdings to follow: those without a value, then the largest.
+
+    Args:
+        values: The last value of each holding (`HoldingsBook.last_values`); None: unknown.
+        followed: The holdings that are followed now.
+        limit: How many may be followed.
+
+    >>> values = {("A", 1): 100.0, ("A", 2): -120.0, ("A", 3): None, ("A", 4): 200.0}
+    >>> largest(values, {("A", 1)}, 3)
+    [('A', 3), ('A', 4), ('A', 1)]
+    """
+    weighed = {
+        key: math.inf if value is None else abs(value) * (STAYS if key in followed else 1.0)
+        for key, value in values.items()
+    }
+    # Two sorts, of which the second keeps the order of the first, compare no tuples with numbers.
+    return sorted(sorted(values), key=weighed.__getitem__, reverse=True)[:limit]
 
 
 @dataclass(eq=False, repr=False)

@@ -25,10 +25,6 @@ EXECUTION_LOOKS_S = (0.0, 5.0, 60.0, 960.0, 28_800.0)
 REPEATED_AFTER_S = 960.0
 
 
-# How long a closed holding stays in `broker_positions`; longer if its zero row was not written.
-CLOSED_PUBLISHED = timedelta(days=2)
-
-
 @dataclass(eq=False, repr=False)
 class ChangeWatcher:
     """Stores changes before they are published, then calls their followers in the background.
@@ -58,13 +54,16 @@ class ChangeWatcher:
         lease = self.ownership
         await offload(self.changes.add, changes, lease.provenance.run_id, lease.check)
 
-    async def unpublished(self, published: Holdings) -> Holdings:
+    async def unpublished(self, published: Holdings, closed_for: timedelta) -> Holdings:
         """Return the holdings whose changes were stored, and then not published.
 
         An owner asks it at its start, and after a publication that failed.
 
         Args:
             published: All holdings of the login, and those that closed lately.
+            closed_for: How long these stay published. Changes are read as far back from the newest
+                publication: an earlier one may be of a holding that is left out by now, and would
+                seem new.
 
         Raises:
             LakeError: The table cannot be read.
@@ -72,7 +71,7 @@ class ChangeWatcher:
         times = [holding.confirmed_at or holding.received_at for holding in published.values()]
         now = self.ownership.clock()
         # By a clock that was set back since, `max` may lie ahead and leave changes out.
-        since = min(now, max(times)) - CLOSED_PUBLISHED if times else None
+        since = min(now, max(times)) - closed_for if times else None
         changes = await offload(self.changes.records, since)
         gateway_id = self.ownership.settings.gateway_id
         return after_changes(

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
+from datetime import timedelta
 
 import polars as pl
 from polars import col
@@ -33,11 +34,10 @@ from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.sync.stream.ownership import Ownership
 from position_sync_dagster.sync.stream.parts import PublishedGreeks
-from position_sync_dagster.sync.stream.position_changes import (
-    CLOSED_PUBLISHED,
-    ChangeWatcher,
-    changes_between,
-)
+from position_sync_dagster.sync.stream.position_changes import ChangeWatcher, changes_between
+
+# How long a closed holding stays in `broker_positions`; longer if its zero row was not written.
+CLOSED_PUBLISHED = timedelta(days=2)
 
 
 class Submissions:
@@ -163,7 +163,8 @@ class Publisher:
 
         published = {holding.key: holding for holding in self._not_long_closed(rows)}
         if self.watcher is not None:
-            published |= await self.watcher.unpublished({row.key: row for row in rows})
+            stored = {row.key: row for row in rows}
+            published |= await self.watcher.unpublished(stored, CLOSED_PUBLISHED)
         accounts = self.ownership.settings.accounts
         self._published = {
             key: holding
@@ -248,7 +249,7 @@ class Publisher:
             return
         before = self._published
         if self._may_have_unpublished:
-            before = before | await self.watcher.unpublished(before)
+            before = before | await self.watcher.unpublished(before, CLOSED_PUBLISHED)
         confirmed = {name: account.confirmed_at for name, account in self._accounts.items()}
         changes = changes_between(before, changed, confirmed)
         if changes:

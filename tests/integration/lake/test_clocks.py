@@ -15,6 +15,7 @@ from position_sync_dagster.lake.storage.merges import maintain
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.sync.stream.ownership import Ownership
 from position_sync_dagster.sync.stream.position_changes import ChangeWatcher, changes_between
+from position_sync_dagster.sync.stream.publisher import CLOSED_PUBLISHED
 from tests.support.clock import HandClock
 from tests.support.derived_rows import put_rows
 from tests.support.holdings import make_holding
@@ -188,5 +189,5 @@ async def test_a_change_that_was_not_published_is_known_beside_a_time_of_a_clock
     lake.position_changes.add(changes)
 
     watcher = ChangeWatcher(lease, lake.position_changes)
-    unpublished = await watcher.unpublished(published)
+    unpublished = await watcher.unpublished(published, CLOSED_PUBLISHED)
     assert [holding.position for holding in unpublished.values()] == [0.0]

@@ -35,6 +35,7 @@ from position_sync_dagster.errors import GatewayError
 from position_sync_dagster.gateway.connection import IBConnectionManager, MessageReader
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.sync.drain import drain
+from tests.support.constants import replace_constant
 from tests.support.settings import make_settings
 from tests.support.short_owner import refresh
 from tests.support.told import (
@@ -494,7 +495,7 @@ def be_patient(feed, timeout_s):
     """Set how long a list or a download is waited for; a log-in has a minute."""
     feed._timeout_s = timeout_s
     feed.values._timeout_s = timeout_s
-    feed.values._quiet_s = timeout_s / 2
+    replace_constant("account_quiet_s", timeout_s / 2)
 
 
 def assert_finite(row):

@@ -1,6 +1,6 @@
 """What is known of an account: when a list that empties it counts, and when its values do."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from random import Random
 
 import pytest
@@ -8,6 +8,9 @@ import pytest
 from position_sync_dagster.domain.account_state import (
     ACCOUNT_AGAIN,
     ACCOUNT_INTERVAL_S,
+    ACCOUNT_QUIET_S,
+    LATE_END,
+    LONGEST_TIMEOUTS,
     SECOND_LIST_S,
     AccountState,
     AccountStates,
@@ -101,6 +104,31 @@ def test_a_download_begins_anew_and_its_end_is_a_success():
     assert account.is_whole is True
     assert account.failures == 0
     assert account.problem is None
+
+
+def test_a_download_is_awaited_longer_for_its_first_message_unless_the_last_one_failed():
+    account = AccountState()
+    timeout_s = 3 * ACCOUNT_QUIET_S
+
+    def until_s(heard_s: float, *, has_spoken: bool) -> float:
+        return account.awaited_until_s(
+            began_s=100.0, heard_s=heard_s, has_spoken=has_spoken, timeout_s=timeout_s
+        )
+
+    assert until_s(100.0, has_spoken=False) == 100.0 + timeout_s
+    assert until_s(101.0, has_spoken=True) == 101.0 + ACCOUNT_QUIET_S
+    account.fail(90.0, "its download did not end")
+    assert until_s(100.0, has_spoken=False) == 100.0 + ACCOUNT_QUIET_S
+    assert until_s(1e6, has_spoken=True) == 100.0 + LONGEST_TIMEOUTS * timeout_s
+
+
+def test_an_end_without_a_name_may_be_one_that_is_late_for_some_time():
+    account = AccountState()
+    at = datetime(2026, 1, 2, tzinfo=UTC)
+    assert not account.may_end_late(at)
+    account.begin(at)
+    assert account.may_end_late(at + LATE_END - timedelta(seconds=1))
+    assert not account.may_end_late(at + LATE_END)
 
 
 def test_what_became_due_during_a_download_is_due_after_it():
