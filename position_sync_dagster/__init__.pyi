@@ -38,8 +38,6 @@ from position_sync_dagster.errors import BrokerUnavailableError as BrokerUnavail
 from position_sync_dagster.errors import ClientIdInUseError as ClientIdInUseError
 from position_sync_dagster.errors import ClockSetBackError as ClockSetBackError
 from position_sync_dagster.errors import CommitContentionError as CommitContentionError
-from position_sync_dagster.errors import FlexServiceError as FlexServiceError
-from position_sync_dagster.errors import ForeignStatementError as ForeignStatementError
 from position_sync_dagster.errors import ForeignTableError as ForeignTableError
 from position_sync_dagster.errors import GatewayError as GatewayError
 from position_sync_dagster.errors import GatewayLostError as GatewayLostError
@@ -61,7 +59,6 @@ from position_sync_dagster.errors import PositionSyncError as PositionSyncError
 from position_sync_dagster.errors import RequestStateError as RequestStateError
 from position_sync_dagster.errors import SettingsError as SettingsError
 from position_sync_dagster.errors import StalledError as StalledError
-from position_sync_dagster.errors import StatementError as StatementError
 from position_sync_dagster.errors import StoreError as StoreError
 from position_sync_dagster.errors import StrategiesFileError as StrategiesFileError
 from position_sync_dagster.errors import TokenError as TokenError
@@ -87,6 +84,11 @@ from position_sync_dagster.lake.schema import TableSpec as TableSpec
 from position_sync_dagster.lake.schema import columns_of as columns_of
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry as StrategyRegistry
 from position_sync_dagster.money.lake import MoneyLake as MoneyLake
+from position_sync_dagster.money.past.flex_fields import (
+    ForeignStatementError as ForeignStatementError,
+)
+from position_sync_dagster.money.past.flex_fields import StatementError as StatementError
+from position_sync_dagster.money.past.flex_service import FlexServiceError as FlexServiceError
 from position_sync_dagster.money.risk.model_greeks import ModelGreeks as ModelGreeks
 from position_sync_dagster.settings import Settings as Settings
 from position_sync_dagster.settings import load_settings as load_settings

@@ -165,25 +165,6 @@ class UnreadableSourceError(PositionSyncError):
     """
 
 
-# Statements of the broker.
-
-
-class StatementError(UnreadableSourceError):
-    """A statement cannot be read; the message names its file."""
-
-    page = "docs/do/statements.md"
-
-
-class ForeignStatementError(StatementError):
-    """A statement is of an account that the lake does not hold."""
-
-
-class FlexServiceError(UnreadableSourceError):
-    """The Flex service gave no statement; the message names the query or the file."""
-
-    page = "docs/do/statements.md"
-
-
 # The lake: its folder and its tables.
 
 

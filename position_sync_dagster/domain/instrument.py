@@ -237,22 +237,6 @@ class ContractDetails:
         """The day of expiry; where the broker names none, that of the last trade."""
         return self.expires_on or self.last_trade_date
 
-    @property
-    def settles_in_cash(self) -> bool:
-        """Return whether an option is known to be settled in cash, as all options on an index."""
-        return self.under_sec_type == "IND"
-
-    @property
-    def last_day(self) -> date | None:
-        """The last trading day; of a contract that is named by its month alone, its expiry."""
-        return self.last_trade_date or self.expires_on
-
-    @property
-    def is_settled_at_the_open(self) -> bool:
-        """Return whether the settlement follows the last trading day."""
-        last = self.last_trade_date
-        return self.expires_on is not None and last is not None and self.expires_on > last
-
 
 _SHARED_TEXTS = (
     "symbol", "sec_type", "currency", "trading_class", "exchange", "time_zone", "last_trade_time",

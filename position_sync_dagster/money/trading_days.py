@@ -1,9 +1,10 @@
-"""Trading days beside a day, today's begin, and when a contract can be traded last."""
+"""Trading days beside a day, today's begin, and how a contract ends: its last day, and in cash."""
 
 from datetime import date, datetime, time, timedelta
 from functools import cache, lru_cache
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK, beginning_of, zone_of
+from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.sync.exchange_days import day_of, exchange_of, time_zone_of
 
 # New York was closed for a week in September 2001; others close for Lunar New Year, or a Golden
@@ -69,3 +70,19 @@ def expiry_moment(
     except ValueError:
         zone = None  # without a time its zone says nothing: the usual one counts in New York
     return datetime.combine(day, usual if zone is None else at, zone or NEW_YORK)
+
+
+def last_day(details: ContractDetails) -> date | None:
+    """Return the last trading day; of a contract that is named by its month alone, its expiry."""
+    return details.last_trade_date or details.expires_on
+
+
+def settles_in_cash(details: ContractDetails | None) -> bool:
+    """Return whether an option is known to be settled in cash, as all options on an index."""
+    return details is not None and details.under_sec_type == "IND"
+
+
+def is_settled_at_the_open(details: ContractDetails) -> bool:
+    """Return whether the settlement is known to follow the last trading day."""
+    last = details.last_trade_date
+    return details.expires_on is not None and last is not None and details.expires_on > last

@@ -48,7 +48,12 @@ from position_sync_dagster.money.past.movements import (
     rounded,
     times,
 )
-from position_sync_dagster.money.trading_days import expiry_moment
+from position_sync_dagster.money.trading_days import (
+    expiry_moment,
+    is_settled_at_the_open,
+    last_day,
+    settles_in_cash,
+)
 
 # What a change and its closure say of the holding alike.
 _TERMS = tuple(field.name for field in fields(ChangedHolding))
@@ -199,7 +204,7 @@ class Case:
         day = self.change.expiry
         clock = zone = None
         if details is not None:
-            day = details.last_day or day
+            day = last_day(details) or day
             clock = details.last_trade_time
             zone = details.time_zone
         if day is None:
@@ -214,7 +219,7 @@ class Case:
             return None
 
         price = self.facts.price_before(details, self.ended)
-        clear = CLEAR_AT_THE_OPEN if details.is_settled_at_the_open else CLEAR
+        clear = CLEAR_AT_THE_OPEN if is_settled_at_the_open(details) else CLEAR
         strike = self.change.strike or 0.0  # an option has one
         if price is None or abs(price - strike) < strike * clear:
             return None
@@ -234,11 +239,6 @@ class Case:
         # One future for an option on it.
         each = 1.0 if change.sec_type == "FOP" else change.multiplier
         return change.closed * each * (1 if change.right is Right.CALL else -1)
-
-    @property
-    def settles_in_cash(self) -> bool:
-        """Return whether it is known to be settled in cash."""
-        return self.details is not None and self.details.settles_in_cash
 
     @property
     def is_over(self) -> bool:
@@ -504,7 +504,8 @@ def _may_be_of_delivery(case: Case) -> bool:
         return False
     if not case.change.is_option:
         return True
-    return bool(case.change.closed) and case.is_in is not False and not case.settles_in_cash
+    may_deliver = case.is_in is not False and not settles_in_cash(case.details)
+    return bool(case.change.closed) and may_deliver
 
 
 def _events_of(family: Iterable[Case]) -> list[list[Case]]:
@@ -639,7 +640,7 @@ def _inferred(case: Case) -> Explanation:
     if is_known_option and case.is_over and case.is_whole:
         if case.is_in is False:
             return _WORTHLESS
-        if case.is_in and case.settles_in_cash:
+        if case.is_in and settles_in_cash(case.details):
             return _SETTLED_IN_CASH
     return _NOTHING_FITS
 

@@ -23,7 +23,7 @@ from xml.etree import ElementTree as Xml
 from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.execution import Execution, Side
 from position_sync_dagster.domain.holding import grouped
-from position_sync_dagster.errors import StatementError, shown
+from position_sync_dagster.errors import shown
 from position_sync_dagster.money.past import closes
 from position_sync_dagster.money.past.closes import FLEX
 from position_sync_dagster.money.past.flex_fields import (
@@ -34,6 +34,7 @@ from position_sync_dagster.money.past.flex_fields import (
     TIME_FIELD,
     FieldColumn,
     Fields,
+    StatementError,
     columns_of,
     flaw,
     with_values,

@@ -12,7 +12,18 @@ from position_sync_dagster.dagster_files import document
 from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.exchange_time import NEW_YORK, in_zone, zone_of
-from position_sync_dagster.errors import StatementError, shown
+from position_sync_dagster.errors import UnreadableSourceError, shown
+
+
+class StatementError(UnreadableSourceError):
+    """A statement cannot be read; the message names its file."""
+
+    page = "docs/do/statements.md"
+
+
+class ForeignStatementError(StatementError):
+    """A statement is of an account that the lake does not hold."""
+
 
 # The earliest day of a statement: the broker's first customers traded later.
 FIRST_DAY = date(1990, 1, 1)

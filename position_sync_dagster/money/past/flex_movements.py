@@ -16,9 +16,16 @@ from position_sync_dagster.domain.exchange_time import NEW_YORK, exchange_date
 from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import OPTION_TYPES, RIGHTS
-from position_sync_dagster.errors import StatementError
 from position_sync_dagster.money.past.closes import EventKind, StatementEvent
-from position_sync_dagster.money.past.flex_fields import CONID, DAY, EXPIRY, NUMBER, TEXT, Fields
+from position_sync_dagster.money.past.flex_fields import (
+    CONID,
+    DAY,
+    EXPIRY,
+    NUMBER,
+    TEXT,
+    Fields,
+    StatementError,
+)
 from position_sync_dagster.money.past.movements import (
     CANCELLED,
     CANCELS,

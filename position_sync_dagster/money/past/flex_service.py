@@ -11,7 +11,14 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from xml.etree import ElementTree as Xml
 
 from position_sync_dagster.domain.retry import Backoff
-from position_sync_dagster.errors import FlexServiceError
+from position_sync_dagster.errors import UnreadableSourceError
+
+
+class FlexServiceError(UnreadableSourceError):
+    """The Flex service gave no statement; the message names the query or the file."""
+
+    page = "docs/do/statements.md"
+
 
 # The largest statement, in bytes; a day of 20,000 holdings takes some 15 MB.
 LARGEST_STATEMENT = 512 * 2**20

@@ -30,6 +30,7 @@ from position_sync_dagster.money.past.movements import (
     movement_of,
     times,
 )
+from position_sync_dagster.money.trading_days import settles_in_cash
 
 # One unit of these is one of what it names: the broker leaves the multiplier empty.
 SINGLE_TYPES = frozenset({"STK", "CASH", "IND"})
@@ -190,7 +191,7 @@ def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
     details = terms.details.get(closure.conid)
     if details is not None:
         counter_conid = details.under_conid
-        if kind in DELIVERY_KINDS and details.settles_in_cash:
+        if kind in DELIVERY_KINDS and settles_in_cash(details):
             kind = MovementKind.CASH_SETTLEMENT
 
     ended = _end(

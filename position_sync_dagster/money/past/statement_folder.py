@@ -12,13 +12,18 @@ from typing import NamedTuple
 import polars as pl
 from pydantic import SecretStr, TypeAdapter
 
-from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.position_update import TradingMode, trading_mode_of
+from position_sync_dagster.errors import GatewaysFileError, PositionSyncError
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import Statement
 from position_sync_dagster.money.past.flex import every_account, read_statements
-from position_sync_dagster.money.past.flex_service import LARGEST_STATEMENT, FlexService
+from position_sync_dagster.money.past.flex_fields import ForeignStatementError, StatementError
+from position_sync_dagster.money.past.flex_service import (
+    LARGEST_STATEMENT,
+    FlexService,
+    FlexServiceError,
+)
 from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.yaml_file import first_bytes, open_regular, saved_state
@@ -81,7 +86,7 @@ class ServedAccounts:
         reason = f"the trading mode is {self._mode}"
         if self._known:
             reason = f"the tables hold {', '.join(sorted(self._known))}"
-        raise errors.ForeignStatementError(
+        raise ForeignStatementError(
             f"{statements[0].file} is a statement of the account {listed}, and {reason}.",
             remedy="Remove the file from the folder, or choose this account's lake. If it is the "
             "account's alias or a masked id, choose in the Flex query not to display it in place "
@@ -119,7 +124,7 @@ class Statements(NamedTuple):
     """
 
     found: tuple[Statement, ...]
-    unreadable: tuple[errors.PositionSyncError, ...]
+    unreadable: tuple[PositionSyncError, ...]
     executions: int = 0
     events: int = 0
     downloaded: int | None = 0
@@ -156,7 +161,7 @@ class StatementFolder:
         except FileNotFoundError:
             paths = []
         except OSError as error:
-            unreadable_folder = errors.StatementError(
+            unreadable_folder = StatementError(
                 f"The folder {self.folder} cannot be read: {error.strerror}.",
                 remedy="Make it readable, or correct POSITION_SYNC_FLEX_FOLDER.",
             )
@@ -164,7 +169,7 @@ class StatementFolder:
 
         indexed_files = self._indexed_files()
         statements: list[Statement] = []
-        unreadable: list[errors.PositionSyncError] = []
+        unreadable: list[PositionSyncError] = []
 
         for path in paths:
             try:
@@ -182,7 +187,7 @@ class StatementFolder:
                 if self.accounts is not None:
                     self.accounts.check(stated)
                 statements += stated
-            except errors.PositionSyncError as error:
+            except PositionSyncError as error:
                 unreadable.append(error)
 
         return _newest_first(statements, unreadable)
@@ -240,7 +245,7 @@ def _is_statement_file(path: Path) -> bool:
     """
     ending = path.suffix.lower()
     if ending in _NO_XML:
-        raise errors.StatementError(
+        raise StatementError(
             f"{_printable(path.name)} is no XML file, and is not read.",
             remedy="In the Flex query choose the format XML, and download it again; or remove the "
             "file from the folder.",
@@ -255,14 +260,14 @@ def _printable(name: str) -> str:
 
 
 def _newest_first(
-    statements: Iterable[Statement], unreadable: Iterable[errors.PositionSyncError]
+    statements: Iterable[Statement], unreadable: Iterable[PositionSyncError]
 ) -> Statements:
     """Return the statements of served accounts in order, and the errors of files and rows."""
     served = [statement for statement in statements if statement.accounts]
     served.sort(key=lambda made: (made.generated_at or NEVER, made.last, made.file), reverse=True)
 
     of_rows = [
-        errors.StatementError(fault, remedy=remedy)
+        StatementError(fault, remedy=remedy)
         for statement in served
         for fault, remedy in statement.left_out
     ]
@@ -281,20 +286,20 @@ def statements_in(path: Path, serves: Callable[[str], bool]) -> list[Statement]:
     """
     name = _printable(path.name)
     if name != path.name:  # rows and messages contain it
-        raise errors.StatementError(
+        raise StatementError(
             f"{name} has a name with unprintable characters.",
             remedy="Rename the file.",
         )
     try:
         with open_regular(path) as file:
             if os.fstat(file.fileno()).st_size > LARGEST_STATEMENT:
-                raise errors.StatementError(
+                raise StatementError(
                     f"{name} has more than {LARGEST_STATEMENT // 2**20} MB.",
                     remedy="Download fewer days at once.",
                 )
             return read_statements(file, name, serves=serves)
     except OSError as error:
-        raise errors.StatementError(
+        raise StatementError(
             f"{name} cannot be read: {error.strerror}.",
             remedy="Make it a readable file, or remove it from the folder.",
         ) from None
@@ -329,16 +334,16 @@ class FlexQuery(NamedTuple):
         return f"{name}-{first:%Y%m%d}-{last:%Y%m%d}.xml"
 
 
-def flex_queries(settings: Settings) -> tuple[list[FlexQuery], list[errors.PositionSyncError]]:
+def flex_queries(settings: Settings) -> tuple[list[FlexQuery], list[PositionSyncError]]:
     """Return the queries of the settings, then those of each login, each with its token once.
 
     Also the error of a gateways file that cannot be read: the queries of the settings are there.
     """
     named_by: list[tuple[str | None, Settings]] = [(None, settings)]
-    mistakes: list[errors.PositionSyncError] = []
+    mistakes: list[PositionSyncError] = []
     try:
         named_by += [(login.gateway_id, login) for login in settings.logins]
-    except errors.GatewaysFileError as error:
+    except GatewaysFileError as error:
         mistakes = [error]
 
     queries: dict[tuple[SecretStr, str], FlexQuery] = {}
@@ -355,7 +360,7 @@ def flex_queries(settings: Settings) -> tuple[list[FlexQuery], list[errors.Posit
 
 def download_and_import(
     lake: MoneyLake, settings: Settings, run_id: str | None = None
-) -> tuple[list[errors.PositionSyncError], Statements]:
+) -> tuple[list[PositionSyncError], Statements]:
     """Download each query, then import the folder, whose files count also if one fails.
 
     Returns:
@@ -367,7 +372,7 @@ def download_and_import(
     for query in queries:
         try:
             downloaded.append(download(query, settings, served))
-        except (errors.FlexServiceError, errors.StatementError) as error:
+        except (FlexServiceError, StatementError) as error:
             failures.append(error)
 
     done = import_statements(lake, settings, run_id)
@@ -394,7 +399,7 @@ def download(query: FlexQuery, settings: Settings, served: ServedAccounts) -> in
         settings.flex_folder.mkdir(parents=True, exist_ok=True)
         StatementFolder(settings.flex_folder).write(query.file_name(statements), data)
     except OSError as error:
-        raise errors.StatementError(
+        raise StatementError(
             f"{query.name}: the folder {settings.flex_folder} cannot be written: {error.strerror}.",
             remedy="Make room in it, make it writable, or correct POSITION_SYNC_FLEX_FOLDER.",
         ) from None

@@ -16,6 +16,7 @@ from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.money.risk import model
 from position_sync_dagster.money.risk.priced_legs import Assumptions, NewRow, PricedLeg, PricedLegs
 from position_sync_dagster.money.risk.terms import ExerciseTerms, NotPriced
+from position_sync_dagster.money.trading_days import is_settled_at_the_open, settles_in_cash
 
 # An option is pinned whose strike is within this share of the price.
 PINNED = 0.005
@@ -175,12 +176,12 @@ def _deliveries(legs: PricedLegs) -> Iterable[ExpiringLeg]:
 
 def _delivery(leg: PricedLeg, expires_at: datetime) -> ExpiringLeg:
     """Return what a leg leaves at the present price of its underlying."""
-    in_cash = leg.settles_in_cash
+    in_cash = settles_in_cash(leg.details)
     delivery = ExpiringLeg(
         leg=leg,
         expires_at=expires_at,
         is_cash_settled=in_cash,
-        is_in_the_morning=leg.details is not None and leg.details.is_settled_at_the_open,
+        is_in_the_morning=leg.details is not None and is_settled_at_the_open(leg.details),
     )
 
     terms = leg.terms

@@ -46,6 +46,7 @@ from position_sync_dagster.money.risk.terms import (
     WITHOUT_CARRY,
     OptionTerms,
 )
+from position_sync_dagster.money.trading_days import settles_in_cash
 
 _HOLDING_OF = itemgetter("account", "conid")
 
@@ -415,7 +416,7 @@ _GREEK_COLUMNS = ("delta", "gamma", "vega", "theta")
 
 def _is_of_index(leg: PricedLeg) -> bool:
     """Return whether a leg is an option on an index, which has no shares."""
-    return leg.settles_in_cash or leg.row["symbol"] in WITHOUT_CARRY
+    return settles_in_cash(leg.details) or leg.row["symbol"] in WITHOUT_CARRY
 
 
 def _share_of(option: PricedLeg, row: NewRow) -> NewRow:

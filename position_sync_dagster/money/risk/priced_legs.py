@@ -133,11 +133,6 @@ class PricedLeg:
         return moment and moment.astimezone(NEW_YORK)
 
     @property
-    def settles_in_cash(self) -> bool:
-        """Whether its details say that cash is paid in place of a delivery."""
-        return self.details is not None and self.details.settles_in_cash
-
-    @property
     def order(self) -> tuple[date, float, bool, int]:
         """The sort key of a leg, whatever came last: shares, then options by expiry and strike."""
         row = self.row

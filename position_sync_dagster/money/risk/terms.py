@@ -29,7 +29,12 @@ from position_sync_dagster.money.risk.model import (
     VanillaOptions,
 )
 from position_sync_dagster.money.tables import DividendSource, ExpectedDividend
-from position_sync_dagster.money.trading_days import expiry_moment
+from position_sync_dagster.money.trading_days import (
+    expiry_moment,
+    is_settled_at_the_open,
+    last_day,
+    settles_in_cash,
+)
 
 # Indices that nobody can hold: their options follow the future of their month.
 WITHOUT_CARRY = frozenset({"VIX", "VIX1D", "VXN", "RVX", "OVX", "GVZ", "V2TX", "VNKY"})
@@ -359,7 +364,7 @@ def _exercise_of(contract: Instrument, details: ContractDetails | None) -> Exerc
     underlying_type = None
     trading_class = contract.trading_class
     if details is not None:
-        if details.settles_in_cash:
+        if settles_in_cash(details):
             return Exercise.EUROPEAN
         underlying_type = details.under_sec_type
         trading_class = details.trading_class
@@ -397,9 +402,9 @@ def expires_at(expiry: date | None, details: ContractDetails | None) -> datetime
     if details is None:
         return expiry_moment(expiry) if expiry else None
 
-    day = details.last_day
+    day = last_day(details)
     clock: str | None = details.last_trade_time
-    if details.is_settled_at_the_open:
+    if is_settled_at_the_open(details):
         day = details.expires_on
         clock = AT_THE_OPEN
     if expiry not in (None, details.last_trade_date, details.expires_on):

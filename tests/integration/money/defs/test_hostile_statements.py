@@ -10,10 +10,10 @@ import dagster as dg
 import pytest
 
 from position_sync_dagster.defs.assets.past_days import exchange_since
-from position_sync_dagster.errors import StatementError
 from position_sync_dagster.money.defs.statements import imported
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past import statement_folder
+from position_sync_dagster.money.past.flex_fields import StatementError
 from position_sync_dagster.money.past.flex_service import LARGEST_STATEMENT, FlexService
 from position_sync_dagster.money.past.statement_days import StatementDays
 from position_sync_dagster.money.past.statement_folder import (

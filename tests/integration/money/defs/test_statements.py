@@ -13,7 +13,7 @@ import pytest
 
 from position_sync_dagster.defs.assets import past_days
 from position_sync_dagster.domain.position_update import TradingMode
-from position_sync_dagster.errors import StatementError, TradingModeError
+from position_sync_dagster.errors import TradingModeError
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.money.defs.statements import imported
@@ -22,6 +22,7 @@ from position_sync_dagster.money.past import statement_folder
 from position_sync_dagster.money.past.closes import Statement
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from position_sync_dagster.money.past.flex import read_statements
+from position_sync_dagster.money.past.flex_fields import StatementError
 from position_sync_dagster.money.past.statement_days import StatementDays
 from position_sync_dagster.money.past.statement_folder import (
     INDEX_FILE,

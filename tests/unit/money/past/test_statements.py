@@ -11,7 +11,6 @@ import pytest
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.execution import Execution, Side
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.errors import StatementError
 from position_sync_dagster.money.past import flex_fields
 from position_sync_dagster.money.past.closes import (
     EventKind,
@@ -19,6 +18,7 @@ from position_sync_dagster.money.past.closes import (
     StatementEvent,
 )
 from position_sync_dagster.money.past.flex import read_statements
+from position_sync_dagster.money.past.flex_fields import StatementError
 from position_sync_dagster.money.past.movement_book import _sections_in
 from position_sync_dagster.money.past.movements import (
     Movement,
