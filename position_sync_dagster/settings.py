@@ -526,9 +526,10 @@ def load_settings(**overrides: object) -> Settings:
 
 
 def state_of_sources() -> tuple[object, ...]:
-    """Return what is another one once the environment or `.env` has changed: see `load_settings`.
+    """Return what is another one once the environment or `.env` has changed.
 
-    To read the settings takes 2.4 ms; a sensor asks each 5 s.
+    As long as it is the same, a sensor keeps the settings that it has read: to read them takes
+    2.4 ms, and it asks each 5 s.
     """
     env_file = Path(".env")
     return frozenset(os.environ.items()), saved_state(env_file), os.access(env_file, os.R_OK)

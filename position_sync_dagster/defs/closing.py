@@ -49,7 +49,7 @@ def closing(context: dg.ComponentLoadContext) -> dg.Definitions:
 
 
 def job_of(name: str, description: str) -> Any:
-    """Return the job that materializes the assets which it writes."""
+    """Return the job that materializes the assets whose tag (`WRITTEN_BY`) names it."""
     return dg.define_asset_job(
         name,
         executor_def=dg.in_process_executor,

@@ -142,7 +142,7 @@ class Composition(Generic[L]):
         return lru_cache(maxsize=2)(self._open)
 
     def _open(self, settings: Settings) -> OpenLake[L]:
-        """Open the lake of some settings; see `opened`."""
+        """Open the lake of some settings, and create or migrate its tables; `opened` keeps it."""
         lake = self.extension.lake.of(settings)
         together(_initialize, lake.all_tables)
         return OpenLake(lake, CheckDriver(self.checks), {})

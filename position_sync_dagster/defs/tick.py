@@ -236,7 +236,13 @@ class Work(Generic[L]):
         self.keep(versions=self.cursor.versions | {name: version})
 
     def _apply_strategies(self) -> bool:
-        """Make the registry equal to a file that changed; return whether the registry changed."""
+        """Make the registry equal to a strategies file that changed.
+
+        A file that is refused is read again once it has changed, and the registry stays.
+
+        Returns:
+            Whether the registry has changed since the last tick, whoever changed it.
+        """
         path = self.settings.strategies_file
         mark = ":".join(map(str, saved_state(path))) if path else None
         if mark != self.cursor.strategies_mark:
@@ -389,7 +395,14 @@ class Work(Generic[L]):
         return Source.QUEUE in new_rows or was_restored or is_overdue
 
     def write(self, name: str, *, is_shown: bool = True) -> bool:
-        """Write a table that runs and ticks write alike, and report it; returns as `report`."""
+        """Write a table that runs and ticks write alike, and report it.
+
+        Args:
+            is_shown: Whether it has an event in any case; else only if its mark changed.
+
+        Returns:
+            Whether that succeeded; otherwise the checks that come with the table become unknown.
+        """
         return self.report(name, partial(self._derive, name), is_shown=is_shown)
 
     def report(self, name: str, make: Callable[[], Derived], *, is_shown: bool = True) -> bool:

@@ -104,7 +104,7 @@ class Quote:
         return replace(self, **unknown) if unknown else self
 
     def _model_is_silent(self) -> bool:
-        """Return whether bid or ask changed long after the model's last tick; see `counted`."""
+        """Return whether the model's ticks have ended: bid or ask changed long after the last."""
         if self.moved_at is None or self.greeks_time is None:
             return False
         return self.moved_at - self.greeks_time > MODEL_SILENCE

@@ -289,8 +289,10 @@ class AccountDownloads:
     def end_silent(self) -> None:
         """End the open subscription if it, or its rows alone, have been silent for two intervals.
 
-        An account without any message is PARTIAL, and due again. One whose times still come, and no
-        rows although something is held, is requested again at once.
+        An account without any message is PARTIAL, and requested again: at once, since its
+        subscription lasted (`AccountState.fail`). It is not stopped: the new request replaces it.
+        One whose times still come, and no rows although something is held, keeps its completeness;
+        it is stopped, and requested again at once.
         """
         subscription = self._subscription
         if subscription is None or not self.is_current:
@@ -348,7 +350,13 @@ class AccountDownloads:
             self._spoil(self._subscription.account, "a row that cannot be read")
 
     def _hear(self, account: str, *, confirms: bool = True) -> None:
-        """Record a message of an account; a row or a time confirms it once its download ended."""
+        """Record a message of an account, if that is subscribed: it is not silent.
+
+        Args:
+            account: Whose message it is.
+            confirms: Whether it confirms the holdings once the download has ended, as a row or a
+                time does; an account value does not.
+        """
         subscription = self._subscription
         if subscription is None or account != subscription.account:
             return
@@ -404,7 +412,10 @@ class AccountDownloads:
         return True
 
     def _end(self, account: str) -> None:
-        """Record an end of an account; if it comes late, nobody waits for it."""
+        """Record an end of an account; one of another account, or of a download before, ends none.
+
+        If it comes late, nobody waits for it any more, and what came before it counts.
+        """
         state = self.accounts[account]
         subscription = self._subscription
         if subscription is None or account != subscription.account:

@@ -526,10 +526,10 @@ async def connect(
         settings: The address, the client ids, the trading mode.
         sleep: Waits for the pauses between client ids.
         timeout_s: Longest wait for one answer of the gateway; by default `login.TIMEOUT_S`.
-        listeners: As `log_in`.
+        listeners: Each gets every message, from the log-in on.
 
     Raises:
-        GatewayError: As `log_in`.
+        GatewayError: The log-in failed; each of its subclasses names the cause (`log_in`).
         SettingsError: The login is of another trading mode, or has other accounts.
     """
     login = await log_in(settings, sleep=sleep, timeout_s=timeout_s, listeners=listeners)

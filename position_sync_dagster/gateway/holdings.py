@@ -148,7 +148,8 @@ class Profit:
         """Take a portfolio row that arrives now; return whether this value follows the market.
 
         It does not if it is silent while the row has another value, or if it repeats its own value
-        while the row moved: then it `stands_still`, and does not count until it moves.
+        while the row moved: then it `stands_still`, and does not count until it moves. In both
+        cases PnLSingle missed a move, and the caller has it requested again.
 
         Args:
             before: The holding as the portfolio row before left it.
@@ -333,7 +334,14 @@ class HoldingsBook:
     def _all(
         self, keys: Iterable[Key], greeks: GreeksByConid = NO_GREEKS, *, by_account: bool = True
     ) -> Holdings:
-        """Return these holdings with their newest values and greeks; see `_stated`."""
+        """Return these holdings with their newest values and greeks.
+
+        Args:
+            keys: Those that are not in the book are left out.
+            greeks: What was computed, by conid.
+            by_account: Whether a message of its account confirms a holding too; not for what is
+                published, where the confirmation of an account is stored once for all of its rows.
+        """
         now = self._clock()
         return {
             key: self._stated(
@@ -372,7 +380,11 @@ class HoldingsBook:
         return self._all(self.keys_of(conid)).values()
 
     def remember(self, holdings: Iterable[BrokerPosition]) -> None:
-        """Add the holdings of an earlier connection, so that closes since then are noticed."""
+        """Add the holdings of an earlier connection, so that closes since then are noticed.
+
+        It is called before the first list of positions of a connection. All are UNKNOWN until that
+        list names or closes them; of an account that the login no longer manages they stay so.
+        """
         for holding in holdings:
             unknown = replace(
                 holding,
@@ -572,7 +584,7 @@ class HoldingsBook:
 
         Args:
             holding: The holding as its last row left it.
-            newest: What a later message changes of it; see `_newest`.
+            newest: What a later message of PnLSingle changes of it; empty if none counts.
             greeks: What was computed of it.
             by_account: Whether a message of its account confirms it too. It confirms any holding
                 but one with a value that nothing has confirmed yet.

@@ -93,11 +93,14 @@ class AccountValuesTable:
         return _newest(rows.filter(col.date >= first))
 
     def latest_summaries(self) -> list[AccountSummary]:
-        """Return the newest row of each account as values; see `latest`."""
+        """Return the rows of `latest` as values: the newest of each account."""
         return records_of(AccountSummary, self.latest())
 
     def summaries_at(self, moment: datetime) -> list[AccountSummary]:
-        """Return the newest row of each account that was made by a moment; see `latest`."""
+        """Return the newest row of each account that was made by a moment.
+
+        Those of statements do not count, nor those more than two weeks older than the moment.
+        """
         rows = read_between(self.table, moment - VALUES_BACK, moment, _newest)
         return records_of(AccountSummary, rows)
 

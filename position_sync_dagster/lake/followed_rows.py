@@ -126,7 +126,7 @@ class AddedRows:
         They are at most `most_rows`, or one whole commit.
 
         Raises:
-            TokenError: As `_check`.
+            TokenError: The ledger does not have the row that the place names.
         """
         key = (self._table.cache_key(handle), place)
         answer = None

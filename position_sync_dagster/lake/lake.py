@@ -204,7 +204,7 @@ class Lake:
         await asyncio.to_thread(self.initialize_sync)
 
     def initialize_sync(self) -> None:
-        """Initialize as `initialize` does, and block."""
+        """Create all tables, or check and migrate those that exist; read the registry; blocks."""
         # In parallel: in an object store each table takes dozens of requests in sequence.
         together(Table.initialize, self.all_tables)
         self.registry.sync.refresh()

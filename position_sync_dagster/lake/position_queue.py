@@ -235,7 +235,7 @@ class SyncQueue:
             For each request, in order, the id of the live request of its position.
 
         Raises:
-            InvalidRequestError: As `insert`; nothing was inserted.
+            InvalidRequestError: A conid, symbol, priority or reason is wrong; nothing was inserted.
         """
         checked = list(requests)
         for request in checked:
@@ -448,7 +448,7 @@ class SyncQueue:
     def rescue(self) -> list[str]:
         """Return requests with an expired lease to PENDING, and return their ids.
 
-        No attempt is used up: see `rescue_requests`.
+        No attempt is used up: the worker died, the request is not at fault. A drain calls it first.
         """
         if not self.overview().expired:
             return []
@@ -583,10 +583,19 @@ class SyncQueue:
         lease_token: str | None,
         now: datetime,
     ) -> list[QueuedPosition]:
-        """Return live requests, if the caller may act on all of them.
+        """Return live requests, if the caller may act on all of them; else none may change.
+
+        Args:
+            snapshot: The rows of the table now.
+            ids: The requests.
+            action: Whether requests that were only read are allowed.
+            lease_token: That of the caller's claims; None: what this object remembers of them.
+            now: The time: a lease that has ended by it is lost.
 
         Raises:
-            LeaseLostError, RequestStateError, UnknownRequestError.
+            LeaseLostError: A lease has ended, or another worker holds it.
+            RequestStateError: A request was not claimed, or is finished.
+            UnknownRequestError: A request is not in the queue.
         """
         live = requests_of(snapshot.live.filter(col.request_id.is_in(ids)))
         tokens = self._tokens if lease_token is None else dict.fromkeys(ids, lease_token)

@@ -59,9 +59,13 @@ def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> Expr:
 
 
 def lease_has_expired(now: datetime, except_accounts: Collection[str] = ()) -> Expr:
-    """Return which requests are PROCESSING under a lease that has expired; see `is_claimable`.
+    """Return which requests are PROCESSING under a lease that has expired.
 
     A lease that a clock ahead began would last too long: it has expired.
+
+    Args:
+        now: The time.
+        except_accounts: Requests that name one of these accounts do not count.
     """
     is_over = col.lease_expires_at <= moment(now)
     has_expired = is_over | is_ahead("claimed_at", now)
@@ -238,7 +242,10 @@ def rescue_requests(live: DataFrame, now: datetime) -> Change[list[str]]:
 def follow_ups(
     done: Sequence[QueuedPosition], now: datetime, new_ids: NewIds
 ) -> list[QueuedPosition]:
-    """Return new requests for positions that changed while they were processed."""
+    """Return new requests for positions that changed while they were processed.
+
+    Their requests end, and the value that was written may be that from before the change.
+    """
     changed = [
         QueueRequest(
             request.conid, request.symbol, request.priority, request.account, Reason.CHANGED

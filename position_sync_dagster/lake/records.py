@@ -124,7 +124,12 @@ class RecordsTable(Generic[Record]):
         return self.table.rows(wanted, chosen, list(columns))
 
     def records(self, since: datetime | date | None = None, only: Expr = EVERY) -> list[Record]:
-        """Return rows as records, in the table's order; see `rows`."""
+        """Return rows as records, in the table's order.
+
+        Args:
+            since: The earliest value of the column that orders the table; None: any.
+            only: Chooses rows.
+        """
         rows = self.rows(since, only)
         # Of rows with equal times, by the first column of their content.
         in_order = rows.sort(self.table.spec.order, self._same[0])

@@ -667,7 +667,12 @@ def updates_of(frame: DataFrame) -> list[PositionUpdate]:
 def rows_of_positions(
     positions: Iterable[BrokerPosition], session: GatewaySession | None
 ) -> DataFrame:
-    """Return the rows of broker positions, with the session that writes them."""
+    """Return the rows of broker positions.
+
+    Args:
+        positions: The holdings.
+        session: The lease of their writer; None: they are compared, and not written.
+    """
     listed = list(positions)
     modes = [trading_mode_of(position.account) for position in listed]
     given = {

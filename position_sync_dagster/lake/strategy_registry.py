@@ -222,7 +222,11 @@ class SyncRegistry:
         return self.replace(lambda before, _: with_known_contracts(listed, before.values()))
 
     def replace(self, step: Replacement) -> tuple[int, int]:
-        """Make the active legs equal to those that a step returns, as `replace_all`."""
+        """Make the active legs equal to those that a step returns, in one commit.
+
+        Returns:
+            How many legs joined, and how many left.
+        """
 
         def replaced(before: Legs, snapshot: Snapshot) -> Legs:
             after = step(before, lambda: legs_of(snapshot.finished(EVERY)))

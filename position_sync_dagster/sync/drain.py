@@ -159,6 +159,9 @@ def _after_own_row(
 ) -> tuple[PositionUpdate | None, PositionUpdate | None]:
     """Return what is to be written although an earlier claim wrote the own row of a request.
 
+    Its worker died between the commit of rows and the mark. The own row of a request and a holding
+    is the one whose id follows from both.
+
     Returns:
         The row to write, if any; and the newest row of the holding if that is the own row.
     """

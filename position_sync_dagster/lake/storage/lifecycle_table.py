@@ -182,7 +182,14 @@ class LifecycleTable:
         return _LiveRows(rows.filter(is_readable), rows.filter(~is_readable))
 
     def _commit(self, handle: DeltaTable, step: Step[T], info: Mapping[str, str], part: str) -> T:
-        """Run a step on live rows, and write what it decides in one commit; see `change`."""
+        """Run a step on live rows, and write what it decides in one commit.
+
+        Args:
+            handle: The newest version, on which it is decided.
+            step: Decides.
+            info: What the log says of the commit.
+            part: The one part of the live rows that the step sees; empty: all of them.
+        """
         in_part = files_in(handle, bucket=LIVE, part=part) if part else DataFrame()
         is_whole = in_part.is_empty()  # a part without rows yet: the change is one of all
         before = self._all_live(handle) if is_whole else self._read_live(in_part)

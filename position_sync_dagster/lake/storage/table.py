@@ -235,7 +235,7 @@ class Table:
     def read_rows(
         self, files: DataFrame, columns: Sequence[str] | None = None, only: Expr = EVERY
     ) -> DataFrame:
-        """Read rows from data files of a snapshot; see `scan_files`.
+        """Read rows from data files of a snapshot into memory.
 
         Args:
             files: Rows of `data_files`.
@@ -334,7 +334,12 @@ class Table:
         return retried(attempt, path=self.path, contention_s=self._contention_s)
 
     def _attempt(self, step: Callable[[DeltaTable], T], *, change: bool) -> T:
-        """Run a step once; see `_run`."""
+        """Run a step once on the newest version, and checkpoint the log if that is due.
+
+        Args:
+            change: Whether it may commit: then the lock of writers is held meanwhile, and the
+                commit is synced to the disk.
+        """
         if not self.is_remote:
             # The lock file lies in the table's folder, which must be there first.
             self._handle.ready()

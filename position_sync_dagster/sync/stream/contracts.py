@@ -345,10 +345,11 @@ class LegResolver:
         self._attempts: dict[object, tuple[int, float]] = {}
 
     async def resolve_due(self, connection: GatewayConnection) -> None:
-        """Look up the legs that are due.
+        """Look up the legs that are due, at most `ASKED_AT_ONCE`, and store what was found.
 
         Raises:
-            LakeError: As `resolve`.
+            LakeError: A table cannot be used.
+            LeaseLostError: The login belongs to another process now.
         """
         now_s = self.ownership.monotonic()
         legs = {_membership(leg): leg for leg in self.registry.unresolved}

@@ -127,7 +127,11 @@ class StreamPricer:
         return self._value_due(connection, ticked, list(self._holdings.values()))
 
     def value_ticked(self, connection: GatewayConnection, ticked: Collection[int]) -> ValuedRows:
-        """Value the holdings that ticked, before the flush; return the rows, as `flush` does."""
+        """Value the holdings that ticked before the flush, for handlers that get each tick at once.
+
+        Returns:
+            The rows worth writing, each with its holding.
+        """
         return self._value_due(connection, ticked, self._note_ticks(ticked))
 
     def _note_ticks(self, ticked: Collection[int]) -> list[StreamedHolding]:
