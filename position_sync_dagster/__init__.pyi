@@ -51,7 +51,6 @@ from position_sync_dagster.errors import LakeNotWritableError as LakeNotWritable
 from position_sync_dagster.errors import LeaseLostError as LeaseLostError
 from position_sync_dagster.errors import LoginOwnedError as LoginOwnedError
 from position_sync_dagster.errors import MissingExtraError as MissingExtraError
-from position_sync_dagster.errors import MomentError as MomentError
 from position_sync_dagster.errors import NewerRowError as NewerRowError
 from position_sync_dagster.errors import NewerTableError as NewerTableError
 from position_sync_dagster.errors import NotAGatewayError as NotAGatewayError
@@ -66,9 +65,7 @@ from position_sync_dagster.errors import TooManyAccountsError as TooManyAccounts
 from position_sync_dagster.errors import TradingModeError as TradingModeError
 from position_sync_dagster.errors import UnknownIdError as UnknownIdError
 from position_sync_dagster.errors import UnknownLegError as UnknownLegError
-from position_sync_dagster.errors import UnknownNameError as UnknownNameError
 from position_sync_dagster.errors import UnknownRequestError as UnknownRequestError
-from position_sync_dagster.errors import UnknownStrategyError as UnknownStrategyError
 from position_sync_dagster.errors import UnreadableSourceError as UnreadableSourceError
 from position_sync_dagster.errors import UserError as UserError
 from position_sync_dagster.gateway.connection import GatewayConnection as GatewayConnection
@@ -83,12 +80,17 @@ from position_sync_dagster.lake.position_updates import PositionUpdatesTable as 
 from position_sync_dagster.lake.schema import TableSpec as TableSpec
 from position_sync_dagster.lake.schema import columns_of as columns_of
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry as StrategyRegistry
+from position_sync_dagster.money.as_of import MomentError as MomentError
 from position_sync_dagster.money.lake import MoneyLake as MoneyLake
 from position_sync_dagster.money.past.flex_fields import (
     ForeignStatementError as ForeignStatementError,
 )
 from position_sync_dagster.money.past.flex_fields import StatementError as StatementError
 from position_sync_dagster.money.past.flex_service import FlexServiceError as FlexServiceError
+from position_sync_dagster.money.reports.known_names import UnknownNameError as UnknownNameError
+from position_sync_dagster.money.reports.known_names import (
+    UnknownStrategyError as UnknownStrategyError,
+)
 from position_sync_dagster.money.risk.model_greeks import ModelGreeks as ModelGreeks
 from position_sync_dagster.settings import Settings as Settings
 from position_sync_dagster.settings import load_settings as load_settings

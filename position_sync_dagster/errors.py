@@ -250,12 +250,6 @@ class UnknownRequestError(LakeError, UserError):
     """
 
 
-class MomentError(LakeError, UserError):
-    """The tables cannot say what was known at a moment: it is in the future, or before them."""
-
-    page = "docs/follow.md#the-past-as-it-was-known"
-
-
 class RequestStateError(LakeError, UserError):
     """The state of a request does not allow this step.
 
@@ -309,16 +303,3 @@ class UnknownLegError(LakeError, UserError):
 
     Take conid, strategy and account from `position-sync strategies list`.
     """
-
-
-class UnknownNameError(LakeError, UserError):
-    """There is no account, underlying or strategy of this name.
-
-    The message names the nearest ones.
-    """
-
-
-class UnknownStrategyError(UnknownNameError):
-    """No leg of the named strategy is active, or none has its contract."""
-
-    page = "docs/strategies.md"

@@ -473,7 +473,7 @@ def _describe(run: JobRun, owner: GatewaySession | None, now: datetime) -> str:
         state = run.state.value.lower().replace("_", " ")
         return f"run {run.run_id[:8]} is {state}"
     left_s = (owner.expires_at - now).total_seconds()
-    return f"run {run.run_id[:8]} is {owner.state.value.lower()}, its lease holds {left_s:.0f} s"
+    return f"run {run.run_id[:8]} is {owner.state.lower()}, its lease holds {left_s:.0f} s"
 
 
 # Number of runs read: enough to recognize a crash loop up to its longest delay.

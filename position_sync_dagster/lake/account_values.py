@@ -113,7 +113,7 @@ class AccountValuesTable:
 
 def _newest(rows: pl.LazyFrame) -> DataFrame:
     """Return the row of each account that a gateway sent and that was added last."""
-    of_gateway = rows.filter(col.source == AccountSource.GATEWAY.value)
+    of_gateway = rows.filter(col.source == AccountSource.GATEWAY)
     last_added = pl.all().sort_by("ledger_version", "timestamp", "row_id").last()
     return (
         of_gateway.group_by("account")

@@ -270,7 +270,7 @@ class SyncQueue:
         """
         check_arguments(limit=limit)
         status = QueueStatus(status)
-        wanted = col.status == status.value
+        wanted = col.status == status
         if priority is not None:
             check_arguments(priority=priority)
             wanted &= col.priority == priority
@@ -281,7 +281,7 @@ class SyncQueue:
             requests = in_order.head(limit)
         else:
             newest = self.store.read(
-                lambda snapshot: snapshot.newest_finished(status.value, wanted, limit)
+                lambda snapshot: snapshot.newest_finished(status, wanted, limit)
             )
             requests = newest.sort("updated_at", "request_id", descending=True)
         return requests_of(requests)

@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 import polars as pl
-from polars import DataFrame, Expr, col, lit, when
+from polars import DataFrame, Expr, col, when
 
 from position_sync_dagster.domain.queue_request import (
     ACTIVE_PRIORITY,
@@ -74,8 +74,6 @@ def lease_has_expired(now: datetime, except_accounts: Collection[str] = ()) -> E
 
 def is_of_others(accounts: Collection[str]) -> Expr:
     """Return which requests name another account than these, or no account."""
-    if not accounts:
-        return lit(value=True)
     return ~col.account.is_in(sorted(accounts)).fill_null(value=False)
 
 
@@ -100,7 +98,7 @@ def tried_again(
         request.claimed_at,
         ended_at,
         error,
-        outcome.value,
+        outcome,
     )
     return replace(
         request,

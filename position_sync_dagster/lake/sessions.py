@@ -223,7 +223,7 @@ class GatewaySessions:
                 since = f"{stored.started_at:%Y-%m-%d %H:%M:%S} UTC"
                 raise _lease_lost(session, f"{_holder(stored)} owns it since {since}")
             if stored.state not in ALIVE:
-                raise _lease_lost(session, f"it is {stored.state.value}")
+                raise _lease_lost(session, f"it is {stored.state}")
             return change(stored, now)
 
         return self._change(
@@ -264,7 +264,7 @@ def login_owned(by: GatewaySession) -> LoginOwnedError:
 def _holder(session: GatewaySession) -> str:
     """Return who has a session, as STREAM (process 4711 on trader, run 1f3a...)."""
     run = f", run {session.run_id}" if session.run_id else ""
-    return f"{session.owner.value} (process {session.pid} on {session.host}{run})"
+    return f"{session.owner} (process {session.pid} on {session.host}{run})"
 
 
 def _lease_lost(session: GatewaySession, why: str) -> LeaseLostError:

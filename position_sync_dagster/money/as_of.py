@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import polars as pl
 
 from position_sync_dagster.domain.leg import ActiveContract, Leg
-from position_sync_dagster.errors import MomentError
+from position_sync_dagster.errors import LakeError, UserError
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.money.lake import MoneyLake
@@ -16,6 +16,12 @@ from position_sync_dagster.settings import Settings
 NO_HOLDINGS = schema.BROKER_POSITIONS.empty
 
 MOMENT = "%Y-%m-%d %H:%M:%S UTC"
+
+
+class MomentError(LakeError, UserError):
+    """The tables cannot say what was known at a moment: it is in the future, or before them."""
+
+    page = "docs/follow.md#the-past-as-it-was-known"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,7 +89,7 @@ def _confirmed(now: datetime) -> Expr:
         col(name).eq_missing(col(f"_{name}"))
         for name in ("position", "market_price", "market_value")
     )
-    is_pnl = col._value_source == ValueOrigin.PNL_SINGLE.value
+    is_pnl = col._value_source == ValueOrigin.PNL_SINGLE
     agrees_with_pnl = agrees & is_pnl
     agrees_with_account = agrees & ~is_pnl
     # A row without a value counts from its own time.
@@ -102,7 +102,7 @@ def _confirmed(now: datetime) -> Expr:
 
     # A row from outside the session is repeated rarely: confirmations of the holding count.
     is_outside = col.note.str.starts_with(valuation.OUTSIDE_SESSION)
-    is_tick_outside = (source == ValueOrigin.TICK.value) & is_outside
+    is_tick_outside = (source == ValueOrigin.TICK) & is_outside
     is_same_quantity = col.position.eq_missing(col._position)
     outside_seen_at = max_horizontal(when(is_same_quantity).then("_confirmed_at"), "timestamp")
 
@@ -129,7 +129,7 @@ def with_priced(rows: DataFrame, holdings: DataFrame, now: datetime) -> DataFram
         now: The current time.
     """
     reported = _with_reported(rows, holdings, now)
-    is_of_line = reported["value_source"] == ValueOrigin.TICK.value
+    is_of_line = reported["value_source"] == ValueOrigin.TICK
     times = [_priced_at(row, now) for row in reported.filter(is_of_line).iter_rows(named=True)]
     confirmed = reported[CONFIRMED]
     priced = confirmed.scatter(is_of_line.arg_true(), pl.Series(times, dtype=confirmed.dtype))

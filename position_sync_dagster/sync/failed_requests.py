@@ -71,7 +71,7 @@ def _without_later(requests: DataFrame, times: DataFrame) -> DataFrame:
 def _finished(lake: Lake, status: QueueStatus, since: datetime) -> DataFrame:
     """Return the requests with a final status that were inserted since then."""
     first = id_prefix(since)
-    chosen = in_bucket(status.value) & may_have("request_id", first)
+    chosen = in_bucket(status) & may_have("request_id", first)
     return lake.queue.sync.store.finished(
         chosen, [*REQUEST_COLUMNS, "created_at", "updated_at"], col.request_id >= first
     )

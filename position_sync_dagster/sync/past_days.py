@@ -184,7 +184,7 @@ def values_at_close(lake: Lake, day: date, *, opened: datetime, closed: datetime
     confirmed = lake.queue.sync.confirmations(closed - span, closed)
     with_confirmed = of_close.join(confirmed, on="update_id", how="left")
 
-    is_reported = col.greeks_source.ne_missing(GreeksSource.MODEL.value)
+    is_reported = col.greeks_source.ne_missing(GreeksSource.MODEL)
     greeks = [when(is_reported).then(name).alias(name) for name in GREEKS_COLUMNS]
     with_greeks = with_confirmed.with_columns(greeks)
 
@@ -208,7 +208,7 @@ def _valued_at() -> Expr:
     is_held = col.position != 0
     is_earlier = col.value_time < col.timestamp
 
-    is_of_line = origin == ValueOrigin.TICK.value
+    is_of_line = origin == ValueOrigin.TICK
     is_delayed = (col.market_data_type > 1).fill_null(value=False)
     has_own_time = (is_of_feed & is_held & is_earlier) | (is_of_line & is_delayed)
     return when(has_own_time).then("value_time").otherwise("timestamp")

@@ -21,14 +21,13 @@ from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.errors import (
     PositionSyncError,
     UnknownIdError,
-    UnknownNameError,
     UserError,
     shown,
 )
 from position_sync_dagster.money.campaigns.one_campaign import OneCampaign, read_campaign
 from position_sync_dagster.money.reports.book import BOOK_COLUMNS, names_ever, open_positions
 from position_sync_dagster.money.reports.figures import VERSION, Figures, amounts_in_cents
-from position_sync_dagster.money.reports.known_names import KnownNames, nearest
+from position_sync_dagster.money.reports.known_names import KnownNames, UnknownNameError, nearest
 from position_sync_dagster.money.reports.status import plain
 from position_sync_dagster.money.risk.payoff import payoffs
 from position_sync_dagster.money.risk.priced_legs import PricedLegs

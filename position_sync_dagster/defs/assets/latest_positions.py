@@ -59,8 +59,8 @@ def latest_positions(lake: Lake, settings: Settings, run_id: str | None) -> Deri
     counts = table_asset.counted(held=held.height, without_value=rows["market_value"].null_count())
     ages_s = (now - pl.col.confirmed_at).dt.total_milliseconds() / 1000
     plots = held.select(
-        held_streamed=(pl.col.source == Source.STREAM.value).sum(),
-        held_queued=(pl.col.source == Source.QUEUE.value).sum(),
+        held_streamed=(pl.col.source == Source.STREAM).sum(),
+        held_queued=(pl.col.source == Source.QUEUE).sum(),
         price_age_s_oldest=ages_s.max(),
         price_age_s_median=ages_s.median(),
     )

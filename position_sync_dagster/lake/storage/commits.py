@@ -92,9 +92,9 @@ def bind(
     if remembered is None and len(offered) == 1:
         new[MODE_PROPERTY] = offered[0].value
     elif offered and offered != [remembered]:
-        wrong = ", ".join(mode.value for mode in offered if mode is not remembered)
+        wrong = ", ".join(mode for mode in offered if mode is not remembered)
         raise TradingModeError(
-            f"{path} holds {remembered.value if remembered else 'no'} data and was given {wrong}.",
+            f"{path} holds {remembered or 'no'} data and was given {wrong}.",
             remedy="Give each trading mode its own lake: set POSITION_SYNC_LAKE to another folder, "
             "or point POSITION_SYNC_GATEWAY_PORT at the account that this lake belongs to.",
         )

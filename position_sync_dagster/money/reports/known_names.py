@@ -7,7 +7,21 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from position_sync_dagster.errors import UnknownNameError, UnknownStrategyError, shown
+from position_sync_dagster.errors import LakeError, UserError, shown
+
+
+class UnknownNameError(LakeError, UserError):
+    """There is no account, underlying or strategy of this name.
+
+    The message names the nearest ones.
+    """
+
+
+class UnknownStrategyError(UnknownNameError):
+    """No leg of the named strategy is active, or none has its contract."""
+
+    page = "docs/strategies.md"
+
 
 # How many of the nearest names an error lists, and how much of an unknown one is compared.
 MOST_NEAREST = 5

@@ -9,9 +9,11 @@ import pytest
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import GreeksSource, PositionUpdate
-from position_sync_dagster.errors import BrokerUnavailableError, MomentError, UnknownStrategyError
+from position_sync_dagster.errors import BrokerUnavailableError
 from position_sync_dagster.lake.given_leg import make_leg
+from position_sync_dagster.money.as_of import MomentError
 from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.reports.known_names import UnknownStrategyError
 from tests.support.command_line import call
 from tests.support.holdings import make_row
 from tests.unit.money.past.test_causes import details

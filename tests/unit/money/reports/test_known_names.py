@@ -5,8 +5,12 @@ from dataclasses import replace
 import pytest
 
 from position_sync_dagster.domain.account_values import AccountSummary
-from position_sync_dagster.errors import UnknownNameError, UnknownStrategyError
-from position_sync_dagster.money.reports.known_names import KnownNames, nearest
+from position_sync_dagster.money.reports.known_names import (
+    KnownNames,
+    UnknownNameError,
+    UnknownStrategyError,
+    nearest,
+)
 from tests.support.legs import leg
 from tests.support.money_rows import NOW, book_of, row
 
