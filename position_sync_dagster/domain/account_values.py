@@ -168,5 +168,4 @@ class AccountSummary:
             for currency, profit in holdings
             if profit is not None and rates.get(currency) is not None
         ]
-        unknown = number - len(profits)
-        return replace(self, open_pnl=round(sum(profits), 2), open_unknown=unknown)
+        return replace(self, open_pnl=round(sum(profits), 2), open_unknown=number - len(profits))

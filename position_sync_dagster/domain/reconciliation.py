@@ -184,9 +184,10 @@ def seen_again(opened: Break, seen: Break) -> Break:
 
 def ended(opened: Break, at: datetime) -> Break:
     """Return a break that a comparison finds no more: RESOLVED, or ACCEPTED if it was so."""
-    is_accepted = opened.state is BreakState.ACCEPTED
-    state = BreakState.ACCEPTED if is_accepted else BreakState.RESOLVED
-    return replace(opened, state=state, resolved_at=at)
+    was_accepted = opened.state is BreakState.ACCEPTED
+    return replace(
+        opened, state=opened.state if was_accepted else BreakState.RESOLVED, resolved_at=at
+    )
 
 
 def _equal(first: float | None, second: float | None) -> bool:

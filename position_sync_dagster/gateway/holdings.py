@@ -176,16 +176,15 @@ class Profit:
             row.market_value is None or self.is_followed(row.received_at)
         )
 
-    def daily(self, row: BrokerPosition, *, counts: bool) -> float | None:
+    def daily(self, row: BrokerPosition) -> float | None:
         """Return the daily profit, if it came with the value that counts: the two move together.
 
         Args:
             row: The holding as its last row left it.
-            counts: Whether the value of the message counts.
         """
         value = row.market_value
         band = 0.0
-        if counts:  # it moves on, until the next daily profit comes
+        if self.counts(row):  # it moves on, until the next daily profit comes
             value = self.sent.value
             band = streamed_holding.VALUE_BAND
         if value is None or _differ(value, self.value_at_daily, band):
@@ -310,7 +309,7 @@ class HoldingsBook:
         """
         rows = ((self._holdings[key], profit) for key, profit in self.profits.items())
         return [
-            (row.instrument.currency, profit.daily(row, counts=profit.counts(row)))
+            (row.instrument.currency, profit.daily(row))
             for row, profit in rows
             if row.account == account and row.instrument.sec_type in sec_types
         ]
@@ -442,8 +441,10 @@ class HoldingsBook:
 
         origin = ValueOrigin.NONE if value is None else ValueOrigin.PORTFOLIO
         confirmed_at = now if self._connectivity.lost is None else None
-        said = {"value_source": origin, "confirmed_at": confirmed_at, **values}
-        self.put(self._row(key, instrument, position, now, **said))
+        stated = self._row(
+            key, instrument, position, now, value_source=origin, confirmed_at=confirmed_at, **values
+        )
+        self.put(stated)
 
     def put_pnl(self, key: Key, sent: PnlValues) -> bool:
         """Take a PnLSingle message if it has a value for the quantity that is held.
@@ -488,9 +489,8 @@ class HoldingsBook:
         profit = self.profits.get(key)
         if profit is None:
             return {}
-        counts = profit.counts(holding)
-        daily = profit.daily(holding, counts=counts)
-        if not counts:
+        daily = profit.daily(holding)
+        if not profit.counts(holding):
             return {} if daily is None else {"daily_pnl": daily}
         sent = profit.sent
         magnifier = self.magnifier(key[1])

@@ -277,8 +277,7 @@ class SyncQueue:
 
         if status in (QueueStatus.PENDING, QueueStatus.PROCESSING):
             live = self.store.snapshot().live
-            in_order = live.filter(wanted).sort(claim_order(self.clock()))
-            requests = in_order.head(limit)
+            requests = live.filter(wanted).sort(claim_order(self.clock())).head(limit)
         else:
             newest = self.store.read(
                 lambda snapshot: snapshot.newest_finished(status, wanted, limit)
@@ -327,8 +326,7 @@ class SyncQueue:
             now = self.clock()
             is_granted = snapshot.live["lease_token"] == token
             if is_granted.any():  # the answer to the commit was lost
-                in_order = snapshot.live.filter(is_granted).sort(claim_order(now))
-                return Change(requests_of(in_order))
+                return Change(requests_of(snapshot.live.filter(is_granted).sort(claim_order(now))))
 
             granted = [
                 claimed(request, now, worker, token, lease_s)
@@ -442,8 +440,9 @@ class SyncQueue:
         ids = ids_of(request_ids)
         why = storable(reason)
         info = {"action": "release", "reason": why[:200]}
-        release = partial(release_requests, why=why)
-        self._change_claimed(ids, Action.RELEASE, lease_token, release, info)
+        self._change_claimed(
+            ids, Action.RELEASE, lease_token, partial(release_requests, why=why), info
+        )
 
     def rescue(self) -> list[str]:
         """Return requests with an expired lease to PENDING, and return their ids.

@@ -207,10 +207,11 @@ def fail_requests(
         if again_at is None:
             final.append(failed)
         else:
-            pending = tried_again(
-                failed, now, Outcome.FAILED, ended_at=now, error=error, available_at=again_at
+            retried.append(
+                tried_again(
+                    failed, now, Outcome.FAILED, ended_at=now, error=error, available_at=again_at
+                )
             )
-            retried.append(pending)
 
     ended = [as_finished(request, QueueStatus.FAILED, now) for request in final]
     return Change(None, [*retried, *follow_ups(final, now, new_ids)], {FAILED: ended})

@@ -176,8 +176,7 @@ def values_at_close(lake: Lake, day: date, *, opened: datetime, closed: datetime
     """
     was_held = col.position != 0
     is_of_day = col.timestamp >= opened.astimezone(UTC)
-    last_rows = lake.updates.sync.last_before(closed, VALUE_BACK_DAYS)
-    of_close = last_rows.filter(was_held | is_of_day)
+    of_close = lake.updates.sync.last_before(closed, VALUE_BACK_DAYS).filter(was_held | is_of_day)
 
     # Two row intervals are enough: an unchanged value has a row in each.
     span = timedelta(seconds=2 * streamed_holding.MONITORED_ROW_INTERVAL_S)

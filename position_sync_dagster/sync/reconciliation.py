@@ -116,8 +116,9 @@ def reconciled(
     """
     # An unknown quantity is NaN, which equals nothing: it is neither zero nor an absence.
     quantity = col.position.fill_null(math.nan)
-    confirmed = with_confirmed(latest, holdings, now)
-    ours = confirmed.select(*KEY, _symbol="symbol", ours=quantity, confirmed_until=CONFIRMED)
+    ours = with_confirmed(latest, holdings, now).select(
+        *KEY, _symbol="symbol", ours=quantity, confirmed_until=CONFIRMED
+    )
     of_broker = holdings.select(*KEY, "symbol", held=quantity)
     joined = of_broker.join(ours, on=KEY, how="full", coalesce=True)
     symbol = pl.coalesce("symbol", "_symbol")
@@ -292,8 +293,7 @@ class ReconciliationService:
         no more, and the queue alone says until when it was confirmed.
         """
         now = self._clock()
-        since = now - confirmations.STALE_AFTER
-        answers = self._lake.queue.sync.confirmations(since, now)
+        answers = self._lake.queue.sync.confirmations(now - confirmations.STALE_AFTER, now)
         times = [
             pl.max_horizontal(name, "confirmed_at").alias(name)
             for name in ("timestamp", "value_time")
