@@ -12,7 +12,7 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.position_update import trading_mode_of
 from position_sync_dagster.lake import position_updates
 from position_sync_dagster.lake.ledger_rows import added_after, newest_version, read_between
-from position_sync_dagster.lake.schema import ACCOUNT_VALUES, frame_of, new_ids, records_of
+from position_sync_dagster.lake.schema import ACCOUNT_VALUES, frame_of, new_ids
 from position_sync_dagster.lake.storage.data_files import data_files
 from position_sync_dagster.lake.storage.table import Table
 
@@ -92,17 +92,12 @@ class AccountValuesTable:
         rows = pl.concat([earlier.lazy(), added])
         return _newest(rows.filter(col.date >= first))
 
-    def latest_summaries(self) -> list[AccountSummary]:
-        """Return the rows of `latest` as values: the newest of each account."""
-        return records_of(AccountSummary, self.latest())
-
-    def summaries_at(self, moment: datetime) -> list[AccountSummary]:
+    def newest_at(self, moment: datetime) -> DataFrame:
         """Return the newest row of each account that was made by a moment.
 
         Those of statements do not count, nor those more than two weeks older than the moment.
         """
-        rows = read_between(self.table, moment - VALUES_BACK, moment, _newest)
-        return records_of(AccountSummary, rows)
+        return read_between(self.table, moment - VALUES_BACK, moment, _newest)
 
     def between(self, first: datetime, last: datetime) -> DataFrame:
         """Return all rows with `first` <= timestamp <= `last`, in order of time."""

@@ -93,8 +93,8 @@ class Live:
                 yield self._deviation("multiplier", security.symbol, multiplier, row["multiplier"])
 
     def _net_liquidation(self) -> Iterator[Deviation]:
-        summaries = self.program.lake.account_values.latest_summaries()
-        told = {summary.account: summary.net_liquidation for summary in summaries}
+        newest = self.program.lake.account_values.latest()
+        told = dict(newest.select("account", "net_liquidation").iter_rows())
         for account, true in self.watched.net_liquidation.items():
             amount = told.get(account)
             if amount is None or abs(amount - true) > CENT:

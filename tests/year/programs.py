@@ -38,9 +38,11 @@ from ib_gateway_simulator import SimulatedGateway
 from position_sync_dagster.definitions import defs
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.tick import STREAMED_EVERY
+from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.schema import records_of
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.book import open_positions, read_book
 from position_sync_dagster.money.stream_parts import with_money
@@ -398,7 +400,7 @@ class Watched:
         """Return whether the values of each account came since the stream began, or are true."""
         accounts = {
             summary.account
-            for summary in self.program.lake.account_values.latest_summaries()
+            for summary in records_of(AccountSummary, self.program.lake.account_values.latest())
             if summary.timestamp >= self.began
             or summary.net_liquidation == round(self.net_liquidation[summary.account], 2)
         }

@@ -22,7 +22,7 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import PriceKind, Source, ValueOrigin
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.ledger_rows import COMMITTED
-from position_sync_dagster.lake.schema import moment
+from position_sync_dagster.lake.schema import moment, records_of
 from position_sync_dagster.money.as_of import NO_HOLDINGS, Past, legs_at, rows_at
 from position_sync_dagster.money.campaigns.campaigns import part_reached
 from position_sync_dagster.money.campaigns.closes_of_strategies import (
@@ -392,7 +392,7 @@ def _followed(book: Book, settings: Settings) -> Book:
 def _read_holdings(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
     """Read the holdings, all that are reported, without any leg; blocks."""
     rows = tables.rows_of_logins(lake.updates.sync.latest(), settings)
-    accounts = lake.account_values.latest_summaries()
+    accounts = records_of(AccountSummary, lake.account_values.latest())
     now = moment_of_look(rows, accounts, now)
 
     reported = tables.all_broker_rows(lake, settings)
@@ -545,8 +545,8 @@ def book_at(lake: MoneyLake, settings: Settings, past: Past, now: datetime) -> B
     legs = legs_at(lake, past.at)
     priced = confirmations.with_priced(rows, NO_HOLDINGS, past.at)
     closes_and_claims = (read_closes(lake, past), _claims_of(lake, legs))
-    accounts = tuple(lake.account_values.summaries_at(past.at))
-    book = Book(now=past.at, priced=priced, accounts=accounts)
+    accounts = records_of(AccountSummary, lake.account_values.newest_at(past.at))
+    book = Book(now=past.at, priced=priced, accounts=tuple(accounts))
     return _divided(book, closes_and_claims, settings)
 
 

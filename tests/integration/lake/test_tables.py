@@ -8,6 +8,7 @@ import pytest
 from position_sync_dagster.domain.account_values import AccountSource, AccountSummary
 from position_sync_dagster.domain.reconciliation import BreakState, Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import LeaseLostError, UnknownRequestError
+from position_sync_dagster.lake.schema import records_of
 from position_sync_dagster.lake.storage.data_files import data_files
 from position_sync_dagster.lake.storage.table import noted
 from tests.support.contracts import contract_details
@@ -29,13 +30,14 @@ def row(clock):
 
 
 async def net_of(lake):
-    return {r.account: r.net_liquidation for r in lake.account_values.latest_summaries()}
+    rows = lake.account_values.latest()
+    return dict(rows.select("account", "net_liquidation").iter_rows())
 
 
 async def test_unknown_amounts_are_null_and_come_back_as_none(lake, row, clock):
     values = row(net=None, currency=None, daily_pnl=-1.5, pnl_received_at=clock.now)
     assert lake.account_values.append([values]).rows == 1
-    [read] = lake.account_values.latest_summaries()
+    [read] = records_of(AccountSummary, lake.account_values.latest())
     assert read == replace(values, row_id=read.row_id, trading_mode="SIMULATED")
     frame = lake.account_values.latest()
     assert frame.select("net_liquidation", "cash", "currency").row(0) == (None, None, None)

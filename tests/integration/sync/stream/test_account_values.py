@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import LakeNotWritableError
 from position_sync_dagster.lake.account_values import AccountValuesTable
+from position_sync_dagster.lake.schema import records_of
 from tests.support.booked_legs import STOCK, A, B, book_of_one_account
 from tests.support.streams import (
     AT_ONCE,
@@ -45,7 +47,8 @@ def arrives(lake):
 
     async def wait(condition, account=A):
         def found():
-            rows = {row.account: row for row in lake.account_values.latest_summaries()}
+            newest = records_of(AccountSummary, lake.account_values.latest())
+            rows = {row.account: row for row in newest}
             row = rows.get(account)
             if row is not None and condition(row):
                 return row

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import (
     Owner,
@@ -27,7 +28,12 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
-from position_sync_dagster.lake.schema import ACTIVE_STRATEGIES, POSITION_UPDATES, StoredColumn
+from position_sync_dagster.lake.schema import (
+    ACTIVE_STRATEGIES,
+    POSITION_UPDATES,
+    StoredColumn,
+    records_of,
+)
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.threads import offload
@@ -106,7 +112,9 @@ async def test_a_stream_owns_the_login_writes_fenced_rows(lake):
         assert service.session.greeks is None
         await eventually(lambda: _is_queued(lake, 8))
         assert (await drain(lake, service.settings)).succeeded == 8
-        of_accounts = await eventually(lake.account_values.latest_summaries)
+        of_accounts = await eventually(
+            lambda: records_of(AccountSummary, lake.account_values.latest())
+        )
         await service.end()
         rows = await lake.updates.latest_updates()
         streamed = [r for r in rows if r.source == "STREAM"]
