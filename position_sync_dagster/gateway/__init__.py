@@ -16,6 +16,7 @@
 - `login`: client ids, the pace of messages (`MESSAGE_PACE`), longest wait for an answer, a list
   and a download (`TIMEOUT_S`)
 - `market_data`: requests for lines; which kind of data: `settings` (`market_data_type`)
-- `subscriptions`: PnLSingle of holdings, PnL and values of accounts: `PROFIT_SILENCE_S`, `TAGS`
+- `subscriptions`: PnLSingle of holdings, PnL and values of accounts: `PROFIT_SILENCE_S`, `TAGS`; a
+  first wait without a value is `LINE_SILENCE_S` of `domain/line`
 - `translate`: how a message becomes a holding, contract details or a quote
 """

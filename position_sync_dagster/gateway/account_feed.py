@@ -223,7 +223,12 @@ class AccountFeed:
             raise timeout from None
 
     def _end_list(self) -> None:
-        """Close what a whole list does not name; its rows, and later ones, were merged before."""
+        """Count a list that came to its end: close what it does not name.
+
+        Its rows, and later ones, were merged before. Nothing is closed in an account that the list
+        empties, until a second one does so too. A holding that was set aside, and is not named any
+        more, is closed like the others.
+        """
         self.states.listed_at = utc_now()
         now_s = time.monotonic()
         set_aside = self.states.set_aside.keys()

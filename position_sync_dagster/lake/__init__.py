@@ -28,5 +28,7 @@ To change …, open …
 - Breaks: how they are stored, and what people say of them: `breaks.py`. When one is confirmed, and
   ends: `domain/reconciliation.py` (`after_comparison`).
 - How a derived table is replaced: `derived.py`; the value at a close: `sync/past_days.py`.
-- Commits, conflicts, merges, migrations, checkpoints, syncing, object stores: `storage/`.
+- Commits, conflicts, merges, migrations, checkpoints, syncing, object stores: `storage/`. When
+  files are merged, and the log has a checkpoint: `Upkeep` of `storage/opening.py`; the property
+  `delta.checkpointInterval` of `schema.py` counts for other writers alone.
 """

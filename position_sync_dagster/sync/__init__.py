@@ -8,7 +8,7 @@ Faces, money and `defs` import the services from here. The modules import `gatew
 - `confirmations`: when a row was confirmed and how old its price is; STALE (`STALE_AFTER`)
 - `drain`: what becomes of a claimed request (`plan_batch`), how many are claimed (`batch_limit`; at
   most `batch_size` of `settings`); for how long a drain begins batches: `broker_view`
-  (`DRAIN_TIME_LIMIT_S`)
+  (`DRAIN_TIME_LIMIT_S`, which both spans there contain)
 - `exchange_days`: trading days and closes of an exchange
 - `failed_requests`: which requests count as failed lately (`LOOK_BACK`)
 - `past_days`: the holdings at the close of past days (`values_at_close`), and how old a row may be

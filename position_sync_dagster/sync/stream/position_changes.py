@@ -117,6 +117,9 @@ class ChangeWatcher:
 def after_changes(published: Holdings, changes: Iterable[PositionChange]) -> Holdings:
     """Return the holdings that stored changes left otherwise than they are published.
 
+    Their owner died, or failed, between the two. A change is one of these if the published holding
+    is the one that it began with: its id follows from that.
+
     Args:
         published: All holdings of a login, and those that closed since a time.
         changes: The changes since then, oldest first.
@@ -189,7 +192,10 @@ def changes_between(
 def _change_to(
     holding: BrokerPosition, published: BrokerPosition | None, confirmed_at: datetime | None
 ) -> PositionChange:
-    """Return the change from the published state of a holding, or from nothing, to this one."""
+    """Return the change from the published state of a holding, or from nothing, to this one.
+
+    Cost, price and profit are those before it: after a close the holding has none.
+    """
     seen_at = holding.position_time
     times = [confirmed_at]
     if published is not None:
