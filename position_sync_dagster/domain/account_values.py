@@ -1,7 +1,7 @@
 """The values of an account, as the broker last reported them: a row of `account_values`."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -143,20 +143,20 @@ class AccountSummary:
         return any(amount is not None for amount in self.amounts)
 
     def with_open_profit(
-        self, holdings: Collection[tuple[str, float | None]], number: int | None = None
+        self, holdings: Iterable[tuple[str, float | None]], number: int
     ) -> "AccountSummary":
         """Return the values with the profit of the day of the open holdings at the same moment.
 
         Args:
             holdings: Of open holdings the currency, and the profit of the day in it.
-            number: How many are open, those included whose profit is unknown; by default these.
+            number: How many are open, also those that are not named.
 
         >>> from datetime import UTC
         >>> account = AccountSummary(
         ...     account="U1", currency="EUR", exchange_rates='{"USD": 0.8}',
         ...     timestamp=datetime(2027, 1, 4, tzinfo=UTC),
         ... )  # fmt: skip
-        >>> summed = account.with_open_profit([("USD", 10.0), ("EUR", 1.0), ("USD", None)])
+        >>> summed = account.with_open_profit([("USD", 10.0), ("EUR", 1.0), ("USD", None)], 3)
         >>> (summed.open_pnl, summed.open_unknown)
         (9.0, 1)
         >>> account.with_open_profit([("USD", 10.0), ("CHF", 1.0)], number=7).open_unknown
@@ -168,5 +168,5 @@ class AccountSummary:
             for currency, profit in holdings
             if profit is not None and rates.get(currency) is not None
         ]
-        unknown = (len(holdings) if number is None else number) - len(profits)
-        return replace(self, open_pnl=round(sum(profits), 2), open_unknown=unknown)
+        total = round(sum(profits), 2)
+        return replace(self, open_pnl=total, open_unknown=number - len(profits))

@@ -64,7 +64,7 @@ def account_of(at: datetime, *open_profits: float) -> AccountSummary:
         excess_liquidity=20_000.0, initial_margin=31_000.0, maintenance_margin=30_000.0,
         timestamp=at, pnl_received_at=at, values_received_at=at, gateway_id="gate",
     )  # fmt: skip
-    return account.with_open_profit([("USD", profit) for profit in open_profits])
+    return account.with_open_profit([("USD", profit) for profit in open_profits], len(open_profits))
 
 
 def write(lake, *rows):

@@ -76,7 +76,7 @@ class History:
             pnl_received_at=self.now,
         )  # fmt: skip
         profits = [("USD", cents / 100 if is_known else None) for cents, is_known in of_opened]
-        self.row = account.with_open_profit(profits)
+        self.row = account.with_open_profit(profits, len(profits))
         self.at_row = self.besides + sum(cents for cents, is_known in everything if not is_known)
 
 
@@ -128,13 +128,13 @@ def test_what_is_not_known_is_not_explained_by_name() -> None:
 
 
 def test_a_holding_that_closed_after_the_account_s_number_is_open_in_it() -> None:
-    row = ACCOUNT.with_open_profit([("USD", 50.0)])
+    row = ACCOUNT.with_open_profit([("USD", 50.0)], 1)
     later = Earned("SPY 650C", 70.0, NOON + STEP)
     assert bridge(row, Earnings.of([]), [later], NOON + 2 * STEP).closed == 0.0
 
 
 def test_prices_that_jumped_after_the_account_s_number_are_in_no_part_of_it() -> None:
-    row = ACCOUNT.with_open_profit([("USD", 48.0)])
+    row = ACCOUNT.with_open_profit([("USD", 48.0)], 1)
     today = bridge(row, Earnings.of([Earned("SPY 650C", -10_983.0)]), [], NOON + STEP)
     assert today.open == 48.0
     assert today.unexplained == 2.0

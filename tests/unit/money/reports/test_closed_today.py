@@ -165,7 +165,7 @@ def test_a_close_counts_from_when_its_change_was_noticed() -> None:
     sale = replace(SALE, account=ACCOUNT)
     account = AccountSummary(
         account=ACCOUNT, currency="USD", daily_pnl=80.0, timestamp=seen_at + timedelta(seconds=1),
-    ).with_open_profit([])  # fmt: skip
+    ).with_open_profit([], 0)  # fmt: skip
     gone = row(CONTRACT, account=ACCOUNT, position=0.0, timestamp=NOW)
     day = Day(since=day_began("XNYS", NOW), changes=[closed], movements=[sale])
     book = book_of([gone], [], accounts=(account,))
