@@ -12,6 +12,7 @@ What waits until a span is over waits no longer than the span (`elapsed`).
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from position_sync_dagster.errors import ClockSetBackError
 
@@ -58,7 +59,7 @@ class SteadyClock:
         return self.newest
 
 
-_steady = SteadyClock(lambda: datetime.now(UTC))
+_steady = SteadyClock(partial(datetime.now, UTC))
 
 
 def utc_now() -> datetime:

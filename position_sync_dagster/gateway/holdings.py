@@ -298,8 +298,8 @@ class HoldingsBook:
 
     def daily_profits(
         self, account: str, sec_types: Collection[str]
-    ) -> list[tuple[str, float | None]]:
-        """Return currency and profit of the day of each subscribed holding; None: unknown.
+    ) -> Iterator[tuple[str, float | None]]:
+        """Yield currency and profit of the day of each subscribed holding; None: unknown.
 
         No other message has a profit of the day.
 
@@ -307,12 +307,10 @@ class HoldingsBook:
             account: The account.
             sec_types: The security types that are valued.
         """
-        rows = ((self._holdings[key], profit) for key, profit in self.profits.items())
-        return [
-            (row.instrument.currency, profit.daily(row))
-            for row, profit in rows
-            if row.account == account and row.instrument.sec_type in sec_types
-        ]
+        for key, profit in self.profits.items():
+            row = self._holdings[key]
+            if row.account == account and row.instrument.sec_type in sec_types:
+                yield row.instrument.currency, profit.daily(row, counts=profit.counts(row))
 
     def reported(
         self, keys: Iterable[Key] | None = None, greeks: GreeksByConid = NO_GREEKS

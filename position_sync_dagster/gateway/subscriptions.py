@@ -23,11 +23,7 @@ from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway import codes, ib_async_internals, translate
 from position_sync_dagster.gateway.codes import ACCOUNT_READY, MessageType
-from position_sync_dagster.gateway.holdings import (
-    HoldingsBook,
-    PendingChanges,
-    PnlValues,
-)
+from position_sync_dagster.gateway.holdings import HoldingsBook, PnlValues
 from position_sync_dagster.gateway.login import Login
 
 # A subscription to profits that is silent for so long may have ended without a notice.
@@ -89,7 +85,8 @@ class ProfitSubscriptions(ABC, Generic[Sub]):
         self._length = 2 + NUMBER_OF_VALUES[kind]
         self._backoff = Backoff(first_s=line.LINE_SILENCE_S, longest_s=900.0, jitter=(0.8, 1.2))
         self._random = Random()  # noqa: S311 - jitter of a delay
-        # `PnlSubscriptions` has them by holding, `AccountSummaries` by account.
+        # In the order of requests; `PnlSubscriptions` has them by holding, `AccountSummaries` by
+        # account.
         self._all: dict[Any, Sub] = {}
         self._by_request: dict[str, Sub] = {}  # those that the gateway has
         ib_async_internals.read_messages(ib, kind, self._read)
@@ -121,10 +118,10 @@ class ProfitSubscriptions(ABC, Generic[Sub]):
     def _ended(self, subscription: Sub) -> None:
         """Forget the values of a request that the gateway has ended."""
 
-    def _request_due(self, names: Iterable[object], most: int) -> None:
-        """Request the first few that are due, of the subscriptions under these names in `_all`."""
+    def _request_due(self, most: int) -> None:
+        """Request the first few that are due."""
         now = time.monotonic()
-        due = (self._all[name] for name in names if self._all[name].due_at_s <= now)
+        due = (subscription for subscription in self._all.values() if subscription.due_at_s <= now)
         for subscription in list(islice(due, most)):
             self._cancel(subscription)
             request = self._ib.client.getReqId()
@@ -199,7 +196,7 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
 
     Attributes:
         has_news: Whether a message came that counts, for the publication, which sets it back.
-        valued: The holdings of which one came, for the flush.
+        valued: The holdings of which one came, for the flush, which empties it.
     """
 
     def __init__(self, ib: IB, book: HoldingsBook) -> None:
@@ -211,10 +208,8 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
             client.cancelPnLSingle,
         )
         self._book = book
-        # The argument of `keep`, in its order; `step` subscribes to them.
-        self._wanted: dict[Key, None] = {}
         self.has_news = False
-        self.valued: PendingChanges[Key] = PendingChanges()
+        self.valued: set[Key] = set()
 
     @property
     def keys(self) -> frozenset[Key]:
@@ -224,25 +219,30 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
     def keep(self, keys: Iterable[Key]) -> None:
         """Subscribe to exactly these holdings, the most important ones first.
 
-        `step` sends the requests.
+        What nobody wants any more is cancelled, and its values are forgotten. `step` sends the
+        requests.
         """
-        self._wanted = dict.fromkeys(keys)
+        before = self._all
+        self._all = {key: before.pop(key, Subscription(key)) for key in dict.fromkeys(keys)}
+        if self._ib.isConnected():
+            for unwanted in before.values():
+                self._cancel(unwanted)
+                self._ended(unwanted)
 
     def step(self) -> None:
-        """Cancel what nobody wants any more, and forget its values; request what is due."""
+        """Request what is due."""
         if not self._ib.isConnected():
             return
         for key in self._book.missed.take() & self._all.keys():
             self._expect(self._all[key])
-        for key in self._all.keys() - self._wanted.keys():
-            subscription = self._all.pop(key)
-            self._cancel(subscription)
-            self._ended(subscription)
-        if ib_async_internals.unsent_messages(self._ib):  # they are more urgent
-            return
-        for key in self._wanted.keys() - self._all.keys():
-            self._all[key] = Subscription(key)
-        self._request_due(self._wanted, HOLDINGS_AT_ONCE)
+        if not ib_async_internals.unsent_messages(self._ib):  # they are more urgent
+            self._request_due(HOLDINGS_AT_ONCE)
+
+    def dropped(self) -> None:
+        """Forget the values of all of them, which `step` requests anew (code 1101)."""
+        wanted = list(self._all)
+        super().dropped()
+        self.keep(wanted)
 
     def restored(self) -> None:
         """Expect a message of each: one without is requested again (code 1102).
@@ -258,7 +258,7 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
         counts = self._book.put_pnl(subscription.key, PnlValues(*sent))
         if counts:
             self.has_news = True
-            self.valued.note(subscription.key)
+            self.valued.add(subscription.key)
         return counts
 
     def _ended(self, subscription: Subscription) -> None:
@@ -344,7 +344,7 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
         None is requested without a connection.
         """
         if self._ib.isConnected():
-            self._request_due(self._all, NEW_AT_ONCE)
+            self._request_due(NEW_AT_ONCE)
 
     def dropped(self) -> None:
         """Forget everything: the gateway dropped every subscription (1101)."""

@@ -168,8 +168,7 @@ class Heard:
         elif kind not in _OF_ORDERS and len(self._shapes) < MOST_SHAPES:
             about = self._about(kind, fields) if kind in self._vocabulary.about else ""
             self._shapes[kind, about, _forms(fields[1:])] += 1
-            for series, step in self._steps(kind, fields, about):
-                self._follow(series, step)
+            self._count_order(kind, fields, about)
 
     def take(self) -> Counter[Said]:
         """Return what was said since the last time, with how often."""
@@ -242,39 +241,41 @@ class Heard:
         """End a series."""
         self._last.pop(series, None)
 
-    def _steps(self, kind: str, fields: Sequence[str], about: str) -> Iterator[tuple[Series, str]]:
-        """Yield what a message belongs to, and its name there."""
+    def _count_order(self, kind: str, fields: Sequence[str], about: str) -> None:
+        """Count what a message follows in what it belongs to."""
         name = self._name_of(kind)
         place = self._vocabulary.places.get(kind, len(fields))
         request = fields[place] if place < len(fields) else ""
         if request and kind != _ERROR:
-            yield (request,), "ticks" if kind in _TICKS else name
+            self._follow((request,), "ticks" if kind in _TICKS else name)
             if kind == "21" and about in _MODEL_TICKS:
-                yield (request, MODEL), "model tick"
+                self._follow((request, MODEL), "model tick")
         elif kind in (GREETING, CLOSED):
-            yield ("connection",), kind
+            self._follow(("connection",), kind)
         elif kind == _ERROR and request in ("", "-1"):
             code = int(about) if about.isdecimal() else 0
             if code in _STATES:
-                yield ("IB",), about
+                self._follow(("IB",), about)
             elif code in FARM_BROKEN | FARM_OK:
-                yield ("farm", farm_of("".join(fields[4:5]))), about
+                self._follow(("farm", farm_of("".join(fields[4:5]))), about)
         elif kind == _ERROR:
             ends = about.isdecimal() and int(about) in ENDS_LINE
-            yield (request,), about if ends else name
+            self._follow((request,), about if ends else name)
         elif kind in _SERIES:
-            yield _SERIES[kind], name
+            self._follow(_SERIES[kind], name)
             if kind in _ROWS:
                 row = fields[2:3] if kind == "7" else (*fields[2:3], *fields[4:5])
-                yield (_ROW, kind, *row, *fields[-1:]), name
+                self._follow((_ROW, kind, *row, *fields[-1:]), name)
 
     def _follow(self, series: Series, step: str) -> str:
         """Count what came before a message in its series; return it, or "" if it counts not."""
         before = self._last.get(series, "")
-        is_list = step == "ticks" or series in _LISTS
-        if before or not series[0].isdecimal():  # for a request that is over nothing begins
+        if before == step:
+            if step == "ticks" or series in _LISTS:
+                return ""
+        elif before or not series[0].isdecimal():  # for a request that is over nothing begins
             self._last[series] = step
-        if not before or (is_list and before == step):
+        if not before:
             return ""
         self._orders[before, step] += 1
         return before

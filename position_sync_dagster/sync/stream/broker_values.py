@@ -162,7 +162,6 @@ class FollowedHoldings:
     def release(self, connection: GatewayConnection) -> None:
         """End the subscriptions that only this stream needs."""
         connection.pnl.keep(())
-        connection.pnl.step()  # which cancels them
         self._chosen_as_of = None
         self._overflow_legs = []
         self._monitored = []

@@ -356,8 +356,9 @@ class Flusher:
         """Value what is due, and deliver it with the rows of ticks since the last flush."""
         if self.ownership.lost.is_set():  # one that ran out just now may be renewed
             self.ownership.check()
-        valued = self.pricer.flush(connection, self._ticks.take(), connection.pnl.valued.take())
-        self._take(valued)
+        profits = connection.pnl
+        self._take(self.pricer.flush(connection, self._ticks.take(), profits.valued))
+        profits.valued.clear()
         self._deliver_rows()
 
         if self._accounts is not None:

@@ -29,11 +29,16 @@ class Subscribed:
         ib.client.reqPnLSingle = ib.client.cancelPnLSingle = lambda *_request: None
         ib.isConnected = lambda: True
         self.subscriptions = PnlSubscriptions(ib, self.book)
-        self.valued = self.subscriptions.valued.take
         self.subscriptions.keep([KEY])
         self.subscriptions.step()
         MessageReader(ib, "g")
         self.read = ib.client.decoder.interpret
+
+    def valued(self):
+        """Return the holdings that were valued since the last call."""
+        valued = set(self.subscriptions.valued)
+        self.subscriptions.valued.clear()
+        return valued
 
     def news(self):
         """Return whether a message counted since the last call."""

@@ -9,7 +9,6 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import CommitContentionError, StalledError
-from position_sync_dagster.gateway.holdings import PendingChanges
 from position_sync_dagster.sync.stream import delivery as module
 from position_sync_dagster.sync.stream.delivery import Flusher, HandlerDelivery
 from position_sync_dagster.sync.stream.publisher import Submissions
@@ -241,7 +240,7 @@ async def test_a_lease_that_runs_out_within_a_flush_does_not_end_the_stream(monk
     ownership = unowned(make_settings(flush_interval_s=0.01))
     flushed = asyncio.Event()
     pricer = SimpleNamespace(flush=lambda *_changes: flushed.set() or [])
-    connection = SimpleNamespace(pnl=SimpleNamespace(valued=PendingChanges()))
+    connection = SimpleNamespace(pnl=SimpleNamespace(valued=set()))
 
     def ran_out():
         raise StalledError("The lease ended.", remedy="It is renewed.")
