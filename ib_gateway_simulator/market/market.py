@@ -107,6 +107,8 @@ class Market:
         self._jumped: dict[str, float] = {}
         self._dividends: dict[str, list[tuple[float, float]]] = {}
         self._quotes: dict[int, Quote] = {}
+        # Those of contracts whose value was read at this step: of a position, and of its account.
+        self._marks: dict[int, float] = {}
         self._terms: dict[int, _Terms] = {}
         self._closing_terms: dict[int, _Terms] = {}
         self._trades: dict[int, _Trade] = {}
@@ -124,7 +126,7 @@ class Market:
         if self._american:
             for volatility in self._volatilities.values():
                 volatility.step()
-        self._quotes.clear()
+        self._forget_prices()
 
     def jump(self, symbol: str, factor: float) -> None:
         """Multiply the price of an underlying; announced dividends stay the amounts they were."""
@@ -137,7 +139,7 @@ class Market:
         for name, walk in self._volatilities.items():
             if symbol in (None, name):
                 walk.shift(points)
-        self._quotes.clear()
+        self._forget_prices()
 
     def add_dividend(self, symbol: str, amount: float, days: float) -> None:
         """Pay a dividend in some days, besides those of the yield; its options are priced anew."""
@@ -149,7 +151,11 @@ class Market:
         self._terms.clear()
         self._closing_terms.clear()
         self._early.clear()
+        self._forget_prices()
+
+    def _forget_prices(self) -> None:
         self._quotes.clear()
+        self._marks.clear()
 
     def dividends(self, symbol: str, years: float) -> tuple[tuple[float, float], ...]:
         """Return the dividends of some years: the time until each, and its share of the price."""
@@ -206,11 +212,19 @@ class Market:
 
     def value_price(self, conid: int) -> float:
         """Return the price for portfolio values, in the major unit of the currency."""
-        quote = self.quote(conid)
-        candidates = (quote.mark, quote.last, quote.ask)
-        price = next((value for value in candidates if value is not None), 0.0)
+        contract = self._contracts[conid]
+        if conid in self._pins:
+            quote = self.quote(conid)
+            candidates = (quote.mark, quote.last, quote.ask)
+            price = next((value for value in candidates if value is not None), 0.0)
+        else:
+            # Most holdings have no line: nobody asks for the rest of their quotes.
+            if conid not in self._marks:
+                fair = self._fair_price(contract, self.spot(contract.underlying))
+                self._marks[conid] = self._mark(contract, fair)
+            price = self._marks[conid]
         price *= self.broker_factors.get(conid, 1.0)
-        return price / self._contracts[conid].price_magnifier
+        return price / contract.price_magnifier
 
     def close_price(self, conid: int) -> float:
         """Return the previous close in the major unit of the currency."""
@@ -246,7 +260,7 @@ class Market:
             bid=bid,
             ask=ask,
             last=trade.price,
-            mark=max(round(fair, 4), self._least_mark(contract)),
+            mark=self._mark(contract, fair),
             bid_size=noise % 90 + 1,
             ask_size=(noise >> 8) % 90 + 1,
             last_size=mix(contract.conid, trade.step) % 9 + 1,
@@ -264,6 +278,10 @@ class Market:
             return quote
 
         return pin.applied_to(quote)
+
+    def _mark(self, contract: Contract, fair: float) -> float:
+        """Return the mark of a contract without a pin."""
+        return max(round(fair, 4), self._least_mark(contract))
 
     def _least_mark(self, contract: Contract) -> float:
         """Return the middle between no bid and the least ask, in a realistic market."""
