@@ -149,7 +149,7 @@ class AccountSummary:
 
         Args:
             holdings: Of open holdings the currency, and the profit of the day in it.
-            number: How many are open, those included whose profit is unknown.
+            number: How many are open, also those that are not named, or whose profit is unknown.
 
         >>> from datetime import UTC
         >>> account = AccountSummary(

@@ -310,7 +310,7 @@ class HoldingsBook:
         for key, profit in self.profits.items():
             row = self._holdings[key]
             if row.account == account and row.instrument.sec_type in sec_types:
-                yield row.instrument.currency, profit.daily(row, counts=profit.counts(row))
+                yield row.instrument.currency, profit.daily(row)
 
     def reported(
         self, keys: Iterable[Key] | None = None, greeks: GreeksByConid = NO_GREEKS
