@@ -17,7 +17,8 @@ from position_sync_dagster.lake.derived import derive
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.movement_book import MovementBook
-from position_sync_dagster.money.profit.profit import explain_day, is_explained
+from position_sync_dagster.money.profit.moved_between import TradingDay
+from position_sync_dagster.money.profit.profit import explain_days, is_explained
 from position_sync_dagster.money.tables import PROFIT_EXPLAINED
 from position_sync_dagster.sync.past_days import values_at_close
 from tests.support.browser import open_page
@@ -56,11 +57,15 @@ def explained(folder: Path) -> None:
         record_close(lake, yesterday, since)
         record_close(lake, now.date(), now)
         MovementBook(lake, settings.calendar).update()
-        rows = explain_day(lake, settings, now.date(), before=yesterday, since=since, closed=now)
+        trading_day = TradingDay(now.date(), before=yesterday, since=since, closed=now)
+        explained_days = explain_days(lake, settings, [trading_day])
         sys.stdout.write(
-            "".join(f"explained: {is_explained(row)}, {row}\n" for row in rows.to_dicts())
+            "".join(
+                f"explained: {is_explained(row)}, {row}\n"
+                for row in explained_days[trading_day.day].to_dicts()
+            )
         )
-        derive(lake.derived_table(PROFIT_EXPLAINED), lambda: {now.date(): rows})
+        derive(lake.derived_table(PROFIT_EXPLAINED), lambda: explained_days)
         with open_page(demo.ui_port) as page:
             page.open("/money/risk", size=(1280, 560))
             page.wait_for_text("Where the profit of")

@@ -169,8 +169,10 @@ def errors_page() -> str:
         "An error says what happened, to what, and what to do. A command ends with 1 then, or "
         "with 2 where you can correct what you gave it.",
     ]
+    for name in vars(position_sync_dagster)["__all__"]:
+        getattr(position_sync_dagster, name)  # imports the module of each public error
     for error in sorted(errors_below(PositionSyncError), key=lambda each: each.__name__):
-        paragraphs = inspect.getdoc(error).split("\n\n")
+        paragraphs = (inspect.getdoc(error) or "").split("\n\n")
         means = "\n\n".join(takewhile(lambda each: not each.startswith(">>>"), paragraphs))
         link = posixpath.relpath(error.page, "docs") if error.page else ""
         more = f" More: [{error.page}]({link})." if link else ""
@@ -186,7 +188,7 @@ def errors_below(root: type[PositionSyncError]) -> set[type[PositionSyncError]]:
 
 def reference_page() -> str:
     """Return the public names of the package, for mkdocstrings."""
-    homes = position_sync_dagster._HOMES.items()
+    homes = vars(position_sync_dagster)["_HOMES"].items()
     names = [
         f"{position_sync_dagster.__name__}.{home}.{each}" for home, them in homes for each in them
     ]

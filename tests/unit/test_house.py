@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import position_sync_dagster
 from docs import drawn_diagrams
 from docs.command_pages import commands_page
 from position_sync_dagster.cli.app import MODULE_OF, command
@@ -258,6 +259,13 @@ def test_the_page_of_commands_has_those_inside_others_their_options_and_what_the
     assert "[default: -10,-5,-2,0,2,5,10]" in page
 
 
+def each_error() -> Iterator[type[PositionSyncError]]:
+    import_module(f"{PACKAGE.name}.definitions")
+    for name in vars(position_sync_dagster)["__all__"]:
+        getattr(position_sync_dagster, name)  # imports the module of each public error
+    return errors_below(PositionSyncError)
+
+
 def errors_below(root: type[PositionSyncError]) -> Iterator[type[PositionSyncError]]:
     for error in root.__subclasses__():
         yield error
@@ -271,8 +279,7 @@ def anchors_of(document: Path) -> set[str]:
 
 
 def test_errors_and_checks_name_a_page_that_is_there():
-    import_module(f"{PACKAGE.name}.definitions")  # which imports each error
-    pages = {error.page for error in errors_below(PositionSyncError) if error.page}
+    pages = {error.page for error in each_error() if error.page}
     pages |= {evaluation.PAGE}
     assert len(pages) > 10
     for page in pages:
@@ -282,8 +289,7 @@ def test_errors_and_checks_name_a_page_that_is_there():
 
 
 def test_an_error_without_a_page_says_what_to_do():
-    import_module(f"{PACKAGE.name}.definitions")
-    bare = [error for error in errors_below(PositionSyncError) if not error.page]
+    bare = [error for error in each_error() if not error.page]
     silent = {error.__name__ for error in bare if "\n\n" not in (error.__doc__ or "")}
     assert {name for name in silent if name[0] != "_"} == {"LakeError", "UserError"}  # the bases
 
