@@ -146,9 +146,8 @@ class Posting:
         """Return why its movement does not say what was charged for it in a currency."""
         if self.fee_in(currency) is not None:
             return None
-        if self.movement.fee is None:
-            return f"the fee of {self._booked} is not known"
-        return f"the fee of {self._booked} was charged in an unknown currency"
+        lacking = _NO_FEE if self.movement.fee is None else _NO_FEE_CURRENCY
+        return lacking.format(self._booked)
 
     @property
     def _booked(self) -> str:
@@ -200,6 +199,16 @@ def names_of(rows: DataFrame) -> Expr:
         "symbol", strike, col.expiry.dt.to_string("%d%b%y"), separator=" ", ignore_nulls=True
     )
 
+
+def why_no_fees(rows: DataFrame) -> Expr:
+    """Return why rows of `movements` do not say what was charged for them in their currency."""
+    booked = pl.format("{} of {}", names_of(rows), "day")
+    lacking = pl.when(col.fee.is_null()).then(pl.format(_NO_FEE, booked))
+    return lacking.otherwise(pl.format(_NO_FEE_CURRENCY, booked))
+
+
+_NO_FEE = "the fee of {} is not known"
+_NO_FEE_CURRENCY = "the fee of {} was charged in an unknown currency"
 
 # Why the cash of some kinds is not known; of others it follows from price and multiplier.
 _NO_CASH = {

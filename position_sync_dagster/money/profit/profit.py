@@ -29,7 +29,7 @@ from position_sync_dagster.money.past.owned_parts import (
     owned_at,
     part_rows,
 )
-from position_sync_dagster.money.past.postings import names_of
+from position_sync_dagster.money.past.postings import names_of, why_no_fees
 from position_sync_dagster.money.profit.moved_between import (
     MovedBetween,
     TradingDay,
@@ -40,6 +40,7 @@ from position_sync_dagster.money.tables import PROFIT_EXPLAINED
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import time_zone_of
 
+_OF_OWNER = ("strategy_id", "account")
 _CONTRACT = ("symbol", "right", "strike", "expiry")
 # A holding has one currency; a fee of it in another one is a row of its own.
 _TERMS = (*_CONTRACT, "currency")
@@ -184,6 +185,7 @@ def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDa
     paid = _moves_of_owners(between.followed.filter(session_date=day), sources.parts_of)
     fees = _fees_elsewhere(owned_moves)
     rows = concat([holdings, fees, _income(paid)], how="diagonal_relaxed")
+    rows = concat([rows, _fees_beside(owned_moves, rows)], how="diagonal_relaxed")
 
     earlier = sources.accounts.filter(col.session_date < day)["account"]
     rows = _of_known_ends(rows, start["account"], end["account"], earlier)
@@ -455,6 +457,17 @@ def _fees_elsewhere(moved: DataFrame) -> DataFrame:
     return by_holding.agg(profit=total, fees=total, why_unknown=why_unknown)
 
 
+def _fees_beside(moved: DataFrame, rows: DataFrame) -> DataFrame:
+    """Return which fees for contracts of others may have been charged in a currency of an owner."""
+    lacking = moved.filter(col.fee_currency.is_null(), col.fee.ne_missing(0.0))
+    reasons = lacking.select(
+        *_OF_OWNER, "currency", why_unknown=pl.format("fees: {}", why_no_fees(lacking))
+    )
+    currencies = rows.select(*_OF_OWNER, other="currency").unique()
+    beside = reasons.join(currencies, on=_OF_OWNER).filter(col.currency != col.other)
+    return beside.select(*_OF_OWNER, "why_unknown", currency="other", profit=lit(0.0))
+
+
 def _income(movements: DataFrame) -> DataFrame:
     """Return dividends, tax, interest and fees by owner, account and currency."""
     paid = movements.filter(col.kind.is_in(INCOME))
@@ -521,7 +534,7 @@ def by_strategy(rows: DataFrame) -> DataFrame:
     sums = rows.group_by(by).agg(
         sum_of_parts,
         **greeks,
-        legs_unknown=is_unknown.sum(),
+        legs_unknown=col.profit.null_count(),
         why_unknown=reasons.str.join("; ").replace("", None),
         lacking=lacking.str.join("; "),
     )

@@ -290,6 +290,9 @@ FEES = {
 }
 
 
+FEE_LACKS = {("-3", ""): "was charged in an unknown currency", ("", ""): "is not known"}
+
+
 @pytest.mark.parametrize(("fee", "charged_in", "usd", "gbp", "of_lots"), FEES.values(), ids=FEES)
 def test_a_fee_is_the_same_in_campaigns_days_lots_and_what_is_realised(
     books, fee, charged_in, usd, gbp, of_lots
@@ -309,10 +312,15 @@ def test_a_fee_is_the_same_in_campaigns_days_lots_and_what_is_realised(
     ]
     books.end_day(FRIDAY, trades=sold)
 
-    days = books.explain([THURSDAY, FRIDAY]).values()
-    thursday, friday = (dict(rows.select("currency", "profit").rows()) for rows in days)
+    days = books.explain([THURSDAY, FRIDAY])
+    thursday, friday = (dict(rows.select("currency", "profit").rows()) for rows in days.values())
     assert thursday == pytest.approx({"USD": 20 - 1, "GBP": 5 - 2})
     assert friday == pytest.approx({"USD": usd and usd - 19, "GBP": gbp and gbp - 3})
+    reason = f"the fee of {STOCK['symbol']} of {FRIDAY} {FEE_LACKS.get((fee, charged_in))}"
+    of_day = {row["currency"]: row for row in days[FRIDAY].to_dicts()}
+    hint = None if charged_in else f"fees: {reason}"
+    if gbp is not None:
+        assert (of_day["GBP"]["why_unknown"], of_day["GBP"]["legs_unknown"]) == (hint, 0)
 
     by_hand = pytest.approx({"USD": usd, "GBP": gbp})
     rows = CampaignBook(books.lake).rows()

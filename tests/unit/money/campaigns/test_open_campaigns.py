@@ -8,8 +8,13 @@ import pytest
 
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.position_update import PositionUpdate
-from position_sync_dagster.money.campaigns.campaigns import closed_campaigns, money_of
+from position_sync_dagster.money.campaigns.campaigns import (
+    closed_campaigns,
+    money_of,
+    open_campaigns,
+)
 from position_sync_dagster.money.campaigns.closes_of_strategies import Closes
+from position_sync_dagster.money.campaigns.lots import lots_of
 from position_sync_dagster.money.campaigns.strategy_money import live_money
 from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.movements import Movement, MovementKind
@@ -178,6 +183,25 @@ def test_a_fee_of_unknown_currency_leaves_no_other_campaign_unknown(fee, account
 
     still_held = live_money(parts_of([sold, *call], leg(PUT), leg(CALL)))
     assert [money.realised for money in still_held.values()] == [0, 98]
+
+
+@pytest.mark.parametrize(("fee", "charged_in", "usd", "gbp"), [
+    (-3.0, "GBP", 0, 98 - 3), (None, "GBP", 0, None), (-3.0, "USD", 0, 98), (None, "USD", 0, 98),
+])  # fmt: skip
+def test_a_fee_in_another_currency_is_realised_when_it_is_charged_also_of_what_is_held(
+    fee, charged_in, usd, gbp
+):
+    """One in the currency of its contract is a part of what that cost, and waits for its close."""
+    held = replace(SOLD, fee=fee, fee_currency=charged_in)
+    in_pounds = {"currency": "GBP", "fee_currency": "GBP"}
+    call = [moved(CALL, -1.0, 3.0, 5, **in_pounds), moved(CALL, 1.0, 2.0, 6, **in_pounds)]
+    parts = parts_of([held, *call], leg(PUT), leg(CALL))
+    realised = {currency: money.realised for (_, currency), money in live_money(parts).items()}
+    assert realised == {"USD": usd, "GBP": gbp}
+    [campaign] = open_campaigns(parts)
+    assert money_of(campaign.parts, "GBP").profit == gbp
+    lots = [lot.profit for lot in lots_of(parts) if lot.currency == "GBP"]
+    assert (None if None in lots else sum(lots)) == gbp
 
 
 def test_a_fee_in_another_currency_stays_in_its_own():
