@@ -87,11 +87,11 @@ def attributed(
     )
     by_key = grouped(attrgetter("key"), of_holdings)
     legs_of = grouped(attrgetter("conid"), legs)
+    traders: set[_Trader] = set()
     histories = [
         (*_history(by_key[key], openings.get(key)), legs_of[key[1]])
         for key in dict.fromkeys([*by_key, *openings])
     ]
-    traders: set[_Trader] = set()
     while True:
         holdings = _Holdings(traders)
         for opening, moved, claiming in histories:
