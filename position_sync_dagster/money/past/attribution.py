@@ -87,12 +87,11 @@ def attributed(
     )
     by_key = grouped(attrgetter("key"), of_holdings)
     legs_of = grouped(attrgetter("conid"), legs)
-    unmoved = [key for key, opening in openings.items() if opening.contract is not None]
+    traders: set[_Trader] = set()
     histories = [
         (*_history(by_key[key], openings.get(key)), legs_of[key[1]])
-        for key in dict.fromkeys([*by_key, *unmoved])
+        for key in dict.fromkeys([*by_key, *openings])
     ]
-    traders: set[_Trader] = set()
     while True:
         holdings = _Holdings(traders)
         for opening, moved, claiming in histories:
@@ -518,12 +517,14 @@ class _Holding:
 
     def _in_turn(self) -> Sequence[Movement]:
         """Return the movements in order, of one moment first those whose order is answered."""
-        answered = self._holdings.answered
-        if not answered:
+        if not self._holdings.answered:
             return self._movements
         return sorted(
             self._movements,
-            key=lambda movement: (*_order_of(movement)[:-1], movement.order_id not in answered),
+            key=lambda movement: (
+                *_order_of(movement)[:-1],
+                movement.order_id not in self._holdings.answered,
+            ),
         )
 
     @property

@@ -202,9 +202,8 @@ def names_of(rows: DataFrame) -> Expr:
 
 def why_no_fees(rows: DataFrame) -> Expr:
     """Return why rows of `movements` do not say what was charged for them in their currency."""
-    booked = pl.format("{} of {}", names_of(rows), "day")
-    lacking = pl.when(col.fee.is_null()).then(pl.format(_NO_FEE, booked))
-    return lacking.otherwise(pl.format(_NO_FEE_CURRENCY, booked))
+    lacking = pl.when(col.fee.is_null()).then(pl.lit(_NO_FEE)).otherwise(pl.lit(_NO_FEE_CURRENCY))
+    return lacking.str.replace("{}", pl.format("{} of {}", names_of(rows), "day"), literal=True)
 
 
 _NO_FEE = "the fee of {} is not known"

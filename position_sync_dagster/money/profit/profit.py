@@ -460,12 +460,14 @@ def _fees_elsewhere(moved: DataFrame) -> DataFrame:
 def _fees_beside(moved: DataFrame, rows: DataFrame) -> DataFrame:
     """Return which fees for contracts of others may have been charged in a currency of an owner."""
     lacking = moved.filter(col.fee_currency.is_null(), col.fee.ne_missing(0.0))
-    reasons = lacking.select(
-        *_OF_OWNER, "currency", why_unknown=pl.format("fees: {}", why_no_fees(lacking))
+    lacking = rows.select(*_OF_OWNER, beside="currency").unique().join(lacking, on=_OF_OWNER)
+    lacking = lacking.filter(col.beside != col.currency)
+    return lacking.select(
+        *_OF_OWNER,
+        currency="beside",
+        profit=lit(0.0),
+        why_unknown=pl.format("fees: {}", why_no_fees(lacking)),
     )
-    currencies = rows.select(*_OF_OWNER, other="currency").unique()
-    beside = reasons.join(currencies, on=_OF_OWNER).filter(col.currency != col.other)
-    return beside.select(*_OF_OWNER, "why_unknown", currency="other", profit=lit(0.0))
 
 
 def _income(movements: DataFrame) -> DataFrame:
