@@ -113,7 +113,8 @@ class LoginLines:
         """Return the conids that are to hold a line now.
 
         Args:
-            in_use: The lines of the connection, also those that are not of this set.
+            in_use: All lines of the connection: a program that shares it may have subscribed to
+                others than these.
             now_s: The time.
         """
         held = self.held

@@ -301,7 +301,7 @@ class HoldingsBook:
     ) -> Iterator[tuple[str, float | None]]:
         """Yield currency and profit of the day of each subscribed holding; None: unknown.
 
-        No other message has a profit of the day.
+        Their sum is `open_pnl` of the row of the account: no other message has it of a holding.
 
         Args:
             account: The account.

@@ -136,7 +136,7 @@ class GivenLeg(ContractTerms):
         """Return the leg of a strategy, without a conid an `UnresolvedLeg`.
 
         Raises:
-            InvalidLegError: The strategy has no name, or one that is taken.
+            InvalidLegError: The strategy has no name, or a reserved one (UNATTRIBUTED).
         """
         if not str(strategy_id).strip():
             message = f"The leg {self._name} has no strategy."
@@ -153,7 +153,7 @@ class GivenLeg(ContractTerms):
         )
         if self.conid is None:
             return leg
-        return leg.resolved(self.conid, None)
+        return leg.resolved(self.conid, at=None)
 
 
 # The text of each field, for columns and options.

@@ -348,7 +348,7 @@ def _is_compared(brk: Break, held: Collection[Key], coverage: Coverage) -> bool:
 def _by_login(
     discrepancies: Iterable[Discrepancy], settings: Settings
 ) -> dict[str, list[Discrepancy]]:
-    """Return the discrepancies by login.
+    """Return the discrepancies by the `gateway_id` under which their breaks are recorded.
 
     A gateways file names the accounts of each: those of legs without an account are under
     WITHOUT_LOGIN then. Without that file, all are of the one login.

@@ -62,7 +62,8 @@ class TableCheck(Generic[L_contra]):
     Attributes:
         judge: Judges the table, of all logins or of one.
         each_login: Whether it gets the settings of one login, and the results are merged.
-        driven: Whether the driver evaluates it; the others are evaluated with their tables.
+        driven: Whether the driver evaluates it, in its turn of each minute; the others are
+            evaluated with their tables.
     """
 
     check_key: Key
@@ -137,7 +138,8 @@ def table_check(
             last paragraph says what to do where a failing result does not.
         each_login: Whether the function gets the settings of one login: the results of all logins
             are then merged.
-        driven: Whether the driver evaluates it; the others are evaluated with their tables.
+        driven: Whether the driver evaluates it, in its turn of each minute; the others are
+            evaluated with their tables.
     """
 
     def make(judge: Evaluate[L]) -> TableCheck[L]:

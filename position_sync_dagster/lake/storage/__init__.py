@@ -3,7 +3,8 @@
 To change …, open …
 
 - How a table is read and changed; how long a change is tried again (`CONTENTION_S`):
-  `table.py`. The pauses between (`PAUSE`), what a commit checks and writes: `commits.py`.
+  `table.py`. The loop of its attempts (`retried`), the pauses between
+  (`PAUSE`), what a commit checks and writes: `commits.py`.
 - Which failure is a conflict, a damaged table, a full disk or a store that is away, and its text:
   `commit_errors.py`.
 - After how many versions a checkpoint is written, the log is cut and small files are merged
