@@ -3,14 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 from ib_gateway_simulator import Book, SimulatedGateway, load_book
 from position_sync_dagster import IBPositionStreamer
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.gateway.connection import day_begin
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.streamer import Complete, StreamCounts, stream
@@ -22,9 +25,24 @@ from tests.support.waiting import eventually
 AT_ONCE = Backoff(first_s=0.05, longest_s=0.05)
 
 
+# Longer than a test needs from its fills to the second look at their executions.
+BEFORE_MIDNIGHT = timedelta(seconds=30)
+
+
+async def pass_midnight() -> None:
+    """Wait for a midnight of a market that is near.
+
+    A gateway names executions since then alone: of a holding that went without one right before it,
+    only a statement says why.
+    """
+    while day_begin(utc_now() + BEFORE_MIDNIGHT) != day_begin(utc_now()):
+        await asyncio.sleep(0.1)
+
+
 @asynccontextmanager
 async def simulate(book: str | Book = "small", **options: Any) -> AsyncIterator[SimulatedGateway]:
     """Run a simulator; at its end no order message may have reached it."""
+    await pass_midnight()
     options.setdefault("tick_interval_s", 0.05)
     found = book if isinstance(book, Book) else load_book(book)
     async with SimulatedGateway(found, seed=7, port=0, control_port=None, **options) as sim:
