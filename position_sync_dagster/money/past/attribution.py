@@ -10,7 +10,7 @@ their profit is unknown, and what is left belongs to those that claim it.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from functools import cached_property, partial
@@ -62,9 +62,6 @@ _WORTHLESS = "DW"
 # What each owner has, or how much of something belongs to each.
 _Shares = dict[str, float]
 
-# An order, and who had what it traded.
-_Trader = tuple[str, str]
-
 
 def attributed(
     movements: Iterable[Movement],
@@ -87,25 +84,18 @@ def attributed(
     )
     by_key = grouped(attrgetter("key"), of_holdings)
     legs_of = grouped(attrgetter("conid"), legs)
-    traders: set[_Trader] = set()
-    histories = [
-        (*_history(by_key[key], openings.get(key)), legs_of[key[1]])
-        for key in dict.fromkeys([*by_key, *openings])
-    ]
-    while True:
-        holdings = _Holdings(traders)
-        for opening, moved, claiming in histories:
-            if moved or opening.contract:
-                holdings.add(_Holding(moved, claiming, opening, holdings))
+    unmoved = [key for key, opening in openings.items() if opening.contract is not None]
+    holdings = _Holdings()
+    for key in dict.fromkeys([*by_key, *unmoved]):
+        opening, moved = _history(by_key[key], openings.get(key))
+        if moved or opening.contract:
+            holdings.add(_Holding(moved, legs_of[key[1]], opening, holdings))
 
-        holdings.link()
-        # What options deliver, and what actions bring, belongs to the owners of what they took.
-        in_order = sorted(holdings.all, key=attrgetter("place"))
-        parts = [part for holding in in_order for part in holding.parts()]
-        if holdings.answers <= traders:
-            return sorted([*parts, *holdings.lost()], key=attrgetter("at"))
-        # What one contract says of an order counts for all that it traded.
-        traders |= holdings.answers
+    holdings.link()
+    # What options deliver, and what actions bring, belongs to the owners of what they took.
+    in_order = sorted(holdings.all, key=attrgetter("place"))
+    parts = [part for holding in in_order for part in holding.parts()]
+    return sorted([*parts, *holdings.lost()], key=attrgetter("at"))
 
 
 def unexplained_parts(
@@ -200,21 +190,16 @@ class _Holdings:
         came_for: What went for what came, by the id of that.
         left: The ids of what something came for with its cost.
         parts: Those of each movement that is no trade, by its id.
-        traders: Who had what orders traded, as far as that is known.
-        answered: These orders.
-        asked: The orders that are asked whose what they closed was, since several had it.
+        traders: Who had what an order traded, apart from contracts that several had.
     """
 
-    def __init__(self, traders: Set[_Trader] = frozenset()) -> None:
+    def __init__(self) -> None:
         self.all: list[_Holding] = []
         self.of_contract: defaultdict[int, list[_Holding]] = defaultdict(list)
         self.came_for: dict[str, _Exchange] = {}
         self.left: set[str] = set()
         self.parts: defaultdict[str, list[Posting]] = defaultdict(list)
-        self.traders = traders
-        self.answered = {order for order, _owner in traders}
-        self.asked: set[str | None] = set()
-        self._traded: set[_Trader] = set()
+        self.traders: defaultdict[str | None, set[str]] = defaultdict(set)
         self._lost: dict[str, str] = {}
 
     def add(self, holding: "_Holding") -> None:
@@ -348,12 +333,7 @@ class _Holdings:
         if movement.kind is not MovementKind.TRADE:
             self.parts[movement.movement_id].append(part)
         elif movement.order_id is not None and part.fraction == 1.0 and not is_guess:
-            self._traded.add((movement.order_id, part.owner))
-
-    @property
-    def answers(self) -> set[_Trader]:
-        """Who had what the orders traded that are asked."""
-        return {trader for trader in self._traded if trader[0] in self.asked}
+            self.traders[movement.order_id].add(part.owner)
 
     def carries(self, movement: Movement) -> bool:
         """Return whether cost leaves with it for something else, or comes with it."""
@@ -494,8 +474,8 @@ class _Holding:
         self._claims = [*map(self._claim_of, sorted(of_account, key=attrgetter("added_at")))]
         self._has: _Shares = dict(has)
         self._last_owners: _Shares = {}
-        # When it was not known whose a close was, last since all of it was gone.
-        self._guessed_at: datetime | None = None
+        # Whether it was not known whose a close was, since all of it was gone last.
+        self._is_guess = False
         self._parts: list[Posting] = []
 
     def parts(self) -> list[Posting]:
@@ -503,7 +483,7 @@ class _Holding:
         if self._opening.quantity and not self._has:
             self._open_prior()
 
-        for movement in self._in_turn():
+        for movement in self._movements:
             by = movement.quantity
             if by is None and movement.kind not in INCOME:
                 self._lose_track(movement)
@@ -514,18 +494,6 @@ class _Holding:
             else:
                 self._move(movement, by)
         return self._parts
-
-    def _in_turn(self) -> Sequence[Movement]:
-        """Return the movements in order, of one moment first those whose order is answered."""
-        if not self._holdings.answered:
-            return self._movements
-        return sorted(
-            self._movements,
-            key=lambda movement: (
-                *_order_of(movement)[:-1],
-                movement.order_id not in self._holdings.answered,
-            ),
-        )
 
     @property
     def is_traded_alone(self) -> bool:
@@ -585,8 +553,12 @@ class _Holding:
         return _Origin(opened, held)
 
     @property
-    def place(self) -> tuple[bool, datetime, Key]:
-        """Return its place in the order: options first, and what an action brought after others."""
+    def place(self) -> tuple[bool, datetime, bool, float, Key]:
+        """Return its place in the order: options first, and what an action brought after others.
+
+        What a strategy claims a part of comes after what one has alone, first what it has had alone
+        for longer; what several claim is last.
+        """
         is_option = any(movement.is_option for movement in (self.first, *self._movements))
         came_for = self._holdings.came_for
         brought = [
@@ -594,7 +566,27 @@ class _Holding:
             for movement in self._movements
             if movement.kind in _ACTS and movement.movement_id in came_for
         ]
-        return not is_option, min(brought, default=NEVER), self.key
+        is_shared = len({claim.owner for claim in self._claims}) > 1
+        at = min(brought, default=NEVER)
+        return not is_option, at, is_shared, -self._claimed_in_part_since, self.key
+
+    @property
+    def _claimed_in_part_since(self) -> float:
+        """The time from which on more was held than is claimed; one without a quantity claims all.
+
+        Claims count from when they begin until what is held then is gone.
+        """
+        are_sized = self._claims and all(claim.leg.quantity for claim in self._claims)
+        claimed: dict[tuple[str, str | None], float] = {}
+        for step in self.steps if are_sized else ():
+            if not step.before:
+                claimed = {}
+            for claim in self._claims:
+                if claim.covers(step.movement):
+                    claimed[claim.owner, claim.leg.account] = abs(claim.leg.quantity or 0.0)
+            if claimed and max(abs(step.before), abs(step.after)) > sum(claimed.values()):
+                return moment_of(step.movement).timestamp()
+        return math.inf
 
     @property
     def _total(self) -> float:
@@ -619,8 +611,7 @@ class _Holding:
     def _move(self, movement: Movement, by: float) -> None:
         """Divide a movement: first it closes what is held on the other side, then it opens."""
         total = self._total
-        if not total:
-            self._guessed_at = None
+        self._is_guess = self._is_guess and total != 0
         origin = self._holdings.origin_of(movement)
         closed = 0.0
         if total * by < 0:
@@ -638,7 +629,7 @@ class _Holding:
         unclear = None
         if closers is None:
             unclear = f"it is not known whose {name_of(movement)} closed on {movement.day}"
-            self._guessed_at = moment_of(movement)
+            self._is_guess = True
             closers = self._as_claimed(movement, by)
         self._add_parts(
             movement,
@@ -663,20 +654,13 @@ class _Holding:
         self, movement: Movement, by: float, delivered_to: Mapping[str, float]
     ) -> _Shares | None:
         """Return whose a close was; None: not known."""
-        # Of closes of one moment, of which it is not known whose one was, none is known.
-        is_tied = self._guessed_at == moment_of(movement)
-        if len(self._has) == 1 and not is_tied:
+        if len(self._has) == 1:
             return dict.fromkeys(self._has, by)
 
-        order = movement.order_id
-        self._holdings.asked.add(order)
-        of_order = [owner for owner in self._has if (order, owner) in self._holdings.traders]
+        of_order = self._holdings.traders[movement.order_id] & self._has.keys()
         for owner in of_order if len(of_order) == 1 else ():
             if abs(self._has[owner]) >= abs(by) - QUANTITY_ROUNDING:
                 return {owner: by}
-
-        if is_tied:
-            return None
 
         is_all = not rounded(by + self._total)
         if is_all or not self._at_end_of[movement.session_date]:
@@ -878,7 +862,7 @@ class _Holding:
             self._add(
                 movement, effect, owner, quantity / whole, quantity, came_from=came_from, **said
             )
-            self._holdings.remember(self._parts[-1], is_guess=self._guessed_at is not None)
+            self._holdings.remember(self._parts[-1], is_guess=self._is_guess)
 
     def _add(
         self,

@@ -3,12 +3,9 @@
 from collections import defaultdict
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from itertools import permutations
 from random import Random
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.money.campaigns.campaigns import closed_campaigns, money_of
@@ -314,113 +311,3 @@ def test_what_an_option_delivered_is_unknown_for_each_owner_that_may_have_closed
     pays = [part for part in parts if part.effect is Effect.PAYS and part.movement is ends[0]]
     assert {part.owner for part in pays} == {"a", UNATTRIBUTED}
     assert all("delivered is not known" in (part.unclear or "") for part in pays)
-
-
-@pytest.mark.parametrize(("shared", "of_a", "of_nobody"), [*permutations([PUT, OTHER, CALL])])
-def test_an_order_with_a_contract_of_each_owner_does_not_say_whose_it_closed(
-    shared, of_a, of_nobody
-):
-    """One of the shared contract was sold before it was a leg, one after."""
-    movements = [
-        moved(shared, -1.0, 2.0, 2),
-        moved(of_nobody, -1.0, 1.0, 2),
-        moved(shared, -1.0, 2.0, 5),
-        moved(of_a, -1.0, 1.0, 5),
-        *(moved(conid, 1.0, 0.5, 6, order_id="closed") for conid in (shared, of_a, of_nobody)),
-    ]
-    begun = {"since": date(2026, 3, 4), "added_at": datetime(2026, 3, 4, 12, tzinfo=UTC)}
-    parts = attributed(movements, [leg(conid, "a", **begun) for conid in (shared, of_a)])
-    assert {part.conid for part in parts if part.is_owner_unclear} == {shared}
-
-
-@pytest.mark.parametrize(("shared", "other"), [(PUT, OTHER), (OTHER, PUT)])
-def test_whose_an_order_is_decides_before_a_close_is_divided(shared, other):
-    """One more of the other put is traded by hand with a call, then two more of the shared one.
-
-    All four of that are closed in a day, two of them with what is left of the other put: the
-    strategy sold at 400 and 100, and bought back at 100 and 30.
-    """
-    legs = [leg(shared, "a", quantity=-2.0), leg(other, "a", quantity=-1.0)]
-    evening = datetime(2026, 3, 2, 19, tzinfo=UTC)
-    movements = [
-        moved(shared, -2.0, 2.0, 2),
-        moved(other, -1.0, 1.0, 2),
-        *(moved(conid, -1.0, 1.5, 2, at=evening) for conid in (other, CALL)),
-        *(moved(conid, 1.0, 1.4, 3, order_id="by hand") for conid in (other, CALL)),
-        moved(shared, -2.0, 2.5, 3),
-        moved(shared, 2.0, 0.5, 4, order_id="of a"),
-        moved(other, 1.0, 0.3, 4, order_id="of a"),
-        moved(shared, 2.0, 0.9, 4, at=evening.replace(day=4)),
-    ]
-    money = money_of([part for part in attributed(movements, legs) if part.owner == "a"], "USD")
-    assert (money.profit, money.unknown) == (400 + 100 - 100 - 30 - 4, None)
-
-
-@pytest.mark.parametrize("ids", [("1", "2"), ("2", "1")])
-def test_which_of_two_closes_of_one_moment_was_whose_is_not_known_of_either(ids):
-    """Of three one is closed by each of two orders; only what remains is divided by the claims."""
-    closes = [
-        moved(PUT, 1.0, price, 4, order_id=name, movement_id=name)
-        for name, price in zip(ids, (0.5, 0.6), strict=True)
-    ]
-    movements = [moved(PUT, -2.0, 2.0, 2), moved(PUT, -1.0, 2.0, 3), *closes]
-    parts = attributed(movements, [leg(PUT, "a", quantity=-2.0)])
-    unclear = {part.movement.movement_id for part in parts if part.is_owner_unclear}
-    assert unclear == {"1", "2"}
-
-
-OPTIONS = [PUT, OTHER, CALL]
-
-
-def orders(random: Random) -> list[Movement]:
-    """Return what orders traded: one opens, or two close at one moment, one of them unnamed."""
-    movements: list[Movement] = []
-    held = dict.fromkeys(OPTIONS, 0)
-    for day in range(2, 20):
-        is_opening = random.random() < 0.5
-        for order in (f"{day} of day",) if is_opening else (f"{day} of day", None):
-            for conid in random.sample(OPTIONS, random.randint(1, 3)):
-                size = -random.randint(1, 2) if is_opening else min(held[conid], 1)
-                held[conid] -= size
-                terms = {"order_id": order, "description": f"{len(movements)}"}
-                movements.append(moved(conid, float(size), len(movements) / 8, day, **terms))
-    return [movement for movement in movements if movement.quantity]
-
-
-def owners_of(
-    movements: list[Movement], legs: list[ActiveContract]
-) -> set[tuple[str | None, str, float]]:
-    """Return how much of each movement is of each owner, or that this is not known."""
-    return {
-        (part.movement.description, "?", 0.0)
-        if part.is_owner_unclear
-        else (part.movement.description, part.owner, round(part.quantity, 6))
-        for part in attributed(movements, legs)
-    }
-
-
-@settings(derandomize=True)
-@given(seed=st.integers(0, 2**20), numbers=st.permutations(OPTIONS))
-def test_whose_a_movement_is_follows_neither_from_the_order_of_rows_nor_from_ids(seed, numbers):
-    random = Random(seed)
-    movements = orders(random)
-    legs = [
-        leg(conid, strategy, quantity=random.choice([None, -1.0, -2.0]), since=date(2026, 3, day))
-        for conid in OPTIONS
-        for strategy, day in (("a", 1), ("b", random.randint(1, 9)))[: random.randint(0, 2)]
-    ]
-    number_of = dict(zip(OPTIONS, numbers, strict=True))
-    ids = random.sample(range(100, 1000), 2 * len(movements))
-    renamed = [
-        replace(
-            movement,
-            conid=number_of[movement.key[1]],
-            movement_id=f"{ids.pop()}",
-            order_id=movement.order_id and movement.order_id[::-1],
-        )
-        for movement in movements
-    ]
-    renumbered = [replace(claim, conid=number_of[claim.conid]) for claim in legs]
-    for rows in (renamed, renumbered):
-        random.shuffle(rows)
-    assert owners_of(renamed, renumbered) == owners_of(movements, legs)
