@@ -107,8 +107,6 @@ class Market:
         self._jumped: dict[str, float] = {}
         self._dividends: dict[str, list[tuple[float, float]]] = {}
         self._quotes: dict[int, Quote] = {}
-        # Those of contracts whose value was read at this step: of a position, and of its account.
-        self._marks: dict[int, float] = {}
         self._terms: dict[int, _Terms] = {}
         self._closing_terms: dict[int, _Terms] = {}
         self._trades: dict[int, _Trade] = {}
@@ -126,7 +124,7 @@ class Market:
         if self._american:
             for volatility in self._volatilities.values():
                 volatility.step()
-        self._forget_prices()
+        self._quotes.clear()
 
     def jump(self, symbol: str, factor: float) -> None:
         """Multiply the price of an underlying; announced dividends stay the amounts they were."""
@@ -139,7 +137,7 @@ class Market:
         for name, walk in self._volatilities.items():
             if symbol in (None, name):
                 walk.shift(points)
-        self._forget_prices()
+        self._quotes.clear()
 
     def add_dividend(self, symbol: str, amount: float, days: float) -> None:
         """Pay a dividend in some days, besides those of the yield; its options are priced anew."""
@@ -151,11 +149,7 @@ class Market:
         self._terms.clear()
         self._closing_terms.clear()
         self._early.clear()
-        self._forget_prices()
-
-    def _forget_prices(self) -> None:
         self._quotes.clear()
-        self._marks.clear()
 
     def dividends(self, symbol: str, years: float) -> tuple[tuple[float, float], ...]:
         """Return the dividends of some years: the time until each, and its share of the price."""
@@ -219,10 +213,7 @@ class Market:
             price = next((value for value in candidates if value is not None), 0.0)
         else:
             # Most holdings have no line: nobody asks for the rest of their quotes.
-            if conid not in self._marks:
-                fair = self._fair_price(contract, self.spot(contract.underlying))
-                self._marks[conid] = self._mark(contract, fair)
-            price = self._marks[conid]
+            price = self._mark(contract, self._fair_price(contract, self.spot(contract.underlying)))
         price *= self.broker_factors.get(conid, 1.0)
         return price / contract.price_magnifier
 
