@@ -206,16 +206,11 @@ class Market:
 
     def value_price(self, conid: int) -> float:
         """Return the price for portfolio values, in the major unit of the currency."""
-        contract = self._contracts[conid]
-        if conid in self._pins:
-            quote = self.quote(conid)
-            candidates = (quote.mark, quote.last, quote.ask)
-            price = next((value for value in candidates if value is not None), 0.0)
-        else:
-            # Most holdings have no line: nobody asks for the rest of their quotes.
-            price = self._mark(contract, self._fair_price(contract, self.spot(contract.underlying)))
+        quote = self.quote(conid)
+        candidates = (quote.mark, quote.last, quote.ask)
+        price = next((value for value in candidates if value is not None), 0.0)
         price *= self.broker_factors.get(conid, 1.0)
-        return price / contract.price_magnifier
+        return price / self._contracts[conid].price_magnifier
 
     def close_price(self, conid: int) -> float:
         """Return the previous close in the major unit of the currency."""
@@ -251,7 +246,7 @@ class Market:
             bid=bid,
             ask=ask,
             last=trade.price,
-            mark=self._mark(contract, fair),
+            mark=max(round(fair, 4), self._least_mark(contract)),
             bid_size=noise % 90 + 1,
             ask_size=(noise >> 8) % 90 + 1,
             last_size=mix(contract.conid, trade.step) % 9 + 1,
@@ -269,10 +264,6 @@ class Market:
             return quote
 
         return pin.applied_to(quote)
-
-    def _mark(self, contract: Contract, fair: float) -> float:
-        """Return the mark of a contract without a pin."""
-        return max(round(fair, 4), self._least_mark(contract))
 
     def _least_mark(self, contract: Contract) -> float:
         """Return the middle between no bid and the least ask, in a realistic market."""

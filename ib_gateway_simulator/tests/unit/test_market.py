@@ -12,7 +12,6 @@ from ib_gateway_simulator import Book, load_book
 from ib_gateway_simulator.market.early_exercise import EarlyExercise
 from ib_gateway_simulator.market.market import Market
 from ib_gateway_simulator.market.pricing import Greeks, black_scholes, round_to
-from ib_gateway_simulator.market.quote import Pin
 from ib_gateway_simulator.market.sessions import Sessions, checked, listing
 from ib_gateway_simulator.market.underlying import OptionMarket, Underlying
 from ib_gateway_simulator.protocol.contract import Contract, SecType
@@ -83,7 +82,7 @@ def test_quotes_are_rounded_outwards(value, tick, down, up):
 def market_of(book: Book, seed: int = 7) -> Market:
     return Market(
         underlyings=book.underlyings, contracts=book.contracts, as_of=book.as_of, rate=book.rate,
-        seed=seed, pins=book.pins, options=book.option_market,
+        seed=seed, pins=book.pins,
     )  # fmt: skip
 
 
@@ -100,24 +99,6 @@ def test_the_same_seed_gives_the_same_quotes_whichever_are_read():
     for conid in book.contracts:
         assert busy.quote(conid) == lazy.quote(conid)
     assert reseeded.quote(920000001) != lazy.quote(920000001)
-
-
-@pytest.mark.parametrize("name", ["small", "demo"])
-def test_a_holding_is_valued_at_its_mark_whether_or_not_its_quote_is_read(name):
-    book = replace(load_book(name), as_of=datetime(2026, 3, 9, 15, tzinfo=UTC))
-    valued, quoted = market_of(book), market_of(book)
-    pinned, unmarked = list(book.contracts)[:2]
-    for number in range(4):
-        for market in (valued, quoted):
-            market.step()
-            market.shift_volatility(-0.2 * number)  # some are worth less than half a tick
-            market.pin(pinned, Pin(bid=1.0, ask=1.2))
-            market.pin(unmarked, Pin(last=3.3, no_mark=True))
-
-        for conid, contract in book.contracts.items():
-            quote = quoted.quote(conid)
-            price = quote.last if conid == unmarked else quote.mark
-            assert valued.value_price(conid) == price / contract.price_magnifier
 
 
 @settings(max_examples=20, deadline=None)
