@@ -10,7 +10,7 @@ the definitions. The run makes most of the commits: its 3.6 % are 1.7 of these a
 messages of profits a second (0.4 %), the values of 20 legs (0.5 %), and computed greeks (0.4 %).
 
 The code server takes 1.5 % more than a stock one: 0.8 % for ticks, 0.6 % for a drain of 180 legs
-each minute. The simulator and the terminal of a demo take 1.7 % and 130 MB, 16 of them since they
+each minute. The simulator and the terminal of a demo take 1.9 % and 130 MB, 16 of them since they
 made the history of a new home. The daemon's look at the queue of runs each second takes 0.5 %:
 without it a stream starts up to 4 s later. To take less, one of these has to be left out.
 """

@@ -132,7 +132,12 @@ class ProfitSubscriptions(ABC, Generic[Sub]):
             self._postpone(subscription)
 
     def _expect(self, subscription: Sub) -> None:
-        """Make it due after a delay at the latest, unless a message that counts comes before."""
+        """Make it due after a delay at the latest, unless a message that counts comes before.
+
+        One that is not requested yet is due as it was.
+        """
+        if subscription.request is None:
+            return
         before = subscription.due_at_s
         self._postpone(subscription)
         subscription.due_at_s = min(before, subscription.due_at_s)

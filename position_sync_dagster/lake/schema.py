@@ -137,9 +137,10 @@ CHANGES_PROPERTY = "positionSync.changes"
 STATISTICS_PROPERTY = "delta.dataSkippingStatsColumns"
 MODE_PROPERTY = "positionSync.tradingMode"
 
-# A checkpoint every ten versions lets a table open in a few milliseconds. Deleted files are kept
-# for half an hour, longer than any reader uses a snapshot. Log entries are kept for ten minutes
-# only (600 entries at one commit a second), since each commit lists their folder.
+# A checkpoint every ten versions, here for other writers than ours, lets a table open quickly.
+# Deleted files are kept for half an hour, longer than any reader uses a snapshot. Log entries are
+# kept for ten minutes only (600 entries at one commit a second), since each commit lists their
+# folder.
 RETENTION: Mapping[str, str] = {
     "delta.checkpointInterval": "10",
     "delta.logRetentionDuration": "interval 10 minutes",

@@ -185,14 +185,14 @@ def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDa
     paid = _moves_of_owners(between.followed.filter(session_date=day), sources.parts_of)
     fees = _fees_elsewhere(owned_moves)
     rows = concat([holdings, fees, _income(paid)], how="diagonal_relaxed")
-    rows = concat([rows, _fees_beside(owned_moves, rows)], how="diagonal_relaxed")
 
     earlier = sources.accounts.filter(col.session_date < day)["account"]
     rows = _of_known_ends(rows, start["account"], end["account"], earlier)
     if rows.is_empty():
         return PROFIT_EXPLAINED.empty
 
-    rows = by_strategy(rows)
+    beside = _fees_beside(owned_moves, rows)
+    rows = by_strategy(concat([rows, beside], how="diagonal_relaxed"))
     rows = rows.with_columns(session_date=day, since=moment(since), closed_at=moment(closed))
     return rows.select(list(PROFIT_EXPLAINED.columns))
 
@@ -467,7 +467,7 @@ def _fees_beside(moved: DataFrame, rows: DataFrame) -> DataFrame:
         currency="beside",
         profit=lit(0.0),
         why_unknown=pl.format("fees: {}", why_no_fees(lacking)),
-    )
+    ).unique()
 
 
 def _income(movements: DataFrame) -> DataFrame:

@@ -231,6 +231,13 @@ async def test_a_profit_request_that_comes_after_the_gateway_dropped_all_runs_on
     assert stats["pnl_subscriptions"] == len(accounts) + 1
 
 
+async def test_a_profit_that_is_not_requested_yet_has_used_no_attempt(opened):
+    _sim, connection = opened
+    connection.pnl.keep([("DUSIM0001", 920000001)])
+    connection.pnl.restored()  # with each attempt the next request is later
+    assert [subscription.attempts for subscription in connection.pnl._all.values()] == [0]
+
+
 async def test_each_answer_has_the_commissions_of_the_executions(opened):
     sim, connection = opened
     sim.fill("DUSIM0001", 921000001, -2.0, price=1.5)

@@ -338,3 +338,21 @@ def test_a_fee_is_the_same_in_campaigns_days_lots_and_what_is_realised(
         of_currency = [lot for lot in lots if lot.currency == currency]
         assert [lot.profit for lot in of_currency] == pytest.approx(profits)
     assert [lot.profit is None for lot in lots] == [bool(lot.why_unknown) for lot in lots]
+
+
+def test_a_day_names_the_fee_of_a_contract_once_and_counts_it_as_no_leg(books):
+    for contract in (STOCK, VOD):
+        add_leg(books, contract)
+    books.state(THURSDAY - timedelta(days=1), Booked())
+    bought = [traded(STOCK, 10, 220, THURSDAY), traded(VOD, 100, 0.7, THURSDAY)]
+    books.end_day(THURSDAY, held=[held(STOCK, 10, 222), held(VOD, 100, 0.75)], trades=bought)
+    fill = traded(STOCK, -5, 225, FRIDAY, ibCommission="-1", ibCommissionCurrency="")
+    later = traded(STOCK, -5, 226, FRIDAY, ibCommission="-1", ibCommissionCurrency="")
+    sold = [fill, later]
+    books.end_day(FRIDAY, held=[held(VOD, 100, 0.8)], trades=sold)
+
+    (rows,) = books.explain([FRIDAY]).values()
+    (of_vod,) = rows.filter(currency="GBP").to_dicts()
+    fee = f"the fee of {STOCK['symbol']} of {FRIDAY} was charged in an unknown currency"
+    assert of_vod["profit"] == pytest.approx(5)
+    assert (of_vod["why_unknown"], of_vod["legs_unknown"]) == (f"fees: {fee}", 0)
