@@ -457,10 +457,12 @@ class Work(Generic[L]):
         return Sources(made.spec, versions)
 
     def _keep_mark(self, name: str, written: Derived) -> bool:
-        """Keep what readers are told at once of a table; return whether it differs from before.
+        """Keep the mark of a table; return whether it differs from the one kept before.
 
-        If it does, the other derived tables are shown as well: those that this tick has passed,
-        by the next one, for which "derived" is taken out of what was done.
+        The mark is what a person has to see at once, as one text: what the table says of itself
+        (`Derived.mark`), and its failing checks. If it differs, the other derived tables are shown
+        as well, that is reported to Dagster: those that this tick has passed, by the next one, for
+        which the part "derived" counts as not done.
         """
         if name not in self.written_by_ticks:
             return False

@@ -200,7 +200,11 @@ class GatewaySession:
         return self.state is SessionState.LIVE and self.is_alive(now)
 
     def seen_until(self, now: datetime) -> datetime:
-        """Return the last time at which an owner saw the gateway; `now` while it is LIVE."""
+        """Return the last time at which an owner saw the gateway; `now` while it is LIVE.
+
+        It is asked of the newest session by whoever says since when a login is not followed:
+        `status`, the checks, and the next session, which begins BLIND since then.
+        """
         if self.state is not SessionState.LIVE:
             return min(now, self.state_since)
         if self.is_alive(now):

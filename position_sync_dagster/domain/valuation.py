@@ -175,7 +175,8 @@ def with_model_in_units(quote: Quote, strike: float | None, price_magnifier: int
     Args:
         quote: What counts of the newest market data.
         strike: The strike of the contract.
-        price_magnifier: Divisor from quoted prices to the major unit; None: unknown.
+        price_magnifier: Divisor from quoted prices to the major unit. None: unknown, and with it
+            all these amounts.
 
     >>> in_major_unit = Quote(mark=12.5, model_price=0.126, vega=0.02, underlying_price=4.5)
     >>> row = with_model_in_units(in_major_unit, 460.0, 100)

@@ -401,7 +401,11 @@ class AccountDownloads:
         subscription.times.clear()
 
     def _read_end(self, fields: list[str]) -> bool:
-        """Read the end of a download: that of the subscribed account, or a late one."""
+        """Read the end of a download: that of the subscribed account, or a late one.
+
+        Returns:
+            True: `ib_async` does not get the message, which it would take for an end of its own.
+        """
         subscription = self._subscription
         subscribed = "" if subscription is None else subscription.account
         named = fields[2] if len(fields) > 2 else ""  # behind type and version, if at all

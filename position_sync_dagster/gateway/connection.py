@@ -479,7 +479,11 @@ class GatewayConnection:
         self.lost.set()
 
     async def close(self) -> None:
-        """Free the lines, end the connection and wait until the socket is closed."""
+        """Free the lines, end the connection and wait until the socket is closed.
+
+        Its manager does so when nobody holds it any more; one that is lost or given up is not
+        closed, since it has no socket (`drop`).
+        """
         self._watchdog.cancel()
         if ib_async_internals.has_socket(self.ib):
             self.lines.cancel_all()

@@ -122,7 +122,8 @@ class Profit:
         at: When it was received.
         same_since: Since when its value has been the same.
         value_at_daily: The value with which the daily profit came first.
-        stands_still: A portfolio row shows that the value does not follow the market.
+        stands_still: A portfolio row showed that the value does not follow the market (`take_row`);
+            until the value changes.
     """
 
     sent: PnlValues
@@ -132,7 +133,11 @@ class Profit:
     stands_still: bool = False
 
     def take(self, sent: PnlValues, at: datetime) -> bool:
-        """Take a message; return whether it counts: not while its value stands still."""
+        """Take a message; return whether it counts.
+
+        One that repeats a value which stands still does not: then the older one stays, and gets no
+        newer time.
+        """
         if sent.value != self.sent.value:
             self.same_since = at
             self.stands_still = False
@@ -349,7 +354,11 @@ class HoldingsBook:
         }
 
     def confirmations(self) -> dict[str, AccountConfirmation]:
-        """Return until when the broker has confirmed each account."""
+        """Return until when the broker has confirmed each account.
+
+        `followed_until` is that of the holding that was heard of least recently, of those of the
+        account that PnLSingle follows; None without one.
+        """
         now = self._clock()
         followed_until: dict[str, datetime] = {}
         for (account, _conid), profit in self.profits.items():

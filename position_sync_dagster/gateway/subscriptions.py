@@ -225,7 +225,7 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
         """Subscribe to exactly these holdings, the most important ones first.
 
         What nobody wants any more is cancelled, and its values are forgotten. `step` sends the
-        requests.
+        requests. A new connection has new subscriptions: these assume that theirs does not return.
         """
         before = self._all
         self._all = {key: before.pop(key, Subscription(key)) for key in dict.fromkeys(keys)}

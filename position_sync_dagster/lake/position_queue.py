@@ -528,7 +528,8 @@ class SyncQueue:
     def overview(self, except_accounts: Collection[str] = ()) -> QueueOverview:
         """Read counts and ages, and how many requests are claimable.
 
-        The cost does not grow with the finished requests. Times ahead of the clock are passed over.
+        A drain starts with it, and `status` shows it. The cost does not grow with the finished
+        requests. Times ahead of the clock are passed over.
 
         Args:
             except_accounts: Requests of these accounts count as neither claimable nor expired.

@@ -442,7 +442,8 @@ class SyncUpdates:
     def newest_of(self, conids: Collection[int], since: datetime) -> NewestRows:
         """Return the newest row of each holding of some contracts, if it is not older than `since`.
 
-        It reads what `latest` reads, and copies no rows of other contracts.
+        It reads what `latest` reads, and copies no rows of other contracts. With the rows comes the
+        newest commit that was read: a later row of these holdings stands behind `through`.
         """
         rows, through = self._latest.read_through()
         is_recent = col.timestamp >= since.astimezone(UTC)

@@ -2,7 +2,8 @@
 
 What the times of a holding mean, in every module:
 
-- `received_at`: when its row, or the newest message of its PnLSingle subscription, came here.
+- `received_at`: when its row of `broker_positions` last changed; of a value by PnLSingle, when its
+  newest message came.
 - `value_time`: when the value was true, as its source says; of a price of market data, when the
   tick came. Null where nothing says so.
 - `confirmed_at`: until when the broker is known to have confirmed it: of a holding in the book and

@@ -163,7 +163,9 @@ def _after_own_row(
     is the one whose id follows from both.
 
     Returns:
-        The row to write, if any; and the newest row of the holding if that is the own row.
+        The row to write, if the holding has another quantity by now; and the newest row of the
+        holding if that is the own row. It is None where a later row follows, which shows nothing of
+        the value of the own one.
     """
     if newest_row is None or newest_row.position != own_row.position:
         # The request may also be that of a change which came after its own row.
@@ -696,6 +698,8 @@ async def drain(
 
 async def enqueue_monitored(lake: Lake, settings: Settings) -> list[str]:
     """Queue every holding of `broker_positions` that belongs to no strategy, in one commit.
+
+    The asset `position_queue` does, when a person materializes it.
 
     Returns:
         The ids of the requests; a holding with a live request has the id of that one.

@@ -187,7 +187,11 @@ class WriterLock:
 
 
 def _is_locked(opened: int, wait_s: float) -> bool:
-    """Wait for the lock; return whether it was taken in time."""
+    """Wait for the lock; return whether it was taken.
+
+    It was not if another held it all the time, or on a file system without locks: then a writer
+    goes on without, since a commit of Delta alone is safe, and the lock only gives turns.
+    """
     until = time.monotonic() + wait_s
     while time.monotonic() < until:
         try:

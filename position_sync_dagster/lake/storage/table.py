@@ -339,6 +339,9 @@ class Table:
         Args:
             change: Whether it may commit: then the lock of writers is held meanwhile, and the
                 commit is synced to the disk.
+
+        Raises:
+            StalledError: The process stood still meanwhile; it is not tried again.
         """
         if not self.is_remote:
             # The lock file lies in the table's folder, which must be there first.

@@ -175,6 +175,8 @@ class BrokerLink:
     async def reconnect(self, stop: asyncio.Event) -> None:
         """Wait for a delay that grows until a connection is open, then try once to connect.
 
+        A failed attempt leaves the stream BLIND with its reason; its next turn tries again.
+
         Raises:
             LeaseLostError: The login belongs to another process now.
             TradingModeError: The lake holds data of another trading mode.
@@ -259,7 +261,11 @@ class BrokerLink:
         await self.manager.close()
 
     async def _attach(self, connection: GatewayConnection) -> None:
-        """Subscribe to the events of a new connection; continue from the known holdings."""
+        """Subscribe to the events of a new connection; continue from the known holdings.
+
+        The port that the gateway announced before (code 1300) is forgotten: this connection found
+        the right one.
+        """
         before = self._attached
         await self.router.attach(connection, before)
         self.flusher.watch(connection)
