@@ -23,7 +23,7 @@ export function drawClosedDay(answer) {
 function explainedLine(row) {
   return {
     kind: row.profit < 0 ? "lost" : "",
-    cells: [row.strategy_id, `${row.account} ${row.currency}`, money(row.profit), ...PARTS.map((name) => money(row[name])), brief(row.why_unknown ?? row.greeks_unknown ?? "")],
+    cells: [row.strategy_id, `${row.account} ${row.currency}`, money(row.profit), ...PARTS.map((name) => money(row[name])), brief([row.why_unknown, row.greeks_unknown].filter(Boolean).join("; "))],
   };
 }
 
