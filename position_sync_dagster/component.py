@@ -243,7 +243,7 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
         return spec.replace_attributes(deps=deps, group_name=self.group or GROUP)
 
     def _with_automation(self, definitions: dg.Definitions) -> dg.Definitions:
-        """Return definitions whose sensors and schedules have owners, and are stopped if asked for.
+        """Return definitions whose sensors and schedules have owners; stopped without `automation`.
 
         Jobs get no owners: Dagster warns each time that those of jobs are beta.
         """

@@ -246,7 +246,7 @@ def _explain(kind: type[Part], error: Mapping[str, Any]) -> tuple[str, str]:
         case "list_type" | "tuple_type":
             return f"{name} must be a list", "Begin each entry with a dash; write [] for none"
         case "value_error" if isinstance(cause := error["ctx"]["error"], PositionSyncError):
-            return cause.what, cause.remedy
+            return cause.what, cause.remedy  # an error of ours, which a validator raised
 
     value = error["input"]
     if value in (None, ""):
@@ -275,6 +275,7 @@ def _innermost_part(
 
         alternatives = (field.annotation, *get_args(field.annotation))
         parts = [hint for hint in alternatives if isinstance(hint, type) and issubclass(hint, Part)]
+        # The place goes on in this part, or what is there is no mapping.
         is_inside = number + 1 < len(steps) or error["type"] == "model_type"
         if parts and is_inside:
             part = parts[0]

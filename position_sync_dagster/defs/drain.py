@@ -80,6 +80,10 @@ def drain_queue(
 def draining(context: dg.ComponentLoadContext) -> dg.Definitions:
     """Define the sensor."""
     composition = composition_of(context, Lake)
-    written = dg.AssetSelection.tag(WRITTEN_BY, DRAIN_SENSOR)
-    parts = composition.extension.tick_parts
-    return dg.Definitions(sensors=[sensor(drain_queue, composition, *parts, assets=written)])
+    made = sensor(
+        drain_queue,
+        composition,
+        *composition.extension.tick_parts,
+        assets=dg.AssetSelection.tag(WRITTEN_BY, DRAIN_SENSOR),
+    )
+    return dg.Definitions(sensors=[made])

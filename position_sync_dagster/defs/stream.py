@@ -303,9 +303,9 @@ def recent_runs(instance: dg.DagsterInstance, *, login: str | None) -> Sequence[
     of_login = dg.RunsFilter(job_name=STREAM_JOB, tags=tags)
     runs = [_run_of(record) for record in instance.get_run_records(of_login, limit=RUNS_SEEN)]
     if runs and not _in_progress(runs[0]):
-        run_id = runs[0].run_id
-        events = instance.get_records_for_run(run_id, of_type=TERMINATION, limit=1).records
-        runs[0] = replace(runs[0], terminated_at=utc(events[0].timestamp) if events else None)
+        newest = runs[0]
+        events = instance.get_records_for_run(newest.run_id, of_type=TERMINATION, limit=1).records
+        runs[0] = replace(newest, terminated_at=utc(events[0].timestamp) if events else None)
     return runs
 
 
@@ -618,14 +618,10 @@ def stream_definitions(context: dg.ComponentLoadContext) -> dg.Definitions:
     """Define the job, with partitions if a gateways file is configured, and its supervisor."""
     composition = composition_of(context, Lake)
     several = composition.read_settings().gateways_file is not None
+    supervisor = sensor(
+        supervise_stream, composition, job_name=STREAM_JOB, minimum_interval_s=SUPERVISE_S
+    )
     return dg.Definitions(
         jobs=[stream_job(composition.extension, LOGINS if several else None)],
-        sensors=[
-            sensor(
-                supervise_stream,
-                composition,
-                job_name=STREAM_JOB,
-                minimum_interval_s=SUPERVISE_S,
-            )
-        ],
+        sensors=[supervisor],
     )

@@ -222,21 +222,21 @@ class Work(Generic[L]):
             return  # it was not due in this tick
         damage = "" if of_tables.passed else of_tables.description or ""
         if damage != self.cursor.damage:
-            # Nothing was done at any time: the next tick reports all.
+            # As if nothing had been done yet: the next tick reports all tables.
             self.cursor = replace(self.cursor, damage=damage, at={})
 
     def is_due(self, part: str, every: timedelta) -> bool:
-        """Return whether a part of the work, as `TickCursor.at` names it, was not done so long."""
+        """Return whether a part of the work, a key of `TickCursor.at`, was not done for a time."""
         last = self.cursor.at.get(part)
         return last is None or elapsed(last, self.now) >= every
 
     def keep(self, *done: str, **changes: Any) -> None:
-        """Keep in the cursor that these parts of the work were done now, and its other fields."""
+        """Keep in the cursor that these parts of the work were done now, and further fields."""
         at = self.cursor.at | dict.fromkeys(done, self.now)
         self.cursor = replace(self.cursor, at=at, **changes)
 
     def follow(self, name: str, version: int | None) -> None:
-        """Keep the Delta version of another table that a table follows now."""
+        """Keep the Delta version that a part of the work follows now, by the name of its table."""
         self.keep(versions=self.cursor.versions | {name: version})
 
     def _apply_strategies(self) -> bool:
@@ -331,12 +331,12 @@ class Work(Generic[L]):
             states: The state of each login; none if they are unknown.
         """
         versions = self.cursor.versions
-        has_changes = self._follow_table(self.lake.position_changes.table)
+        has_new_quantities = self._follow_table(self.lake.position_changes.table)
         has_breaks = self._follow_table(self.lake.breaks.table)
         # Readers wait for what is derived: a break came or ended (it is in the sums), or
         # `_keep_mark` of the last tick took "derived" out.
         derived_awaited = has_breaks or "derived" not in self.cursor.at
-        has_news = self.all_due or has_changes or derived_awaited or bool(drained.claimed)
+        has_news = self.all_due or has_new_quantities or derived_awaited or bool(drained.claimed)
 
         look = partial(self._look_at_rows, states, is_due=has_news)
         looked = self.alone(f"{POSITION_UPDATES.name} is not reported", look)
@@ -381,7 +381,7 @@ class Work(Generic[L]):
             through = max(reported, self.cursor.streamed_through)
             newest = self.lake.updates.sync.count_after(through)
             rows = dict(newest.rows)
-            if through > reported:  # the ticks before saw rows of the stream; not how many
+            if through > reported:  # rows of the stream wait: any number of them tells `_are_due`
                 rows.setdefault(Source.STREAM, 1)
             glance = Span(min(reported, newest.version), newest._replace(rows=rows))
             if not self._are_due(glance, states):

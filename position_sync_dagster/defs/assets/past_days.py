@@ -216,8 +216,8 @@ def exchange_since(
     Raises:
         SettingsError: The exchange is not known.
     """
-    start = _first_day(settings, stated.days_of_anyone(settings))
-    return exchange_days.exchange_of(settings.calendar), start
+    exchange = exchange_days.exchange_of(settings.calendar)
+    return exchange, _first_day(settings, stated.days_of_anyone(settings))
 
 
 def exchange_partitions(
@@ -291,8 +291,9 @@ def _judged_days(
     """
     exchange = exchange_days.exchange_of(settings.calendar)
     stated_days = stated.days_of_anyone(settings)
-    first_partition = _first_day(settings, stated_days)
     recorded = _days_of_newest_values(lake, exchange.timezone)
+    # The first day that can be recorded, and the first one that has to be.
+    first_partition = _first_day(settings, stated_days)
     first = _first_day(settings, recorded)
     # Days are judged from yesterday back: right after today's close its run may not have ended.
     yesterday = exchange_days.day_of(settings.calendar, utc_now()) - timedelta(days=1)

@@ -139,13 +139,12 @@ def position_updates(lake: Lake, settings: Settings, run_id: str | None) -> Deri
     report = asyncio.run(drain.drain(lake, settings, run_id=run_id))
     if report.error is not None:
         raise report.error
-    counts = lake.queue.sync.counts()
     metadata = known(
         claimed=report.claimed,
         succeeded=report.succeeded,
         failed=report.failed,
         released=report.released,
-        pending_after=counts[QueueStatus.PENDING],
+        pending_after=lake.queue.sync.counts()[QueueStatus.PENDING],
         note=report.reason,
     )
     return Derived(metadata=metadata)

@@ -399,13 +399,12 @@ class CheckDriver(Generic[L]):
 def _failing_check(key: Key, result: dg.AssetCheckResult) -> FailingCheck:
     """Return a result that did not pass, as the ticks leave it for programs without Dagster."""
     is_unevaluated = UNEVALUATED in result.metadata
-    is_unknown = UNKNOWN in result.metadata
     return FailingCheck(
         name=f"{key.asset_key.to_user_string()}: {key.name}",
         # Where a check cannot be evaluated, a table cannot be read.
         is_of_values=is_unevaluated or key.name in VALUE_CHECKS,
         text=result.description or "",
-        is_unknown=is_unknown and not is_unevaluated,
+        is_unknown=UNKNOWN in result.metadata and not is_unevaluated,
     )
 
 

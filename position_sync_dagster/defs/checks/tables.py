@@ -1,4 +1,8 @@
-"""The checks of registry, broker's data, queue and ledger, and of the differences between them."""
+"""The checks of registry, broker's data, queue and ledger, and of the differences between them.
+
+A check with the parameter `login` judges one login at a time, by its settings (`each_login`). Where
+only a gateway could tell, and no stream sees one, the result is unknown, which is a warning.
+"""
 
 import asyncio
 from collections import Counter
@@ -302,11 +306,11 @@ def account_values_follow(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     if late.is_empty() and waiting:
         return unknown_result(f"{waiting} accounts have no row yet.")
 
-    lateness = f"{OLD} older than those of their holdings"
     return rows_result(
         late.sort("timestamp"),  # those without a row first
         none=f"{accounts.height} accounts, all as new as their holdings.",
-        found=f"of {accounts.height} accounts have values that are {lateness}",
+        found=f"of {accounts.height} accounts have values that are {OLD} older than those of "
+        "their holdings",
         accounts=accounts.height,
     )
 
@@ -379,8 +383,7 @@ def agrees_with_the_broker(lake: Lake, settings: Settings) -> dg.AssetCheckResul
     summary = f"{result.checked} holdings compared, {len(confirmed)} discrepancies"
     young = len(result.unconfirmed)
     if young:
-        seconds = CONFIRM_AFTER.seconds
-        summary += f", and {young} first seen less than {seconds} s ago"
+        summary += f", and {young} first seen less than {CONFIRM_AFTER.seconds} s ago"
         metadata["unconfirmed"] = young
     if not result.complete:
         summary += "; the snapshot does not cover every account, so what is absent proves nothing"
@@ -412,8 +415,9 @@ def _download_unfinished(
     lake: Lake, settings: Settings, result: ReconciliationResult
 ) -> dg.AssetCheckResult:
     """Return that the holdings that came agree, and of which accounts others are unknown."""
-    rows = all_broker_rows(lake, settings)
-    unfinished = rows.filter(pl.col.completeness != Completeness.COMPLETE)
+    unfinished = all_broker_rows(lake, settings).filter(
+        pl.col.completeness != Completeness.COMPLETE
+    )
     accounts = ", ".join(sorted(set(unfinished["account"]))) or "an account"
     text = (
         f"the download of {accounts} has not ended, so the snapshot does not cover every account. "
