@@ -273,6 +273,7 @@ def first_ledger_day(path: str) -> date | None:
 
 def days_check(stated: type[ClosingService[L]]) -> TableCheck[L]:
     """Return the check of the days, with the source of stated positions; runs evaluate it."""
+    # The description is given, since a `partial` has no docstring.
     make = table_check(
         DAILY_POSITIONS.name, "days_are_complete", description=inspect.getdoc(_judged_days)
     )

@@ -325,7 +325,7 @@ def runless(
         for name, version in sources.versions.items():
             parent = keys.of(name).to_user_string()
             tags[f"dagster/input_data_version/{parent}"] = version
-            tags[f"dagster/input_event_pointer/{parent}"] = "NULL"
+            tags[f"dagster/input_event_pointer/{parent}"] = "NULL"  # no event is named
     return dg.AssetMaterialization(keys.of(asset), metadata=written.metadata, tags=tags)
 
 

@@ -2,14 +2,13 @@
 
 The driver evaluates checks in the tick of `drain_queue`, which stores news; the other checks are
 evaluated with their table, since their results come with its rows (`Derived.checks`). A result that
-could not compare anything is unknown: it does not pass, and warns. Two kinds are told apart: there
-is nothing to compare, such as without a gateway, or the check is unevaluated, since a table cannot
-be read.
+could not compare anything is unknown: it does not pass, and warns. There are two kinds: there is
+nothing to compare, such as without a gateway, or the check is unevaluated, since a table cannot be
+read.
 
-A result without a
-run counts as that of the newest materialization without a run. For that reason a result is stored
-only when it changed, and each three hours; one that fails in other words, such as with another
-number, after five minutes.
+A result without a run counts as that of the newest materialization without a run. For that reason a
+result is stored only when it changed, and each three hours; one that fails in other words, such as
+with another number, after five minutes.
 """
 
 import inspect
@@ -54,7 +53,7 @@ WHAT_TO_DO = "what_to_do"
 # Where each check is explained.
 PAGE = "docs/operations.md#checks"
 
-# What stands before it in the docstring of a check.
+# What stands before the advice in the docstring of a check.
 ADVICE = "What to do: "
 
 Key = dg.AssetCheckKey

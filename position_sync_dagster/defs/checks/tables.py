@@ -100,6 +100,7 @@ def a_stream_watches(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     metadata["blind_for_s"] = (now - since).total_seconds()
     who = "The stream has not" if session.is_alive(now) else "No stream has"
     text = f"{who} seen the gateway since {since:%Y-%m-%d %H:%M:%S} UTC."
+    # A stream that starts has not failed yet, however long none was there before it.
     is_error = session.state is not SessionState.STARTING and now - since >= ERROR_AFTER
     return failed(text, error=is_error, **metadata)
 
