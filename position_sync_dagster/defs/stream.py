@@ -183,7 +183,7 @@ def status_of(instance: dg.DagsterInstance, run_id: str) -> Status | None:
     """Return the status of a run; a run that was deleted has ended.
 
     Returns:
-        None if the storage, of any kind, cannot be read: the rows need the lake and the gateway.
+        None if Dagster's storage, of whatever kind, cannot be read: the stream goes on without it.
     """
     with suppress(Exception):
         run = instance.get_run_by_id(run_id)
@@ -224,8 +224,8 @@ def stream_job(
         with logged_aside():
             try:
                 with thread.running():
-                    # The supervisor gives up a run that has no lease in time: nobody can terminate
-                    # it.
+                    # Nobody can terminate a run that the supervisor gave up, since it had no lease
+                    # in time, or that was deleted: it looks itself whether it has ended.
                     thread.wait(
                         until=lambda: (
                             login_is_gone(settings) or status_of(instance, context.run_id) in ENDING

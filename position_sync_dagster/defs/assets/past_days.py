@@ -38,6 +38,7 @@ CLOSED_DAYS = dg.FreshnessPolicy.time_window(
 )
 
 
+# What columns that the ledger does not have are made of, for `column_lineage`.
 MADE_OF = {"session_date": "timestamp", "closed_at": "timestamp", "age_s": "value_time timestamp"}
 
 
@@ -160,7 +161,7 @@ def fill(
         """Collect the rows; `derive` does so again if the tables changed meanwhile."""
         service = open_service()
         closed_days = service.collect(days)
-        # Before the rows: a day that has some is not filled again, and would lose its differences.
+        # Before the rows: a day that has rows counts as filled, and may not be recorded again.
         service.record_differences(closed_days.filled, run_id=run_id)
         return closed_days
 
@@ -171,7 +172,7 @@ def fill(
 
 
 def describe(closed: ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
-    """Return the metadata of one day: counts, and the profit and loss by currency."""
+    """Return the metadata of one day: counts, and the known profit and loss by currency."""
     rows = closed.rows
     held = rows.filter(pl.col.position != 0)
     counts = {

@@ -239,7 +239,7 @@ SCARCE = 0.9
 
 @table_check("gateway_sessions", each_login=True, driven=True)
 def lines_suffice(lake: Lake, login: Settings) -> dg.AssetCheckResult:
-    """Whether nine tenths of the market data lines or more are in use, and which legs have none.
+    """Whether less than nine tenths of the market data lines are in use, and which legs have none.
 
     What to do: Remove legs from strategies, or buy lines (quote boosters) and raise
     POSITION_SYNC_MAX_LINES. Legs without a line are valued by the queue; underlyings have a
