@@ -8,11 +8,12 @@ To change …, open … – the `__init__.py` of a folder has a line for each of
 - what a message or a code of IB means, and what is asked of IB: `gateway/`
 - a table: how it is read, written, merged and kept: `lake/`
 - the stream, the drain, ages of values, reconciliation, trading days: `sync/`
-- what Dagster runs and shows, and when: `defs/`; groups, tags and keys of assets: `component.py`
+- what Dagster runs and shows, and when: `defs/`; groups, tags and keys of assets: `component.py`;
+  the code location of this project, with its owners and tags: `definitions.py`
 - errors, each with its remedy: `errors.py`; a file that people write: `yaml_file.py`; what is
   logged once: `outage_log.py`; where files of Dagster are: `dagster_files.py`
 - what follows from the tables: `money/`; what people see: `web/`, `cli/`, `terminal/`;
-  which programs run: `processes/`, `demo.py`
+  which programs run: `processes/`, `demo.py`; Dagster's webserver with our pages: `webserver.py`
 
 The public names below are imported when they are first used, so that importing the package is
 cheap; `__init__.pyi` lists them for type checkers. It works without Dagster: see docs/library.md.

@@ -62,7 +62,7 @@ def _described(text: str, *examples: object) -> Any:
 
 
 def _setting(name: str, example: object) -> Any:
-    """Return the description of an attribute that is a setting."""
+    """Return the description of an attribute that is a setting; of a path, where it begins, too."""
     text = SETTINGS[name].description or ""
     if name in PATHS:
         text += " A relative path begins at the root of the project."
@@ -166,7 +166,7 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
     def extension(self, settings: Settings) -> Extension[Any]:
         """Return what stands above the core: money, unless the settings leave it out.
 
-        What a gateway says is counted by the day with it and without.
+        The messages that a gateway sends are counted by the day with it and without.
 
         A component of your own adds to it: `docs/component.md` has an example.
         """
@@ -184,7 +184,7 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
 
         Args:
             settings: The settings as they are now.
-            overrides: Those that count before the environment, for runs, sensors and checks: each
+            overrides: Those that the attributes give. Runs, sensors and checks get them, since each
                 process reads the settings again.
         """
         composition = Composition(
@@ -218,6 +218,12 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
 
         What an asset is made of and is not defined here, as money is where it is left out, is no
         dependency. The lineage of columns names the tables by the keys of the project.
+
+        Args:
+            spec: The asset, before its key has the prefix.
+            composition: The extension, and the keys.
+            settings: The settings, with the addresses of lake and gateways.
+            defined: The keys of all assets of these definitions.
         """
         name = spec.key.to_user_string()
         extension = composition.extension
@@ -237,7 +243,7 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
         return spec.replace_attributes(deps=deps, group_name=self.group or GROUP)
 
     def _with_automation(self, definitions: dg.Definitions) -> dg.Definitions:
-        """Return definitions whose sensors and schedules have owners, and are stopped if asked for.
+        """Return definitions whose sensors and schedules have owners; stopped without `automation`.
 
         Jobs get no owners: Dagster warns each time that those of jobs are beta.
         """
@@ -262,7 +268,7 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
         Raises:
             SettingsError: The attribute `settings` names no setting, or one that is an attribute.
         """
-        attributes = SETTINGS.keys() & type(self).model_fields.keys()
+        attributes = SETTINGS.keys() & type(self).model_fields.keys()  # those that are settings
         for name in self.settings:
             if name in attributes or name not in SETTINGS:
                 raise SettingsError(
@@ -315,7 +321,10 @@ def _address(spec: dg.AssetSpec, settings: Settings) -> str | None:
 
 
 def with_keys(definitions: dg.Definitions, of_project: AssetKeys) -> dg.Definitions:
-    """Return definitions whose assets and checks have the prefix of the project in their keys."""
+    """Return definitions whose assets and checks have the prefix of the project in their keys.
+
+    This comes last: until then each key is the name of its asset.
+    """
     keys = {spec.key: of_project.of(spec.key.to_user_string()) for spec in _specs_of(definitions)}
 
     def renamed(definition: Any) -> Any:
@@ -353,7 +362,10 @@ def _prefixed(lineage: dg.TableColumnLineage, keys: AssetKeys) -> dg.TableColumn
 
 
 def _with(definition: Any, attributes: Mapping[str, object]) -> Any:
-    """Return a copy of a sensor or schedule with other attributes: Dagster makes none."""
+    """Return a copy of a sensor or schedule with other private attributes.
+
+    Dagster has no way to copy one with other owners or another status.
+    """
     changed = copy(definition)
     for name, value in attributes.items():
         setattr(changed, name, value)

@@ -4,9 +4,9 @@ A checkout has `workspace.yaml` and `dagster_home/dagster.yaml`, and keeps its h
 installed package has copies of both files, and keeps its homes where the platform keeps data of
 programs.
 
-In Dagster's home each sensor tick writes a file: the sign of life of the code server and the daemon
-together. The supervisor removes the files at a regular end: an old file belongs to programs that
-stopped by themselves, or hang.
+In Dagster's home (folder `alive`) each sensor tick writes a file: the sign of life of the code
+server and the daemon together. The supervisor removes the files at a regular end: an old file
+belongs to programs that stopped by themselves, or hang.
 """
 
 import json
@@ -57,6 +57,7 @@ def own_dagster_home() -> Path:
 
 def data_folder() -> Path:
     """Return where the platform keeps the data of an installed program."""
+    # Here, since a checkout never needs it.
     from platformdirs import user_data_path
 
     return user_data_path(PROJECT_NAME, appauthor=False)
@@ -130,11 +131,6 @@ class PartOfTicks:
         return replace(self, last_s=seconds, total_s=self.total_s + seconds, counts=tuple(counts))
 
 
-def note_parts(parts: Iterable[PartOfTicks]) -> None:
-    """Write what the parts of the ticks took."""
-    note(TICK_PARTS, json.dumps([asdict(part) for part in parts]))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailingCheck:
     """A check whose newest result is not passed.
@@ -152,6 +148,6 @@ class FailingCheck:
     is_unknown: bool = False
 
 
-def note_checks(failing: Iterable[FailingCheck]) -> None:
-    """Write which checks did not pass."""
-    note(CHECKS, json.dumps([asdict(check) for check in failing]))
+def note_all(name: str, entries: Iterable[PartOfTicks | FailingCheck]) -> None:
+    """Write the file of the parts of ticks (TICK_PARTS), or of the failing checks (CHECKS)."""
+    note(name, json.dumps([asdict(entry) for entry in entries]))

@@ -47,7 +47,7 @@ class OutageLog:
         if fault == self.fault:
             return False
         self.fault = fault
-        self._logger.log(level, "%s", fault if text is None else text, exc_info=error)
+        self._logger.log(level, "%s", text or fault, exc_info=error)
         return True
 
 

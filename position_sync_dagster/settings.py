@@ -1,7 +1,8 @@
 """Settings: read from the environment or a `.env` file, with the prefix POSITION_SYNC_.
 
 A gateways file has those of several logins. Every number is finite and bounded: a time of 1e308
-seconds would overflow.
+seconds would overflow. Functions named `_checked_…` and `_split_…` are validators of pydantic: the
+text of a ValueError becomes the cause in a `SettingsError`.
 
 How often something happens: `drain_interval_s`, `refresh_interval_s`, `flush_interval_s`; how long
 something holds: `session_lease_s`, `history_days`. The queue's requests and the ledger are kept.
@@ -49,6 +50,7 @@ AnyPath = TypeVar("AnyPath", str, Path)
 
 
 def _checked_path(value: AnyPath) -> AnyPath:
+    """Return a path that names a file or a folder; no shell has replaced a `~` in it."""
     text = os.fspath(value)
     if isinstance(value, Path) and text.strip() in ("", "."):  # Python makes a dot of nothing
         raise ValueError("it names nothing: leave the setting out")
@@ -62,13 +64,15 @@ _NO_LAKE = re.compile(r"(?!s3a?://[^/]|file:///)[^/]*:/")
 
 
 def _checked_lake(value: str) -> str:
+    """Return the place of a lake: a folder, or a bucket of an object store."""
     if _NO_LAKE.match(value):
         raise ValueError("write a folder, or s3:// with a bucket")
     return _checked_path(value)
 
 
 def _checked_link(value: str) -> str:
-    _ = urlsplit(value).port  # a ValueError where it is no address
+    """Return an address of a page whose port is a number."""
+    _ = urlsplit(value).port  # raises ValueError otherwise
     return value
 
 
@@ -82,6 +86,7 @@ def _listed(value: str) -> tuple[str, ...]:
 
 
 def _split_rates(value: str) -> object:
+    """Return the pairs of currency and rate in a text, which pydantic checks further."""
     if not all("=" in part for part in _listed(value)):
         raise ValueError("write rates such as USD=0.04,EUR=0.02")
     return tuple(tuple(map(str.strip, part.split("=", 1))) for part in _listed(value))
@@ -95,6 +100,7 @@ SECURITY_TYPES = (
 
 
 def _checked_day(value: str | None) -> str | None:
+    """Return a day as YYYY-MM-DD; None, for no setting, if the text is empty."""
     if value is None or not value.strip():
         return None
     with suppress(ValueError):
@@ -180,7 +186,7 @@ class GatewaysPart(Part):
 
 @lru_cache(maxsize=4)
 def load_gateways(
-    path: Path, whole: "Settings", _saved: tuple[int, int, int] = (0, 0, 0)
+    path: Path, whole: "Settings", saved: tuple[int, int, int]
 ) -> tuple["Settings", ...]:
     """Read the settings of the logins of a file, in its order; again only if it was saved since.
 
@@ -209,6 +215,7 @@ def load_gateways(
     Args:
         path: The file.
         whole: The settings of which a login has what it leaves out.
+        saved: The `saved_state` of the file: the answer for another one is not used again.
 
     Raises:
         GatewaysFileError: The file is missing, is no regular file, or has a mistake: an unknown
@@ -251,7 +258,10 @@ def load_gateways(
 
 
 def _unique_names(login: "Settings") -> dict[Place, str]:
-    """Return what only one login of a file may have, as words, by its place in the entry."""
+    """Return what only one login of a file may have, as words, by its place in the entry.
+
+    The names of this machine are one address: `_LOCAL`.
+    """
     host = login.gateway_host.lower()
     names: dict[Place, str] = {
         ("name",): f"the name {login.gateway_id!r}",
@@ -381,11 +391,13 @@ class Settings(BaseSettings):
     # Address of Dagster's pages, for links in messages and pages.
     ui_url: Link = "http://127.0.0.1:3000"
 
+    # Of the settings of one login: its entry in the gateways file, and the settings of all logins.
     _login: LoginEntry | None = None
     _whole: "Self | None" = None
 
     @model_validator(mode="after")
     def _check_agreement(self) -> Self:
+        """Refuse settings that contradict each other; a login of a file is checked there."""
         if self.reserved_lines >= self.max_lines:
             raise SettingsError(
                 f"{PREFIX}RESERVED_LINES={self.reserved_lines} leaves none of the "
@@ -423,24 +435,18 @@ class Settings(BaseSettings):
     def client_id_pool(self) -> tuple[int, ...]:
         """The client ids that may be used, in order."""
         first = self.gateway_client_id
-        count = None if self._login is None else self._login.client_ids
+        count = self._login.client_ids if self._login else None
         return tuple(range(first, first + (count or CLIENT_IDS)))
 
     @property
     def accounts(self) -> tuple[str, ...] | None:
         """The accounts that the login serves, as the gateways file says; None without a file."""
-        if self._login is None:
-            return None
-
-        return self._login.accounts
+        return self._login.accounts if self._login else None
 
     @property
     def run_tags(self) -> dict[str, str]:
         """The tags that the runs of the login's stream carry; only a gateways file names any."""
-        if self._login is None:
-            return {}
-
-        return self._login.tags
+        return self._login.tags if self._login else {}
 
     @property
     def most_underlyings(self) -> int:
@@ -485,6 +491,7 @@ class Settings(BaseSettings):
 
     def _of(self, login: LoginEntry) -> Self:
         """Return these settings with the values that a login sets: its `port` as `gateway_port`."""
+        # The others are read of the entry itself: `_login`.
         entry = login.model_dump(
             exclude={"name", "accounts", "tags", "client_ids"}, exclude_none=True
         )
@@ -511,7 +518,7 @@ def load_settings(**overrides: object) -> Settings:
     file = overrides.get("_env_file", ".env")
     try:
         if isinstance(file, str | Path) and os.path.exists(file):
-            read_env_file(Path(file))
+            read_env_file(Path(file))  # for its errors: pydantic passes over what it cannot read
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
@@ -526,7 +533,7 @@ def load_settings(**overrides: object) -> Settings:
 
 
 def state_of_sources() -> tuple[object, ...]:
-    """Return what is another one once the environment or `.env` has changed.
+    """Return a value that differs from the one before once the environment or `.env` has changed.
 
     As long as it is the same, a sensor keeps the settings that it has read: to read them takes
     2.4 ms, and it asks each 5 s.
@@ -560,12 +567,13 @@ def read_env_file(path: Path) -> dict[str, str]:
                 f"Line {_line_of(binding)} of {path} cannot be read.",
                 remedy="Write it as NAME=value, or begin it with #.",
             )
-        if binding.key is not None:
+        if binding.key is not None:  # no comment and no blank line
             variables[binding.key] = binding.value or ""
     return variables
 
 
 def _line_of(binding: Binding) -> int:
+    """Return the line of a variable, whose text begins with the blank lines before it."""
     text = binding.original.string
     blank_lines = len(text) - len(text.lstrip("\n"))
     return binding.original.line + blank_lines

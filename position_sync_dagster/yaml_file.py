@@ -1,6 +1,7 @@
 """A YAML file that a person writes: read within bounds, checked by pydantic.
 
-The error of a mistake names file, line, column, cause and remedy.
+The error of a mistake names file, line, column, cause and remedy. A part of a file is a mapping
+with known fields, as `Part` describes them; a node is a value of the text, which knows its line.
 """
 
 import errno
@@ -12,6 +13,7 @@ from typing import Annotated, Any, BinaryIO, NoReturn, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from yaml.error import Mark
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from position_sync_dagster.errors import PositionSyncError, shown
@@ -124,9 +126,9 @@ class YamlFile:
         return int(self.node(at).start_mark.line) + 1
 
     def node(self, at: Place) -> Node:
-        """Return the node at a place, or the one around it where there is none.
+        """Return the node at a place, or the innermost one around it where there is none.
 
-        Of a place that ends with FIELD_NAME, the node of the name.
+        If the place ends with FIELD_NAME, it is the node of the field's name, not of its value.
         """
         node = key = self._root
         for step in at:
@@ -141,6 +143,10 @@ class YamlFile:
 
     def _value(self, node: Node, *around: Node) -> Any:
         """Return what a node holds; what an alias repeats is read, and counted, each time.
+
+        Args:
+            node: The node.
+            around: The nodes that it is in; an alias of one of them would never end.
 
         Raises:
             PositionSyncError: That is too much; or a field is there twice.
@@ -183,14 +189,8 @@ class YamlFile:
         """Return the error of a file that is not YAML, with the place that the parser names."""
         cause = getattr(error, "problem", None) or getattr(error, "reason", "it is cut")
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-        place: tuple[int, ...] = ()
-        if mark:
-            place = (mark.line + 1, mark.column + 1)
-        return self._error_of(
-            f"it is not YAML: {cause}",
-            "Correct the text there; check indentation, quotes and brackets",
-            *place,
-        )
+        remedy = "Correct the text there; check indentation, quotes and brackets"
+        return self._error_of(f"it is not YAML: {cause}", remedy, mark)
 
     def _read_text(self) -> str:
         """Read the file, if it is a text of at most LARGEST_FILE bytes."""
@@ -210,15 +210,13 @@ class YamlFile:
             raise self._error_of(f"it cannot be read: {why}", remedy) from None
 
     def _error_at(self, node: Node, cause: str, remedy: str) -> PositionSyncError:
-        mark = node.start_mark
-        return self._error_of(cause, remedy, mark.line + 1, mark.column + 1)
+        return self._error_of(cause, remedy, node.start_mark)
 
-    def _error_of(self, cause: str, remedy: str, *at: int) -> PositionSyncError:
-        """Return the error of a mistake at a line and a column, where they are known."""
+    def _error_of(self, cause: str, remedy: str, at: Mark | None = None) -> PositionSyncError:
+        """Return the error of a mistake, at a place of the text if it is known."""
         place = str(self.path)
         if at:
-            line, column = at
-            place += f", line {line}, column {column}"
+            place += f", line {at.line + 1}, column {at.column + 1}"
         cause = cause.rstrip(".")
         remedy = remedy.rstrip(".")
         return self._error(f"{place}: {cause}.", remedy=f"{remedy}.")
@@ -229,7 +227,12 @@ FIELD_NAME = "[key]"
 
 
 def _explain(kind: type[Part], error: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the cause and the remedy of an error of pydantic."""
+    """Return the cause and the remedy of an error of pydantic; a secret is not repeated.
+
+    Args:
+        kind: The class of the outermost part.
+        error: The error, whose place begins there.
+    """
     part, place = _innermost_part(kind, error)
     name = ".".join(step for step in place if isinstance(step, str))
     names = ", ".join(field.alias or name for name, field in part.model_fields.items())
@@ -243,7 +246,7 @@ def _explain(kind: type[Part], error: Mapping[str, Any]) -> tuple[str, str]:
         case "list_type" | "tuple_type":
             return f"{name} must be a list", "Begin each entry with a dash; write [] for none"
         case "value_error" if isinstance(cause := error["ctx"]["error"], PositionSyncError):
-            return cause.what, cause.remedy
+            return cause.what, cause.remedy  # an error of ours, which a validator raised
 
     value = error["input"]
     if value in (None, ""):
@@ -261,7 +264,7 @@ def _explain(kind: type[Part], error: Mapping[str, Any]) -> tuple[str, str]:
 def _innermost_part(
     kind: type[Part], error: Mapping[str, Any]
 ) -> tuple[type[Part], list[int | str]]:
-    """Return the part of the file that has a mistake, and where in it the mistake is."""
+    """Return the class of the innermost part that has a mistake, and where in it the mistake is."""
     steps = error["loc"]
     part = kind
     place = [step for step in steps if step != FIELD_NAME]
@@ -272,6 +275,7 @@ def _innermost_part(
 
         alternatives = (field.annotation, *get_args(field.annotation))
         parts = [hint for hint in alternatives if isinstance(hint, type) and issubclass(hint, Part)]
+        # The place goes on in this part, or what is there is no mapping.
         is_inside = number + 1 < len(steps) or error["type"] == "model_type"
         if parts and is_inside:
             part = parts[0]

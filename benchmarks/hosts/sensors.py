@@ -16,7 +16,7 @@ from benchmarks.outcome import Line, Target
 from benchmarks.timing import Samples, median
 from position_sync_dagster.defs.composition import Composition
 from position_sync_dagster.defs.drain import drain_queue
-from position_sync_dagster.defs.resources import LOGINS, PARTITION, STREAM_JOB
+from position_sync_dagster.defs.resources import LOGINS, PARTITION, STREAM_JOB, sensor
 from position_sync_dagster.defs.stream import recent_runs, supervise_stream
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.queue_request import QueueRequest
@@ -116,8 +116,8 @@ class _Logins:
         samples, most = Samples(), dict[str, int]()
         composition = Composition(extension=money_extension(self._settings))
         work: dict[str, Callable[[], object]] = {
-            "supervise_stream": partial(self._tick, supervise_stream(composition)),
-            "drain_queue": partial(self._tick, drain_queue(composition)),
+            "supervise_stream": partial(self._tick, sensor(supervise_stream, composition)),
+            "drain_queue": partial(self._tick, sensor(drain_queue, composition)),
             "logins one after the other": self._in_turn,
         }
         for do in work.values():

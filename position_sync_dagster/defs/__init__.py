@@ -22,7 +22,7 @@ To change …, open …
   `component.py`.
 - What a project's definitions are made of, which tables ticks write, what an extension adds
   (groups, pages, jobs): `composition.py`.
-- Names of jobs and sensors, the shortest interval of a sensor (`TICK_S`), cursors, errors in
-  Dagster, the settings that its page shows: `resources.py`.
+- How a sensor is made of a tick, its shortest interval (`TICK_S`), cursors, names of jobs, errors
+  in Dagster, the settings that its page shows: `resources.py`.
 - Private symbols of Dagster: `dagster_internals.py`.
 """

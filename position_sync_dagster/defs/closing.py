@@ -1,6 +1,7 @@
 """The job `close_day`, which records past days, and its schedules.
 
-It runs after the close of the exchange, and again at night.
+It runs after the close of the exchange, or a minute before midnight if that is the close, and again
+at night. Stated positions are those that a statement of the broker has.
 """
 
 import inspect
@@ -21,7 +22,7 @@ from position_sync_dagster.defs.resources import CLOSE_JOB, WRITTEN_BY
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync import exchange_days
 
-# Number of trading days recorded again at night: rows may come late, and stated ones a week later.
+# Number of trading days recorded again at night: rows and statements may come a week late.
 LATE_DAYS = 8
 
 RANGE_START = "dagster/asset_partition_range_start"
@@ -49,7 +50,7 @@ def closing(context: dg.ComponentLoadContext) -> dg.Definitions:
 
 
 def job_of(name: str, description: str) -> Any:
-    """Return the job that materializes the assets whose tag (`WRITTEN_BY`) names it."""
+    """Return the job that materializes the assets whose tag (`WRITTEN_BY`) has its name."""
     return dg.define_asset_job(
         name,
         executor_def=dg.in_process_executor,
@@ -79,7 +80,11 @@ def schedules_of(days: exchange_days.Exchange, first: date) -> list[dg.ScheduleD
     Dagster's own schedule for partitions would also run on holidays, for the previous trading day,
     unless the job got its partitions in a deprecated way. At night the last trading days are
     recorded again: rows may be written late, and stated positions of a day come in the night after
-    it. A day without new data does not change.
+    it or later. A day without new data does not change.
+
+    Args:
+        days: The exchange.
+        first: The first day that is a partition: Dagster refuses a run of an earlier one.
     """
     at = days.settled_at
 
@@ -87,7 +92,10 @@ def schedules_of(days: exchange_days.Exchange, first: date) -> list[dg.ScheduleD
     def record_day_after_close(
         context: dg.ScheduleEvaluationContext,
     ) -> dg.RunRequest | dg.SkipReason:
-        """Record the trading day, twenty minutes after the usual close of the exchange."""
+        """Record the trading day, about twenty minutes after the usual close of the exchange.
+
+        If it closes at midnight, the day is recorded at 23:59, and with its end at night.
+        """
         day = exchange_days.day_of(days.calendar, context.scheduled_execution_time)
         if not days.is_trading_day(day):
             return dg.SkipReason(f"{days.calendar} is closed on {day}.")

@@ -1,5 +1,7 @@
 """What the definitions of one project are made of: its settings, and what stands above the core.
 
+Stated positions are those that a statement of the broker has: an extension adds them to past days.
+
 A `Composition` reaches the modules of this package by the context that Dagster gives to a function
 with `dg.definitions`: `composition_of`. Sensors keep it, and runs get its resource.
 
@@ -52,12 +54,12 @@ class Extension(Generic[L]):
         checks: Further checks of tables.
         stream_parts: Returns the parts of a stream with further ones.
         tick_parts: What each tick does after the work of the core.
-        stated: What collects past days, with a source of stated positions.
-        groups: The part of the lineage of each asset, as its tag says, if it is not the first one.
+        stated: The class that collects past days; one of an extension reads stated positions, too.
+        groups: The part of the lineage that each asset has as a tag; others are of the broker.
         pages: The page that shows what an asset holds.
         addresses: Where an asset without a table is.
         short_jobs: Jobs whose old runs are deleted.
-        imported: What tables are made of that runs alone make, by name: ticks report them too.
+        imported: What tables are made of that runs alone write, by name: ticks report them too.
     """
 
     lake: type[L]
@@ -91,7 +93,7 @@ class Composition(Generic[L]):
     """What the definitions of one project are made of.
 
     Attributes:
-        overrides: The settings that count before the environment.
+        overrides: The settings that count before the environment: those of the component.
         keys: The keys of the assets.
     """
 
@@ -109,7 +111,7 @@ class Composition(Generic[L]):
 
     @cached_property
     def _settings(self) -> Callable[[object], Settings]:
-        """Return the settings of a state of their sources."""
+        """Return the settings of a state of their sources: the last ones are kept."""
         return lru_cache(maxsize=1)(lambda _state: load_settings(**self.overrides))
 
     @cached_property
@@ -128,7 +130,7 @@ class Composition(Generic[L]):
         return (*TABLE_CHECKS, days_check(self.extension.stated), *self.extension.checks)
 
     def own_assets(self) -> list[dg.AssetKey]:
-        """Return the assets whose old events are deleted."""
+        """Return the assets whose old events are deleted: those that this composition defines."""
         lake = self.extension.lake
         names = [spec.name for spec in (*lake.specs, *lake.derived_specs)]
         return list(map(self.keys.of, (*names, GATEWAY, *self.extension.stated.assets)))
@@ -162,7 +164,7 @@ class Composition(Generic[L]):
     def resource(self) -> PositionSyncResource:
         """Return the resource of every run, with the values that its page shows."""
 
-        # Dagster makes it again from its fields, which all are shown: the rest is of the class.
+        # Dagster makes it again from its fields, and shows all of them: the rest is of the class.
         class Resource(PositionSyncResource):
             lake_class: ClassVar[type[Lake]] = self.extension.lake
             overrides: ClassVar[Mapping[str, object]] = self.overrides
@@ -176,7 +178,7 @@ class Composition(Generic[L]):
 
     def definitions_in(self, package: ModuleType) -> dg.Definitions:
         """Return what the modules of a package define, made of this composition."""
-        scope = {COMPOSITION: self}
+        scope = {COMPOSITION: self}  # where `composition_of` finds it
 
         class ComposedTree(dg.ComponentTree):
             @property
@@ -194,6 +196,7 @@ COMPOSITION = "position_sync_composition"
 
 
 def _instance_of(ref: str) -> dg.DagsterInstance:
+    """Open the instance of a reference, which is a text, so that a cache can compare it."""
     instance: Any = dg.deserialize_value(ref)
     return dg.DagsterInstance.from_ref(instance)
 
@@ -208,7 +211,7 @@ def composition_of(context: dg.ComponentLoadContext, kind: type[L]) -> Compositi
 
     Args:
         context: What Dagster gives to a function with `dg.definitions`.
-        kind: The class of the lake, or one above it.
+        kind: The class of the lake that the definitions need, or one above it.
 
     Raises:
         TypeError: The composition has another class of lake.

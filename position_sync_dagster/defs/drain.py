@@ -8,13 +8,14 @@ import time
 import dagster as dg
 
 from position_sync_dagster.dagster_files import (
+    CHECKS,
     DURATION,
     FAILED_TICK,
+    TICK_PARTS,
     WORKED_TICK,
     PartOfTicks,
     note,
-    note_checks,
-    note_parts,
+    note_all,
 )
 from position_sync_dagster.defs.composition import Composition, composition_of
 from position_sync_dagster.defs.resources import (
@@ -29,18 +30,17 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.lake import L, Lake
 
 
-@sensor(assets=dg.AssetSelection.tag(WRITTEN_BY, DRAIN_SENSOR))
 def drain_queue(
     context: dg.SensorEvaluationContext, composition: Composition[L]
 ) -> dg.SensorResult:
     """Value the waiting requests, derive what follows from the rows, and report both.
 
-    Each tick applies a changed strategies file, drains the queue for at most 20 s, derives
-    latest_positions when rows came, writes the further tables that are due, and evaluates the
-    checks that are due. The result has a materialization for what was written, and a skip reason
-    with the numbers. Each part fails alone: the checks of a table that cannot be read become
-    unknown, and the skip reason names it. Requests of a drain that failed have leases that expire;
-    a later tick goes on.
+    Each tick applies a changed strategies file, drains the queue (after 20 s it begins no further
+    batch), derives latest_positions with each report of the ledger, writes the further tables that
+    are due, and evaluates the checks that are due. The result has a materialization for what was
+    written, and a skip reason with the numbers. Each part fails alone: the checks of a table that
+    cannot be read become unknown, and the skip reason names it. Requests of a drain that failed
+    have leases that expire; a later tick goes on.
     """
     began = time.monotonic()
     settings = composition.read_settings()
@@ -57,10 +57,10 @@ def drain_queue(
         cursor=cursor_of(TickCursor, context.cursor),
     )
     events = work.tick(composition.extension.tick_parts)
-    note_checks(work.failing)
+    note_all(CHECKS, work.failing)
     for name, seconds in work.took_s.items():
         opened.parts[name] = opened.parts.get(name, PartOfTicks(name=name)).after(seconds)
-    note_parts(opened.parts.values())
+    note_all(TICK_PARTS, opened.parts.values())
     note(DURATION, f"{time.monotonic() - began:.3f}")
 
     # Files that `doctor` and the supervisor look at: the programs work, with errors or without.
@@ -80,4 +80,10 @@ def drain_queue(
 def draining(context: dg.ComponentLoadContext) -> dg.Definitions:
     """Define the sensor."""
     composition = composition_of(context, Lake)
-    return dg.Definitions(sensors=[drain_queue(composition, *composition.extension.tick_parts)])
+    made = sensor(
+        drain_queue,
+        composition,
+        *composition.extension.tick_parts,
+        assets=dg.AssetSelection.tag(WRITTEN_BY, DRAIN_SENSOR),
+    )
+    return dg.Definitions(sensors=[made])

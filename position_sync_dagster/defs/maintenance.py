@@ -77,6 +77,7 @@ def delete_old_events(
     """Delete old events without a run, and old results of checks; return their number.
 
     The newest event of each type and asset stays, and so does the newest result of each check.
+    Nothing is deleted from a storage that is no SQL database: its tables are not known here.
 
     Args:
         instance: The Dagster instance.
@@ -95,7 +96,7 @@ def delete_old_events(
         events = connection.execute(sql.text(DELETE_EVENTS).bindparams(of_own, old))
         results = connection.execute(sql.text(DELETE_RESULTS).bindparams(of_own, old))
 
-    if isinstance(storage, SqliteEventLogStorage):
+    if isinstance(storage, SqliteEventLogStorage):  # their copies, which are not counted
         with storage.run_connection(NO_RUN) as connection:
             connection.execute(sql.text(DELETE_COPIES).bindparams(of_own))
             for key in keys:
@@ -129,7 +130,7 @@ def maintain_tables(context: dg.OpExecutionContext, position_sync: PositionSyncR
 
 
 def maintenance_job(composition: Composition[L]) -> dg.JobDefinition:
-    """Return the job, which deletes the old history of the jobs and assets of a composition."""
+    """Return the job, which also deletes the old history of a composition's jobs and assets."""
     short_jobs = (*PRUNED_JOBS, *composition.extension.short_jobs)
 
     @dg.op(tags={"domain": "upkeep"}, config_schema={})

@@ -83,61 +83,58 @@ def dagster_failures() -> Iterator[None]:
 # second look, and with 4 over one after a tick that waited for another sensor.
 TICK_S = 2
 
-# What a sensor does, with what its definitions are made of.
+# What a sensor does each time that it is due, with what its definitions are made of.
 Tick = Callable[[dg.SensorEvaluationContext, C], Any]
 
 
 def sensor(
-    *,
+    tick: Tick[C],
+    composition: C,
+    *parts: object,
     job_name: str | None = None,
     minimum_interval_s: int = TICK_S,
     assets: dg.AssetSelection | None = None,
-) -> Callable[[Tick[C]], Callable[..., dg.SensorDefinition]]:
-    """Return the decorator of a tick: it makes the sensor of a composition, which runs at once.
+) -> dg.SensorDefinition:
+    """Return the sensor of a tick, which runs from the start; Dagster shows the tick's docstring.
 
-    What Dagster shows of the sensor is the docstring of the tick, and those of the parts that are
-    given beside the composition. The first error of an outage is raised; later ticks with the same
-    error are skipped, with its text: the daemon logs 200 lines for a failed tick, and the next tick
-    comes after 5 s.
+    The first error of an outage is raised; later ticks with the same error are skipped, with its
+    text: the daemon logs 200 lines for a failed tick, and the next tick comes after 5 s.
 
     Args:
+        tick: What the sensor does each time that it is due.
+        composition: What the tick gets besides its context.
+        parts: What the tick does besides, as that of an extension: these docstrings are shown, too.
         job_name: The job that it requests runs of.
         minimum_interval_s: How often it ticks at most.
         assets: The assets that its ticks write: their pages show the sensor.
     """
+    fault = ""  # the cause with which the tick before failed
 
-    def decorate(tick: Tick[C]) -> Callable[..., dg.SensorDefinition]:
-        def define(composition: C, *parts: object) -> dg.SensorDefinition:
-            fault = ""
+    @dg.sensor(
+        name=tick.__name__,
+        job_name=job_name,
+        minimum_interval_seconds=minimum_interval_s,
+        target=assets,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="\n\n".join(filter(None, map(inspect.getdoc, (tick, *parts)))),
+    )
+    def run(context: dg.SensorEvaluationContext) -> Any:
+        """Do one tick; leave its error in a file for `doctor` and the supervisor."""
+        nonlocal fault
+        try:
+            result = tick(context, composition)
+        except PositionSyncError as error:
+            dagster_files.note(dagster_files.FAILED_TICK, str(error))
+            cause = error.what.partition(": ")[0]  # the rest may differ in each attempt
+            if cause == fault:
+                return dg.SkipReason(str(error))
+            fault = cause
+            raise
 
-            @dg.sensor(
-                name=tick.__name__,
-                job_name=job_name,
-                minimum_interval_seconds=minimum_interval_s,
-                target=assets,
-                default_status=dg.DefaultSensorStatus.RUNNING,
-                description="\n\n".join(filter(None, map(inspect.getdoc, (tick, *parts)))),
-            )
-            def run(context: dg.SensorEvaluationContext) -> Any:
-                nonlocal fault
-                try:
-                    result = tick(context, composition)
-                except PositionSyncError as error:
-                    dagster_files.note(dagster_files.FAILED_TICK, str(error))
-                    cause = error.what.partition(": ")[0]  # the rest may differ in each attempt
-                    if cause == fault:
-                        return dg.SkipReason(str(error))
-                    fault = cause
-                    raise
+        fault = ""
+        return result
 
-                fault = ""
-                return result
-
-            return run
-
-        return define
-
-    return decorate
+    return run
 
 
 # The settings that the resource has too, by the types that a configuration of Dagster knows.
@@ -151,7 +148,7 @@ IN_RESOURCE: Mapping[str, type] = {
 
 
 def _setting(name: str) -> Any:
-    """Return the field of a setting; without a value it is that of the environment."""
+    """Return the field of a setting, as the page shows it; None is the value of the environment."""
     text = Settings.model_fields[name].description
     return Field(default=None, description=f"{text} (POSITION_SYNC_{name.upper()})")
 
@@ -173,6 +170,7 @@ class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     history_days: int | None = _setting("history_days")
 
     # What the composition gives its resource; Dagster makes the object anew from its fields alone.
+    # The settings of the component are in `overrides`.
     lake_class: ClassVar[type[Lake]] = Lake
     overrides: ClassVar[Mapping[str, object]] = {}
 
@@ -208,7 +206,7 @@ class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self.lake
 
     def read_settings(self) -> Settings:
-        """Read the settings; a component and the fields take precedence over the environment.
+        """Read the settings: a field counts first, then a component, then the environment.
 
         Raises:
             SettingsError: A value is malformed.

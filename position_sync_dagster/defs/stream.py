@@ -109,7 +109,7 @@ class StreamThread:
                     wait([self._ended], self._clean_end_s)
 
     def wait(self, until: Callable[[], bool]) -> None:
-        """Wait until the stream has ended, or a look each LOOK_S says that it should end."""
+        """Wait until the stream has ended, or `until`, called each LOOK_S, says that it should."""
         look_at = time.monotonic() + LOOK_S
         while self._thread.is_alive():
             self._thread.join(POLL_S)
@@ -183,7 +183,7 @@ def status_of(instance: dg.DagsterInstance, run_id: str) -> Status | None:
     """Return the status of a run; a run that was deleted has ended.
 
     Returns:
-        None if the storage, of any kind, cannot be read: the rows need the lake and the gateway.
+        None if Dagster's storage, of whatever kind, cannot be read: the stream goes on without it.
     """
     with suppress(Exception):
         run = instance.get_run_by_id(run_id)
@@ -224,18 +224,20 @@ def stream_job(
         with logged_aside():
             try:
                 with thread.running():
-                    # The supervisor gives up a run that has no lease in time: nobody can terminate
-                    # it.
+                    # Nobody can terminate a run that the supervisor gave up, since it had no lease
+                    # in time, or that was deleted: it looks itself whether it has ended.
                     thread.wait(
                         until=lambda: (
                             login_is_gone(settings) or status_of(instance, context.run_id) in ENDING
                         )
                     )
             except dg.DagsterExecutionInterruptedError:
+                # A person terminated the run; any other interrupt is a clean end.
                 if status_of(instance, context.run_id) is Status.CANCELING:
                     raise
             total = thread.result()
 
+        # A termination that did not reach this process.
         if status_of(instance, context.run_id) in TERMINATED:
             raise dg.DagsterExecutionInterruptedError
         context.log.info(
@@ -295,15 +297,15 @@ def recent_runs(instance: dg.DagsterInstance, *, login: str | None) -> Sequence[
 
     Args:
         instance: The Dagster instance.
-        login: Only runs of the partition of this login.
+        login: Only runs of the partition of this login; None without partitions.
     """
     tags = {} if login is None else {PARTITION: login}
     of_login = dg.RunsFilter(job_name=STREAM_JOB, tags=tags)
     runs = [_run_of(record) for record in instance.get_run_records(of_login, limit=RUNS_SEEN)]
     if runs and not _in_progress(runs[0]):
-        run_id = runs[0].run_id
-        events = instance.get_records_for_run(run_id, of_type=TERMINATION, limit=1).records
-        runs[0] = replace(runs[0], terminated_at=utc(events[0].timestamp) if events else None)
+        newest = runs[0]
+        events = instance.get_records_for_run(newest.run_id, of_type=TERMINATION, limit=1).records
+        runs[0] = replace(newest, terminated_at=utc(events[0].timestamp) if events else None)
     return runs
 
 
@@ -385,7 +387,8 @@ def supervise(
     Args:
         recent: The recent stream runs, newest first.
         session: The newest session of the gateway, alive or not.
-        supervised_since: When the supervisor's sensor was last switched on.
+        supervised_since: When the supervisor's sensor was last switched on, which resumes a stream
+            that was terminated before; None if that is unknown.
         rotate_after_s: Length of a session; its successor starts a little before the end and
             waits for the lease.
     """
@@ -403,7 +406,9 @@ def supervise(
     if in_progress:
         return Supervision(_describe(in_progress[0], owner, now), lost=lost)
 
-    are_over = {run.run_id for run in recent}  # none is in progress any more
+    # None of the runs is in progress any more: an owner that is none of them is another program.
+    # The refresh of an earlier release ends by itself, within seconds.
+    are_over = {run.run_id for run in recent}
     if owner is not None and owner.owner is not Owner.REFRESH and owner.run_id not in are_over:
         reason = f"process {owner.pid} on {owner.host} streams outside Dagster"
         return Supervision(reason, lost=lost)
@@ -488,7 +493,6 @@ STARTS_AT_ONCE = 2
 SUPERVISE_S = 7
 
 
-@sensor(job_name=STREAM_JOB, minimum_interval_s=SUPERVISE_S)
 def supervise_stream(
     context: dg.SensorEvaluationContext, composition: Composition[L]
 ) -> dg.SensorResult:
@@ -504,7 +508,7 @@ def supervise_stream(
     lake = composition.opened(settings).lake
     instance = composition.instance_of(context)
     logins = {login.gateway_id: login for login in settings.logins}
-    stored = set(logins)
+    stored = set(logins)  # without a gateways file nothing is added or removed
     are_partitions = settings.gateways_file is not None
     if are_partitions:
         stored = set(instance.get_dynamic_partitions(str(LOGINS.name)))
@@ -515,6 +519,7 @@ def supervise_stream(
     }
     running = {name for name, of_login in runs.items() if any(map(_in_progress, of_login))}
     changes = changed_logins(logins.keys(), stored, running)
+    # A login that waits until the stream of a removed one has ended is not supervised yet.
     followed = stored.union(changes.new)
 
     sessions = lake.sessions.current_of(runs)
@@ -576,7 +581,8 @@ class ChangedLogins(NamedTuple):
 def changed_logins(logins: Set[str], stored: Set[str], running: Set[str]) -> ChangedLogins:
     """Compare the logins of the file with the stored partitions; pure.
 
-    A new login may be a renamed old one, and the gateway serves only one of them at a time: no
+    The partition of a removed login stays while its stream runs, so that it is supervised to the
+    end. A new login may be a renamed old one, and the gateway serves only one of them at a time: no
     login is new while the stream of a removed one runs.
 
     Args:
@@ -612,7 +618,10 @@ def stream_definitions(context: dg.ComponentLoadContext) -> dg.Definitions:
     """Define the job, with partitions if a gateways file is configured, and its supervisor."""
     composition = composition_of(context, Lake)
     several = composition.read_settings().gateways_file is not None
+    supervisor = sensor(
+        supervise_stream, composition, job_name=STREAM_JOB, minimum_interval_s=SUPERVISE_S
+    )
     return dg.Definitions(
         jobs=[stream_job(composition.extension, LOGINS if several else None)],
-        sensors=[supervise_stream(composition)],
+        sensors=[supervisor],
     )

@@ -1,6 +1,8 @@
 """The work of a tick of `drain_queue`: it drains the queue, and reports what was written.
 
 What it reports follows from the tables, whoever wrote them: the stream, a tick, a run or a library.
+To report a table is to read or write it, and to return the results of the checks that come with it.
+It is shown, that is it has an event in Dagster, less often: each event takes 3 kB in SQLite.
 
 Each row of the ledger is counted in exactly one event, as one of `rows`. The version through which
 rows were reported is read from the newest event, since Dagster stores the events of a tick one by
@@ -95,12 +97,12 @@ class TickCursor:
         registry_version: Delta version of `active_strategies` that was last reported.
         strategies_mark: Fingerprint of the strategies file that was last applied or refused.
         ledger_version: The `ledger_version` through which rows were reported.
-        streamed_through: The `ledger_version` through which rows are of the stream that are not
-            reported.
+        streamed_through: The `ledger_version` through which the rows that wait for their event are
+            known: they are of the stream, since those of a drain do not wait.
         states: The state of each login that was last reported.
         released: The requests that the last drain released without a value.
         versions: The Delta version that a part followed last, by the name of its table.
-        marks: What each derived table last had of which its readers are told at once.
+        marks: What readers of each derived table are told at once when it changes (`Derived.mark`).
         damage: The tables that could not be read when that was last checked; "" when all could.
         at: When each of these was last done: "ledger", "derived" and "all" were reported, requests
             were "drained" and "released"; of further parts, by the names of their tables.
@@ -134,9 +136,11 @@ class Work(Generic[L]):
         problems: What it could not do, and why; also in `said`.
         all_due: Whether all tables are reported in this tick.
         rows_reported: Whether rows of the ledger were; None: it cannot be read.
-        derived_shown: Whether what is derived from them is shown, too.
+        derived_shown: Whether what is derived from them has an event in any case, too.
         failing: The checks that fail, once the tick is over.
         took_s: What each part of the tick took, in seconds.
+        outage: Why the object store of all tables cannot be used; None while it can. No other
+            request waits for it in this tick.
     """
 
     lake: L
@@ -158,19 +162,19 @@ class Work(Generic[L]):
     took_s: dict[str, float] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        # Why the object store of all tables cannot be used: no other request waits for it.
         self.outage: str | None = None
-        # What the tick has to report so far: events, and results of checks.
+        # What the tick has to report so far: events, and the newest result of each check.
         self._events: list[Event] = []
-        self._results: list[tuple[dg.AssetCheckKey, dg.AssetCheckResult]] = []
+        self._results: dict[dg.AssetCheckKey, dg.AssetCheckResult] = {}
 
     def tick(self, parts: Iterable["TickPart[L]"]) -> list[Event]:
         """Do the work that is due, then further parts; return the events, sources first.
 
-        Each part fails alone, so that a table that cannot be read keeps no event and no result of
-        the others back.
+        Each part of the core fails alone, so that a table that cannot be read keeps no event and no
+        result of the others back.
         """
         read_states = partial(gateway_states, self.lake, self.settings, self.now)
+        # What fails is None: `alone`.
         with self._timed("gateways"):
             states = self.alone("The state of the gateways is unknown", read_states)
         with self._timed("strategies"):
@@ -206,33 +210,33 @@ class Work(Generic[L]):
         """Evaluate the checks that are due; report all tables anew once one broke or is mended."""
         if self.outage is not None:
             unknown = unevaluated(self.outage)
-            self._results += dict.fromkeys(self.driver.driven(), unknown).items()
+            self._results |= dict.fromkeys(self.driver.driven(), unknown)
             for name in self.written_by_ticks:
                 self.cannot_evaluate(name)
             return
 
         results = dict(self.driver.results(self.lake, self.settings))
-        self._results += results.items()
+        self._results |= results
         of_tables = results.get(table_checks.tables_can_be_read.check_key)
         if of_tables is None:
             return  # it was not due in this tick
         damage = "" if of_tables.passed else of_tables.description or ""
         if damage != self.cursor.damage:
-            # Nothing was done at any time: the next tick reports all.
+            # As if nothing had been done yet: the next tick reports all tables.
             self.cursor = replace(self.cursor, damage=damage, at={})
 
     def is_due(self, part: str, every: timedelta) -> bool:
-        """Return whether a part of the work was not done for a time; see `TickCursor.at`."""
+        """Return whether a part of the work, a key of `TickCursor.at`, was not done for a time."""
         last = self.cursor.at.get(part)
         return last is None or elapsed(last, self.now) >= every
 
     def keep(self, *done: str, **changes: Any) -> None:
-        """Keep in the cursor that these parts of the work were done now, and its other fields."""
+        """Keep in the cursor that these parts of the work were done now, and further fields."""
         at = self.cursor.at | dict.fromkeys(done, self.now)
         self.cursor = replace(self.cursor, at=at, **changes)
 
     def follow(self, name: str, version: int | None) -> None:
-        """Keep the Delta version of another table that a table follows now."""
+        """Keep the Delta version that a part of the work follows now, by the name of its table."""
         self.keep(versions=self.cursor.versions | {name: version})
 
     def _apply_strategies(self) -> bool:
@@ -294,12 +298,11 @@ class Work(Generic[L]):
     def _report_tables(self, states: dict[str, str] | None) -> None:
         """Report the gateways, unless their states are unknown, and the stream's tables."""
         lake = self.lake
-        settings = self.settings
         if states is not None:
             self.report(resources.GATEWAY, partial(gateway_state, lake, states))
         self.report(
             ACTIVE_STRATEGIES.name,
-            partial(queue_and_ledger.strategies_state, lake, settings),
+            partial(queue_and_ledger.strategies_state, lake, self.settings),
         )
         self._report_breaks()
         for table in lake.tables:
@@ -318,17 +321,22 @@ class Work(Generic[L]):
         return has_moved
 
     def _report_rows(self, drained: drain.DrainReport, states: Mapping[str, str]) -> None:
-        """Report the rows that no event has yet; then write `latest_positions`.
+        """Report the ledger's rows that no event has yet, if due; then write `latest_positions`.
 
-        What ticks write has an event too where one is due, or readers wait for it.
+        The queue and what is derived from the rows have an event less often, or once readers wait
+        for one.
+
+        Args:
+            drained: What this tick drained: the event has its attempts, also where no row came.
+            states: The state of each login; none if they are unknown.
         """
         versions = self.cursor.versions
-        has_changes = self._follow_table(self.lake.position_changes.table)
+        has_new_quantities = self._follow_table(self.lake.position_changes.table)
         has_breaks = self._follow_table(self.lake.breaks.table)
         # Readers wait for what is derived: a break came or ended (it is in the sums), or
         # `_keep_mark` of the last tick took "derived" out.
         derived_awaited = has_breaks or "derived" not in self.cursor.at
-        has_news = self.all_due or has_changes or derived_awaited or bool(drained.claimed)
+        has_news = self.all_due or has_new_quantities or derived_awaited or bool(drained.claimed)
 
         look = partial(self._look_at_rows, states, is_due=has_news)
         looked = self.alone(f"{POSITION_UPDATES.name} is not reported", look)
@@ -339,7 +347,7 @@ class Work(Generic[L]):
             return
 
         is_due, span = looked
-        # Where no event is due, rows from `since` on wait for one, whoever wrote them.
+        # If no event is due now, the rows after `since` wait for the next one.
         self.keep(ledger_version=span.since, streamed_through=span.added.version)
         if not is_due:
             return
@@ -351,7 +359,7 @@ class Work(Generic[L]):
         if self.derived_shown:
             self.report(POSITION_QUEUE.name, partial(queue_and_ledger.queue_state, self.lake))
             self.keep("derived")
-        if derived_awaited and not self.all_due:
+        if derived_awaited and not self.all_due:  # else `_report_tables` did
             self._report_breaks()
 
         self.report(POSITION_UPDATES.name, partial(ledger_state, span, drained))
@@ -364,7 +372,8 @@ class Work(Generic[L]):
         What the ticks before looked at is not read again until it is reported.
 
         Args:
-            is_due: Whether they are reported in any case, as other news is.
+            states: The state of each login.
+            is_due: Whether the rows are reported in any case, since there is other news.
         """
         reported = self.cursor.ledger_version or 0
         # A glance by the cursor asks Dagster nothing; `unreported` reads its newest events.
@@ -372,7 +381,7 @@ class Work(Generic[L]):
             through = max(reported, self.cursor.streamed_through)
             newest = self.lake.updates.sync.count_after(through)
             rows = dict(newest.rows)
-            if through > reported:  # the ticks before saw rows of the stream; not how many
+            if through > reported:  # rows of the stream wait: any number of them tells `_are_due`
                 rows.setdefault(Source.STREAM, 1)
             glance = Span(min(reported, newest.version), newest._replace(rows=rows))
             if not self._are_due(glance, states):
@@ -384,8 +393,9 @@ class Work(Generic[L]):
     def _are_due(self, span: "Span", states: Mapping[str, str]) -> bool:
         """Return whether rows are reported that came without a drain in this tick.
 
-        They are at once if another drain wrote some, or a backup took rows back; else after an
-        interval, and while a stream is LIVE also without rows, so that the table stays fresh.
+        They are at once if another drain wrote some, or a backup was put back, so that the ledger
+        ends before what was reported; else after an interval, and while a stream is LIVE also
+        without rows, so that Dagster counts the ledger as fresh.
         """
         new_rows = span.added.rows
         was_restored = span.since < (self.cursor.ledger_version or 0)
@@ -421,14 +431,14 @@ class Work(Generic[L]):
         if written is None:
             self.cannot_evaluate(name)
             return False
-        self._results += written.checks.items()
+        self._results |= written.checks
         is_news = self._keep_mark(name, written)
         if is_shown or is_news:
             self._events.append(runless(name, written, self.keys, self._sources_of(name)))
         return True
 
     def _derive(self, name: str) -> Derived:
-        """Write a table that runs and ticks write alike; an error names one that is none."""
+        """Write a table that runs and ticks write alike; raise an error for any other name."""
         if name not in self.written_by_ticks:
             raise PositionSyncError(
                 f"Runs and ticks write no table {name}.", remedy="List it in `Extension.tables`."
@@ -436,7 +446,11 @@ class Work(Generic[L]):
         return self.written_by_ticks[name].derive(self.lake, self.settings, None)
 
     def _sources_of(self, name: str) -> Sources | None:
-        """Return what an asset is made of, if runs of Dagster make it too; else None."""
+        """Return what an asset is made of, if runs of Dagster make it too; else None.
+
+        Only a new version of the strategies marks an asset that ticks write as out of date: the
+        other sources move all the time.
+        """
         table = self.written_by_ticks.get(name)
         if table is not None:
             versions = dict.fromkeys(table.deps, FOLLOWED)
@@ -444,7 +458,7 @@ class Work(Generic[L]):
                 versions[ACTIVE_STRATEGIES.name] = str(self.cursor.registry_version)
             return Sources(table.spec, versions)
 
-        # What runs alone make, as those of an import.
+        # What runs alone make, such as an import: its sources may have no event yet.
         made = self.imported.get(name)
         if made is None:
             return None
@@ -469,7 +483,7 @@ class Work(Generic[L]):
 
         failing = sorted(key.name for key, result in written.checks.items() if not result.passed)
         mark = ",".join([written.mark, *failing])
-        before = self.cursor.marks.get(name, mark)
+        before = self.cursor.marks.get(name, mark)  # the first mark is no news
         self.keep(marks=self.cursor.marks | {name: mark})
         if mark == before:
             return False
@@ -482,17 +496,29 @@ class Work(Generic[L]):
         return True
 
     def cannot_evaluate(self, name: str, further: Iterable[dg.AssetCheckKey] = ()) -> None:
-        """Make the checks that come with a table unknown, for the problem that was found last."""
+        """Make the checks that come with a table unknown, for the problem that was found last.
+
+        Args:
+            name: The table.
+            further: Its checks that the driver does not have, as the limits that a file sets.
+        """
         unknown = unevaluated(self.problems[-1])
         keys = self.driver.evaluated_with(name).union(further)
-        self._results += dict.fromkeys(keys, unknown).items()
+        self._results |= dict.fromkeys(keys, unknown)
 
     def alone(self, failure: str, make: Callable[[], T]) -> T | None:
         """Keep an error of one part to itself: it is logged, and named in the skip reason.
 
         While an object store is away nothing else is asked of it: each request would wait in vain.
+
+        Args:
+            failure: What does not happen then, in words: the cause follows it.
+            make: The part.
+
+        Returns:
+            What the part returned; None if it failed, or was not begun.
         """
-        if self.outage is not None:
+        if self.outage is not None:  # the skip reason has it already
             self.problems.append(f"{failure}: {self.outage}")
             return None
 
@@ -510,7 +536,8 @@ class Work(Generic[L]):
         return None
 
 
-# What each tick does after the core's work.
+# What each tick does after the core's work. An error that it does not keep to itself, by
+# `Work.alone`, ends the tick.
 TickPart = Callable[[Work[L]], None]
 
 
@@ -530,13 +557,15 @@ class Span(NamedTuple):
 
 
 def unreported(lake: Lake, instance: dg.DagsterInstance, ledger: dg.AssetKey, since: int) -> Span:
-    """Return what was added to the ledger since the newest event of a report.
+    """Return what was added to the ledger since the newest event that has rows.
+
+    That event counts, and not the cursor: of a tick that crashed the event alone is stored.
 
     Args:
         lake: The tables.
         instance: The Dagster instance with the events.
         ledger: The key of the ledger's asset.
-        since: The version that the last tick reported; 0 at the first tick.
+        since: The version that counts where no such event is found: the cursor's; 0 without one.
     """
     for event in instance.fetch_materializations(ledger, limit=LOOKED_AT).records:
         report = event.asset_materialization
@@ -558,8 +587,6 @@ def ledger_state(span: Span, report: drain.DrainReport) -> Derived:
         report: The drain of the same tick, for its attempts, and how long its requests waited.
     """
     rows = span.added.rows
-    drained = rows.get(Source.QUEUE, 0)
-    streamed = rows.get(Source.STREAM, 0)
     attempts = {}
     if report.claimed:
         attempts = {
@@ -570,8 +597,8 @@ def ledger_state(span: Span, report: drain.DrainReport) -> Derived:
         }
     metadata = known(
         rows=sum(rows.values()),
-        rows_drained=drained,
-        rows_streamed=streamed,
+        rows_drained=rows.get(Source.QUEUE, 0),
+        rows_streamed=rows.get(Source.STREAM, 0),
         **attempts,
         oldest_wait_s=report.oldest_wait_s and round(report.oldest_wait_s, 1),
         delta_version_from=span.since,
@@ -593,7 +620,7 @@ def gateway_states(lake: Lake, settings: Settings, now: datetime) -> dict[str, s
 
 
 def gateway_state(lake: Lake, states: dict[str, str]) -> Derived:
-    """Return the state of each login, its lines, and why."""
+    """Return what the event of the gateways says: the state of each login, its lines, and why."""
     sessions = lake.sessions.current_of(states)
     metadata: dict[str, dg.RawMetadataValue] = {}
     for name, state in states.items():
@@ -601,7 +628,8 @@ def gateway_state(lake: Lake, states: dict[str, str]) -> Derived:
         numbers = known(
             state=state,
             gateway=name,
-            **{field: getattr(session, field, None) for field in ("lines_in_use", "line_limit")},
+            lines_in_use=session.lines_in_use if session else None,
+            line_limit=session.line_limit if session else None,
             note=session.detail if session else None,
         )
         prefix = f"{name}/" if len(states) > 1 else ""

@@ -6,6 +6,7 @@ import pytest
 
 from position_sync_dagster.errors import GatewaysFileError, SettingsError
 from position_sync_dagster.settings import Settings, load_gateways, load_settings
+from position_sync_dagster.yaml_file import saved_state
 from tests.support.settings import make_settings
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "gateways.yaml"
@@ -121,9 +122,10 @@ TAGGED = "gateways:\n- name: a\n  port: 4001\n  accounts: [U1]\n  tags: "
 )
 def test_a_mistake_is_named_by_its_place_with_a_remedy(tmp_path, text, line, cause) -> None:
     place = f"line {line}" if line else ""
-    (tmp_path / "g.yaml").write_text(text)
+    file = tmp_path / "g.yaml"
+    file.write_text(text)
     with pytest.raises(GatewaysFileError, match=f"g.yaml.*{place}.*{cause}") as caught:
-        load_gateways(tmp_path / "g.yaml", load_settings())
+        load_gateways(file, load_settings(), saved_state(file))
     assert caught.value.remedy
     assert len(str(caught.value)) < 600
 
@@ -144,7 +146,5 @@ def test_a_changed_tag_is_a_changed_login(tmp_path: Path) -> None:
 
 
 def test_the_example_can_be_read() -> None:
-    assert [login.gateway_id for login in load_gateways(EXAMPLE, load_settings())] == [
-        "main",
-        "second",
-    ]
+    examples = load_gateways(EXAMPLE, load_settings(), saved_state(EXAMPLE))
+    assert [login.gateway_id for login in examples] == ["main", "second"]

@@ -48,6 +48,7 @@ def latest_positions(lake: Lake, settings: Settings, run_id: str | None) -> Deri
     table = lake.derived_table(LATEST_POSITIONS)
 
     def make() -> DataFrame:
+        """Return the rows; `derive_from_ledger` replaces those of the table by them."""
         legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
         listing = listed(lake.updates.sync.latest(), legs, now)
         priced = confirmations.with_priced(listing, all_broker_rows(lake, settings), now)
@@ -65,7 +66,7 @@ def latest_positions(lake: Lake, settings: Settings, run_id: str | None) -> Deri
         price_age_s_median=ages_s.median(),
     )
     plotted = table_asset.plotted(plots.row(0, named=True))
-    # A number that changes with any quantity, of which readers are told at once.
+    # A number that changes with any quantity: readers are told at once (`Derived.mark`).
     quantities = held.select(*KEY, "position").hash_rows().sum()
     return Derived(metadata=counts | replaced_whole(result) | plotted, mark=f"{quantities}")
 
@@ -73,7 +74,8 @@ def latest_positions(lake: Lake, settings: Settings, run_id: str | None) -> Deri
 def listed(rows: DataFrame, legs: Collection[int], now: datetime) -> DataFrame:
     """Return the rows that the table has of the newest rows of the ledger; pure.
 
-    Reports take account and currency of a leg that is not held from its closed holding.
+    Left out is what was closed long ago, unless it is a leg: reports take account and currency of a
+    leg that is not held from its closed holding.
 
     Args:
         rows: The newest row of each holding.

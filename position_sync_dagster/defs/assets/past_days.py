@@ -1,7 +1,9 @@
 """The asset `daily_positions` with its check: every holding at the close of each trading day.
 
 The trading days of an exchange are the partitions of all assets of past days; each exists from its
-close on. The job `close_day` records them (`defs/closing.py`).
+close on. The job `close_day` records them (`defs/closing.py`). Stated positions are those that a
+statement of the broker has: the parameter `stated` is the class that collects past days, from the
+ledger and from them.
 """
 
 import inspect
@@ -36,6 +38,7 @@ CLOSED_DAYS = dg.FreshnessPolicy.time_window(
 )
 
 
+# What columns that the ledger does not have are made of, for `column_lineage`.
 MADE_OF = {"session_date": "timestamp", "closed_at": "timestamp", "age_s": "value_time timestamp"}
 
 
@@ -52,7 +55,7 @@ def over_trading_days(
         spec: The table; a day of it is replaced whole.
         partitions: The trading days.
         metadata: Further metadata of the definition.
-        options: Other arguments of `dg.asset`, such as `deps`.
+        options: Other arguments of `table_asset`, such as `deps`.
     """
     return table_asset.table_asset(
         spec,
@@ -76,7 +79,14 @@ def daily_asset(
     *,
     clock: Clock = utc_now,
 ) -> dg.AssetsDefinition:
-    """Build the asset over the trading days of an exchange, whose runs open a lake of a class."""
+    """Build the asset over the trading days of an exchange, whose runs open a lake of a class.
+
+    Args:
+        partitions: The trading days.
+        kind: The class of the lake.
+        stated: What collects the days.
+        clock: A day that is not over by it is left out.
+    """
 
     @over_trading_days(
         DAILY_POSITIONS,
@@ -102,6 +112,7 @@ def daily_asset(
         without any source stays missing.
         """
         lake = position_sync.lake_of(kind)
+        # Made anew each time that the rows are: it reads the statements once.
         service = partial(stated, lake, position_sync.settings, clock=clock)
         closed_days, result = fill(lake, service, days_of(context), run_id=context.run.run_id)
         for error in closed_days.unreadable:
@@ -147,9 +158,10 @@ def fill(
     """Write the rows of trading days, and record what differs from the broker's statements."""
 
     def make() -> ClosedDays:
+        """Collect the rows; `derive` does so again if the tables changed meanwhile."""
         service = open_service()
         closed_days = service.collect(days)
-        # Before the rows: a day that has some is not filled again, and would lose its differences.
+        # Before the rows: a day that has rows counts as filled, and may not be recorded again.
         service.record_differences(closed_days.filled, run_id=run_id)
         return closed_days
 
@@ -160,7 +172,7 @@ def fill(
 
 
 def describe(closed: ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
-    """Return the metadata of one day: counts, and the profit and loss by currency."""
+    """Return the metadata of one day: counts, and the known profit and loss by currency."""
     rows = closed.rows
     held = rows.filter(pl.col.position != 0)
     counts = {
@@ -199,11 +211,14 @@ def exchange_since(
 ) -> tuple[exchange_days.Exchange, date]:
     """Return the exchange in the settings, and the first day that is a partition.
 
+    Stated days of any account count (`days_of_anyone`): which accounts are ours is in the tables,
+    which are not read while definitions are loaded.
+
     Raises:
         SettingsError: The exchange is not known.
     """
-    start = _first_day(settings, stated.days_of_anyone(settings))
-    return exchange_days.exchange_of(settings.calendar), start
+    exchange = exchange_days.exchange_of(settings.calendar)
+    return exchange, _first_day(settings, stated.days_of_anyone(settings))
 
 
 def exchange_partitions(
@@ -233,6 +248,7 @@ def _first_day(settings: Settings, known_days: Iterable[date]) -> date:
     """Return `daily_start`; else the first day that is known or in the ledger; else today.
 
     Args:
+        settings: The settings, with the path of the ledger.
         known_days: Days that a statement states, or that are recorded.
     """
     if settings.daily_start:
@@ -258,6 +274,7 @@ def first_ledger_day(path: str) -> date | None:
 
 def days_check(stated: type[ClosingService[L]]) -> TableCheck[L]:
     """Return the check of the days, with the source of stated positions; runs evaluate it."""
+    # The description is given, since a `partial` has no docstring.
     make = table_check(
         DAILY_POSITIONS.name, "days_are_complete", description=inspect.getdoc(_judged_days)
     )
@@ -276,14 +293,16 @@ def _judged_days(
     """
     exchange = exchange_days.exchange_of(settings.calendar)
     stated_days = stated.days_of_anyone(settings)
-    first_partition = _first_day(settings, stated_days)
     recorded = _days_of_newest_values(lake, exchange.timezone)
+    # The first day that can be recorded, and the first one that has to be.
+    first_partition = _first_day(settings, stated_days)
     first = _first_day(settings, recorded)
-    # Right after today's close its run may not have ended.
+    # Days are judged from yesterday back: right after today's close its run may not have ended.
     yesterday = exchange_days.day_of(settings.calendar, utc_now()) - timedelta(days=1)
     over = set(exchange.trading_days(max(first, first_partition), yesterday))
 
     # A first day that neither a setting nor a statement names is that of the ledger's first row.
+    # If that row was written after the close, the day has none, and cannot be filled.
     is_named = settings.daily_start or first == min(stated_days, default=None)
     may_have_no_row = first in over - recorded.keys() and not is_named
     if may_have_no_row and _is_before_ledger(lake, exchange, first):
@@ -294,7 +313,7 @@ def _judged_days(
     without = over - recorded.keys()
     service = stated(lake, settings)
     missing = without - service.flat_days(without)
-    older = {day for day in over - without if recorded[day] < day}
+    older = {day for day in over - without if recorded[day] < day}  # the values are of days before
 
     numbers: dict[str, dg.RawMetadataValue] = {
         "days": len(over),

@@ -45,8 +45,8 @@ def apply_file(lake: Lake, settings: Settings) -> None:
 
     Fields that nothing reads are named in the log: one of them may be mistyped.
 
-    Whoever applies a file while it is saved anew applies it again: another program may have applied
-    the newer one in between.
+    A file that is saved anew while it is applied is applied again: another program may have applied
+    the newer one in between, and this one undone it.
 
     Raises:
         StrategiesFileError: The file cannot be read or has a mistake; nothing was changed.
@@ -63,7 +63,7 @@ def apply_file(lake: Lake, settings: Settings) -> None:
 
 
 def strategies_state(lake: Lake, settings: Settings) -> Derived:
-    """Return how many legs and strategies are active, and which rolled."""
+    """Return how many legs and strategies are active, and which took the place of a rolled leg."""
     legs = lake.registry.sync.get_all_active()
     version = str(lake.registry.sync.version)
     rolled = [
@@ -94,7 +94,8 @@ def position_queue(lake: Lake, settings: Settings, _run_id: str | None) -> Deriv
     """Requests to value a position without a market data line.
 
     Written by the stream, which inserts a request when a position changed, and by interval.
-    Materializing inserts one for each holding of broker_positions that is in no strategy.
+    Materializing inserts one for each open holding of broker_positions that is in no strategy, if
+    its security type is one that is valued.
 
     How to read it: a request is PENDING, then PROCESSING under a lease, then SUCCESS or FAILED;
     error_message says why. position-sync queue list shows the same.
@@ -138,13 +139,12 @@ def position_updates(lake: Lake, settings: Settings, run_id: str | None) -> Deri
     report = asyncio.run(drain.drain(lake, settings, run_id=run_id))
     if report.error is not None:
         raise report.error
-    counts = lake.queue.sync.counts()
     metadata = known(
         claimed=report.claimed,
         succeeded=report.succeeded,
         failed=report.failed,
         released=report.released,
-        pending_after=counts[QueueStatus.PENDING],
+        pending_after=lake.queue.sync.counts()[QueueStatus.PENDING],
         note=report.reason,
     )
     return Derived(metadata=metadata)

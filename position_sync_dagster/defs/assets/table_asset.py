@@ -5,7 +5,7 @@ stream changes, and each hour.
 """
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Generic, NamedTuple
@@ -88,16 +88,16 @@ def table_asset(
         options: Other arguments of `dg.asset`, such as `deps`.
     """
     described = table_metadata(spec, writer, columns=COLUMNS if numbers_first else COLUMN_SCHEMA)
-    described.update(metadata or {})
 
     def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
+        """Return the asset that a function writes; its docstring is what Dagster shows."""
         define = dg.asset(
             name=spec.name,
             description=inspect.getdoc(function),
             kinds={"deltalake", "python"},
             config_schema={},  # without it, Launchpad would take any value
             code_version=str(spec.version),
-            metadata=described,
+            metadata={**described, **(metadata or {})},
             tags={WRITTEN_BY: writer.name},
             **options,
         )
@@ -114,8 +114,10 @@ class Derived:
     Attributes:
         metadata: The metadata of the event.
         checks: The results of the checks that were evaluated with the same rows.
-        version: The data version of the event.
-        mark: Changes with what readers are told of at once, as they are of checks that fail.
+        version: The data version of the event: a new one marks the assets that are made of the
+            table as out of date.
+        mark: Any text that changes with what readers are told of at once, by an event that does not
+            wait for its turn.
     """
 
     metadata: "Mapping[str, dg.RawMetadataValue]"
@@ -141,7 +143,7 @@ class TickTable(Generic[L_contra]):
     """
 
     spec: TableSpec
-    derive: Callable[[L_contra, Settings, str | None], Derived]
+    derive: Derive[L_contra]
     deps: Sequence[str] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -153,6 +155,7 @@ class TickTable(Generic[L_contra]):
         ) -> dg.MaterializeResult[None]:
             lake = position_sync.lake_of(kind)
             written = self.derive(lake, position_sync.settings, context.run.run_id)
+            # The run has no checks planned: their results are events.
             for key, result in written.checks.items():
                 event_key = dg.AssetCheckKey(context.asset_key, key.name)
                 context.log_event(check_evaluation(event_key, result))
@@ -160,7 +163,7 @@ class TickTable(Generic[L_contra]):
                 metadata=written.metadata, data_version=dg.DataVersion(written.version)
             )
 
-        materialize.__doc__ = inspect.getdoc(self.derive)
+        materialize.__doc__ = inspect.getdoc(self.derive)  # which Dagster shows
         return table_asset(self.spec, deps=self.deps, **self.options)(materialize)
 
 
@@ -224,13 +227,14 @@ def column_lineage(
 
     Args:
         spec: The table.
-        made_of: The source columns of each column, separated by spaces: those of the ledger, and of
-            others after the name of their table. Without an entry it is the column of that name.
-        every: Sources of all columns.
+        made_of: The source columns of each column, as one text with spaces between: `column` of the
+            ledger, or `table.column`. Without an entry it is the ledger's column of that name.
+        every: Sources that all columns have besides, in the same form.
     """
     ledger = POSITION_UPDATES
 
     def deps(column: str) -> list[dg.TableColumnDep]:
+        """Return the sources of a column; none if it is of no other column."""
         sources = made_of.get(column, column if column in ledger.columns else "")
         places = [source.rpartition(".") for source in f"{sources} {every}".split()]
         return [dg.TableColumnDep(table or ledger.name, name) for table, _dot, name in places]
@@ -242,18 +246,6 @@ def column_lineage(
 def known(**values: float | str | None) -> "dict[str, float | str]":
     """Return the values that are not None, as metadata."""
     return {name: value for name, value in values.items() if value is not None}
-
-
-Cell = str | int
-
-
-def table_of(rows: Iterable[Mapping[str, Cell]]) -> dg.TableMetadataValue:
-    """Return rows, which have the same columns, as a table of an event, which the UI shows; pure.
-
-    The types of the columns are those of the first row.
-    """
-    records = [dg.TableRecord(row) for row in rows]
-    return dg.MetadataValue.table(records, None if records else dg.TableSchema([]))
 
 
 def replacement_metadata(result: derived.Replaced) -> "dict[str, dg.RawMetadataValue]":
@@ -278,7 +270,10 @@ def plotted(numbers: Mapping[str, float | None]) -> dict[str, dg.MetadataValue]:
 
 
 def totals(rows: DataFrame, *columns: str) -> dict[str, dg.MetadataValue]:
-    """Return the sums of columns by currency, of those in which nothing is unknown; pure."""
+    """Return the sum of each column in each currency, to be plotted; pure.
+
+    There is none where a value is unknown.
+    """
     by_currency = rows.drop_nulls("currency").group_by("currency", maintain_order=True)
     amounts = pl.col(columns)
     sums = by_currency.agg(when(amounts.is_not_null().all()).then(amounts.sum()))
@@ -322,15 +317,15 @@ def runless(
         asset: The name of the asset.
         written: What the event says.
         keys: The keys of the assets.
-        sources: What the asset is made of, if runs write it too.
+        sources: What the asset is made of; None if no run writes it: it is never out of date.
     """
     tags = {DATA_VERSION: written.version}
-    for name, version in sources.versions.items() if sources else ():
-        parent = keys.of(name).to_user_string()
-        tags[f"dagster/input_data_version/{parent}"] = version
-        tags[f"dagster/input_event_pointer/{parent}"] = "NULL"
     if sources and sources.versions:
         tags["dagster/code_version"] = str(sources.spec.version)
+        for name, version in sources.versions.items():
+            parent = keys.of(name).to_user_string()
+            tags[f"dagster/input_data_version/{parent}"] = version
+            tags[f"dagster/input_event_pointer/{parent}"] = "NULL"  # no event is named
     return dg.AssetMaterialization(keys.of(asset), metadata=written.metadata, tags=tags)
 
 
@@ -338,22 +333,19 @@ def runless(
 External = Callable[[Callable[[], None]], dg.AssetSpec]
 
 
-def external(
-    name: str, *deps: str, metadata: "Mapping[str, dg.RawMetadataValue]", **attributes: Any
-) -> External:
+def external(name: str, *deps: str, **attributes: Any) -> External:
     """Return the decorator that makes an external asset of a function without a body.
 
     As with other assets, its docstring is the description that Dagster shows.
+
+    Args:
+        name: The name of the asset.
+        deps: The names of the assets that it is made of.
+        attributes: Other arguments of `dg.AssetSpec`.
     """
 
     def decorate(documented: Callable[[], None]) -> dg.AssetSpec:
-        return dg.AssetSpec(
-            name,
-            deps=deps,
-            description=inspect.getdoc(documented),
-            metadata=metadata,
-            **attributes,
-        )
+        return dg.AssetSpec(name, deps=deps, description=inspect.getdoc(documented), **attributes)
 
     return decorate
 

@@ -1,9 +1,14 @@
 """The checks: how one is defined, its results, and the one driver, which the ticks use.
 
-The driver evaluates the checks in the tick of `drain_queue`, and stores news. A result without a
-run counts as that of the newest materialization without a run. For that reason a result is stored
-only when it changed, and each three hours; one that fails in other words, such as with another
-number, after five minutes.
+The driver evaluates checks in the tick of `drain_queue`, which stores news; the other checks are
+evaluated with their table, since their results come with its rows (`Derived.checks`). A result that
+could not compare anything is unknown: it does not pass, and warns. There are two kinds: there is
+nothing to compare, such as without a gateway, or the check is unevaluated, since a table cannot be
+read.
+
+A result without a run counts as that of the newest materialization without a run. For that reason a
+result is stored only when it changed, and each three hours; one that fails in other words, such as
+with another number, after five minutes.
 """
 
 import inspect
@@ -20,7 +25,7 @@ import dagster as dg
 from polars import DataFrame
 
 from position_sync_dagster.dagster_files import FailingCheck
-from position_sync_dagster.defs.assets.table_asset import check_evaluation, table_of
+from position_sync_dagster.defs.assets.table_asset import check_evaluation
 from position_sync_dagster.defs.resources import AssetKeys, PositionSyncResource, dagster_failures
 from position_sync_dagster.domain.clock import is_recent
 from position_sync_dagster.errors import GatewayError, PositionSyncError
@@ -35,8 +40,8 @@ SHOWN = 20
 # Metadata key of a result that could not compare anything; alerts ignore such a result.
 UNKNOWN = "unknown"
 
-# Metadata key of an unknown result whose check could not be evaluated: a table cannot be read.
-# A message is sent as for a failure.
+# Metadata key of an unknown result whose check could not be evaluated. A message is sent as for a
+# failure.
 UNEVALUATED = "unevaluated"
 
 # Metadata key of a result that passes and names rows all the same: it is news.
@@ -48,7 +53,7 @@ WHAT_TO_DO = "what_to_do"
 # Where each check is explained.
 PAGE = "docs/operations.md#checks"
 
-# What stands before it in the docstring of a check.
+# What stands before the advice in the docstring of a check.
 ADVICE = "What to do: "
 
 Key = dg.AssetCheckKey
@@ -68,12 +73,16 @@ class TableCheck(Generic[L_contra]):
 
     check_key: Key
     description: str
-    judge: Callable[[L_contra, Settings], dg.AssetCheckResult]
+    judge: Evaluate[L_contra]
     each_login: bool
     driven: bool
 
     def evaluate(self, lake: L_contra, settings: Settings) -> dg.AssetCheckResult:
-        """Return the result; it is unknown where the check cannot be evaluated."""
+        """Return the result; it is unknown where the check cannot be evaluated.
+
+        A failure that does not say what to do gets the advice in the docstring of the check; one
+        that is unknown needs none.
+        """
         try:
             if self.each_login:
                 result = merged(
@@ -167,7 +176,7 @@ def judged(
     Args:
         description: What was found.
         holds: Whether the check passes.
-        error: Whether the severity is ERROR.
+        error: Whether the severity of a failure is ERROR; else it is WARN.
         what_to_do: What the reader of a failure should do; None is what the docstring of the check
             says.
         metadata: The metadata of the result.
@@ -198,7 +207,7 @@ def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
     """Return the results of several logins as one; pure.
 
     It fails if one of them fails, and names those logins. An unknown result makes it unknown,
-    unless another login fails.
+    unless another login fails. What alerts look for in the metadata is that of the worst result.
 
     Args:
         results: The results by login; a single one is returned unchanged.
@@ -254,9 +263,13 @@ def rows_result(
 
 
 def table_of_rows(rows: DataFrame) -> dg.TableMetadataValue:
-    """Return the first rows of a frame as a table of an event; pure."""
-    shown = rows.head(SHOWN).iter_rows(named=True)
-    return table_of({name: _shown(cell) for name, cell in row.items()} for row in shown)
+    """Return the first rows of a frame as a table of an event, which the UI shows; pure."""
+    records = [
+        dg.TableRecord({name: _shown(cell) for name, cell in row.items()})
+        for row in rows.head(SHOWN).iter_rows(named=True)
+    ]
+    # Dagster takes the columns from the first row; without one it needs to know that there is none.
+    return dg.MetadataValue.table(records, None if records else dg.TableSchema([]))
 
 
 def _shown(value: object) -> str | int:
@@ -269,7 +282,11 @@ def _shown(value: object) -> str | int:
 
 
 def evaluation_of(record: Any) -> dg.AssetCheckEvaluation | None:
-    """Return the result in Dagster's newest record of a check; None while a run has planned it."""
+    """Return the result in Dagster's newest record of a check.
+
+    Returns:
+        None if there is no record, or a run has planned the check and not evaluated it yet.
+    """
     stored = getattr(record, "evaluation", None)
     return stored if isinstance(stored, dg.AssetCheckEvaluation) else None
 
@@ -313,18 +330,18 @@ class CheckDriver(Generic[L]):
         # should.
         pause_s = ALL_EVERY_S / max(1, len(self.driven()))
         self._turns = {key: number * pause_s for number, key in enumerate(self.driven())}
-        # When the newest results came, and these; also of checks that are evaluated with their
-        # tables.
+        # When the newest result of each check came, and the result; also of checks that are
+        # evaluated with their tables.
         self._newest: dict[Key, tuple[float, dg.AssetCheckResult]] = {}
 
-    def failing(self, results: Iterable[tuple[Key, dg.AssetCheckResult]]) -> list[FailingCheck]:
+    def failing(self, results: Mapping[Key, dg.AssetCheckResult]) -> list[FailingCheck]:
         """Keep new results; return the checks whose newest result is a failure that still counts.
 
         Args:
             results: Those of one tick: of checks that it evaluated, and of those with their tables.
         """
         now = time.monotonic()
-        self._newest |= {key: (now, result) for key, result in results}
+        self._newest |= {key: (now, result) for key, result in results.items()}
         return [
             _failing_check(key, result)
             for key, (at, result) in self._newest.items()
@@ -344,7 +361,10 @@ class CheckDriver(Generic[L]):
         }
 
     def results(self, lake: L, settings: Settings) -> Iterator[tuple[Key, dg.AssetCheckResult]]:
-        """Evaluate the checks that are due, those first that were not evaluated for longest."""
+        """Evaluate the checks that are due, those first that were not evaluated for longest.
+
+        What is left after TIME_LIMIT_S is due in the next tick. WATCH is evaluated in each one.
+        """
         began = time.monotonic()
         for key in sorted(self.driven(), key=self._newest_at):
             now = time.monotonic()
@@ -352,7 +372,7 @@ class CheckDriver(Generic[L]):
                 return
 
             is_due = now >= self._next_turn(key)
-            if not is_due and key != WATCH:  # that one is looked at in each tick
+            if not is_due and key != WATCH:
                 continue
 
             result = self._checks[key].evaluate(lake, settings)
@@ -378,40 +398,44 @@ class CheckDriver(Generic[L]):
 def _failing_check(key: Key, result: dg.AssetCheckResult) -> FailingCheck:
     """Return a result that did not pass, as the ticks leave it for programs without Dagster."""
     is_unevaluated = UNEVALUATED in result.metadata
-    is_unknown = UNKNOWN in result.metadata
     return FailingCheck(
         name=f"{key.asset_key.to_user_string()}: {key.name}",
         # Where a check cannot be evaluated, a table cannot be read.
         is_of_values=is_unevaluated or key.name in VALUE_CHECKS,
         text=result.description or "",
-        is_unknown=is_unknown and not is_unevaluated,
+        is_unknown=UNKNOWN in result.metadata and not is_unevaluated,
     )
 
 
 def news(
     instance: dg.DagsterInstance,
-    results: Iterable[tuple[Key, dg.AssetCheckResult]],
+    results: Mapping[Key, dg.AssetCheckResult],
     keys: AssetKeys,
     now: datetime,
 ) -> list[dg.AssetCheckEvaluation]:
     """Return the results that Dagster does not have yet, as events."""
-    newest = dict(results)
-    if not newest:
+    if not results:
         return []
 
-    event_keys = {key: keys.of_check(key) for key in newest}
+    event_keys = {key: keys.of_check(key) for key in results}
     stored = instance.event_log_storage.get_latest_asset_check_execution_by_key(
         list(event_keys.values())
     )
     return [
         check_evaluation(event_keys[key], result)
-        for key, result in newest.items()
+        for key, result in results.items()
         if is_news(stored.get(event_keys[key]), result, now)
     ]
 
 
 def is_news(record: Any, result: dg.AssetCheckResult, now: datetime) -> bool:
-    """Return whether a result differs from the stored one, or that one is old; pure."""
+    """Return whether a result differs from the stored one, or that one is old; pure.
+
+    Args:
+        record: Dagster's newest record of the check; None if there is none.
+        result: The new result.
+        now: The current time.
+    """
     before = evaluation_of(record)
     if before is None:
         return True

@@ -1,4 +1,8 @@
-"""The checks of registry, broker's data, queue and ledger, and of the differences between them."""
+"""The checks of registry, broker's data, queue and ledger, and of the differences between them.
+
+A check with the parameter `login` judges one login at a time, by its settings (`each_login`). Where
+only a gateway could tell, and no stream sees one, the result is unknown, which is a warning.
+"""
 
 import asyncio
 from collections import Counter
@@ -69,6 +73,9 @@ def newest_values(lake: Lake, login: Settings) -> DataFrame:
     )
 
 
+# The time after which values, requests and legs without a contract are old, in words.
+OLD = f"more than {confirmations.STALE_AFTER.total_seconds() / 60:.0f} min"
+
 # How long a gateway may be away before that is an error: a connection that breaks is made again
 # within seconds.
 ERROR_AFTER = timedelta(minutes=1)
@@ -93,6 +100,7 @@ def a_stream_watches(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     metadata["blind_for_s"] = (now - since).total_seconds()
     who = "The stream has not" if session.is_alive(now) else "No stream has"
     text = f"{who} seen the gateway since {since:%Y-%m-%d %H:%M:%S} UTC."
+    # A stream that starts has not failed yet, however long none was there before it.
     is_error = session.state is not SessionState.STARTING and now - since >= ERROR_AFTER
     return failed(text, error=is_error, **metadata)
 
@@ -125,6 +133,7 @@ def file_is_applied(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
 
     unread = file.unread()
     description = " ".join([f"{len(legs)} legs.", *map(str, unread)])
+    # A field that resembles a known one is mistyped; any other one may be of another program.
     return judged(description, holds=not any(field.nearest for field in unread))
 
 
@@ -149,6 +158,7 @@ def legs_are_resolved(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
         if leg.problem or now - leg.added_at > confirmations.STALE_AFTER
     ]
 
+    # A problem is what the gateway answered: without any, no stream may have asked it yet.
     is_looked_up = any(leg.problem for leg in unresolved)
     if rows and not is_looked_up and not sees_gateway(lake, settings):
         return unknown_result(f"no gateway, which knows the contracts of {len(rows)} legs.")
@@ -172,6 +182,7 @@ def login_is_made(lake: Lake, login: Settings) -> dg.AssetCheckResult:
         return passed("Nothing is due: no live login with a second factor is used.")
 
     text = f"{week.text[0].upper()}{week.text[1:]}."
+    # `asks`: the end is near enough that a person has to confirm the login soon.
     return judged(
         text,
         holds=not week.asks,
@@ -228,14 +239,14 @@ SCARCE = 0.9
 
 @table_check("gateway_sessions", each_login=True, driven=True)
 def lines_suffice(lake: Lake, login: Settings) -> dg.AssetCheckResult:
-    """Whether nine tenths of the market data lines or more are in use, and which legs have none.
+    """Whether less than nine tenths of the market data lines are in use, and which legs have none.
 
     What to do: Remove legs from strategies, or buy lines (quote boosters) and raise
     POSITION_SYNC_MAX_LINES. Legs without a line are valued by the queue; underlyings have a
     quarter of the lines at most, and before legs, for the greeks of all options.
     """
     session = live_session(lake, login)
-    if session is None or session.line_limit <= 0:
+    if session is None or session.line_limit <= 0:  # 0: not known yet
         return unknown_result("no gateway: no stream uses lines now.")
 
     lake.registry.sync.refresh()
@@ -283,7 +294,7 @@ def account_values_follow(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     accounts = changes.join(values, on="account", how="left")
 
     session = lake.sessions.current(login.gateway_id)
-    # From then on an account without a row is due.
+    # An account without a row counts as valued when the session began.
     began = now if session is None else session.started_at
     lag = pl.col.holdings_changed_at - pl.col.timestamp.fill_null(began)
     late = accounts.filter(lag > confirmations.STALE_AFTER)
@@ -296,11 +307,11 @@ def account_values_follow(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     if late.is_empty() and waiting:
         return unknown_result(f"{waiting} accounts have no row yet.")
 
-    lateness = f"more than {_minutes(confirmations.STALE_AFTER)} older than those of their holdings"
     return rows_result(
         late.sort("timestamp"),  # those without a row first
         none=f"{accounts.height} accounts, all as new as their holdings.",
-        found=f"of {accounts.height} accounts have values that are {lateness}",
+        found=f"of {accounts.height} accounts have values that are {OLD} older than those of "
+        "their holdings",
         accounts=accounts.height,
     )
 
@@ -319,7 +330,7 @@ def requests_are_answered(lake: Lake, settings: Settings) -> dg.AssetCheckResult
     requests = failed_requests.read_failed(lake, settings, now)
     unanswered = requests.filter(~pl.col.never_held)
     never_held = requests.filter("never_held")
-    live = lake.queue.sync.store.snapshot().live
+    live = lake.queue.sync.store.snapshot().live  # PENDING or PROCESSING
     old = live.filter(pl.col.created_at < now - confirmations.STALE_AFTER)
     if unanswered.is_empty() and old.height and not sees_gateway(lake, settings):
         return unknown_result(f"no gateway, for which {live.height} requests wait.")
@@ -327,7 +338,6 @@ def requests_are_answered(lake: Lake, settings: Settings) -> dg.AssetCheckResult
     columns = failed_requests.REQUEST_COLUMNS
     for_good = unanswered.sort("updated_at").select(*columns, since="updated_at")
     waiting = old.sort("created_at").select(*columns, since="created_at")
-    limit = _minutes(confirmations.STALE_AFTER)
 
     holds = f"No request of a holding failed for good; {live.height} wait, none for long."
     named: dict[str, Any] = {}
@@ -337,16 +347,12 @@ def requests_are_answered(lake: Lake, settings: Settings) -> dg.AssetCheckResult
     return rows_result(
         concat([for_good, waiting]),
         none=holds,
-        found=f"requests are FAILED or have waited for more than {limit}",
+        found=f"requests are FAILED or have waited for {OLD}",
         failed_for_good=unanswered.height,
         old=old.height,
         waiting=live.height,
         **named,
     )
-
-
-def _minutes(span: timedelta) -> str:
-    return f"{span.total_seconds() / 60:.0f} min"
 
 
 # Discrepancy types that concern the holding itself; they make the check an ERROR.
@@ -378,8 +384,7 @@ def agrees_with_the_broker(lake: Lake, settings: Settings) -> dg.AssetCheckResul
     summary = f"{result.checked} holdings compared, {len(confirmed)} discrepancies"
     young = len(result.unconfirmed)
     if young:
-        seconds = CONFIRM_AFTER.seconds
-        summary += f", and {young} first seen less than {seconds} s ago"
+        summary += f", and {young} first seen less than {CONFIRM_AFTER.seconds} s ago"
         metadata["unconfirmed"] = young
     if not result.complete:
         summary += "; the snapshot does not cover every account, so what is absent proves nothing"
@@ -411,8 +416,9 @@ def _download_unfinished(
     lake: Lake, settings: Settings, result: ReconciliationResult
 ) -> dg.AssetCheckResult:
     """Return that the holdings that came agree, and of which accounts others are unknown."""
-    rows = all_broker_rows(lake, settings)
-    unfinished = rows.filter(pl.col.completeness != Completeness.COMPLETE)
+    unfinished = all_broker_rows(lake, settings).filter(
+        pl.col.completeness != Completeness.COMPLETE
+    )
     accounts = ", ".join(sorted(set(unfinished["account"]))) or "an account"
     text = (
         f"the download of {accounts} has not ended, so the snapshot does not cover every account. "

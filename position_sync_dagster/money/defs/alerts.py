@@ -48,11 +48,10 @@ def alert_definitions(context: dg.ComponentLoadContext) -> dg.Definitions:
     """Define the sensor, which ticks seldom while there is no receiver."""
     composition = composition_of(context, MoneyLake)
     has_receivers = bool(composition.read_settings().alert_urls)
-    define = resources.sensor(
-        minimum_interval_s=resources.TICK_S if has_receivers else WITHOUT_RECEIVERS_S
-    )
     messages = Messages(composition, alerts.Deliveries())
-    return dg.Definitions(sensors=[define(tell_people)(messages)])
+    interval_s = resources.TICK_S if has_receivers else WITHOUT_RECEIVERS_S
+    sensor = resources.sensor(tell_people, messages, minimum_interval_s=interval_s)
+    return dg.Definitions(sensors=[sensor])
 
 
 def tell_people(

@@ -96,9 +96,11 @@ def explained_days(context: dg.ComponentLoadContext) -> dg.Definitions:
     composition = composition_of(context, MoneyLake)
     days, first = exchange_since(composition.read_settings(), composition.extension.stated)
     partitions = exchange_partitions(days, first)
+    sensor = resources.sensor(
+        remake_touched_days, composition, job_name=CLOSE_JOB, minimum_interval_s=60
+    )
     of_days = dg.Definitions(
-        assets=[explained_asset(partitions), books_asset(partitions)],
-        sensors=[remake_touched_days(composition)],
+        assets=[explained_asset(partitions), books_asset(partitions)], sensors=[sensor]
     )
     return dg.Definitions.merge(of_days, importing(composition, days.timezone))
 
@@ -107,7 +109,6 @@ def explained_days(context: dg.ComponentLoadContext) -> dg.Definitions:
 _WORDING = ("statement", "stated_at", "stated_first", "stated_last")
 
 
-@resources.sensor(job_name=CLOSE_JOB, minimum_interval_s=60)
 def remake_touched_days(
     context: dg.SensorEvaluationContext, composition: Composition[MoneyLake]
 ) -> dg.SensorResult:

@@ -21,7 +21,7 @@ from position_sync_dagster.defs.assets.table_asset import Derived, TickTable, ch
 from position_sync_dagster.defs.checks import tables
 from position_sync_dagster.defs.checks.evaluation import TableCheck
 from position_sync_dagster.defs.composition import Composition
-from position_sync_dagster.defs.resources import LOGINS, STREAM_JOB
+from position_sync_dagster.defs.resources import LOGINS, STREAM_JOB, sensor
 from position_sync_dagster.defs.stream import supervise_stream
 from position_sync_dagster.domain import reconciliation
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
@@ -157,7 +157,7 @@ class World:
     ) -> None:
         self.lake, self.settings, self._patch = lake, settings, patch
         self.composition = composition
-        self._supervise = supervise_stream(composition)
+        self._supervise = sensor(supervise_stream, composition)
         self._open_instance = open_instance
 
     @cached_property

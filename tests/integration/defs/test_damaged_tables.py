@@ -16,6 +16,7 @@ from position_sync_dagster.defs.checks import evaluation
 from position_sync_dagster.defs.checks.evaluation import UNEVALUATED, UNKNOWN
 from position_sync_dagster.defs.composition import Composition
 from position_sync_dagster.defs.drain import drain_queue
+from position_sync_dagster.defs.resources import sensor
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.money.defs import alerts as alerts_module
@@ -78,7 +79,7 @@ def tick(
         for table in composition.opened(load_settings()).lake.tables:
             table._handle.drop()  # as it is after a while
         with dg.build_sensor_context(instance=instance, cursor=cursor[0]) as context:
-            result = drain_queue(composition)(context)
+            result = sensor(drain_queue, composition)(context)
         for event in result.asset_events:
             instance.report_runless_asset_event(event)
         cursor[0] = result.cursor

@@ -54,7 +54,7 @@ class Ticks:
 
     def __call__(self, *, killed_after: int | None = None) -> dg.SensorResult:
         with dg.build_sensor_context(instance=self.instance, cursor=self.cursor) as context:
-            result = drain_queue(self.composition)(context)
+            result = resources.sensor(drain_queue, self.composition)(context)
         assert isinstance(result, dg.SensorResult)
         for event in result.asset_events[:killed_after]:
             self.instance.report_runless_asset_event(event)

@@ -14,7 +14,7 @@ import pytest
 from position_sync_dagster.defs.assets.queue_and_ledger import position_updates
 from position_sync_dagster.defs.checks import tables
 from position_sync_dagster.defs.drain import drain_queue
-from position_sync_dagster.defs.resources import LOGINS
+from position_sync_dagster.defs.resources import LOGINS, sensor
 from position_sync_dagster.defs.stream import LOOK_S, stream_definitions, stream_job
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
@@ -154,7 +154,7 @@ def drain_tick(composition, lake: MoneyLake, instance) -> Callable[..., dg.Senso
 
     def tick() -> dg.SensorResult:
         with dg.build_sensor_context(instance=instance) as context:
-            return drain_queue(composition)(context)
+            return sensor(drain_queue, composition)(context)
 
     return tick
 

@@ -3,6 +3,7 @@
 import dagster as dg
 import pytest
 
+from position_sync_dagster.defs.resources import sensor
 from position_sync_dagster.defs.stream import supervise_stream
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import StoreError
@@ -81,7 +82,7 @@ def test_a_tick_of_a_code_server_opens_the_instance_once(
             instance_ref=instance_on_disk.get_ref(), last_tick_completion_time=None,
             last_run_key=None, cursor=None, log_key=None, repository_name=None,
         )  # fmt: skip
-        supervise_stream(composition)(context)
+        sensor(supervise_stream, composition)(context)
     assert len(opened) == 1
     opened[0].dispose()
 

@@ -82,13 +82,13 @@ def test_a_failing_check_of_values_is_bad_and_another_one_a_warning(home):
     assert check_results(home) == []
     of_values = FailingCheck(name="position_updates: x", is_of_values=True, text="2 differ.")
     limit = FailingCheck(name="strategy_exposure: limit_y", is_of_values=False, text="Beyond it.")
-    dagster_files.note_checks([of_values, limit])
+    dagster_files.note_all(dagster_files.CHECKS, [of_values, limit])
     results = [(result.level, result.text) for result in check_results(home)]
     assert results == [
         (Level.BAD, "position_updates: x: 2 differ."),
         (Level.WARNING, "strategy_exposure: limit_y: Beyond it."),
     ]
-    dagster_files.note_checks([])
+    dagster_files.note_all(dagster_files.CHECKS, [])
     assert check_results(home) == []
 
 

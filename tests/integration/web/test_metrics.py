@@ -85,10 +85,12 @@ def at_work(lake: MoneyLake, gateway_id: str) -> None:
     dagster_files.note(dagster_files.WORKED_TICK)
     dagster_files.note(dagster_files.DURATION, "0.250")
     part = dagster_files.PartOfTicks(name="checks").after(0.02).after(0.3)
-    dagster_files.note_parts([part, dagster_files.PartOfTicks(name="drain").after(99.0)])
+    dagster_files.note_all(
+        dagster_files.TICK_PARTS, [part, dagster_files.PartOfTicks(name="drain").after(99.0)]
+    )
     broken = FailingCheck(name="position_updates: ids_are_unique", is_of_values=True, text="2.")
     unknown = FailingCheck(name="books: books_close", is_of_values=False, text="?", is_unknown=True)
-    dagster_files.note_checks([broken, unknown])
+    dagster_files.note_all(dagster_files.CHECKS, [broken, unknown])
 
 
 async def test_a_scrape_says_how_logins_legs_queue_ticks_and_checks_are(scrape, lake, settings):

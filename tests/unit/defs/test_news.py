@@ -86,10 +86,10 @@ def test_a_failure_that_is_not_evaluated_again_counts_no_more_after_a_while(monk
     monkeypatch.setattr(evaluation, "time", SimpleNamespace(monotonic=lambda: now))
     driver = evaluation.CheckDriver([])
     lasting = KEY._replace(name="limit_y")
-    driver.failing([(KEY, BROKEN), (lasting, BROKEN)])
+    driver.failing({KEY: BROKEN, lasting: BROKEN})
 
     now = evaluation.COUNTS_S
-    assert len(driver.failing([(lasting, BROKEN)])) == 2
+    assert len(driver.failing({lasting: BROKEN})) == 2
     now += 1.0
-    (failing,) = driver.failing([])
+    (failing,) = driver.failing({})
     assert failing.name == "strategy_exposure: limit_y"

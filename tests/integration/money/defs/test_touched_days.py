@@ -33,7 +33,7 @@ def scene(tmp_path, monkeypatch) -> Scene:
 def look(cursor: str | None = None) -> dg.SensorResult:
     with dg.build_sensor_context(cursor=cursor) as context:
         extension = money_extension(load_settings())
-        result = remake_touched_days(Composition(extension=extension))(context)
+        result = remake_touched_days(context, Composition(extension=extension))
     assert isinstance(result, dg.SensorResult)
     return result
 
