@@ -72,7 +72,7 @@ def with_confirmed(rows: DataFrame, holdings: DataFrame, now: datetime) -> DataF
 
 
 def _with_reported(rows: DataFrame, holdings: DataFrame, now: datetime) -> DataFrame:
-    """Add the column of `with_confirmed`, and what decides it with `_` before the names."""
+    """Add the column of `with_confirmed`, and those of the holding, with `_` before their names."""
     confirming = holdings.select(*KEY, col(_CONFIRMING).name.prefix("_"))
     joined = rows.join(confirming, on=KEY, how="left", maintain_order="left")
     return joined.with_columns(_confirmed(now).alias(CONFIRMED))
@@ -90,6 +90,7 @@ def _confirmed(now: datetime) -> Expr:
         col(name).eq_missing(col(f"_{name}"))
         for name in ("position", "market_price", "market_value")
     )
+    # Messages of PnLSingle confirm its values, and those of the account all others.
     is_pnl = col._value_source == ValueOrigin.PNL_SINGLE
     agrees_with_pnl = agrees & is_pnl
     agrees_with_account = agrees & ~is_pnl
@@ -107,6 +108,7 @@ def _confirmed(now: datetime) -> Expr:
     is_same_quantity = col.position.eq_missing(col._position)
     outside_seen_at = max_horizontal(when(is_same_quantity).then("_confirmed_at"), "timestamp")
 
+    # All other rows, as those of closed holdings, count from their own time.
     is_open = col.position != 0
     at = pl.coalesce(
         when(is_open, has_no_value | is_of_broker).then(broker_said_at),
@@ -153,12 +155,14 @@ def _priced_at(row: dict[str, Any], now: datetime) -> datetime | None:
     is_comparable = origin in _OF_BROKER and row["position"] == row["_position"]
     if is_comparable and value is not None and of_broker is not None:
         calculated = earliest_calculation(origin, row["_value_time"], row["_received_at"])
+        # What a price of 1 is worth for the holding.
         unit = abs(value / row["market_price"]) if row["market_price"] else 0.0
         allowed = allowed_difference(value, bid=row["bid"], ask=row["ask"], unit=unit)
 
         is_newer = arrived is None or calculated > arrived
         if is_newer and abs(value - of_broker) <= allowed:
             times.append(calculated)
+            # Messages of its account confirm a portfolio row too.
             if origin == ValueOrigin.PORTFOLIO:
                 times.append(row["_confirmed_at"])
 

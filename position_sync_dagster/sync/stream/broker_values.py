@@ -120,6 +120,11 @@ class FollowedHoldings:
 
         Where streamed holdings alone are followed, their rows have their values, and the step
         publishes what else changed.
+
+        Args:
+            connection: Has the values.
+            now: The time of the step.
+            at_once: Whether legs are queued next: a drain values them by what is published.
         """
         greeks_moved = bool(self.publisher.greeks.changes)
         if not (at_once or self._overflow_legs or self._monitored or greeks_moved):
@@ -137,8 +142,11 @@ class FollowedHoldings:
     def _choose(
         self, connection: GatewayConnection, routes: Routes, now: float, *, values_known: bool
     ) -> None:
-        """Choose the holdings to follow, when routes changed or values may have."""
-        # What came while a download ran is chosen when it has ended.
+        """Choose the holdings to follow, when routes changed or values may have.
+
+        While values are not known, as during a download, no further monitored holding is chosen:
+        the largest are found when they are known again.
+        """
         as_of = (routes.version, now // CHOOSE_S if values_known else None)
         if as_of == self._chosen_as_of:
             return
@@ -158,13 +166,6 @@ class FollowedHoldings:
                 key for key in self._monitored if states.get(key) is LegState.MONITORED
             ]
         connection.pnl.keep(chain(self._overflow_legs, streamed, self._monitored))
-
-    def release(self, connection: GatewayConnection) -> None:
-        """End the subscriptions that only this stream needs."""
-        connection.pnl.keep(())
-        self._chosen_as_of = None
-        self._overflow_legs = []
-        self._monitored = []
 
 
 @dataclass(eq=False, repr=False)
@@ -196,7 +197,11 @@ class AccountRefresh:
         return self._download is not None and self._reason is Reason.SNAPSHOT
 
     def start(self, feed: AccountFeed, reason: Reason = Reason.SNAPSHOT) -> None:
-        """Start to download every account whose values are older than half an interval."""
+        """Begin a refresh: download the accounts, unless the values of all are recent.
+
+        Recent: younger than half an interval (`AccountFeed.ensure`). The next refresh is due an
+        interval from now.
+        """
         interval_s = self.ownership.settings.refresh_interval_s
         self._next_at_s = self.ownership.monotonic() + interval_s
         self._begin(reason, feed.ensure(timedelta(seconds=interval_s / 2)))
@@ -218,6 +223,7 @@ class AccountRefresh:
             self._download = None
         elif download.done():
             if download.exception() is None:
+                # An error of a table leaves the download in place: the next step tries again.
                 await self.publisher.publish(feed)
                 if self._reason is not Reason.CHANGED:  # else what changed is queued by itself
                     await self.publisher.enqueue_all(routes, self._reason)

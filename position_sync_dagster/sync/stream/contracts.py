@@ -138,7 +138,7 @@ class ContractCache:
         return next(filter(None, named), f"conid {conid}")
 
     def magnifier(self, conid: int) -> int | None:
-        """Return the price magnifier; None while the details are unknown."""
+        """Return what a quoted price is divided by, as 100 for one in cents; None: not known."""
         details = self._known.get(conid)
         return details.price_magnifier if details else None
 
@@ -176,7 +176,7 @@ class ContractCache:
             first: Whether they are fetched before the others.
         """
         wanted = dict.fromkeys(filter(self._is_to_fetch, conids))
-        if first and wanted:  # at each step: the others may be thousands, and are not copied
+        if first and wanted:  # nearly never: this copies the others, which may be thousands
             self._wanted = wanted | self._wanted
         else:
             self._wanted.update(wanted)
@@ -263,8 +263,9 @@ class ContractCache:
     async def _fetch(self, connection: GatewayConnection, conids: Collection[int]) -> None:
         """Fetch details, and record for which contracts the gateway gave none.
 
-        Only its word that it knows no such contract is a refusal. Without an answer, or with one
-        that cannot be read, they are due again a minute later.
+        Only its word that it knows no such contract is a refusal, which makes the wait for the next
+        request longer. Without an answer, or with one that cannot be read, the wait is the last one
+        again, or the first.
         """
         given = await connection.details(conids)
         now = self.clock()
@@ -287,7 +288,7 @@ class ContractCache:
         return not is_available and self._may_be_asked(conid)
 
     def _may_be_asked(self, conid: int) -> bool:
-        """Return whether the wait since details were not given is over, if they were not."""
+        """Return whether no wait is left from a request that brought no details."""
         not_given = self._not_given.get(conid)
         if not_given is None:
             return True
@@ -372,6 +373,7 @@ class LegResolver:
         answers = await asyncio.gather(*(look_up(connection, leg) for leg in legs))
 
         details: DetailsByConid = {}
+        # What is new of a leg: its conid, or its problem.
         findings: list[tuple[UnresolvedLeg, int | str]] = []
         for leg, answer in zip(legs, answers, strict=True):
             self._count_attempt(leg, is_answered=answer is not None)

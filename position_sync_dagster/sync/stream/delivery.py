@@ -113,7 +113,7 @@ class HandlerDelivery:
     async def close(self, *, timeout_s: float) -> None:
         """Deliver the remaining updates, for at most `timeout_s` seconds, and end."""
         self._is_closing = True
-        self.put((), urgent=True)
+        self.put((), urgent=True)  # ends a pause, and begins again after what was no `Exception`
         if self._task is None:
             return
 
@@ -125,7 +125,7 @@ class HandlerDelivery:
             await asyncio.wait({self._task}, timeout=self.cancel_s)
 
     async def _run(self) -> None:
-        """Deliver until nothing is pending."""
+        """Deliver until nothing is pending, or the handler refuses all that may come."""
         loop = asyncio.get_running_loop()
         failures = 0
         while self._pending and not self._is_closed:
@@ -155,7 +155,7 @@ class HandlerDelivery:
                         await self._urgent.wait()
 
     async def _deliver(self, updates: list[PositionUpdate]) -> bool:
-        """Call the handler; return whether the updates are done."""
+        """Call the handler; return whether the updates are done, and not to be delivered again."""
         failures = self.failures
         if self._batched is None:
             for update in updates:
@@ -229,7 +229,7 @@ class AccountRecorder:
         for values in connection.summaries.current():
             summary = values.with_open_profit(
                 book.daily_profits(values.account, of_types),
-                number=book.open_in(values.account, of_types),  # also those without a profit
+                number=book.open_in(values.account, of_types),  # also those of unknown profit
             )
             before = self._written.get(summary.account)
             if before is None or before.content != summary.content:
@@ -354,7 +354,7 @@ class Flusher:
 
     def _flush(self, connection: GatewayConnection) -> None:
         """Value what is due, and deliver it with the rows of ticks since the last flush."""
-        if self.ownership.lost.is_set():  # one that ran out just now may be renewed
+        if self.ownership.lost.is_set():  # a lease that only ran out may still be renewed
             self.ownership.check()
         profits = connection.pnl
         self._take(self.pricer.flush(connection, self._ticks.take(), profits.valued))

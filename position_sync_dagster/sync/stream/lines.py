@@ -103,11 +103,11 @@ class StreamLines:
     def update(self, connection: GatewayConnection) -> None:
         """Record which holdings and legs need a line now.
 
-        A line that was denied has another chance if the details of its contract have come, or the
-        learned limit is over.
+        A line that was denied because its contract had no details has another chance once they have
+        come. A limit of lines that was learned ends when its time is over.
         """
         now_s = self.ownership.monotonic()
-        # Denied without a code of the gateway: those whose contract had no details.
+        # Denied without a code of the gateway (None): those whose contract had no details.
         waiting = self.login.denied_with(None, now_s)
         self.contracts.want(waiting, first=True)
         self.login.lift(None, now_s, only=self.contracts.available(waiting))
@@ -129,6 +129,7 @@ class StreamLines:
         of_legs = demands(
             book.of_conid, self.contracts.matching, sec_types=self.ownership.settings.sec_types
         )
+        # What is a leg and an underlying is wanted as a leg.
         self.login.wanted = wanted | {demand.conid: demand for demand in of_legs}
         self._wanted_as_of = as_of
 
@@ -137,7 +138,7 @@ class StreamLines:
         return self.login.chosen(connection.lines.in_use, self.ownership.monotonic())
 
     def are_due(self, connection: GatewayConnection) -> bool:
-        """Return whether the lines must change, because a hold, a denial or a wait ended."""
+        """Return whether the lines must change, as when a shortest hold or a denial ended."""
         due_for_live = self.login.due_for_live(self.ownership.monotonic())
         return bool(due_for_live) or self.chosen(connection) != self.held
 
@@ -209,7 +210,10 @@ class StreamLines:
         self.login.happened(lambda line: line.interrupted(now_s, at, reason))
 
     def restored(self) -> None:
-        """Record that data are expected again: each line must tick soon."""
+        """Record that data are expected again: each line must tick soon.
+
+        Lines that the gateway refused because their farm was away are requested again.
+        """
         now_s = self.ownership.monotonic()
         self.login.happened(lambda line: line.restored(now_s))
         self.login.lift(GatewayCode.CUT_BY_FARM, now_s)
@@ -219,10 +223,14 @@ class StreamLines:
         self.login.lift(GatewayCode.NO_CONTRACT, self.ownership.monotonic())
 
     def refused(self, refusal: Refusal) -> None:
-        """Record a refusal: the line limit is lower, or a conid has no market data."""
+        """Record a refusal: the line limit is lower, or a conid has no market data.
+
+        Where live data are not permitted, a leg may have delayed data meanwhile, unless these are
+        what was refused. An underlying may not: greeks are computed by its present price.
+        """
         conid = refusal.conid
         line = self.login.line(conid)
-        if not line.held:
+        if not line.held:  # requested by another user of the connection
             return
 
         now_s = self.ownership.monotonic()

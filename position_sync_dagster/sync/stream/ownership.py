@@ -31,7 +31,8 @@ from position_sync_dagster.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# How often the owner of a login renews its session: a third of its lease may be lost.
+# How often the owner of a login renews its session. Its lease (`session_lease_s`) is longer: by
+# default two renewals in a row may fail.
 HEARTBEAT_S = 4.0
 
 # Work beside the steps of a stream that failed is begun again after this time.
@@ -251,7 +252,8 @@ class Ownership:
         began_s = self.monotonic()
         status = self.status()
         if status["state"] not in ALIVE:
-            # An owner that is ending holds the login until all is written and closed.
+            # An owner that is ending holds the login until all is written and closed: to others it
+            # keeps its last state (None).
             status["state"] = None
 
         # Not in the lake's threads: there it would wait for slow commits.

@@ -195,7 +195,11 @@ class StreamPricer:
         quote: Quote | None,
         at: Moment,
     ) -> tuple[PositionUpdate, BrokerPosition] | None:
-        """Make the step of a holding that is due; return its row with the holding, if one is."""
+        """Make the step of a holding that is due; return its row, if it is worth writing.
+
+        A holding that is not in the book any more is forgotten. One whose account is not known yet
+        waits.
+        """
         key = state.key
         conid = key[1]
         holding = connection.feed.book.get(key, self.greeks)
