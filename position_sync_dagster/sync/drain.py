@@ -475,7 +475,6 @@ class QueueWorker:
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
-        until = started + time_limit_s
         overview = await self.queue.overview()
         # Requests of a worker that was killed are claimable again.
         if overview.expired and await self.queue.rescue():
@@ -488,7 +487,7 @@ class QueueWorker:
         failure: LakeError | None = None
 
         try:
-            while not self._stop.is_set() and loop.time() < until:
+            while not self._stop.is_set() and loop.time() < started + time_limit_s:
                 report, not_covered = await self._process(limit)
                 unreleased.append(not_covered)
                 if report.claimed:

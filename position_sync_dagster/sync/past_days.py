@@ -21,6 +21,7 @@ from position_sync_dagster.errors import PositionSyncError, UnreadableSourceErro
 from position_sync_dagster.lake.lake import L, Lake
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.confirmations import OF_BROKER
 from position_sync_dagster.sync.exchange_days import closing_times, time_zone_of
 
 # Maximum age of the row that has the value at a close, in days: a long weekend.
@@ -207,7 +208,7 @@ def _valued_at() -> Expr:
     and frozen data are older than their rows, by an unknown time where they have none of their own.
     """
     origin = col.value_source
-    is_of_feed = origin.is_in([ValueOrigin.PORTFOLIO.value, ValueOrigin.PNL_SINGLE.value])
+    is_of_feed = origin.is_in(OF_BROKER)
     is_held = col.position != 0
     is_earlier = col.value_time < col.timestamp
 

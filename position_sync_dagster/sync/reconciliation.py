@@ -126,10 +126,7 @@ def reconciled(
 
     is_claimed = col.conid.is_in([leg.conid for leg in legs])
     claimed = pairs.filter(is_claimed).drop_nulls("held")
-    held = {
-        (account, conid): quantity
-        for account, conid, quantity in claimed.select(*KEY, "held").iter_rows()
-    }
+    held = dict(zip(claimed.select(KEY).iter_rows(), claimed["held"], strict=True))
     discrepancies = [
         *_differences(pairs, coverage, now, stale_after),
         *_overclaimed(held, legs, complete=coverage.complete),

@@ -87,7 +87,7 @@ class FollowedHoldings:
         self._queue_moved_at_s = -math.inf
         # Version of the routes at the last choice, and the number of its minute (`CHOOSE_S`); None
         # in place of the minute: chosen while values were not known.
-        self._chosen_as_of: tuple[int, float | None] | None = None
+        self._chosen_as_of: tuple[object, ...] = ()
         # What was chosen: the legs without a line, and the monitored holdings.
         self._overflow_legs: list[Key] = []
         self._monitored: list[Key] = []
@@ -104,8 +104,8 @@ class FollowedHoldings:
         connection.pnl.step()
 
         queues_legs = bool(self._overflow_legs) and may_queue and now >= self._queue_legs_at_s
-        if queues_legs or now >= self._publish_at_s:
-            await self._publish(connection, now, at_once=queues_legs)
+        if queues_legs or now >= self._publish_at_s:  # a drain values legs by what is published
+            await self._publish(connection, now)
             if may_queue:  # a value that became known needs a row at once
                 await self.publisher.enqueue_changed(routes.states, self._monitored)
         if queues_legs:
@@ -115,19 +115,14 @@ class FollowedHoldings:
             await self.publisher.enqueue_moved(routes.states)
             self._queue_moved_at_s = now + MOVED_INTERVAL_S
 
-    async def _publish(self, connection: GatewayConnection, now: float, *, at_once: bool) -> None:
+    async def _publish(self, connection: GatewayConnection, now: float) -> None:
         """Publish the newest values and greeks, if there are any; set when it is due again.
 
         Where streamed holdings alone are followed, their rows have their values, and the step
         publishes what else changed.
-
-        Args:
-            connection: Has the values.
-            now: The time of the step.
-            at_once: Whether legs are queued next: a drain values them by what is published.
         """
         greeks_moved = bool(self.publisher.greeks.changes)
-        if not (at_once or self._overflow_legs or self._monitored or greeks_moved):
+        if not (self._overflow_legs or self._monitored or greeks_moved):
             return
         if connection.pnl.has_news or greeks_moved:
             connection.pnl.has_news = False

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import date, datetime, timedelta
 from itertools import chain, islice
@@ -109,13 +110,12 @@ class ContractCache:
             self._legs = legs
             self._compare()
 
-    async def load(self, legs: Iterable[ActiveContract]) -> None:
+    async def load(self, legs: Collection[ActiveContract]) -> None:
         """Read the details of legs and of contracts that have not expired long ago.
 
         Raises:
             LakeError: The table cannot be read.
         """
-        legs = tuple(legs)
         if self.table is not None:
             since = (self.clock() - EXPIRED_KEPT).date()
             self._keep(await offload(self.table.unexpired, since, {leg.conid for leg in legs}))
@@ -284,8 +284,7 @@ class ContractCache:
 
     def _is_to_fetch(self, conid: int) -> bool:
         """Return whether to ask for details now that are unknown or in doubt."""
-        is_available = conid in self._known and conid not in self._doubted
-        return not is_available and self._may_be_asked(conid)
+        return not self.available([conid]) and self._may_be_asked(conid)
 
     def _may_be_asked(self, conid: int) -> bool:
         """Return whether no wait is left from a request that brought no details."""
@@ -342,8 +341,8 @@ class LegResolver:
     contracts: ContractCache
 
     def __post_init__(self) -> None:
-        # How often each leg was looked up without success, and when that is due again.
-        self._attempts: dict[object, tuple[int, float]] = {}
+        # How often each membership was looked up, and when that is due again: a new one at once.
+        self._attempts = defaultdict[object, tuple[int, float]](lambda: (0, 0.0))
 
     async def resolve_due(self, connection: GatewayConnection) -> None:
         """Look up the legs that are due, at most `ASKED_AT_ONCE`, and store what was found.
@@ -353,23 +352,25 @@ class LegResolver:
             LeaseLostError: The login belongs to another process now.
         """
         now_s = self.ownership.monotonic()
-        legs = {_membership(leg): leg for leg in self.registry.unresolved}
-        self._attempts = {key: self._attempts.get(key, (0, now_s)) for key in legs}
-        due = [legs[key] for key, (_tries, at_s) in self._attempts.items() if at_s <= now_s]
+        due = []
+        for leg in self.registry.unresolved:
+            _tries, at_s = self._attempts[_membership(leg)]
+            if at_s <= now_s:
+                due.append(leg)
         await self.resolve(connection, due[:ASKED_AT_ONCE])
 
     def definitions_restored(self) -> None:
         """Look up every leg that waits: the gateway knows contracts again."""
-        self._attempts = {key: (tries, 0.0) for key, (tries, _at) in self._attempts.items()}
+        for membership, (tries, _at_s) in self._attempts.items():
+            self._attempts[membership] = (tries, 0.0)
 
-    async def resolve(self, connection: GatewayConnection, legs: Iterable[UnresolvedLeg]) -> None:
+    async def resolve(self, connection: GatewayConnection, legs: Sequence[UnresolvedLeg]) -> None:
         """Look up the contracts of these legs, and store what was found.
 
         Raises:
             LakeError: A table cannot be used.
             LeaseLostError: The login belongs to another process now.
         """
-        legs = list(legs)
         answers = await asyncio.gather(*(look_up(connection, leg) for leg in legs))
 
         details: DetailsByConid = {}
@@ -397,7 +398,7 @@ class LegResolver:
         Without an answer the wait stays short (`UNANSWERED`): nothing was said of the leg.
         """
         key = _membership(leg)
-        before, _at_s = self._attempts.get(key, (0, 0.0))
+        before, _at_s = self._attempts[key]
         tries = before + 1 if is_answered else min(before + 1, UNANSWERED)
         self._attempts[key] = (tries, self.ownership.monotonic() + LOOK_UP.delay_s(tries))
 

@@ -29,11 +29,7 @@ from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
-from position_sync_dagster.sync.stream.ownership import (
-    BackgroundWork,
-    Ownership,
-    StreamCounts,
-)
+from position_sync_dagster.sync.stream.ownership import BackgroundWork, Ownership
 from position_sync_dagster.sync.stream.parts import LiveConnection
 from position_sync_dagster.sync.stream.pricing import StreamPricer, ValuedRows
 from position_sync_dagster.sync.stream.publisher import Submissions
@@ -372,7 +368,6 @@ class UpdatesWriter:
 
     table: PositionUpdatesTable
     ownership: Ownership
-    counts: StreamCounts
 
     async def on_position_update(self, update: PositionUpdate) -> None:
         await self.on_position_updates([update])
@@ -382,5 +377,6 @@ class UpdatesWriter:
         self.ownership.check()
         written = await self.table.append(updates)
         if written.rows:
-            self.counts.rows += written.rows
-            self.counts.commits += 1
+            counts = self.ownership.counts
+            counts.rows += written.rows
+            counts.commits += 1

@@ -56,7 +56,7 @@ class StreamLines:
     def __post_init__(self) -> None:
         settings = self.ownership.settings
         # What the demand was computed of; computed again when it is another one.
-        self._wanted_as_of: tuple[object, ...] | None = None
+        self._wanted_as_of: tuple[object, ...] = ()
         self.underlyings: Mapping[int, int] = {}
         limit = LineLimit(
             configured=settings.max_lines, reserve=settings.reserved_lines, wait=LIMIT_WAIT
@@ -89,7 +89,7 @@ class StreamLines:
         The permissions may differ after a new log-in. The line limit stays the same.
         """
         self.login.clear()
-        self._wanted_as_of = None
+        self._wanted_as_of = ()
         requests.on_refusal.append(self.refused)
 
     def detach(self, requests: MarketDataRequests) -> None:
@@ -274,16 +274,21 @@ class StreamLines:
         )
         texts = [few(self.contracts.mismatches.values(), CONTRACTS_NAMED, "; ")]
         for conids in grouped(lambda conid: denials[conid].cause, refused).values():
-            texts += self._refusal_texts({conid: denials[conid] for conid in conids})
+            texts += self._refusal_texts(conids, denials)
         for reason, conids in self.login.suspects().items():
             texts.append(f"requested again: {self._names(conids)}: {reason}")
         return [text for text in texts if text]
 
-    def _refusal_texts(self, denials: Mapping[int, Denial]) -> list[str]:
-        """Return what lines that were refused for one reason mean, and which they are."""
-        first = next(iter(denials.values()))  # their code, and what they may have, is the same
-        underlyings = sum(map(self.login.is_underlying, denials))
-        legs = len(denials) - underlyings
+    def _refusal_texts(self, conids: list[int], denials: Mapping[int, Denial]) -> list[str]:
+        """Return what lines that were refused for one reason mean, and which they are.
+
+        Args:
+            conids: Their code, and whether they may have delayed data, is the same.
+            denials: conid → the refusal, of these and others.
+        """
+        first = denials[conids[0]]
+        underlyings = sum(map(self.login.is_underlying, conids))
+        legs = len(conids) - underlyings
         counted = [
             _count(legs, "leg", "with delayed data" if first.may_be_delayed else QUEUED_TEXT),
             _count(underlyings, "underlying", "without a price"),
@@ -294,11 +299,11 @@ class StreamLines:
         if first.code == GatewayCode.COMPETING_SESSION:
             what = "Another session took your lines"
             why = f"IB {first.code}"
-        since = self._moment(min(denial.since_s for denial in denials.values()))
-        again_at = self._moment(min(denial.until_s for denial in denials.values()))
+        since = self._moment(min(denials[conid].since_s for conid in conids))
+        again_at = self._moment(min(denials[conid].until_s for conid in conids))
         return [
             f"{what}: {', '.join(filter(None, counted))}, since {since} ({why})",
-            f"{self._names(denials)}, requested again at {again_at}",
+            f"{self._names(conids)}, requested again at {again_at}",
         ]
 
     def _moment(self, at_s: float) -> str:

@@ -184,7 +184,7 @@ class Ownership:
         Raises:
             LoginOwnedError: It did not end in time, or this one shall stop.
         """
-        deadline = asyncio.get_running_loop().time() + self.wait_s
+        deadline_s = self.monotonic() + self.wait_s
         while True:
             self._renewed_s = self.monotonic()
             try:
@@ -202,7 +202,7 @@ class Ownership:
                 )
             except LoginOwnedError:
                 stopped = self.stop is not None and self.stop.is_set()
-                if stopped or asyncio.get_running_loop().time() >= deadline:
+                if stopped or self.monotonic() >= deadline_s:
                     raise
                 await asyncio.sleep(LOGIN_POLL_S)
 

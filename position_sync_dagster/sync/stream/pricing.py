@@ -6,7 +6,7 @@ An error in the step of one holding sets that holding aside, by name; the others
 import logging
 from collections.abc import Collection, Iterable, Set
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from position_sync_dagster.domain.holding import BrokerPosition, Key
 from position_sync_dagster.domain.leg import LegState
@@ -56,7 +56,7 @@ class StreamPricer:
     ownership: Ownership
     lines: LoginLines
     contracts: ContractCache
-    greeks: PublishedGreeks = field(default_factory=PublishedGreeks)
+    greeks: PublishedGreeks
 
     def __post_init__(self) -> None:
         # The streamed holdings, and those with a last row that is due.

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from datetime import timedelta
 
 import polars as pl
@@ -136,7 +136,7 @@ class Publisher:
     broker_positions: BrokerPositionsTable | None
     submitted: Submissions
     _: KW_ONLY
-    greeks: PublishedGreeks = field(default_factory=PublishedGreeks)
+    greeks: PublishedGreeks
     watcher: ChangeWatcher | None = None
 
     def __post_init__(self) -> None:

@@ -42,9 +42,9 @@ class Routes:
             The routes before of those that changed; a new holding had None.
         """
         changed = {
-            key: self.states.get(key)
+            key: before
             for key, state in states.items()
-            if self.states.get(key) is not state
+            if (before := self.states.get(key)) is not state
         }
         if changed:
             self.states |= states

@@ -472,7 +472,7 @@ class IBPositionStreamer:
     @property
     def underlying_lines(self) -> int:
         """How many of the lines in use are held for underlyings alone."""
-        return len(self._router.lines.held) - len(self._router.lines.of_legs)
+        return self.lines_in_use - len(self._router.lines.of_legs)
 
     @property
     def greeks(self) -> str | None:
@@ -741,7 +741,7 @@ async def stream(
         if complete is not None:
             tables = complete(tables, lake, settings, own)
         streamer = IBPositionStreamer(lake.registry, lake.queue, settings=settings, tables=tables)
-        streamer.register_handler(UpdatesWriter(lake.updates, own, streamer.counts))
+        streamer.register_handler(UpdatesWriter(lake.updates, own))
         rotation = asyncio.get_running_loop().call_later(ROTATE_AFTER_S, stop.set)
         try:
             async with AsyncExitStack() as beside:

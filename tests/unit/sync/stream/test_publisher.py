@@ -18,6 +18,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage.data_files import data_files
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.stream.parts import PublishedGreeks
 from position_sync_dagster.sync.stream.position_changes import (
     EXECUTION_LOOKS_S,
     ChangeWatcher,
@@ -88,7 +89,7 @@ def publishing(*holdings):
     positions = Positions()
     queue = PositionQueue("queue", fsync=False)
     context = unowned(settings=Settings(), clock=lambda: NOW)
-    publisher = Publisher(context, queue, positions, Submissions())
+    publisher = Publisher(context, queue, positions, Submissions(), greeks=PublishedGreeks())
     publisher.attach(feed)
     return publisher, feed, positions, queue
 
