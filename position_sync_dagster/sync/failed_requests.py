@@ -45,7 +45,7 @@ def read_failed(lake: Lake, settings: Settings, now: datetime) -> DataFrame:
     lasting = _without_later(failed, concat([holdings, any_account]))
 
     is_complete = reported["completeness"].unique().to_list() == [Completeness.COMPLETE]
-    was_complete = col.error_message.eq_missing(NOT_HELD)
+    was_complete = col.error_message.eq_missing(NOT_HELD)  # which only a complete list shows
     lasting = lasting.select(
         *REQUEST_COLUMNS,
         "created_at",

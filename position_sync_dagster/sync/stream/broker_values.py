@@ -137,7 +137,7 @@ class FollowedHoldings:
     def _choose(
         self, connection: GatewayConnection, routes: Routes, now: float, *, values_known: bool
     ) -> None:
-        """Choose the holdings to follow, when routes changed or values may have.
+        """Choose the holdings to follow, when routes changed, and each minute by newer values.
 
         While values are not known, as during a download, no further monitored holding is chosen:
         the largest are found when they are known again.
@@ -214,7 +214,7 @@ class AccountRefresh:
         download = self._download
         if download is None:
             self._begin_due(feed)
-        elif download.cancelled():
+        elif download.cancelled():  # by `interrupt`
             self._download = None
         elif download.done():
             if download.exception() is None:

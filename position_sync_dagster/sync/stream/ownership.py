@@ -169,7 +169,7 @@ class Ownership:
             LoginOwnedError: The login has another owner.
         """
         self.session = await self._acquired()
-        self._owners[self.settings.gateway_id] = self
+        self._owners[self.settings.gateway_id] = self  # for others in this process to see
         # The handlers of a library may write into another lake, where its token means nothing.
         token = None if self.owner is Owner.LIBRARY else self.session.fencing_token
         self.provenance = Provenance(

@@ -77,6 +77,7 @@ class Submissions:
         self.unwritten = self.open_at_start & {
             holding.key for holding in holdings if not holding.position
         }
+        # None of a close without its zero row: nothing of it counts as submitted.
         self._submitted = {
             holding.key: holding if holding.position or holding.key in closed else None
             for holding in holdings
@@ -267,7 +268,7 @@ class Publisher:
             return False
         before = self.submitted.last(key)
         if before is None or before.value_source is not ValueOrigin.PNL_SINGLE:
-            return True
+            return True  # its first value of PnLSingle
         settings = self.ownership.settings
         return has_moved(
             before,
