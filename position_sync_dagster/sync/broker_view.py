@@ -114,7 +114,8 @@ class Coverage:
     def covers(self, account: str | None) -> bool:
         """Return whether a holding that is missing here is not held in an account.
 
-        If the logins name their accounts, no login has any other account: nothing is held there.
+        If the logins name their accounts (`covered`), no login has any other account: nothing is
+        held there.
 
         Args:
             account: The account; None for any account.

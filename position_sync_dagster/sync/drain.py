@@ -188,7 +188,8 @@ def _date_answers(
         return
     rows = schema.update_rows([row for row, _holding in answered.values()])
     holdings = {holding.key: holding for _row, holding in answered.values()}
-    confirmed = with_confirmed(rows, schema.rows_of_positions(holdings.values(), None), now)
+    of_broker = schema.rows_of_positions(holdings.values(), None)  # without a writer: to compare
+    confirmed = with_confirmed(rows, of_broker, now)
     for request_id, at in zip(answered, confirmed.get_column(CONFIRMED), strict=True):
         plan.answers[request_id] = replace(plan.answers[request_id], confirmed_at=at)
 

@@ -55,9 +55,10 @@ class Exchange:
 
     @property
     def settled_at(self) -> time:
-        """The local time from which a day can be recorded; half days close earlier.
+        """The local time from which a day can be recorded, also of half days, which close earlier.
 
-        A day that ends at midnight is recorded before, and with its end in the following night.
+        A day that ends at midnight is recorded a minute before; the following night, when each day
+        is recorded again, adds its end.
         """
         if self.closes_at == time.min:
             return time(23, 59)

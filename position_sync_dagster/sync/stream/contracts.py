@@ -276,7 +276,7 @@ class ContractCache:
 
         for conid in given:
             self._wanted.pop(conid, None)
-        self._asked.update(conids)
+        self._asked.update(conids)  # what differs of a leg of theirs counts from now on
         self.take(given)
         # Also where none was given: a difference that waited for the answer counts now.
         if self._doubted.intersection(conids):

@@ -134,7 +134,7 @@ class HandlerDelivery:
             try:
                 is_delivered = await self._deliver(list(batch.values()))
             finally:
-                if not is_delivered:  # what came meanwhile counts instead
+                if not is_delivered:  # again, but for what came anew meanwhile
                     self._pending = batch | self._pending
 
             if self.refused is not None:
@@ -332,7 +332,7 @@ class Flusher:
         for update, holding in valued:
             has_moved = not self.submitted.is_held(holding.key, update.position)
             if update.position or has_moved:  # a close has one row, whoever was first to write it
-                self._urgent |= has_moved
+                self._urgent |= has_moved  # then no handler pauses before it gets the rows
                 self.submitted.record([holding])
                 updates.append(update)
         self._rows += updates

@@ -353,7 +353,7 @@ class Publisher:
     ) -> None:
         """Queue these holdings, as far as they were published, in one commit.
 
-        Not of the feed: a drain takes the values from `broker_positions`.
+        What only the feed has is not queued yet: a drain takes values from `broker_positions`.
 
         Args:
             reason: The reason of the requests; active legs without a line have OVERFLOW instead.
