@@ -29,25 +29,27 @@ from position_sync_dagster.lake.lake import Lake, broker_rows
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings
 
-# A drain begins no further batch after this time: Dagster ends a tick after 60 s, and a lease
-# of requests lasts `LEASE_S`.
+# The drain of a tick begins no further batch after this time: Dagster ends a tick after 60 s, and a
+# lease of requests lasts `LEASE_S`.
 DRAIN_TIME_LIMIT_S = 20.0
 
 
 def unconfirmed(
     rows: Iterable[BrokerPosition], settings: Settings, now: datetime
 ) -> frozenset[Key]:
-    """Return the holdings that the broker has not confirmed for two intervals and a drain.
+    """Return the holdings that the broker has not confirmed for two intervals and a drain's time.
 
-    The interval is the longer one of `refresh_interval_s` and `ACCOUNT_INTERVAL_S`, in which the
-    broker sends values by itself. A holding is confirmed by messages of its account after the
-    download ended, and by a value of its own (a PnLSingle subscription needs no download). No
-    holding of an account that is UNKNOWN is confirmed.
+    A drain writes no row of them, and releases their requests. The interval is the longer one of
+    `refresh_interval_s` and `ACCOUNT_INTERVAL_S`, in which the broker sends values by itself; one
+    may pass without a message. A holding is confirmed by messages of its account after the download
+    ended, and by a value of its own (a PnLSingle subscription needs no download). No holding of an
+    account that is UNKNOWN is confirmed.
     """
     interval_s = max(settings.refresh_interval_s, account_state.ACCOUNT_INTERVAL_S)
     span = timedelta(seconds=2 * interval_s + DRAIN_TIME_LIMIT_S)
 
     def is_confirmed(row: BrokerPosition) -> bool:
+        """Return whether a value of its own or a message of its account is recent enough."""
         has_value = row.value_source is not ValueOrigin.NONE
         is_valued = has_value and is_recent(row.received_at, span, now)
         return row.completeness is not Completeness.UNKNOWN and (
@@ -66,10 +68,13 @@ def unavailable_reason(
     interval and the time limit of a drain, counted from the newest `confirmed_at`.
 
     Args:
-        confirmed: The newest `confirmed_at` of the rows.
+        session: The newest session of the login; None if it never had an owner.
+        confirmed: The newest `confirmed_at` of the rows; None if nothing has confirmed them.
+        settings: Those of the login.
+        now: The current time.
     """
     gateway_id = settings.gateway_id
-    # The owner of a library need not publish.
+    # A stream of a library may publish nothing: its state says nothing of the rows.
     if session is not None and session.owner is not Owner.LIBRARY and session.is_alive(now):
         if session.state is SessionState.LIVE:
             return None
@@ -85,7 +90,7 @@ def unavailable_reason(
     span = timedelta(seconds=settings.refresh_interval_s + DRAIN_TIME_LIMIT_S)
     if not is_recent(confirmed, span, now):
         return (
-            f"The positions of the gateway {gateway_id} were last downloaded at "
+            f"The positions of the gateway {gateway_id} were last confirmed at "
             f"{confirmed:%Y-%m-%d %H:%M:%S} UTC, and no stream is alive."
         )
 
@@ -109,7 +114,8 @@ class Coverage:
     def covers(self, account: str | None) -> bool:
         """Return whether a holding that is missing here is not held in an account.
 
-        If the logins name their accounts, no login has any other account: nothing is held there.
+        If the logins name their accounts (`covered`), no login has any other account: nothing is
+        held there.
 
         Args:
             account: The account; None for any account.
@@ -169,6 +175,7 @@ class LakeValues:
         rows, coverage = await self.rows()
         wanted = rows if conids is None else rows.filter(col.conid.is_in(list(conids)))
         holdings = schema.broker_positions_of(wanted)
+        # The newest publication of a login names its session, and when that read its account feed.
         published = rows.select("gateway_id", "published_version", "session_id", "captured_at")
         newest = published.sort("published_version").unique("gateway_id", keep="last")
         captured = newest.select("session_id", "captured_at").drop_nulls()
@@ -188,7 +195,7 @@ class LakeValues:
         current: list[DataFrame] = []
         are_all_complete = True
         covered: dict[str, bool] = {}
-        unavailable: dict[str, Collection[str]] = {}
+        unavailable: dict[str, Collection[str]] = {}  # reason → accounts, where they are named
 
         for login in self.settings.logins:
             now = self.clock()
@@ -228,7 +235,7 @@ class ConnectionValues:
     manager: IBConnectionManager
 
     async def view(self, conids: Collection[int] | None = None) -> BrokerView:
-        """Return the account feed's holdings; download them first if they are missing.
+        """Return the account feed's holdings; download them first if they are missing or old.
 
         Raises:
             BrokerUnavailableError: The gateway cannot be used, or it has lost the broker.
@@ -241,7 +248,7 @@ class ConnectionValues:
             )
         except GatewayError as error:
             raise BrokerUnavailableError(error.what, remedy=error.remedy) from error
-        connection.connectivity.require_ib()
+        connection.connectivity.require_ib()  # IB may have been lost during the download
 
         feed = connection.feed
         holdings = {
@@ -251,6 +258,7 @@ class ConnectionValues:
         }
         return BrokerView(
             holdings=holdings,
+            # Holdings of accounts that the login no longer manages stay unknown.
             complete=feed.is_complete and not feed.book.unmanaged,
             unconfirmed=unconfirmed(holdings.values(), self.manager.settings, utc_now()),
         )

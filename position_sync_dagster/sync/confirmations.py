@@ -47,7 +47,9 @@ _CONFIRMING = (
 
 _NONE = ValueOrigin.NONE.value
 _ORIGINS = [origin.value for origin in ValueOrigin]
-_OF_BROKER = [origin.value for origin in valuation.BROKER]
+
+# The origins of the broker's own values.
+OF_BROKER = [origin.value for origin in valuation.BROKER]
 
 
 def with_confirmed(rows: DataFrame, holdings: DataFrame, now: datetime) -> DataFrame:
@@ -72,7 +74,7 @@ def with_confirmed(rows: DataFrame, holdings: DataFrame, now: datetime) -> DataF
 
 
 def _with_reported(rows: DataFrame, holdings: DataFrame, now: datetime) -> DataFrame:
-    """Add the column of `with_confirmed`, and what decides it with `_` before the names."""
+    """Add the column of `with_confirmed`, and those of the holding, with `_` before their names."""
     confirming = holdings.select(*KEY, col(_CONFIRMING).name.prefix("_"))
     joined = rows.join(confirming, on=KEY, how="left", maintain_order="left")
     return joined.with_columns(_confirmed(now).alias(CONFIRMED))
@@ -83,22 +85,20 @@ def _confirmed(now: datetime) -> Expr:
     # An unknown origin counts as NONE.
     source = col.value_source.replace_strict(_ORIGINS, _ORIGINS, default=_NONE)
     has_no_value = (source == _NONE) & col.market_value.is_null()
-    is_of_broker = source.is_in(_OF_BROKER)
+    is_of_broker = source.is_in(OF_BROKER)
 
     # When the source of the broker's value last confirmed it.
     agrees = col._position.is_not_null() & pl.all_horizontal(
         col(name).eq_missing(col(f"_{name}"))
         for name in ("position", "market_price", "market_value")
     )
+    # Messages of PnLSingle confirm its values, and those of the account all others.
     is_pnl = col._value_source == ValueOrigin.PNL_SINGLE
-    agrees_with_pnl = agrees & is_pnl
-    agrees_with_account = agrees & ~is_pnl
+    by_account = max_horizontal("_confirmed_at", "_value_time")
     # A row without a value counts from its own time.
     broker_said_at = max_horizontal(
         when(has_no_value).then("timestamp").otherwise("value_time"),
-        when(agrees_with_account).then("_confirmed_at"),
-        when(agrees_with_account).then("_value_time"),
-        when(agrees_with_pnl).then("_received_at"),
+        when(agrees).then(when(is_pnl).then("_received_at").otherwise(by_account)),
     )
 
     # A row from outside the session is repeated rarely: confirmations of the holding count.
@@ -107,6 +107,7 @@ def _confirmed(now: datetime) -> Expr:
     is_same_quantity = col.position.eq_missing(col._position)
     outside_seen_at = max_horizontal(when(is_same_quantity).then("_confirmed_at"), "timestamp")
 
+    # All other rows, as those of closed holdings, count from their own time.
     is_open = col.position != 0
     at = pl.coalesce(
         when(is_open, has_no_value | is_of_broker).then(broker_said_at),
@@ -150,15 +151,17 @@ def _priced_at(row: dict[str, Any], now: datetime) -> datetime | None:
     origin = row["_value_source"]
     times = [arrived]
 
-    is_comparable = origin in _OF_BROKER and row["position"] == row["_position"]
+    is_comparable = origin in OF_BROKER and row["position"] == row["_position"]
     if is_comparable and value is not None and of_broker is not None:
         calculated = earliest_calculation(origin, row["_value_time"], row["_received_at"])
+        # What a price of 1 is worth for the holding.
         unit = abs(value / row["market_price"]) if row["market_price"] else 0.0
         allowed = allowed_difference(value, bid=row["bid"], ask=row["ask"], unit=unit)
 
         is_newer = arrived is None or calculated > arrived
         if is_newer and abs(value - of_broker) <= allowed:
             times.append(calculated)
+            # Messages of its account confirm a portfolio row too.
             if origin == ValueOrigin.PORTFOLIO:
                 times.append(row["_confirmed_at"])
 

@@ -1,7 +1,10 @@
 """The queue worker: drain the queue, batch after batch, once per interval.
 
-`broker_view` has the values, and decides whose count. What becomes of each request of a batch, the
-rows to write and the row that answers it, is decided by pure functions at the begin of this module.
+A worker claims requests under a lease, values their holdings, appends the rows, and marks each
+request with the row that answers it. Requests that the broker's data do not cover it releases: they
+are PENDING again, with no attempt used up. `broker_view` has the values, and decides whose count.
+What becomes of each request of a batch, the rows to write and the row that answers it, is
+decided by pure functions at the begin of this module.
 """
 
 import asyncio
@@ -100,7 +103,7 @@ def plan_batch(
     an earlier request of the batch needs.
 
     The update_id of a row is derived from its request and its holding, so that a row of an earlier
-    claim is recognized. It sorts by the time of the request.
+    claim is recognized. It sorts by the time of the request; that of a further row by its own time.
 
     Args:
         batch: The requests.
@@ -117,7 +120,7 @@ def plan_batch(
 
     for request in batch:
         holdings = match_holdings(request, view)
-        if not holdings:
+        if not holdings:  # None: the view says too little of it
             (plan.not_covered if holdings is None else plan.not_held).append(request)
             continue
 
@@ -160,7 +163,7 @@ def _after_own_row(
     """Return what is to be written although an earlier claim wrote the own row of a request.
 
     Its worker died between the commit of rows and the mark. The own row of a request and a holding
-    is the one whose id follows from both.
+    is the one whose id follows from both (`_own_id`).
 
     Returns:
         The row to write, if the holding has another quantity by now; and the newest row of the
@@ -168,7 +171,7 @@ def _after_own_row(
         the value of the own one.
     """
     if newest_row is None or newest_row.position != own_row.position:
-        # The request may also be that of a change which came after its own row.
+        # The change has no request of its own while this one is live.
         key = (own_row.account, own_row.conid)
         return replace(own_row, update_id=schema.content_id(now, request.request_id, *key)), None
     # A later row of the holding does not show when the value of the own row was true.
@@ -185,7 +188,8 @@ def _date_answers(
         return
     rows = schema.update_rows([row for row, _holding in answered.values()])
     holdings = {holding.key: holding for _row, holding in answered.values()}
-    confirmed = with_confirmed(rows, schema.rows_of_positions(holdings.values(), None), now)
+    of_broker = schema.rows_of_positions(holdings.values(), None)  # without a writer: to compare
+    confirmed = with_confirmed(rows, of_broker, now)
     for request_id, at in zip(answered, confirmed.get_column(CONFIRMED), strict=True):
         plan.answers[request_id] = replace(plan.answers[request_id], confirmed_at=at)
 
@@ -208,6 +212,7 @@ def ids_of_earlier_claims(
     for request in batch:
         for holding in match_holdings(request, view) or ():
             row = newest.get(holding.key)
+            # Without such a row, its newest one is no newer than `since`.
             newest_at = since if row is None else row.timestamp
             if newest_at > request.created_at - SKEW:
                 ids.append(_own_id(request, holding.key))
@@ -231,6 +236,13 @@ def _answers(
     The stream may have written a row, such as that of a close, before it published the holding. It
     uses one clock for both, so that the two times can be compared. Rows of other writers are
     compared by their values, never by their time.
+
+    Args:
+        newest: The newest row of the holding in the ledger, or planned before in this batch.
+        row: The row that would be written.
+        view: What the broker reports, and when each stream read it (`captured`).
+        now: The time of `row`.
+        repeat_after: A row that is older is written again, even with the same values.
     """
     if newest.source is Source.STREAM and newest.session_id:
         captured_at = view.captured.get(newest.session_id)
@@ -450,19 +462,22 @@ class QueueWorker:
         they would be the oldest again and fill the next batch: the requests behind them would
         never be claimed.
 
-        An error after the first batch ends the drain, and is in the report.
+        A LakeError after the first batch ends the drain, and is in the report. So is, at any time,
+        that the broker's data cannot be read.
 
         Args:
-            time_limit_s: Seconds; must be less than a lease, since claims are held up to this long.
+            time_limit_s: Seconds in which batches begin; must be less than a lease, since claims
+                are held up to this long.
 
         Raises:
             LeaseLostError: The first batch took longer than its lease; it was not written.
-            LakeError: A table could not be used; the requests are rescued later.
+            LakeError: A table could not be used, and no batch was done before; the requests are
+                rescued later.
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
-        until = started + time_limit_s
         overview = await self.queue.overview()
+        # Requests of a worker that was killed are claimable again.
         if overview.expired and await self.queue.rescue():
             overview = await self.queue.overview()
 
@@ -473,7 +488,7 @@ class QueueWorker:
         failure: LakeError | None = None
 
         try:
-            while not self._stop.is_set() and loop.time() < until:
+            while not self._stop.is_set() and loop.time() < started + time_limit_s:
                 report, not_covered = await self._process(limit)
                 unreleased.append(not_covered)
                 if report.claimed:
@@ -519,7 +534,7 @@ class QueueWorker:
                 else:
                     outage.fault = None
             except PositionSyncError as error:
-                # Text after the colon, such as a file name, may differ each time.
+                # One outage is one fault, whatever its text has after a colon, as a file name.
                 outage.report(error.what.partition(": ")[0], text=str(error))
 
             with suppress(TimeoutError):
@@ -547,7 +562,7 @@ class QueueWorker:
             plan, rows = await self._plan_and_append(batch, batch_id)
             await self._mark(batch, plan)
         except LeaseLostError:
-            raise
+            raise  # another worker may have the requests: they are not to be released here
         except (LakeError, BrokerUnavailableError, asyncio.CancelledError) as error:
             await self._release(batch, str(error) or "the worker was stopped")
             raise
@@ -628,6 +643,8 @@ class QueueWorker:
             repeat_after=interval - timedelta(seconds=self._settings.refresh_interval_s),
             written=written,
         )
+        # The lease is checked right before the commit, which fails if a row of the holdings was
+        # added after `through`.
         check = partial(self._check_lease, batch, batch_id)
         appended = await self._updates.append(
             plan.rows, batch_id=batch_id, guard=check, through=newest.through
@@ -643,7 +660,7 @@ class QueueWorker:
             )
 
     async def _mark(self, batch: Sequence[QueuedPosition], plan: BatchPlan) -> None:
-        """End the requests that have an answer, and those whose holding is not held."""
+        """End the requests that have an answer, and those whose holding is not held: they fail."""
         lease = batch[0].lease_token
         await self.queue.mark_success(list(plan.answers), answers=plan.answers, lease_token=lease)
         await offload(
@@ -673,9 +690,9 @@ async def drain(
 ) -> DrainReport:
     """Value every pending request from `broker_positions`; it connects to nothing.
 
-    It ends when nothing more can be claimed or after `DRAIN_TIME_LIMIT_S`. Requests that the
-    broker's current data does not cover are released at its end. While the owner of the login is
-    not connected to the broker, it claims nothing and reports the reason.
+    It ends when nothing more can be claimed; after `DRAIN_TIME_LIMIT_S` it begins no further batch.
+    Requests that the broker's current data does not cover are released at its end. While the owner
+    of the login is not connected to the broker, it claims nothing and reports the reason.
 
     Args:
         lake: The tables, initialized.
@@ -697,9 +714,10 @@ async def drain(
 
 
 async def enqueue_monitored(lake: Lake, settings: Settings) -> list[str]:
-    """Queue every holding of `broker_positions` that belongs to no strategy, in one commit.
+    """Queue every open holding of `broker_positions` that is in no strategy, in one commit.
 
-    The asset `position_queue` does, when a person materializes it.
+    Those of security types that are not valued are left out. The asset `position_queue` does it,
+    when a person materializes it.
 
     Returns:
         The ids of the requests; a holding with a live request has the id of that one.

@@ -39,7 +39,8 @@ class Exchange:
 
     Attributes:
         calendar: Market identifier code (ISO 10383), for example "XNYS".
-        closes_at: The usual close in local time; half days close earlier. Midnight ends a day.
+        closes_at: The usual close in local time; half days close earlier. 00:00 is the end of a
+            day, not its begin.
         weekdays: From the first to the last on which it has traded, as in cron: Sunday is 0.
         known_until: The last day of which it is known whether it trades.
         close_on: Returns when it closes on a day, in UTC; None where it does not trade.
@@ -54,15 +55,17 @@ class Exchange:
 
     @property
     def settled_at(self) -> time:
-        """The local time from which a day can be recorded; half days close earlier.
+        """The local time from which a day can be recorded, also of half days, which close earlier.
 
-        A day that ends at midnight is recorded before, and with its end in the following night.
+        A day that ends at midnight is recorded a minute before; the following night, when each day
+        is recorded again, adds its end.
         """
         if self.closes_at == time.min:
             return time(23, 59)
         settled = datetime.combine(date.min, self.closes_at) + SETTLE
-        # Never on the hour: a partition ends a minute before the schedule that records it
-        # (`exchange_partitions` of `defs/assets/past_days.py`), and both are one hour of cron.
+        # Never on the hour: the window of a partition is the minute before this time, and begin and
+        # end are two minutes of one hour in cron (`exchange_partitions` of
+        # `defs/assets/past_days.py`).
         return settled.replace(minute=settled.minute or 1).time()
 
     def cron_days(self, *, days_later: int = 0) -> str:
@@ -125,6 +128,7 @@ def _new_york() -> Exchange:
     }
 
     def close_on(day: date) -> datetime | None:
+        """Return when it closes on a day; outside the listed years on every weekday."""
         at = listed.get(day, closes_at)
         if at is None or day.weekday() >= 5:
             return None
@@ -135,7 +139,7 @@ def _new_york() -> Exchange:
         timezone=str(NEW_YORK),
         closes_at=closes_at,
         weekdays=range(1, 6),
-        known_until=date.max,
+        known_until=date(2100, 12, 31),  # the end of the list
         close_on=close_on,
     )
 
@@ -191,6 +195,7 @@ def _calendar(calendar: str):  # type: ignore[no-untyped-def]
             remedy='Use a market identifier code such as "XNYS"; `ecal --help` lists them.',
         ) from None
     except (ValueError, NotImplementedError):
+        # As when it lists a special close on a day that its own rules make a holiday.
         raise SettingsError(
             f"POSITION_SYNC_CALENDAR={calendar!r} has days that exchange_calendars contradicts.",
             remedy="Install a version of exchange-calendars in which `ecal` shows that exchange.",

@@ -40,11 +40,12 @@ def read_failed(lake: Lake, settings: Settings, now: datetime) -> DataFrame:
     valued = lake.updates.sync.latest().select(*KEY, at=valued_at)
     reported = all_broker_rows(lake, settings)
     holdings = concat([valued, reported.select(*KEY, at=lit(now - 2 * LOOK_BACK))])
+    # A request without an account is one for the holding in any of them.
     any_account = holdings.with_columns(account=lit(None, pl.String))
     lasting = _without_later(failed, concat([holdings, any_account]))
 
     is_complete = reported["completeness"].unique().to_list() == [Completeness.COMPLETE]
-    was_complete = col.error_message.eq_missing(NOT_HELD)
+    was_complete = col.error_message.eq_missing(NOT_HELD)  # which only a complete list shows
     lasting = lasting.select(
         *REQUEST_COLUMNS,
         "created_at",
@@ -52,7 +53,7 @@ def read_failed(lake: Lake, settings: Settings, now: datetime) -> DataFrame:
         never_held=col.at.is_null() & (was_complete | is_complete),
     )
     if lasting["never_held"].all():
-        return lasting
+        return lasting  # no request for what is not held succeeds
 
     # A later SUCCESS is a value too: an unchanged row answers it. It is in many small files, and is
     # looked for last.
@@ -61,7 +62,7 @@ def read_failed(lake: Lake, settings: Settings, now: datetime) -> DataFrame:
 
 
 def _without_later(requests: DataFrame, times: DataFrame) -> DataFrame:
-    """Return the requests whose holding has no later time, with the newest time of it (`at`)."""
+    """Return the requests whose holding has no later time, with its newest time, if any (`at`)."""
     newest = times.group_by(KEY).agg(col.at.max())
     return requests.join(newest, on=KEY, how="left", nulls_equal=True).remove(
         col.at >= col.updated_at
@@ -69,7 +70,10 @@ def _without_later(requests: DataFrame, times: DataFrame) -> DataFrame:
 
 
 def _finished(lake: Lake, status: QueueStatus, since: datetime) -> DataFrame:
-    """Return the requests with a final status that were inserted since then."""
+    """Return the requests with a final status that were inserted since then.
+
+    Their ids begin with the time of their insertion, so that old data files are left unread.
+    """
     first = id_prefix(since)
     chosen = in_bucket(status) & may_have("request_id", first)
     return lake.queue.sync.store.finished(

@@ -21,6 +21,7 @@ from position_sync_dagster.errors import PositionSyncError, UnreadableSourceErro
 from position_sync_dagster.lake.lake import L, Lake
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.confirmations import OF_BROKER
 from position_sync_dagster.sync.exchange_days import closing_times, time_zone_of
 
 # Maximum age of the row that has the value at a close, in days: a long weekend.
@@ -86,7 +87,10 @@ class ClosingService(Generic[L]):
 
     @classmethod
     def days_of_anyone(cls, settings: Settings) -> set[date]:
-        """Return the days of which the source says something, of whatever account."""
+        """Return the days of which the source says something, of whatever account.
+
+        The days that Dagster offers begin at the first of them.
+        """
         return set()
 
     def stated_days(self) -> set[date]:
@@ -178,7 +182,8 @@ def values_at_close(lake: Lake, day: date, *, opened: datetime, closed: datetime
     is_of_day = col.timestamp >= opened.astimezone(UTC)
     of_close = lake.updates.sync.last_before(closed, VALUE_BACK_DAYS).filter(was_held | is_of_day)
 
-    # Two row intervals are enough: an unchanged value has a row in each.
+    # A row may have answered requests after it was written: they confirmed its value. Two row
+    # intervals are enough: an unchanged value has a row in each.
     span = timedelta(seconds=2 * streamed_holding.MONITORED_ROW_INTERVAL_S)
     confirmed = lake.queue.sync.confirmations(closed - span, closed)
     with_confirmed = of_close.join(confirmed, on="update_id", how="left")
@@ -203,11 +208,11 @@ def _valued_at() -> Expr:
     and frozen data are older than their rows, by an unknown time where they have none of their own.
     """
     origin = col.value_source
-    is_of_feed = origin.is_in([ValueOrigin.PORTFOLIO.value, ValueOrigin.PNL_SINGLE.value])
+    is_of_feed = origin.is_in(OF_BROKER)
     is_held = col.position != 0
     is_earlier = col.value_time < col.timestamp
 
     is_of_line = origin == ValueOrigin.TICK
-    is_delayed = (col.market_data_type > 1).fill_null(value=False)
+    is_delayed = (col.market_data_type > 1).fill_null(value=False)  # 1: live data
     has_own_time = (is_of_feed & is_held & is_earlier) | (is_of_line & is_delayed)
     return when(has_own_time).then("value_time").otherwise("timestamp")

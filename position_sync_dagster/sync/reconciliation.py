@@ -114,7 +114,7 @@ def reconciled(
         now: The time of the comparison.
         stale_after: Age of a value from which it is STALE.
     """
-    # An unknown quantity is NaN, which equals nothing: it is neither zero nor an absence.
+    # An unknown quantity is NaN: it is neither zero nor an absence, and no two of them agree.
     quantity = col.position.fill_null(math.nan)
     ours = with_confirmed(latest, holdings, now).select(
         *KEY, _symbol="symbol", ours=quantity, confirmed_until=CONFIRMED
@@ -126,10 +126,7 @@ def reconciled(
 
     is_claimed = col.conid.is_in([leg.conid for leg in legs])
     claimed = pairs.filter(is_claimed).drop_nulls("held")
-    held = {
-        (account, conid): quantity
-        for account, conid, quantity in claimed.select(*KEY, "held").iter_rows()
-    }
+    held = dict(zip(claimed.select(KEY).iter_rows(), claimed["held"], strict=True))
     discrepancies = [
         *_differences(pairs, coverage, now, stale_after),
         *_overclaimed(held, legs, complete=coverage.complete),
@@ -245,7 +242,7 @@ class ReconciliationService:
     ) -> tuple[ReconciliationResult, DataFrame, Coverage, set[str]]:
         """Return the result, the broker's holdings, which accounts they cover, and those just LIVE.
 
-        The values of these accounts may still be confirmed.
+        Old values of the accounts just LIVE are no difference yet: they may still be confirmed.
         """
         holdings, coverage = await self._holdings()
         await self._lake.registry.refresh()
@@ -264,7 +261,7 @@ class ReconciliationService:
             # The ledger may have rows of other types, from before a change of the setting.
             has_wanted_type.fill_null(value=True),
         )
-        latest = await offload(self._with_answered, latest)
+        latest = await offload(self._dated_by_answers, latest)
 
         legs = self._lake.registry.legs
         details = await offload(self._lake.contracts.get, {leg.conid for leg in legs})
@@ -285,12 +282,12 @@ class ReconciliationService:
         )
         return replace(result, discrepancies=lasting), holdings, coverage, just_live
 
-    def _with_answered(self, latest: DataFrame) -> DataFrame:
-        """Return rows dated no earlier than the time until which they answered requests; blocks.
+    def _dated_by_answers(self, latest: DataFrame) -> DataFrame:
+        """Return rows dated no earlier than they were confirmed as answers to requests; blocks.
 
-        A value that stays the same is not written again: its older row answers. If the broker has
-        sent another one since, which the next request writes, `broker_positions` confirms the row
-        no more, and the queue alone says until when it was confirmed.
+        A value that stays the same is not written again: its older row answers the next request. If
+        the broker has sent another one since, which the next request writes, `broker_positions`
+        confirms the row no more, and the queue alone says until when it was confirmed.
         """
         now = self._clock()
         answers = self._lake.queue.sync.confirmations(now - confirmations.STALE_AFTER, now)
@@ -301,7 +298,7 @@ class ReconciliationService:
         return latest.join(answers, on="update_id", how="left").with_columns(times)
 
     def _accounts_just_live(self, holdings: DataFrame, at: datetime) -> set[str]:
-        """Return the accounts whose owner has not been LIVE for CONFIRMED_WITHIN; blocks."""
+        """Return the accounts whose owner became LIVE less than CONFIRMED_WITHIN ago; blocks."""
         if self._values is not None:  # not of the tables: a connection has its own values
             return set()
         names = [login.gateway_id for login in self._settings.logins]
@@ -321,7 +318,7 @@ class ReconciliationService:
 
 
 def _may_be_confirmed(difference: Break | Discrepancy, just_live: Collection[str]) -> bool:
-    """Return whether a value is only old because its owner has just become LIVE."""
+    """Return whether a value may only be old because its owner has just become LIVE."""
     return difference.type is DiscrepancyType.STALE and difference.account in just_live
 
 
@@ -376,6 +373,13 @@ def _differences(
     """Yield where a holding of the broker differs from its newest row, the first kind that applies.
 
     That the broker does not list a holding says something only where its account is covered.
+
+    Args:
+        pairs: The holdings of either side: the quantity of the broker (`held`) and of the newest
+            row (`ours`), null where a side lacks it, and CONFIRMED of that row.
+        coverage: Which accounts the broker's holdings cover.
+        now: The time of the comparison.
+        stale_after: Age of a value from which it is STALE.
     """
     covered = [account for account in pairs["account"].unique() if coverage.covers(account)]
     comparable = pairs.filter(col.held.is_not_null() | col.account.is_in(covered))
@@ -385,7 +389,7 @@ def _differences(
     ours = col.ours
     is_missing = ours.is_null() & (held != 0)
     is_surplus = (held == 0) & (ours != 0)
-    has_another_quantity = (held != ours) | held.is_nan()
+    has_another_quantity = (held != ours) | held.is_nan()  # for Polars NaN equals itself
     is_stale = ours.is_not_null() & (held != 0) & ~is_fresh.fill_null(value=False)
 
     kind_of_difference = (

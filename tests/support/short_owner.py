@@ -19,7 +19,7 @@ from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
 from position_sync_dagster.sync.stream.ownership import Ownership
-from position_sync_dagster.sync.stream.parts import ChangeFollower
+from position_sync_dagster.sync.stream.parts import ChangeFollower, PublishedGreeks
 from position_sync_dagster.sync.stream.position_changes import ChangeWatcher
 from position_sync_dagster.sync.stream.publisher import Publisher, Submissions
 
@@ -53,8 +53,9 @@ async def _download_and_enqueue(
     """Return the account feed, after its connection is closed."""
     watcher = ChangeWatcher(own, lake.position_changes, followers)
     publisher = Publisher(
-        own, lake.queue, lake.broker_positions, Submissions(lake.updates), watcher=watcher
-    )
+        own, lake.queue, lake.broker_positions, Submissions(lake.updates),
+        greeks=PublishedGreeks(), watcher=watcher,
+    )  # fmt: skip
     manager = IBConnectionManager(settings)
     try:
         connection = await manager.get_connection()

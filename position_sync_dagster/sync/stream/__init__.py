@@ -1,8 +1,8 @@
 """The stream: it owns a login, values active legs by market data lines, and queues the others.
 
 Runs import `streamer.stream`, the stream with its lease; library users import
-`streamer.IBPositionStreamer`. The modules may import `gateway`, `lake`, `settings` and `domain`,
-and never `sync.drain`. To change something here, open:
+`streamer.IBPositionStreamer`. The modules may import `gateway`, `lake`, `settings`, `outage_log`,
+`errors` and `domain`, and never `sync.drain`. To change something here, open:
 
 - `broker_values`: which holdings PnLSingle follows (`_choose`, `largest` by the last value of each,
   `STAYS`), how often values are published

@@ -87,7 +87,7 @@ class FollowedHoldings:
         self._queue_moved_at_s = -math.inf
         # Version of the routes at the last choice, and the number of its minute (`CHOOSE_S`); None
         # in place of the minute: chosen while values were not known.
-        self._chosen_as_of: tuple[int, float | None] | None = None
+        self._chosen_as_of: tuple[object, ...] = ()
         # What was chosen: the legs without a line, and the monitored holdings.
         self._overflow_legs: list[Key] = []
         self._monitored: list[Key] = []
@@ -104,8 +104,8 @@ class FollowedHoldings:
         connection.pnl.step()
 
         queues_legs = bool(self._overflow_legs) and may_queue and now >= self._queue_legs_at_s
-        if queues_legs or now >= self._publish_at_s:
-            await self._publish(connection, now, at_once=queues_legs)
+        if queues_legs or now >= self._publish_at_s:  # a drain values legs by what is published
+            await self._publish(connection, now)
             if may_queue:  # a value that became known needs a row at once
                 await self.publisher.enqueue_changed(routes.states, self._monitored)
         if queues_legs:
@@ -115,14 +115,14 @@ class FollowedHoldings:
             await self.publisher.enqueue_moved(routes.states)
             self._queue_moved_at_s = now + MOVED_INTERVAL_S
 
-    async def _publish(self, connection: GatewayConnection, now: float, *, at_once: bool) -> None:
+    async def _publish(self, connection: GatewayConnection, now: float) -> None:
         """Publish the newest values and greeks, if there are any; set when it is due again.
 
         Where streamed holdings alone are followed, their rows have their values, and the step
         publishes what else changed.
         """
         greeks_moved = bool(self.publisher.greeks.changes)
-        if not (at_once or self._overflow_legs or self._monitored or greeks_moved):
+        if not (self._overflow_legs or self._monitored or greeks_moved):
             return
         if connection.pnl.has_news or greeks_moved:
             connection.pnl.has_news = False
@@ -137,8 +137,11 @@ class FollowedHoldings:
     def _choose(
         self, connection: GatewayConnection, routes: Routes, now: float, *, values_known: bool
     ) -> None:
-        """Choose the holdings to follow, when routes changed or values may have."""
-        # What came while a download ran is chosen when it has ended.
+        """Choose the holdings to follow, when routes changed, and each minute by newer values.
+
+        While values are not known, as during a download, no further monitored holding is chosen:
+        the largest are found when they are known again.
+        """
         as_of = (routes.version, now // CHOOSE_S if values_known else None)
         if as_of == self._chosen_as_of:
             return
@@ -158,13 +161,6 @@ class FollowedHoldings:
                 key for key in self._monitored if states.get(key) is LegState.MONITORED
             ]
         connection.pnl.keep(chain(self._overflow_legs, streamed, self._monitored))
-
-    def release(self, connection: GatewayConnection) -> None:
-        """End the subscriptions that only this stream needs."""
-        connection.pnl.keep(())
-        self._chosen_as_of = None
-        self._overflow_legs = []
-        self._monitored = []
 
 
 @dataclass(eq=False, repr=False)
@@ -196,7 +192,11 @@ class AccountRefresh:
         return self._download is not None and self._reason is Reason.SNAPSHOT
 
     def start(self, feed: AccountFeed, reason: Reason = Reason.SNAPSHOT) -> None:
-        """Start to download every account whose values are older than half an interval."""
+        """Begin a refresh: download the accounts, unless the values of all are recent.
+
+        Recent: younger than half an interval (`AccountFeed.ensure`). The next refresh is due an
+        interval from now.
+        """
         interval_s = self.ownership.settings.refresh_interval_s
         self._next_at_s = self.ownership.monotonic() + interval_s
         self._begin(reason, feed.ensure(timedelta(seconds=interval_s / 2)))
@@ -214,10 +214,11 @@ class AccountRefresh:
         download = self._download
         if download is None:
             self._begin_due(feed)
-        elif download.cancelled():
+        elif download.cancelled():  # by `interrupt`
             self._download = None
         elif download.done():
             if download.exception() is None:
+                # An error of a table leaves the download in place: the next step tries again.
                 await self.publisher.publish(feed)
                 if self._reason is not Reason.CHANGED:  # else what changed is queued by itself
                     await self.publisher.enqueue_all(routes, self._reason)

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import date, datetime, timedelta
 from itertools import chain, islice
@@ -109,13 +110,12 @@ class ContractCache:
             self._legs = legs
             self._compare()
 
-    async def load(self, legs: Iterable[ActiveContract]) -> None:
+    async def load(self, legs: Collection[ActiveContract]) -> None:
         """Read the details of legs and of contracts that have not expired long ago.
 
         Raises:
             LakeError: The table cannot be read.
         """
-        legs = tuple(legs)
         if self.table is not None:
             since = (self.clock() - EXPIRED_KEPT).date()
             self._keep(await offload(self.table.unexpired, since, {leg.conid for leg in legs}))
@@ -138,7 +138,7 @@ class ContractCache:
         return next(filter(None, named), f"conid {conid}")
 
     def magnifier(self, conid: int) -> int | None:
-        """Return the price magnifier; None while the details are unknown."""
+        """Return what a quoted price is divided by, as 100 for one in cents; None: not known."""
         details = self._known.get(conid)
         return details.price_magnifier if details else None
 
@@ -176,7 +176,7 @@ class ContractCache:
             first: Whether they are fetched before the others.
         """
         wanted = dict.fromkeys(filter(self._is_to_fetch, conids))
-        if first and wanted:  # at each step: the others may be thousands, and are not copied
+        if first and wanted:  # nearly never: this copies the others, which may be thousands
             self._wanted = wanted | self._wanted
         else:
             self._wanted.update(wanted)
@@ -263,8 +263,9 @@ class ContractCache:
     async def _fetch(self, connection: GatewayConnection, conids: Collection[int]) -> None:
         """Fetch details, and record for which contracts the gateway gave none.
 
-        Only its word that it knows no such contract is a refusal. Without an answer, or with one
-        that cannot be read, they are due again a minute later.
+        Only its word that it knows no such contract is a refusal, which makes the wait for the next
+        request longer. Without an answer, or with one that cannot be read, the wait is the last one
+        again, or the first.
         """
         given = await connection.details(conids)
         now = self.clock()
@@ -275,7 +276,7 @@ class ContractCache:
 
         for conid in given:
             self._wanted.pop(conid, None)
-        self._asked.update(conids)
+        self._asked.update(conids)  # what differs of a leg of theirs counts from now on
         self.take(given)
         # Also where none was given: a difference that waited for the answer counts now.
         if self._doubted.intersection(conids):
@@ -283,11 +284,10 @@ class ContractCache:
 
     def _is_to_fetch(self, conid: int) -> bool:
         """Return whether to ask for details now that are unknown or in doubt."""
-        is_available = conid in self._known and conid not in self._doubted
-        return not is_available and self._may_be_asked(conid)
+        return not self.available([conid]) and self._may_be_asked(conid)
 
     def _may_be_asked(self, conid: int) -> bool:
-        """Return whether the wait since details were not given is over, if they were not."""
+        """Return whether no wait is left from a request that brought no details."""
         not_given = self._not_given.get(conid)
         if not_given is None:
             return True
@@ -341,8 +341,8 @@ class LegResolver:
     contracts: ContractCache
 
     def __post_init__(self) -> None:
-        # How often each leg was looked up without success, and when that is due again.
-        self._attempts: dict[object, tuple[int, float]] = {}
+        # How often each membership was looked up, and when that is due again: a new one at once.
+        self._attempts = defaultdict[object, tuple[int, float]](lambda: (0, 0.0))
 
     async def resolve_due(self, connection: GatewayConnection) -> None:
         """Look up the legs that are due, at most `ASKED_AT_ONCE`, and store what was found.
@@ -352,26 +352,29 @@ class LegResolver:
             LeaseLostError: The login belongs to another process now.
         """
         now_s = self.ownership.monotonic()
-        legs = {_membership(leg): leg for leg in self.registry.unresolved}
-        self._attempts = {key: self._attempts.get(key, (0, now_s)) for key in legs}
-        due = [legs[key] for key, (_tries, at_s) in self._attempts.items() if at_s <= now_s]
+        due = []
+        for leg in self.registry.unresolved:
+            _tries, at_s = self._attempts[_membership(leg)]
+            if at_s <= now_s:
+                due.append(leg)
         await self.resolve(connection, due[:ASKED_AT_ONCE])
 
     def definitions_restored(self) -> None:
         """Look up every leg that waits: the gateway knows contracts again."""
-        self._attempts = {key: (tries, 0.0) for key, (tries, _at) in self._attempts.items()}
+        for membership, (tries, _at_s) in self._attempts.items():
+            self._attempts[membership] = (tries, 0.0)
 
-    async def resolve(self, connection: GatewayConnection, legs: Iterable[UnresolvedLeg]) -> None:
+    async def resolve(self, connection: GatewayConnection, legs: Sequence[UnresolvedLeg]) -> None:
         """Look up the contracts of these legs, and store what was found.
 
         Raises:
             LakeError: A table cannot be used.
             LeaseLostError: The login belongs to another process now.
         """
-        legs = list(legs)
         answers = await asyncio.gather(*(look_up(connection, leg) for leg in legs))
 
         details: DetailsByConid = {}
+        # What is new of a leg: its conid, or its problem.
         findings: list[tuple[UnresolvedLeg, int | str]] = []
         for leg, answer in zip(legs, answers, strict=True):
             self._count_attempt(leg, is_answered=answer is not None)
@@ -395,7 +398,7 @@ class LegResolver:
         Without an answer the wait stays short (`UNANSWERED`): nothing was said of the leg.
         """
         key = _membership(leg)
-        before, _at_s = self._attempts.get(key, (0, 0.0))
+        before, _at_s = self._attempts[key]
         tries = before + 1 if is_answered else min(before + 1, UNANSWERED)
         self._attempts[key] = (tries, self.ownership.monotonic() + LOOK_UP.delay_s(tries))
 

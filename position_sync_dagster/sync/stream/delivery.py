@@ -29,11 +29,7 @@ from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
-from position_sync_dagster.sync.stream.ownership import (
-    BackgroundWork,
-    Ownership,
-    StreamCounts,
-)
+from position_sync_dagster.sync.stream.ownership import BackgroundWork, Ownership
 from position_sync_dagster.sync.stream.parts import LiveConnection
 from position_sync_dagster.sync.stream.pricing import StreamPricer, ValuedRows
 from position_sync_dagster.sync.stream.publisher import Submissions
@@ -113,7 +109,7 @@ class HandlerDelivery:
     async def close(self, *, timeout_s: float) -> None:
         """Deliver the remaining updates, for at most `timeout_s` seconds, and end."""
         self._is_closing = True
-        self.put((), urgent=True)
+        self.put((), urgent=True)  # ends a pause, and begins again after what was no `Exception`
         if self._task is None:
             return
 
@@ -125,7 +121,7 @@ class HandlerDelivery:
             await asyncio.wait({self._task}, timeout=self.cancel_s)
 
     async def _run(self) -> None:
-        """Deliver until nothing is pending."""
+        """Deliver until nothing is pending, or the handler refuses all that may come."""
         loop = asyncio.get_running_loop()
         failures = 0
         while self._pending and not self._is_closed:
@@ -138,7 +134,7 @@ class HandlerDelivery:
             try:
                 is_delivered = await self._deliver(list(batch.values()))
             finally:
-                if not is_delivered:  # what came meanwhile counts instead
+                if not is_delivered:  # again, but for what came anew meanwhile
                     self._pending = batch | self._pending
 
             if self.refused is not None:
@@ -155,7 +151,7 @@ class HandlerDelivery:
                         await self._urgent.wait()
 
     async def _deliver(self, updates: list[PositionUpdate]) -> bool:
-        """Call the handler; return whether the updates are done."""
+        """Call the handler; return whether the updates are done, and not to be delivered again."""
         failures = self.failures
         if self._batched is None:
             for update in updates:
@@ -229,7 +225,7 @@ class AccountRecorder:
         for values in connection.summaries.current():
             summary = values.with_open_profit(
                 book.daily_profits(values.account, of_types),
-                number=book.open_in(values.account, of_types),  # also those without a profit
+                number=book.open_in(values.account, of_types),  # also those of unknown profit
             )
             before = self._written.get(summary.account)
             if before is None or before.content != summary.content:
@@ -336,7 +332,7 @@ class Flusher:
         for update, holding in valued:
             has_moved = not self.submitted.is_held(holding.key, update.position)
             if update.position or has_moved:  # a close has one row, whoever was first to write it
-                self._urgent |= has_moved
+                self._urgent |= has_moved  # then no handler pauses before it gets the rows
                 self.submitted.record([holding])
                 updates.append(update)
         self._rows += updates
@@ -354,7 +350,7 @@ class Flusher:
 
     def _flush(self, connection: GatewayConnection) -> None:
         """Value what is due, and deliver it with the rows of ticks since the last flush."""
-        if self.ownership.lost.is_set():  # one that ran out just now may be renewed
+        if self.ownership.lost.is_set():  # a lease that only ran out may still be renewed
             self.ownership.check()
         profits = connection.pnl
         self._take(self.pricer.flush(connection, self._ticks.take(), profits.valued))
@@ -372,7 +368,6 @@ class UpdatesWriter:
 
     table: PositionUpdatesTable
     ownership: Ownership
-    counts: StreamCounts
 
     async def on_position_update(self, update: PositionUpdate) -> None:
         await self.on_position_updates([update])
@@ -382,5 +377,6 @@ class UpdatesWriter:
         self.ownership.check()
         written = await self.table.append(updates)
         if written.rows:
-            self.counts.rows += written.rows
-            self.counts.commits += 1
+            counts = self.ownership.counts
+            counts.rows += written.rows
+            counts.commits += 1

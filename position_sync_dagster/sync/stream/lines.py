@@ -56,7 +56,7 @@ class StreamLines:
     def __post_init__(self) -> None:
         settings = self.ownership.settings
         # What the demand was computed of; computed again when it is another one.
-        self._wanted_as_of: tuple[object, ...] | None = None
+        self._wanted_as_of: tuple[object, ...] = ()
         self.underlyings: Mapping[int, int] = {}
         limit = LineLimit(
             configured=settings.max_lines, reserve=settings.reserved_lines, wait=LIMIT_WAIT
@@ -89,7 +89,7 @@ class StreamLines:
         The permissions may differ after a new log-in. The line limit stays the same.
         """
         self.login.clear()
-        self._wanted_as_of = None
+        self._wanted_as_of = ()
         requests.on_refusal.append(self.refused)
 
     def detach(self, requests: MarketDataRequests) -> None:
@@ -103,11 +103,11 @@ class StreamLines:
     def update(self, connection: GatewayConnection) -> None:
         """Record which holdings and legs need a line now.
 
-        A line that was denied has another chance if the details of its contract have come, or the
-        learned limit is over.
+        A line that was denied because its contract had no details has another chance once they have
+        come. A limit of lines that was learned ends when its time is over.
         """
         now_s = self.ownership.monotonic()
-        # Denied without a code of the gateway: those whose contract had no details.
+        # Denied without a code of the gateway (None): those whose contract had no details.
         waiting = self.login.denied_with(None, now_s)
         self.contracts.want(waiting, first=True)
         self.login.lift(None, now_s, only=self.contracts.available(waiting))
@@ -129,6 +129,7 @@ class StreamLines:
         of_legs = demands(
             book.of_conid, self.contracts.matching, sec_types=self.ownership.settings.sec_types
         )
+        # What is a leg and an underlying is wanted as a leg.
         self.login.wanted = wanted | {demand.conid: demand for demand in of_legs}
         self._wanted_as_of = as_of
 
@@ -137,7 +138,7 @@ class StreamLines:
         return self.login.chosen(connection.lines.in_use, self.ownership.monotonic())
 
     def are_due(self, connection: GatewayConnection) -> bool:
-        """Return whether the lines must change, because a hold, a denial or a wait ended."""
+        """Return whether the lines must change, as when a shortest hold or a denial ended."""
         due_for_live = self.login.due_for_live(self.ownership.monotonic())
         return bool(due_for_live) or self.chosen(connection) != self.held
 
@@ -209,7 +210,10 @@ class StreamLines:
         self.login.happened(lambda line: line.interrupted(now_s, at, reason))
 
     def restored(self) -> None:
-        """Record that data are expected again: each line must tick soon."""
+        """Record that data are expected again: each line must tick soon.
+
+        Lines that the gateway refused because their farm was away are requested again.
+        """
         now_s = self.ownership.monotonic()
         self.login.happened(lambda line: line.restored(now_s))
         self.login.lift(GatewayCode.CUT_BY_FARM, now_s)
@@ -219,10 +223,14 @@ class StreamLines:
         self.login.lift(GatewayCode.NO_CONTRACT, self.ownership.monotonic())
 
     def refused(self, refusal: Refusal) -> None:
-        """Record a refusal: the line limit is lower, or a conid has no market data."""
+        """Record a refusal: the line limit is lower, or a conid has no market data.
+
+        Where live data are not permitted, a leg may have delayed data meanwhile, unless these are
+        what was refused. An underlying may not: greeks are computed by its present price.
+        """
         conid = refusal.conid
         line = self.login.line(conid)
-        if not line.held:
+        if not line.held:  # requested by another user of the connection
             return
 
         now_s = self.ownership.monotonic()
@@ -266,16 +274,21 @@ class StreamLines:
         )
         texts = [few(self.contracts.mismatches.values(), CONTRACTS_NAMED, "; ")]
         for conids in grouped(lambda conid: denials[conid].cause, refused).values():
-            texts += self._refusal_texts({conid: denials[conid] for conid in conids})
+            texts += self._refusal_texts(conids, denials)
         for reason, conids in self.login.suspects().items():
             texts.append(f"requested again: {self._names(conids)}: {reason}")
         return [text for text in texts if text]
 
-    def _refusal_texts(self, denials: Mapping[int, Denial]) -> list[str]:
-        """Return what lines that were refused for one reason mean, and which they are."""
-        first = next(iter(denials.values()))  # their code, and what they may have, is the same
-        underlyings = sum(map(self.login.is_underlying, denials))
-        legs = len(denials) - underlyings
+    def _refusal_texts(self, conids: list[int], denials: Mapping[int, Denial]) -> list[str]:
+        """Return what lines that were refused for one reason mean, and which they are.
+
+        Args:
+            conids: Their code, and whether they may have delayed data, is the same.
+            denials: conid → the refusal, of these and others.
+        """
+        first = denials[conids[0]]
+        underlyings = sum(map(self.login.is_underlying, conids))
+        legs = len(conids) - underlyings
         counted = [
             _count(legs, "leg", "with delayed data" if first.may_be_delayed else QUEUED_TEXT),
             _count(underlyings, "underlying", "without a price"),
@@ -286,11 +299,11 @@ class StreamLines:
         if first.code == GatewayCode.COMPETING_SESSION:
             what = "Another session took your lines"
             why = f"IB {first.code}"
-        since = self._moment(min(denial.since_s for denial in denials.values()))
-        again_at = self._moment(min(denial.until_s for denial in denials.values()))
+        since = self._moment(min(denials[conid].since_s for conid in conids))
+        again_at = self._moment(min(denials[conid].until_s for conid in conids))
         return [
             f"{what}: {', '.join(filter(None, counted))}, since {since} ({why})",
-            f"{self._names(denials)}, requested again at {again_at}",
+            f"{self._names(conids)}, requested again at {again_at}",
         ]
 
     def _moment(self, at_s: float) -> str:

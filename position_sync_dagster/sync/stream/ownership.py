@@ -31,7 +31,8 @@ from position_sync_dagster.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# How often the owner of a login renews its session: a third of its lease may be lost.
+# How often the owner of a login renews its session. Its lease (`session_lease_s`) is longer: by
+# default two renewals in a row may fail.
 HEARTBEAT_S = 4.0
 
 # Work beside the steps of a stream that failed is begun again after this time.
@@ -168,7 +169,7 @@ class Ownership:
             LoginOwnedError: The login has another owner.
         """
         self.session = await self._acquired()
-        self._owners[self.settings.gateway_id] = self
+        self._owners[self.settings.gateway_id] = self  # for others in this process to see
         # The handlers of a library may write into another lake, where its token means nothing.
         token = None if self.owner is Owner.LIBRARY else self.session.fencing_token
         self.provenance = Provenance(
@@ -183,7 +184,7 @@ class Ownership:
         Raises:
             LoginOwnedError: It did not end in time, or this one shall stop.
         """
-        deadline = asyncio.get_running_loop().time() + self.wait_s
+        deadline_s = self.monotonic() + self.wait_s
         while True:
             self._renewed_s = self.monotonic()
             try:
@@ -201,7 +202,7 @@ class Ownership:
                 )
             except LoginOwnedError:
                 stopped = self.stop is not None and self.stop.is_set()
-                if stopped or asyncio.get_running_loop().time() >= deadline:
+                if stopped or self.monotonic() >= deadline_s:
                     raise
                 await asyncio.sleep(LOGIN_POLL_S)
 
@@ -251,7 +252,8 @@ class Ownership:
         began_s = self.monotonic()
         status = self.status()
         if status["state"] not in ALIVE:
-            # An owner that is ending holds the login until all is written and closed.
+            # An owner that is ending holds the login until all is written and closed: to others it
+            # keeps its last state (None).
             status["state"] = None
 
         # Not in the lake's threads: there it would wait for slow commits.

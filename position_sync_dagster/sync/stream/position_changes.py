@@ -197,6 +197,7 @@ def _change_to(
     Cost, price and profit are those before it: after a close the holding has none.
     """
     seen_at = holding.position_time
+    # When the broker still had the quantity before.
     times = [confirmed_at]
     if published is not None:
         times += [published.confirmed_at, published.position_time]

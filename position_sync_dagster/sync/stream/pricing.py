@@ -6,7 +6,7 @@ An error in the step of one holding sets that holding aside, by name; the others
 import logging
 from collections.abc import Collection, Iterable, Set
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from position_sync_dagster.domain.holding import BrokerPosition, Key
 from position_sync_dagster.domain.leg import LegState
@@ -56,7 +56,7 @@ class StreamPricer:
     ownership: Ownership
     lines: LoginLines
     contracts: ContractCache
-    greeks: PublishedGreeks = field(default_factory=PublishedGreeks)
+    greeks: PublishedGreeks
 
     def __post_init__(self) -> None:
         # The streamed holdings, and those with a last row that is due.
@@ -195,7 +195,11 @@ class StreamPricer:
         quote: Quote | None,
         at: Moment,
     ) -> tuple[PositionUpdate, BrokerPosition] | None:
-        """Make the step of a holding that is due; return its row with the holding, if one is."""
+        """Make the step of a holding that is due; return its row, if it is worth writing.
+
+        A holding that is not in the book any more is forgotten. One whose account is not known yet
+        waits.
+        """
         key = state.key
         conid = key[1]
         holding = connection.feed.book.get(key, self.greeks)

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from datetime import timedelta
 
 import polars as pl
@@ -77,6 +77,7 @@ class Submissions:
         self.unwritten = self.open_at_start & {
             holding.key for holding in holdings if not holding.position
         }
+        # None of a close without its zero row: nothing of it counts as submitted.
         self._submitted = {
             holding.key: holding if holding.position or holding.key in closed else None
             for holding in holdings
@@ -136,7 +137,7 @@ class Publisher:
     broker_positions: BrokerPositionsTable | None
     submitted: Submissions
     _: KW_ONLY
-    greeks: PublishedGreeks = field(default_factory=PublishedGreeks)
+    greeks: PublishedGreeks
     watcher: ChangeWatcher | None = None
 
     def __post_init__(self) -> None:
@@ -189,6 +190,7 @@ class Publisher:
         self.ownership.check()
         changes = self._unpublished.take()
         of_greeks = self.greeks.changes.take()
+        # Values of PnLSingle are not among the changes.
         keys = {*changes, *feed.book.profits}.union(*map(feed.book.keys_of, of_greeks))
         try:
             if self._all_due or not await self._publish(feed, keys):
@@ -257,13 +259,16 @@ class Publisher:
             await self.watcher.record(changes)
 
     def _is_moved(self, key: Key) -> bool:
-        """Return whether a value of PnLSingle moved since the last request of the holding."""
+        """Return whether a value of PnLSingle moved since the last request of the holding.
+
+        Holdings with values of another source are queued at each refresh alone.
+        """
         holding = self._published[key]
         if holding.value_source is not ValueOrigin.PNL_SINGLE:
             return False
         before = self.submitted.last(key)
         if before is None or before.value_source is not ValueOrigin.PNL_SINGLE:
-            return True
+            return True  # its first value of PnLSingle
         settings = self.ownership.settings
         return has_moved(
             before,
@@ -304,14 +309,11 @@ class Publisher:
         )
         return version is not None
 
-    async def enqueue_all(self, routes: LegStates, reason: Reason = Reason.SNAPSHOT) -> int:
+    async def enqueue_all(self, routes: LegStates, reason: Reason = Reason.SNAPSHOT) -> None:
         """Queue every holding that is not streamed, and every close without a zero row.
 
         A holding of a security type that is not valued has no row, and its close needs none. If
         the type was valued before, the close is queued: the ledger must not keep it open.
-
-        Returns:
-            The number of requests.
         """
         keys = [key for key, state in routes.items() if state in QUEUED]
         keys += [
@@ -319,13 +321,14 @@ class Publisher:
             for key in self._published.keys() & (routes.keys() | self.submitted.open_at_start)
             if self.submitted.lacks_zero_row(self._published[key])
         ]
-        return await self.enqueue(routes, keys, reason)
+        await self.enqueue(routes, keys, reason)
 
     async def enqueue_changed(self, routes: LegStates, changed: Iterable[Key]) -> None:
         """Queue the holdings whose quantity changed, or whose value became known or unknown.
 
         Only what is published: a drain takes the values from `broker_positions`. What was queued or
-        written as it is now needs no request.
+        written as it is now needs no request. A streamed holding has its rows by its line, and one
+        without a route is of a security type that is not valued.
         """
         keys = [
             key
@@ -347,30 +350,26 @@ class Publisher:
 
     async def enqueue(
         self, routes: LegStates, keys: Iterable[Key], reason: Reason = Reason.CHANGED
-    ) -> int:
+    ) -> None:
         """Queue these holdings, as far as they were published, in one commit.
 
-        Not of the feed: a drain takes the values from `broker_positions`.
+        What only the feed has is not queued yet: a drain takes values from `broker_positions`.
 
         Args:
             reason: The reason of the requests; active legs without a line have OVERFLOW instead.
-
-        Returns:
-            The number of requests.
         """
         holdings = {key: self._published[key] for key in keys if key in self._published}
         if not holdings:
-            return 0
+            return
         requests = [_request(holding, routes.get(key), reason) for key, holding in holdings.items()]
         await self.queue.insert_many(requests)
         self.submitted.record(holdings.values())
         self.ownership.counts.enqueued += len(holdings)
-        return len(holdings)
 
     def _not_long_closed(self, holdings: Iterable[BrokerPosition]) -> list[BrokerPosition]:
-        """Leave out the holdings that closed `CLOSED_PUBLISHED` ago.
+        """Leave out the holdings that closed `CLOSED_PUBLISHED` ago or earlier.
 
-        At the start, and when all rows are replaced; not those that lacked their zero row then.
+        Those that lacked their zero row at the start stay in any case.
         """
         since = self.ownership.clock() - CLOSED_PUBLISHED
         return [

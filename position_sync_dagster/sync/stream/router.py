@@ -214,7 +214,7 @@ class Router:
     def detach(self, connection: GatewayConnection) -> None:
         """Release the lines and subscriptions on a connection, and remove the routes."""
         self.lines.detach(connection.lines)
-        self._followed.release(connection)
+        connection.pnl.keep(())
         self.routes.clear()
 
     async def _update(
@@ -232,7 +232,7 @@ class Router:
 
         self.lines.renew(connection)
         states = self.routes.states
-        # Of these the stream writes the next row, that of a close included.
+        # Of these the stream writes the next row, that of a close included: they are not queued.
         streamed = {
             key
             for key in changed
@@ -253,7 +253,7 @@ class Router:
             queued = number[LegState.OVERFLOW] + number[LegState.MONITORED]
             logger.info("%d streamed, %d queued", number[LegState.STREAMED], queued)
 
-        if not self.account_refresh.opening:
+        if not self.account_refresh.opening:  # else all are queued at its end
             await self._publisher.enqueue_changed(states, changed - streamed)
         await self.account_refresh.step(feed, states)
         await self._followed.step(connection, self.routes, may_queue=self.account_refresh.idle)
@@ -279,7 +279,7 @@ class Router:
             self._registry_outage.report(error.what, text=text)
 
         if self._registry_outage.fault != fault_before:
-            self.ownership.renew_now()
+            self.ownership.renew_now()  # the detail of the session has the fault
 
     def _as_of(self, book: HoldingsBook) -> tuple[object, ...]:
         """Return what changes when a holding opens or closes, or a leg or a line changes."""

@@ -18,7 +18,7 @@ class Routes:
         states: (account, conid) → STREAMED, OVERFLOW, MONITORED or CLOSED.
         unqueued: Holdings that lost their line, or became active without one, and are not queued
             yet. While there are any, the next step routes and queues again.
-        version: The number of changes of the routes.
+        version: The number of changes of the routes: who computes something from them compares it.
     """
 
     def __init__(self) -> None:
@@ -34,13 +34,17 @@ class Routes:
     def update(self, states: LegStates) -> dict[Key, LegState | None]:
         """Set the routes of these holdings, and log what changed.
 
+        A holding that lost its line, or became active without one, goes to `unqueued`: it needs a
+        request at once. What is new, or has another quantity, is queued by the step that
+        publishes it.
+
         Returns:
             The routes before of those that changed; a new holding had None.
         """
         changed = {
-            key: self.states.get(key)
+            key: before
             for key, state in states.items()
-            if self.states.get(key) is not state
+            if (before := self.states.get(key)) is not state
         }
         if changed:
             self.states |= states
@@ -48,7 +52,7 @@ class Routes:
 
         for key, before in changed.items():
             lost_its_line = before is LegState.STREAMED
-            # What is new without a line is queued with all that is new.
+            # It is valued more often now. What is new without a line is queued as new.
             became_active = before is not None and states[key] is LegState.OVERFLOW
             if lost_its_line or became_active:
                 self.unqueued.add(key)

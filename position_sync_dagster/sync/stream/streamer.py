@@ -108,9 +108,8 @@ class BrokerLink:
         self.live_since: datetime | None = None
         self.outage = OutageLog(logger)
         self._connection_ended = f"The connection to {self.ownership.settings.gateway_id} ended."
-        # The connection whose events are received, and the same once it is open.
-        self._attached: GatewayConnection | None = None
-        self._opened: GatewayConnection | None = None
+        self._attached: GatewayConnection | None = None  # the connection whose events are received
+        self._is_open = False  # that connection, until it or its data are lost
         # What IB said of another port (code 1300), for people, until the next log-in.
         self._new_port_text: str | None = None
         self._restored_at = NEVER  # when the gateway had IB again, with its data
@@ -121,8 +120,9 @@ class BrokerLink:
     @property
     def connection(self) -> GatewayConnection | None:
         """The open connection; None while there is none."""
-        opened = self._opened
-        return opened if opened is not None and opened.is_connected else None
+        attached = self._attached
+        is_there = self._is_open and attached is not None and attached.is_connected
+        return attached if is_there else None
 
     def problems(self) -> list[str]:
         """Return the broken data farms, and the problems of accounts and positions."""
@@ -148,7 +148,7 @@ class BrokerLink:
             TradingModeError: The lake holds data of another trading mode.
             LakeError: A table cannot be used.
         """
-        self._opened = None
+        self._is_open = False
         connection = await self.manager.get_connection()
         await offload(self.ownership.sessions.claim_mode, connection.trading_mode)
 
@@ -168,7 +168,7 @@ class BrokerLink:
                 f"{connection.gateway_id} dropped every subscription.",
                 remedy="Everything is requested again.",
             )
-        self._opened = connection
+        self._is_open = True
         # The step may have taken long, and the accounts' values may have arrived meanwhile.
         self._become_live(since=max(listed_at, self._restored_at))
 
@@ -182,9 +182,9 @@ class BrokerLink:
             TradingModeError: The lake holds data of another trading mode.
             NewerTableError: A later release has migrated a table.
         """
-        if self._opened is not None:
+        if self._is_open:
             self.go_blind(self._connection_ended)
-            self._opened = None
+            self._is_open = False
 
         await self.pause(RECONNECT.delay_s(self._attempts, self._random), stop)
         if stop.is_set():
@@ -196,10 +196,11 @@ class BrokerLink:
             self._attempts = 1  # if this connection ends, the next attempt waits a moment too
 
         except BrokerUnavailableError as error:
+            # The gateway is there, without IB: its next word may end that. Ask once per flush
+            # interval, without a delay that grows, unless the loss is doubtful.
             self._attempts = 0
             self.go_blind(error.what)
-            if self._attached is not None:
-                self.end_doubtful_loss(self._attached)
+            self.end_doubtful_loss()
             await self.pause(self.ownership.settings.flush_interval_s, stop)
 
         except (LeaseLostError, TradingModeError, NewerTableError):
@@ -237,16 +238,20 @@ class BrokerLink:
         if new:
             self.router.lines.interrupted("connectivity was lost")
 
-    def end_doubtful_loss(self, connection: GatewayConnection) -> None:
+    def end_doubtful_loss(self) -> None:
         """End the connection if data arrive although the gateway lost IB, or the loss is long.
 
         Its restore (1102) may not have been sent, or received: a new log-in shows how things are.
         """
+        connection = self._attached
+        if connection is None:
+            return
         now = self.ownership.monotonic()
         if connection.lines.heard_at_s >= self._blind_since_s + DATA_DESPITE_LOSS_S:
             connection.drop("the gateway reported that it lost IB, and its data still arrive")
         elif now >= self._blind_since_s + LONG_LOSS_S:
-            self._blind_since_s = now  # of the next connection, too, a loss is doubted that late
+            # Else a next connection without IB would end at once; it has no ticks yet.
+            self._blind_since_s = now
             connection.drop(f"the gateway has not had IB for {LONG_LOSS_S:g} s, by its last word")
 
     async def close(self) -> None:
@@ -257,7 +262,7 @@ class BrokerLink:
             self._attached.on_message.remove(self._on_message)
             self._attached.ib.disconnectedEvent -= self._on_lost
             self._attached = None
-            self._opened = None
+            self._is_open = False
         await self.manager.close()
 
     async def _attach(self, connection: GatewayConnection) -> None:
@@ -298,7 +303,7 @@ class BrokerLink:
             # The connection has requested its lines again; positions come first, as after every
             # interruption.
             self.go_blind(text)
-            self._opened = None
+            self._is_open = False
             self.router.account_refresh.interrupt()
         elif code == GatewayCode.PORT_CHANGED:
             self._new_port_text = f"{text}: set POSITION_SYNC_GATEWAY_PORT to the new port"
@@ -309,7 +314,7 @@ class BrokerLink:
         """Go on after a loss of IB that kept the data: ticks that came without IB are old."""
         self.router.lines.interrupted("connectivity was lost")
         self._restored_at = self.ownership.clock()
-        if self._opened is not None:
+        if self._is_open:
             self._become_live(since=self._restored_at)
 
         self.router.lines.restored()
@@ -441,7 +446,7 @@ class IBPositionStreamer:
 
     @property
     def detail(self) -> str | None:
-        """Why the stream is BLIND, or which legs it cannot stream while it is LIVE."""
+        """Why it is BLIND; while LIVE, what is wrong with farms, accounts, legs and lines."""
         if self.state is not SessionState.LIVE:
             return self._link.outage.fault
         problems = [
@@ -467,7 +472,7 @@ class IBPositionStreamer:
     @property
     def underlying_lines(self) -> int:
         """How many of the lines in use are held for underlyings alone."""
-        return len(self._router.lines.held) - len(self._router.lines.of_legs)
+        return self.lines_in_use - len(self._router.lines.of_legs)
 
     @property
     def greeks(self) -> str | None:
@@ -550,16 +555,18 @@ class IBPositionStreamer:
             LoginOwnedError: This or another process streams from the login; the error names it.
             ClockSetBackError: The clock was set back; the next stream begins with the right time.
             LeaseLostError: The login belongs to another process now.
-            LakeError: The tables cannot be used at the start.
-            LakeError: A table refuses the rows for good, as NewerTableError, TradingModeError,
-                ForeignTableError.
+            LakeError: The tables cannot be used at the start, or one refuses the rows for good, as
+                NewerTableError, TradingModeError, ForeignTableError.
         """
         await self._initialize()
         self._stop = stop
         await self._run()
 
     async def _initialize(self) -> None:
-        """Read registry and contracts; create tables and take a lease, if `stream` has not."""
+        """Read registry and contracts; create the tables and take a lease, if none was given.
+
+        With a lease (`StreamTables.ownership`) the tables are those of an initialized lake.
+        """
         tables = self._tables
         if tables.ownership is None:
             await self.registry.initialize()
@@ -574,6 +581,8 @@ class IBPositionStreamer:
 
     async def _take_login(self) -> None:
         """Acquire the lease; the lakes of the registry and of the settings may have an owner too.
+
+        The lease lies beside the queue, which a user of the library may have put elsewhere.
 
         Raises:
             LoginOwnedError: One of them has one.
@@ -604,11 +613,11 @@ class IBPositionStreamer:
                     await self._link.stand_by(self._stop)
                     continue
 
-                if self._ownership.lost.is_set():  # one that ran out just now may be renewed
+                if self._ownership.lost.is_set():  # a lease that only ran out may still be renewed
                     self._ownership.check()
                 for task in tasks:
                     if task.done():
-                        task.result()
+                        task.result()  # raises the error that ended it
                 await self._go_on()
 
         finally:
@@ -624,7 +633,7 @@ class IBPositionStreamer:
 
         # While it is BLIND, the gateway has lost IB: it reports nothing new.
         if self.state is SessionState.BLIND:
-            self._link.end_doubtful_loss(connection)
+            self._link.end_doubtful_loss()
         else:
             lost = self._ownership.lost
             await run_until(self._step(connection), self._stop, lost, grace_s=STEP_END_S)
@@ -715,6 +724,7 @@ async def stream(
         wait_s=LOGIN_WAIT_S,
         stop=stop,
     ) as own:
+        # From now on both tables refuse the rows of an earlier owner.
         token = own.session.fencing_token
         await asyncio.gather(
             offload(lake.updates.table.fence, settings.gateway_id, token),
@@ -731,7 +741,7 @@ async def stream(
         if complete is not None:
             tables = complete(tables, lake, settings, own)
         streamer = IBPositionStreamer(lake.registry, lake.queue, settings=settings, tables=tables)
-        streamer.register_handler(UpdatesWriter(lake.updates, own, streamer.counts))
+        streamer.register_handler(UpdatesWriter(lake.updates, own))
         rotation = asyncio.get_running_loop().call_later(ROTATE_AFTER_S, stop.set)
         try:
             async with AsyncExitStack() as beside:

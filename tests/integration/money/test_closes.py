@@ -22,6 +22,7 @@ from position_sync_dagster.money.past.flex import read_statements
 from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.money.strategies.leg_followers import RollFollower
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.stream.parts import PublishedGreeks
 from position_sync_dagster.sync.stream.position_changes import ChangeWatcher
 from position_sync_dagster.sync.stream.publisher import Publisher, Submissions
 from tests.support.booked_legs import CALL, CENTS, PUT, STOCK, WORTHLESS, A, B, leg
@@ -342,8 +343,9 @@ async def test_a_quantity_that_moves_again_after_a_failed_write_is_recorded_from
     feed = Feed(held)
     watcher = ChangeWatcher(context, lake.position_changes, [CloseExplainer(lake)])
     publisher = Publisher(
-        context, lake.queue, lake.broker_positions, Submissions(), watcher=watcher
-    )
+        context, lake.queue, lake.broker_positions, Submissions(),
+        greeks=PublishedGreeks(), watcher=watcher,
+    )  # fmt: skip
     publisher.attach(feed)
     await publisher.publish(feed)
 

@@ -63,7 +63,7 @@ async def test_ages_are_those_of_the_moment_and_not_of_the_first_look(lake):
     clock.now += timedelta(seconds=20)
     assert (await values.view()).unconfirmed == {old.key}
     clock.now += timedelta(hours=1)
-    with pytest.raises(BrokerUnavailableError, match="were last downloaded"):
+    with pytest.raises(BrokerUnavailableError, match="were last confirmed"):
         await values.view()
     clock.now -= timedelta(hours=3)
     with pytest.raises(BrokerUnavailableError):

@@ -14,6 +14,7 @@ from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.streamed_holding import StreamedHolding
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.stream.parts import PublishedGreeks
 from position_sync_dagster.sync.stream.pricing import StreamPricer
 from tests.support.holdings import make_holding
 from tests.support.unowned import unowned
@@ -43,6 +44,7 @@ class PricerWithLines:
                 settings=SETTINGS, clock=lambda: self.now, monotonic=lambda: self.second
             ),
             self.lines, SimpleNamespace(magnifier=lambda _conid: 1, hours=lambda _conid: None),
+            PublishedGreeks(),
         )  # fmt: skip
         self.ticks = {}
         self.bid = 1.0
