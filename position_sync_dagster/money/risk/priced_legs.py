@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from itertools import repeat
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import polars as pl
-from polars import DataFrame, Expr, Float64, Int64, Series, String, coalesce, col, when
+from polars import DataFrame, Expr, Float64, Int64, Series, String, coalesce, col, lit, when
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.instrument import (
@@ -46,6 +47,9 @@ Row = Mapping[str, Any]
 
 # A row that is changed, or one for a program.
 NewRow = dict[str, Any]
+
+# Returns the holding that a row is of.
+HOLDING_OF = itemgetter("account", "conid")
 
 # What an option delivers: as OptionTerms, if the model prices it. Or why that is not known; None of
 # a share or a future.
@@ -82,7 +86,7 @@ class Choice:
     @property
     def condition(self) -> Expr:
         """What is true of the parts that are looked at."""
-        condition = pl.lit(value=True)
+        condition = lit(value=True)
         if self.strategy is not None:
             condition &= col.strategy_id == self.strategy
         if self.underlying is not None:
@@ -233,6 +237,11 @@ class PricedLegs:
         return PricedLegs(
             parts=chosen.drop("place"), given=self.given, terms=terms, settled=settled
         )
+
+    @property
+    def sizes(self) -> Array:
+        """The number of units of the underlying in each part, as a column."""
+        return self.parts.select(SIZE).to_numpy()
 
     @property
     def options(self) -> list[int]:
