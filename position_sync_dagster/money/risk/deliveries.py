@@ -8,7 +8,7 @@ and its numbers are unknown.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import grouped
@@ -192,6 +192,7 @@ def _delivery(leg: PricedLeg, expires_at: datetime) -> ExpiringLeg:
         else:
             delivery.is_cash_settled = None
             delivery.reason = FUTURE_DELIVERY
+
     elif isinstance(terms, NotPriced):
         delivery.reason = terms.value
     elif not spot:
@@ -223,7 +224,7 @@ def _count_missing(deliveries: Sequence[ExpiringLeg], held: Sequence[PricedLeg])
     moment, and by the calls that expire later.
     """
     known = [delivery for delivery in deliveries if delivery.units is not None]
-    by_moment = grouped(lambda delivery: delivery.expires_at, known)
+    by_moment = grouped(attrgetter("expires_at"), known)
     units = sum(leg.quantity for leg in held if leg.terms is None)  # shares and futures
     for moment in sorted(by_moment):
         for delivery in by_moment[moment]:
@@ -325,6 +326,7 @@ def _judged(leg: PricedLeg, given: Assumptions) -> NewRow | None:
     gain = NEAR_PARITY
     if terms.is_call and not terms.exercise.is_on_future:
         soon = min(terms.expires_at, given.now + BEFORE_EX_DATE)
+
         coming = []
         for dividend in given.dividends.get(leg.row["symbol"]) or ():
             amount = dividend.amount_at(spot)

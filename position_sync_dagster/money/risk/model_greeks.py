@@ -228,6 +228,7 @@ class AccountGreeks:
         leg.spot_at = leg.spot = None
         if prices:
             leg.spot_at, leg.spot = prices[-1]
+
         if not isinstance(leg.terms, OptionTerms):
             return leg.terms
         if leg.value_at is None:
@@ -328,6 +329,7 @@ class ModelGreeks:
             connection = live_connection()
             if connection is None or not self._keys:
                 continue
+
             self._read_prices(connection)
             if self._monotonic() >= due_at:
                 await self._compute(connection)
@@ -373,6 +375,7 @@ class ModelGreeks:
             quote = self.lines.counted(connection, conid)
             if not self.lines.login.line(conid).trusted:
                 quote = None
+
             if quote is not None and quote.greeks_time is not None:
                 continue
             if quote is not None or conid in self._silent_since:

@@ -14,13 +14,14 @@ that day. The profit is then a curve, whose extremes are those of many prices.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from itertools import chain, repeat
 from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
 
+from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.money.past.movements import first_reasons, known_sum
@@ -210,7 +211,7 @@ def _profit_of(
             ending.append((leg.size, leg.delivered))
 
     first_end = max((terms.expires_at for _size, terms in ending), default=now)
-    days = (max(first_end, now) - now) / timedelta(days=1)
+    days = (max(first_end, now) - now) / A_DAY
     sizes, spots, volatility = np.hsplit(np.reshape(inputs, (-1, 3)), 3)
     living = as_options(later, repeat(now), spots.ravel().tolist()).later(days)
     units = sum(leg.size for leg in legs if leg.delivered is None)

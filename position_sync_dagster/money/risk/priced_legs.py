@@ -14,7 +14,20 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from polars import DataFrame, Expr, Float64, Int64, Series, String, coalesce, col, lit, when
+from polars import (
+    DataFrame,
+    Date,
+    Expr,
+    Float64,
+    Int64,
+    Series,
+    String,
+    arg_where,
+    coalesce,
+    col,
+    lit,
+    when,
+)
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.instrument import (
@@ -175,7 +188,7 @@ class PricedLeg:
 # it realises, and what the trade gives against the mark; null: not known.
 SETTLED_COLUMNS = {
     **dict.fromkeys(("strategy_id", "account", "symbol", "sec_type", "currency"), String),
-    "under": String, "expiry": pl.Date, "conid": Int64, "name": String,
+    "under": String, "expiry": Date, "conid": Int64, "name": String,
     "quantity": Float64, "realised": Float64, "against_mark": Float64,
 }  # fmt: skip
 
@@ -247,7 +260,7 @@ class PricedLegs:
     def options(self) -> list[int]:
         """The places of the options that are in scenarios: the model prices each of them."""
         is_option = col.reason.is_null() & ~_IS_LINEAR
-        return self.parts.select(pl.arg_where(is_option)).to_series().to_list()
+        return self.parts.select(arg_where(is_option)).to_series().to_list()
 
     def modelled(self, places: Sequence[int]) -> tuple[VanillaOptions, Array, Array]:
         """Return options that are in scenarios as the model takes them, by their places.

@@ -8,7 +8,7 @@ option of its underlying that is nearest.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from operator import itemgetter
 from typing import Any
@@ -113,12 +113,13 @@ class Fill:
 
     def closing(self, part: PricedLeg, quantity: float) -> dict[str, Any]:
         """Return what is settled if a part of a holding is closed, or a share of it."""
-        cost = part.row["average_cost"]
+        row = part.row
+        cost = row["average_cost"]
         realised = None
         if cost is not None:
             realised = quantity * (cost - self.price)
-        settled = self.settled(quantity, part.row["strategy_id"], part.row["conid"])
-        return settled | {"under": part.row["under"], "realised": realised}
+        settled = self.settled(quantity, row["strategy_id"], row["conid"])
+        return settled | {"under": row["under"], "realised": realised}
 
     def settled(self, quantity: float, strategy: str, conid: int) -> dict[str, Any]:
         """Return what a part of the trade settles, as `PricedLegs.settled` has it."""
@@ -182,18 +183,18 @@ def parse_trade(text: str) -> ProposedTrade:
         remedy = f'Write it as "{EXAMPLE}", or "100 SPY @619" for shares.'
         raise ProposedTradeError(f"{shown(text)} is no trade.", remedy=remedy)
 
-    numbers: dict[str, Any] = {}
+    terms: dict[str, Any] = {}
     for name, example in _EXAMPLES.items():
         if written[name] is not None:
-            numbers[name] = finite_number(written[name], name, example, _is_usual)
-    if not numbers["quantity"] or numbers.get("strike") == 0:
+            terms[name] = finite_number(written[name], name, example, _is_usual)
+    if not terms["quantity"] or terms.get("strike") == 0:
         raise ProposedTradeError(f"{shown(text)} trades nothing.", remedy=f'Try "{EXAMPLE}".')
-    trade = ProposedTrade(**numbers, symbol=written["symbol"].upper())
+
     if written["expiry"]:
-        trade = replace(trade, expiry=parse_expiry(written["expiry"]))
+        terms["expiry"] = parse_expiry(written["expiry"])
     if written["right"]:
-        trade = replace(trade, right=parse_right(written["right"]))
-    return trade
+        terms["right"] = parse_right(written["right"])
+    return ProposedTrade(**terms, symbol=written["symbol"].upper())
 
 
 def _is_usual(number: float) -> bool:

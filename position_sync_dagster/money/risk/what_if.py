@@ -123,6 +123,7 @@ class WhatIf:
         """Return greeks, payoffs, uncovered calls and broken limits of strategies and accounts."""
         if level not in (Breakdown.STRATEGY, Breakdown.ACCOUNT):
             return {}
+
         at_expiry: list[Payoff] = []
         if level is Breakdown.STRATEGY:
             of_strategies = legs.where(col.strategy_id != UNATTRIBUTED)
@@ -143,9 +144,9 @@ class WhatIf:
         more = {}
         for sums in exposure.summed(legs.parts, GROUPS[level]).iter_rows(named=True):
             group = group_of(level, sums)
-            strategy = group["strategy"]
-            account = group["account"]
-            subjects = (strategy, account)
+            subjects = (group["strategy"], group["account"])
+            strategy, account = subjects
+
             uncovered_here = []
             for call in uncovered:
                 is_of_strategy = strategy in (None, call["strategy_id"])

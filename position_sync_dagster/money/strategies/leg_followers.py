@@ -114,6 +114,7 @@ def rolls_to_follow(lake: MoneyLake, settings: Settings, now: datetime) -> Follo
     held = set(rows.select("account", "conid").iter_rows())
     due: list[LegChange] = []
     refused: list[str] = []
+
     for leg in legs_that_follow:
         name = f"{leg.strategy_id}: {contract_name(leg)}"
         clear = []

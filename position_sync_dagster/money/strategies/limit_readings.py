@@ -127,8 +127,11 @@ def _of_account(limit: Limit, book: Book) -> Reading:
 
 def _of_campaign(limit: Limit, book: Book, parts: DataFrame) -> Reading:
     """Return a number of the open campaign of a strategy."""
-    of_strategy = [sums for sums in book.strategies if sums.name == limit.strategy_id]
-    opened = [(sums, sums.open_campaign) for sums in of_strategy if sums.open_campaign]
+    opened = []
+    for sums in book.strategies:
+        campaign = sums.open_campaign
+        if campaign and sums.name == limit.strategy_id:
+            opened.append((sums, campaign))
     if not opened:
         return Reading(unknown="" if parts.is_empty() else "no trade says how it was opened")
     if len(opened) > 1:

@@ -109,22 +109,18 @@ def _net(legs: Sequence[Piece]) -> float:
     return sum(leg.quantity for leg in legs)
 
 
-def _strikes(legs: Sequence[Piece]) -> list[float]:
-    return [leg.strike for leg in legs]
-
-
 def _is_even(legs: Sequence[Piece]) -> bool:
     first, *_inner, last = legs
     return first.quantity == last.quantity and not _net(legs)
 
 
 def _has_even_wings(legs: Sequence[Piece]) -> bool:
-    low, middle, high = _strikes(legs)
+    low, middle, high = [leg.strike for leg in legs]
     return _is_even(legs) and middle - low == high - middle
 
 
 def _has_equal_strikes(legs: Sequence[Piece]) -> bool:
-    strikes = _strikes(legs)
+    strikes = [leg.strike for leg in legs]
     half = len(legs) // 2
     return strikes[:half] == strikes[half:]
 
@@ -720,6 +716,7 @@ def _join(groups: list[_Group], step: _Step) -> None:
             is_free = group.units and partner.units and closed.isdisjoint((group, partner))
             if is_free and group.kind_with(partner) not in NOT_OF_PAIRS:
                 fitting.append((group, partner))
+
         contested = set(_contested(fitting))
         for group, partner in fitting:
             if contested & {group, partner}:

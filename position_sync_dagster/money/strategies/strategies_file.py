@@ -136,6 +136,7 @@ class RuledFile(StrategiesFile):
             self._parse_limits(place, strategy.limits, strategy_id=strategy.strategy_id)
             if strategy.messages is not None:
                 messages_of[strategy.strategy_id] = strategy.messages
+
         for place, other in self.others:
             if isinstance(other, KindsPart):
                 self._parse_limits(place, other.limits, kinds=other.kinds)
@@ -220,8 +221,8 @@ class RuledFile(StrategiesFile):
             StrategiesFileError: One has a mistake, or a strategy, a kind or an account has limits
                 at two places.
         """
-        written: list[Limit] = []
-        of_kinds: list[Limit] = []
+        written = []
+        of_kinds = []
         places: dict[str, Place] = {}
         for at, part, subject in self._limits:
             of_subject = self._limits_of(part, at, subject)
@@ -230,9 +231,9 @@ class RuledFile(StrategiesFile):
 
             kinds = sorted(of_subject[0].kinds)
             if kinds:
-                of_kinds += of_subject
+                of_kinds.extend(of_subject)
             else:
-                written += of_subject
+                written.extend(of_subject)
             for name in [f"kind {kind}" for kind in kinds] or [of_subject[0].subject]:
                 if name in places:
                     line = self.yaml.line(places[name])
