@@ -12,24 +12,23 @@ nearest to the money. Below a price `S`, with `z = ln(S / F) / d + d / 2`,
 A payoff is a line between two of its corners, so that its mean is exact.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
-from typing import Any
 
 import numpy as np
-import polars as pl
+from polars import col
 from pydantic import BaseModel, ConfigDict
 
 from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.risk import model
 from position_sync_dagster.money.risk.payoff import Payoff, payoff_of
-from position_sync_dagster.money.risk.priced_legs import SIZE, PricedLeg, PricedLegs
+from position_sync_dagster.money.risk.priced_legs import NewRow, PricedLeg, PricedLegs
 from position_sync_dagster.money.risk.proposed_trade import nearest_option
 from position_sync_dagster.money.risk.scenario_file import Point
 from position_sync_dagster.money.risk.scenarios import changes
-from position_sync_dagster.money.risk.terms import as_options
+from position_sync_dagster.money.risk.terms import GREEKS, as_options
 
 # The number of prices between the ends of a curve; strikes and break-evens come besides.
 PRICES = 61
@@ -133,10 +132,10 @@ def curve_keys(legs: PricedLegs) -> list[CurveKey]:
 
 def first_drawn(legs: PricedLegs) -> CurveKey | None:
     """Return the first key whose curve can be drawn, since all of its legs can be priced."""
-    has_prices = (pl.col("spot") > 0).fill_null(value=False)
-    is_known = pl.col("reason").is_null() & pl.col("unrealized_pnl").is_not_null()
-    is_drawn = (has_prices & is_known).all()
-    drawn = legs.parts.filter(is_drawn.over(CURVE_KEY)).select(CURVE_KEY).sort(CURVE_KEY)
+    has_prices = (col.spot > 0).fill_null(value=False)
+    is_known = col.reason.is_null() & col.unrealized_pnl.is_not_null()
+    is_drawn = (has_prices & is_known).all().over(CURVE_KEY)
+    drawn = legs.parts.filter(is_drawn).select(CURVE_KEY).sort(CURVE_KEY)
     return next(drawn.iter_rows(), None)
 
 
@@ -166,9 +165,9 @@ def _curve_of(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> CurveRow:
     each = sorted(legs, key=attrgetter("order"))
     realised = known_sum(legs.settled["realised"])
     payoff = payoff_of(each, legs.given.now, notes, realised)
-    left_out = _left_out(each)
+    left_out = [*_left_out(each)]
     to_come = expiries_to_come(legs)
-    curve: dict[str, Any] = {name: getattr(payoff, name) for name in _OF_PAYOFF}
+    curve: NewRow = {name: getattr(payoff, name) for name in _OF_PAYOFF}
     curve |= {"underlying": payoff.under, "left_out": left_out}
     curve |= {"next_expiry": min(to_come, default=None), "last_expiry": max(to_come, default=None)}
     spot = legs.parts["spot"].median()
@@ -206,30 +205,32 @@ _OF_PAYOFF = (
 
 def expiries_to_come(legs: PricedLegs) -> list[datetime]:
     """Return when each of the legs expires that has not yet."""
-    return [
-        leg.delivered.expires_at
-        for leg in legs
-        if leg.delivered and leg.delivered.expires_at > legs.given.now
-    ]
+    return [moment for moment in _expiries(legs) if moment > legs.given.now]
 
 
-def _left_out(legs: Iterable[PricedLeg]) -> list[UnpricedLeg]:
-    """Return the legs that cannot be priced, or whose profit since they were opened is unknown."""
-    return [
-        UnpricedLeg(
-            leg=leg.name, strategy=leg.row["strategy_id"], reason=leg.row["reason"] or NO_PROFIT
-        )
-        for leg in legs
-        if leg.row["reason"] or leg.row["unrealized_pnl"] is None
-    ]
+def _expiries(legs: Iterable[PricedLeg]) -> list[datetime]:
+    """Return when each of the options expires."""
+    return [leg.delivered.expires_at for leg in legs if leg.delivered]
+
+
+def _left_out(legs: Iterable[PricedLeg]) -> Iterator[UnpricedLeg]:
+    """Yield the legs that cannot be priced, or whose profit since they were opened is unknown."""
+    for leg in legs:
+        reason = leg.row["reason"]
+        if not reason and leg.row["unrealized_pnl"] is None:
+            reason = NO_PROFIT
+        if reason:
+            yield UnpricedLeg(leg=leg.name, strategy=leg.row["strategy_id"], reason=reason)
 
 
 def _prices(legs: Iterable[PricedLeg], payoff: Payoff, spot: float) -> model.Array:
     """Return the prices of a curve: even ones, the strikes and the break-evens between them."""
     corners = [spot, *(leg.delivered.strike for leg in legs if leg.delivered)]
-    beyond = max(max(corners) - min(corners), LEAST_SPAN * spot) / 2
-    low = max(min(corners) - beyond, spot / 100)
-    high = max(corners) + beyond
+    lowest = min(corners)
+    highest = max(corners)
+    beyond = max(highest - lowest, LEAST_SPAN * spot) / 2
+    low = max(lowest - beyond, spot / 100)
+    high = highest + beyond
 
     even = np.linspace(low, high, PRICES)
     prices = np.array([*even, *corners, *(payoff.break_evens or ())])
@@ -251,9 +252,10 @@ def _profits(
     if shift.vol or shift.days:
         points += [Point(spot=move, vol=shift.vol, days=shift.days) for move in moves.tolist()]
 
-    changed = legs.parts.select(SIZE).to_numpy() * changes(legs, points)
+    changed = legs.sizes * changes(legs, points)
     profits = (changed.sum(axis=0) + gained).tolist()
-    return profits[: len(moves)], profits[-len(moves) :]
+    count = len(moves)
+    return profits[:count], profits[-count:]
 
 
 def _greeks_along(legs: PricedLegs, moves: model.Array, shift: Point) -> dict[str, list[float]]:
@@ -261,7 +263,7 @@ def _greeks_along(legs: PricedLegs, moves: model.Array, shift: Point) -> dict[st
     spots = legs.parts.select("spot").to_numpy() * (1 + moves / 100)
 
     # A share or a future moves with its price, and has no other greek.
-    of_parts = {name: np.zeros(spots.shape) for name in ("delta", "gamma", "theta", "vega")}
+    of_parts = {name: np.zeros(spots.shape) for name in GREEKS}
     of_parts["delta"] += 1.0
 
     places = legs.options
@@ -274,7 +276,7 @@ def _greeks_along(legs: PricedLegs, moves: model.Array, shift: Point) -> dict[st
 
     of_parts["dollar_delta"] = of_parts["delta"] * spots
     of_parts["gamma_1pct"] = of_parts.pop("gamma") * spots**2 / 100
-    sizes = legs.parts.select(SIZE).to_numpy()
+    sizes = legs.sizes
     return {name: (sizes * rows).sum(axis=0).tolist() for name, rows in of_parts.items()}
 
 
@@ -307,7 +309,7 @@ def distribution_at_expiry(
     legs: Sequence[PricedLeg], spot: float, now: datetime
 ) -> Distribution | None:
     """Return the distribution at the first expiry of legs; None: the model does not price it."""
-    first = min((leg.delivered.expires_at for leg in legs if leg.delivered), default=None)
+    first = min(_expiries(legs), default=None)
     if first is None or first <= now:
         return None
 
@@ -316,10 +318,9 @@ def distribution_at_expiry(
         return None
 
     options = as_options([nearest.priced], [now], [spot])
-    return Distribution(
-        forward=options.forwards(np.array([[spot]])).item(),
-        deviation=nearest.row["implied_vol"] * options.years.item() ** 0.5,
-    )
+    forward = options.forwards(np.array([[spot]])).item()
+    deviation = nearest.row["implied_vol"] * options.years.item() ** 0.5
+    return Distribution(forward=forward, deviation=deviation)
 
 
 def odds_of(payoff: Payoff, distribution: Distribution) -> dict[str, float]:
@@ -341,7 +342,6 @@ def odds_of(payoff: Payoff, distribution: Distribution) -> dict[str, float]:
     slope = (profit_high - profit_low) / np.diff(edges)
     at_zero = profit_low - slope * low
     is_gain = profit_low + profit_high > 0
-    return {
-        "probability_of_profit": float(probability[is_gain].sum()),
-        "expected_value": float(at_zero @ probability + slope @ mean),
-    }
+    probability_of_profit = float(probability[is_gain].sum())
+    expected_value = float(at_zero @ probability + slope @ mean)
+    return {"probability_of_profit": probability_of_profit, "expected_value": expected_value}

@@ -8,8 +8,7 @@ and its numbers are unknown.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from operator import itemgetter
-from typing import Any
+from operator import attrgetter, itemgetter
 
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import grouped
@@ -90,12 +89,11 @@ def expiries(legs: PricedLegs, *, until: date, strategy: str | None = None) -> l
     """
     deliveries = list(_deliveries(legs))
     _count_all_missing(deliveries, legs)
-    due = [
-        delivery.row
-        for delivery in deliveries
-        if exchange_date(delivery.expires_at) <= until
-        and strategy in (None, delivery.leg.row["strategy_id"])
-    ]
+    due = []
+    for delivery in deliveries:
+        is_due = exchange_date(delivery.expires_at) <= until
+        if is_due and strategy in (None, delivery.leg.row["strategy_id"]):
+            due.append(delivery.row)
     return sorted(due, key=itemgetter("expires_at", "strategy_id", "conid"))
 
 
@@ -134,8 +132,7 @@ def uncovered_calls(legs: PricedLegs) -> list[NewRow]:
     for delivery in _deliveries(legs):
         terms = delivery.leg.delivered
         if terms and not delivery.is_cash_settled:
-            is_call = terms.right == "CALL"
-            delivery.units = _units_delivered(delivery.leg, terms) if is_call else 0.0
+            delivery.units = _units_delivered(delivery.leg, terms) if terms.is_call else 0.0
             deliveries.append(delivery)
     _count_all_missing(deliveries, legs)
     return [
@@ -145,25 +142,26 @@ def uncovered_calls(legs: PricedLegs) -> list[NewRow]:
     ]
 
 
+# Returns which legs cover each other: those of an account on one underlying.
+_UNDERLYING_OF = itemgetter("account", "under", "currency")
+
+
 def _count_all_missing(deliveries: Sequence[ExpiringLeg], legs: PricedLegs) -> None:
     """Set how many units are missing for each delivery, account by account."""
-    held_by = grouped(_account_and_underlying, legs)
-    going_by = grouped(lambda delivery: _account_and_underlying(delivery.leg), deliveries)
+    held_by = grouped(lambda leg: _UNDERLYING_OF(leg.row), legs)
+    going_by = grouped(lambda delivery: _UNDERLYING_OF(delivery.leg.row), deliveries)
     for key, going in going_by.items():
         _count_missing(going, held_by[key])
 
 
 def undated_options(legs: PricedLegs) -> list[NewRow]:
     """Return the options whose expiry is not known, so that no list by days has them."""
-    return [
-        leg.named | {"reason": NotPriced.NO_TERMS}
-        for leg in legs
-        if leg.row["right"] is not None and leg.ends_at is None
-    ]
-
-
-def _account_and_underlying(leg: PricedLeg) -> tuple[Any, ...]:
-    return leg.row["account"], leg.row["under"], leg.row["currency"]
+    undated = []
+    for leg in legs:
+        is_option = leg.row["right"] is not None
+        if is_option and leg.ends_at is None:
+            undated.append(leg.named | {"reason": NotPriced.NO_TERMS})
+    return undated
 
 
 def _deliveries(legs: PricedLegs) -> Iterable[ExpiringLeg]:
@@ -194,6 +192,7 @@ def _delivery(leg: PricedLeg, expires_at: datetime) -> ExpiringLeg:
         else:
             delivery.is_cash_settled = None
             delivery.reason = FUTURE_DELIVERY
+
     elif isinstance(terms, NotPriced):
         delivery.reason = terms.value
     elif not spot:
@@ -225,7 +224,7 @@ def _count_missing(deliveries: Sequence[ExpiringLeg], held: Sequence[PricedLeg])
     moment, and by the calls that expire later.
     """
     known = [delivery for delivery in deliveries if delivery.units is not None]
-    by_moment = grouped(lambda delivery: delivery.expires_at, known)
+    by_moment = grouped(attrgetter("expires_at"), known)
     units = sum(leg.quantity for leg in held if leg.terms is None)  # shares and futures
     for moment in sorted(by_moment):
         for delivery in by_moment[moment]:
@@ -243,7 +242,7 @@ def _count_missing(deliveries: Sequence[ExpiringLeg], held: Sequence[PricedLeg])
 def _units_callable(leg: PricedLeg, after: datetime) -> float:
     """Return the shares or futures that a long call brings which expires after a moment."""
     terms = leg.delivered
-    if terms is None or terms.right != "CALL" or terms.expires_at <= after:
+    if terms is None or not terms.is_call or terms.expires_at <= after:
         return 0.0
     return max(0.0, _units_delivered(leg, terms))
 
@@ -320,17 +319,19 @@ def _judged(leg: PricedLeg, given: Assumptions) -> NewRow | None:
     if terms is None or not _in_the_money(leg):
         return None
 
+    unit_value = float(leg.row["market_value"] / leg.size)
     spot = leg.row["spot"]
-    extrinsic = float(leg.row["market_value"] / leg.size) - terms.above_strike(spot)
+    extrinsic = unit_value - terms.above_strike(spot)
     ex_date = None
     gain = NEAR_PARITY
-    if terms.right == "CALL" and not terms.exercise.is_on_future:
+    if terms.is_call and not terms.exercise.is_on_future:
         soon = min(terms.expires_at, given.now + BEFORE_EX_DATE)
-        coming = [
-            (dividend.ex_date, dividend.amount_at(spot))
-            for dividend in given.dividends.get(leg.row["symbol"]) or ()
-            if given.now < dividend.ex_date <= soon
-        ]
+
+        coming = []
+        for dividend in given.dividends.get(leg.row["symbol"]) or ():
+            amount = dividend.amount_at(spot)
+            if given.now < dividend.ex_date <= soon:
+                coming.append((dividend.ex_date, amount))
         ex_date, gain = min(coming, default=(None, -model.MODEL_ROUNDING))
     if extrinsic > gain:
         return None

@@ -9,10 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import date
 from itertools import chain
 from math import copysign
-from operator import itemgetter
 
-import polars as pl
-from polars import DataFrame, col, concat
+from polars import DataFrame, Float64, Series, col, concat, when
 
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import grouped
@@ -27,6 +25,7 @@ from position_sync_dagster.money.reports import exposure
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.reports.exposure import Claims, Split
 from position_sync_dagster.money.risk.priced_legs import (
+    HOLDING_OF,
     SETTLED_COLUMNS,
     NewRow,
     PricedLeg,
@@ -43,12 +42,11 @@ from position_sync_dagster.money.risk.proposed_trade import (
     volatility_of,
 )
 from position_sync_dagster.money.risk.terms import (
+    GREEKS,
     WITHOUT_CARRY,
     OptionTerms,
 )
 from position_sync_dagster.money.trading_days import settles_in_cash
-
-_HOLDING_OF = itemgetter("account", "conid")
 
 # What names a contract besides its conid.
 _TERMS = ("symbol", "expiry", "right", "strike")
@@ -77,7 +75,7 @@ class HypotheticalBook:
 
     def __post_init__(self) -> None:
         self._parts = [_HeldPart(leg, leg.quantity) for leg in self.legs]
-        self._parts_of = grouped(lambda part: _HOLDING_OF(part.leg.row), self._parts)
+        self._parts_of = grouped(lambda part: HOLDING_OF(part.leg.row), self._parts)
         # The rows of opened lots, each under a conid of its own, and the legs that claim them.
         self._lots: list[NewRow] = []
         self._claims: list[ActiveContract] = []
@@ -170,7 +168,7 @@ class HypotheticalBook:
         """Return the parts of before, as far as they are left; others keep their very numbers."""
         before = self.book.split
         shares = [part.remaining / part.leg.quantity for part in self._parts]
-        kept = before.parts.with_columns(left=pl.Series(shares, dtype=pl.Float64))
+        kept = before.parts.with_columns(left=Series(shares, dtype=Float64))
         kept = kept.with_columns(col("share", *exposure.SUMMED_COLUMNS) * col.left)
         kept = kept.filter(col.left != 0).drop("left")
 
@@ -182,18 +180,23 @@ class HypotheticalBook:
     def _opened(self, parts: DataFrame) -> Split:
         """Return the lots that were opened, numbered after the parts of before."""
         given = self.legs.given
-        details = {
-            lot: given.details[held] for lot, held in self._held_as.items() if held in given.details
-        }
-        rows = DataFrame(self._lots, self.book.priced.schema, orient="row")
+        details = {}
+        for lot, held_as in self._held_as.items():
+            contract = given.details.get(held_as)
+            if contract is not None:
+                details[lot] = contract
+
+        priced = self.book.priced
+        rows = DataFrame(self._lots, priced.schema, orient="row")
         claims = Claims(self._claims, details)
         opened = exposure.split(claims, rows, betas=given.betas)
 
-        unclaimed = parts["leg"].clip(upper_bound=0).min() or 0
+        is_unclaimed = col.leg < 0
+        unclaimed = col.leg + (parts["leg"].clip(upper_bound=0).min() or 0)
         claimed = col.leg + len(self.book.legs)
-        leg = pl.when(col.leg < 0).then(col.leg + unclaimed).otherwise(claimed)
+        leg = when(is_unclaimed).then(unclaimed).otherwise(claimed)
+        holding = (col.holding + priced.height).cast(parts.schema["holding"])
         conid = col.conid.replace(self._held_as)
-        holding = (col.holding + self.book.priced.height).cast(parts.schema["holding"])
         parts = opened.parts.with_columns(leg, conid, holding)
         return Split(parts, opened.legs.with_columns(leg))
 
@@ -243,7 +246,7 @@ class HypotheticalBook:
             ProposedTradeError: Several strategies have it.
         """
         trade = fill.trade
-        parts = self._parts_of[_HOLDING_OF(fill.row)]
+        parts = self._parts_of[HOLDING_OF(fill.row)]
         opposite = [part for part in parts if part.remaining * trade.quantity < 0]
         parts_of = grouped(lambda part: part.leg.row["strategy_id"], opposite)
         if trade.strategy is not None:
@@ -254,9 +257,9 @@ class HypotheticalBook:
         if abs(trade.quantity) <= available * (1 + NEGLIGIBLE_QUANTITY):
             return in_no_strategy
         if len(parts_of) > 1:
+            holders = ", ".join(sorted(parts_of))
             raise ProposedTradeError(
-                f"Several strategies hold the {trade.name} that {trade.text} closes: "
-                f"{', '.join(sorted(parts_of))}.",
+                f"Several strategies hold the {trade.name} that {trade.text} closes: {holders}.",
                 remedy="Name one of them with --strategy; what the others have stays theirs.",
             )
         return [*in_no_strategy, *chain.from_iterable(parts_of.values())]
@@ -268,15 +271,16 @@ class HypotheticalBook:
             return
 
         lot = -1 - len(self._lots)
-        self._held_as[lot] = fill.row["conid"] or lot
+        conid = fill.row["conid"] or lot
         row = fill.opened(quantity) | {"conid": lot}
         strategy = trade.strategy or UNATTRIBUTED
         self._lots.append(row)
-        self._settled.append(fill.settled(quantity, strategy, self._held_as[lot]))
+        self._held_as[lot] = conid
+        self._settled.append(fill.settled(quantity, strategy, conid))
         if strategy == UNATTRIBUTED:
             return
 
-        terms = {name: row[name] for name in ("symbol", "right", "strike", "expiry", "account")}
+        terms = {name: row[name] for name in (*_TERMS, "account")}
         self._claims.append(
             ActiveContract(
                 conid=lot, strategy_id=strategy, added_at=self.book.now, quantity=quantity, **terms
@@ -309,7 +313,7 @@ class HypotheticalBook:
         row = {name: template[name] for name in self.book.priced.columns}
         row |= {name: getattr(trade, name) for name in _TERMS}
         row |= {"conid": NOT_IN_BOOK, "local_symbol": None, "market_price": None}
-        row |= dict.fromkeys(("implied_vol", *_GREEK_COLUMNS))
+        row |= dict.fromkeys(("implied_vol", *GREEKS))
         if trade.right is not None:
             return self._priced_option(trade, row, similar)
         if similar.row["right"] is None:
@@ -347,7 +351,7 @@ class HypotheticalBook:
 
         row["underlying_price"] = spot * magnifier
         greeks = greeks_of(terms, spot, volatility, now)
-        row |= {name: greeks[name] for name in _GREEK_COLUMNS}
+        row |= {name: greeks[name] for name in GREEKS}
         row["implied_vol"] = volatility
         row["market_price"] = greeks["price"] * magnifier
         return row, source
@@ -367,7 +371,7 @@ class HypotheticalBook:
             if shown is not None:
                 return shown, GIVEN
 
-        same = [leg for leg in self.legs if leg.row["under"] == similar.row["under"]]
+        same = self.legs.where(under=similar.row["under"])
         nearest = nearest_option(same, terms.strike, terms.expires_at, now)
         if nearest is None:
             return None, GIVEN
@@ -410,8 +414,6 @@ class HypotheticalBook:
 
 # An option on a share is quoted in the unit of the share.
 _QUOTED_ALIKE = frozenset({"STK", "OPT"})
-
-_GREEK_COLUMNS = ("delta", "gamma", "vega", "theta")
 
 
 def _is_of_index(leg: PricedLeg) -> bool:

@@ -286,8 +286,9 @@ def greeks(options: VanillaOptions, spots: Array, volatility: Array, steps: Step
 
     paid, _share = options.kept_from_now()
     diffused = volatility * (spots - paid)
+    interest = options.rate * price
     growth = options.growth * spots * delta
-    theta = options.rate * price - growth - diffused**2 * gamma / 2
+    theta = interest - growth - diffused**2 * gamma / 2
     # More time is never worth less to who may exercise at any time, unless a dividend comes closer.
     is_decaying = options.is_american & ~options.pays
     theta = np.where(is_decaying, np.minimum(theta, 0.0), theta)
@@ -296,12 +297,15 @@ def greeks(options: VanillaOptions, spots: Array, volatility: Array, steps: Step
     _below, is_at_price, _above = np.hsplit(exercised_at, 3)
     is_worth_exercise = is_at_price | (options.years <= 0)
     delta_of_exercise = np.where(exercise_value > 0, options.side, 0.0)
-    delta = np.clip(delta, np.minimum(options.side, 0.0), np.maximum(options.side, 0.0))
+    least_delta = np.minimum(options.side, 0.0)
+    delta = np.clip(delta, least_delta, least_delta + 1.0)
+    gamma = np.maximum(0.0, gamma)
+    vega = np.maximum(0.0, vega)
     return Greeks(
         price=np.where(is_worth_exercise, exercise_value, price),
         delta=np.where(is_worth_exercise, delta_of_exercise, delta),
-        gamma=np.where(is_worth_exercise, 0.0, np.maximum(0.0, gamma)),
-        vega=np.where(is_worth_exercise, 0.0, np.maximum(0.0, vega)),
+        gamma=np.where(is_worth_exercise, 0.0, gamma),
+        vega=np.where(is_worth_exercise, 0.0, vega),
         theta=np.where(is_worth_exercise, 0.0, theta / DAYS_PER_YEAR),
     )
 
@@ -390,13 +394,16 @@ def _search(
         slope = (bumped - price) / (0.01 * tried)
         excess = price - value[places]
 
-        low[places] = np.where(excess > 0, low[places], tried)
-        high[places] = np.where(excess > 0, tried, high[places])
+        is_above = excess > 0
+        lower = np.where(is_above, low[places], tried)
+        upper = np.where(is_above, tried, high[places])
         with np.errstate(divide="ignore", invalid="ignore"):
             newton = tried - excess / slope
-        is_inside = (newton > low[places]) & (newton < high[places])
-        bisection = np.sqrt(low[places] * high[places])
+        is_inside = (newton > lower) & (newton < upper)
+        bisection = np.sqrt(lower * upper)
 
+        low[places] = lower
+        high[places] = upper
         guess[places] = np.where(is_inside, newton, bisection)
         vega[places] = slope / 100
         is_close = np.abs(guess[places] - tried) <= CLOSE_ENOUGH * tried
@@ -472,8 +479,9 @@ def _early_exercise(
     added, node_is_exercised = _addition(options, nodes, width, steps)
 
     steps_from_strike = np.log(options.forwards(spots) / options.strike) / width
-    place = np.clip(reach + steps_from_strike, 0, 2 * reach)
-    below = np.minimum(place, 2 * reach - 1).astype(np.int64)
+    last = 2 * reach
+    place = np.clip(reach + steps_from_strike, 0, last)
+    below = np.minimum(place, last - 1).astype(np.int64)
     below_is_exercised = np.take_along_axis(node_is_exercised, below, axis=1)
     above_is_exercised = np.take_along_axis(node_is_exercised, below + 1, axis=1)
     return _interpolated(added, place), below_is_exercised & above_is_exercised
@@ -508,7 +516,8 @@ def _addition(
         The additions, and which nodes of the first layer are worth their exercise.
     """
     # A row for each node: neighbours of all options lie side by side.
-    nodes, up = nodes.T, np.exp(width.T)
+    nodes = nodes.T
+    up = np.exp(width.T)
     step = options.years / steps
     times = step * np.arange(steps + 1)
     money, share = options.kept(times)
@@ -520,14 +529,17 @@ def _addition(
     rise = discount / (3 * (1 + up))
     stay = discount * 2 / 3
 
-    payoff = np.ascontiguousarray(options.exercised(nodes.T).T)
     # The sum over nodes leaves this out of the integral over the bend (Euler and Maclaurin).
-    payoff[len(payoff) // 2] = (options.strike * width / 12)[:, 0]
+    at_the_bend = options.strike * width / 12
+    payoff = np.ascontiguousarray(options.exercised(nodes.T).T)
+    payoff[len(payoff) // 2] = at_the_bend[:, 0]
     european = _expected_at_last(payoff, nodes, up, discount, steps)
 
     signed_nodes = options.side.T * nodes
     american = payoff
-    exercise_value, before, part = np.empty_like(payoff), np.empty_like(payoff), payoff[1:-1].copy()
+    exercise_value = np.empty_like(payoff)
+    before = np.empty_like(payoff)
+    part = payoff[1:-1].copy()
     fall = rise * up
     for layer in reversed(range(steps)):
         np.multiply(signed_nodes, spots_of_forward[layer], out=exercise_value)
@@ -551,18 +563,21 @@ def _expected_at_last(payoff: Array, nodes: Array, up: Array, discount: Array, s
     through the edges is 0 at both; weighted by `u ** (-j / 2)` at the node `j`, each layer takes
     equal parts of both neighbours, so that waves of sines become smaller, and nothing else.
     """
-    lowest, highest = nodes[0], nodes[-1]
-    slope = (payoff[-1] - payoff[0]) / (highest - lowest)
+    lowest = nodes[0]
+    slope = (payoff[-1] - payoff[0]) / (nodes[-1] - lowest)
     line = payoff[0] + slope * (nodes - lowest)
 
     count = len(nodes) - 1
     numbers = np.arange(1, count)[:, None]
     weights = up ** ((count / 2 - numbers) / 2)
     part_of_both = np.sqrt(up) / (3 * (1 + up))
-    kept = 2 / 3 + 2 * part_of_both * np.cos(np.pi / count * numbers)
+    of_neighbours = part_of_both * np.cos(np.pi / count * numbers)
+    kept = 2 / 3 + 2 * of_neighbours
 
+    above_line = (payoff - line)[1:-1]
     values: Array = line
-    values[1:-1] += _waves(kept**steps * _waves((payoff - line)[1:-1] * weights)) / weights
+    waves = _waves(above_line * weights)
+    values[1:-1] += _waves(kept**steps * waves) / weights
     return values * discount**steps
 
 

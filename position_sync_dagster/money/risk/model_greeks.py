@@ -144,11 +144,15 @@ class AccountGreeks:
 
     def stale(self, now: datetime) -> list[int]:
         """Return the underlyings whose price is too old although they trade."""
-        return [
-            conid
-            for conid, prices in self._prices.items()
-            if prices and self._is_old(conid, prices[-1][0], now)
-        ]
+        stale = []
+        for conid, prices in self._prices.items():
+            if not prices:
+                continue
+
+            at, _price = prices[-1]
+            if self._is_old(conid, at, now):
+                stale.append(conid)
+        return stale
 
     @property
     def without(self) -> dict[int, Reason]:
@@ -224,6 +228,7 @@ class AccountGreeks:
         leg.spot_at = leg.spot = None
         if prices:
             leg.spot_at, leg.spot = prices[-1]
+
         if not isinstance(leg.terms, OptionTerms):
             return leg.terms
         if leg.value_at is None:
@@ -274,7 +279,7 @@ class ModelGreeks:
         )
         self._ticks: PendingChanges[int] = PendingChanges()
         self._silent_since: dict[int, float] = {}
-        self._silent: frozenset[int] = frozenset()
+        self._silent: set[int] = set()
 
         self._routed: int | None = None
         self._keys: dict[int, list[Key]] = {}
@@ -324,6 +329,7 @@ class ModelGreeks:
             connection = live_connection()
             if connection is None or not self._keys:
                 continue
+
             self._read_prices(connection)
             if self._monotonic() >= due_at:
                 await self._compute(connection)
@@ -364,18 +370,20 @@ class ModelGreeks:
         """
         now = self._monotonic()
         since: dict[int, float] = {}
+        silent = set()
         for conid in self.lines.of_legs:
             quote = self.lines.counted(connection, conid)
             if not self.lines.login.line(conid).trusted:
                 quote = None
+
             if quote is not None and quote.greeks_time is not None:
                 continue
             if quote is not None or conid in self._silent_since:
                 since[conid] = self._silent_since.get(conid, now)
+                if now - since[conid] >= self.pace.greeks_within_s:
+                    silent.add(conid)
         self._silent_since = since
 
-        within_s = self.pace.greeks_within_s
-        silent = frozenset(conid for conid, at in since.items() if now - at >= within_s)
         if silent != self._silent:
             self._silent = silent
             self._routed = None
@@ -562,7 +570,9 @@ def _differ(rows: Sequence[ExpectedDividend], before: Sequence[ExpectedDividend]
     if [*map(terms, rows)] != [*map(terms, before)]:
         return True
 
-    shares = [
-        (row.share or 0.0, earlier.share or 0.0) for row, earlier in zip(rows, before, strict=True)
-    ]
-    return any(abs(share - earlier) > SHARE_MOVE * earlier for share, earlier in shares)
+    for row, earlier in zip(rows, before, strict=True):
+        share = row.share or 0.0
+        earlier_share = earlier.share or 0.0
+        if abs(share - earlier_share) > SHARE_MOVE * earlier_share:
+            return True
+    return False

@@ -13,14 +13,15 @@ that day. The profit is then a curve, whose extremes are those of many prices.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from datetime import date, datetime, timedelta
-from itertools import chain, compress, repeat
-from operator import attrgetter, itemgetter, not_
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date, datetime
+from itertools import chain, repeat
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
 
+from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.money.past.movements import first_reasons, known_sum
@@ -85,9 +86,9 @@ class Payoff:
     @property
     def row(self) -> dict[str, Any]:
         """The payoff for a program."""
-        row = {part.name: getattr(self, part.name) for part in fields(self)}
+        row = asdict(self)
         del row["under"], row["profit_at"]
-        return row | {"corners": [asdict(corner) for corner in self.corners]}
+        return row | {"corners": [*row["corners"]]}
 
 
 def payoffs(legs: PricedLegs, notes: Mapping[str, Sequence[str]] | None = None) -> list[Payoff]:
@@ -100,11 +101,12 @@ def payoffs(legs: PricedLegs, notes: Mapping[str, Sequence[str]] | None = None) 
     group_of = itemgetter("strategy_id", "account", "under", "currency")
     groups = grouped(lambda leg: group_of(leg.row), legs)
     settled = grouped(group_of, legs.settled.to_dicts())
+    now = legs.given.now
     result = []
     for key in sorted(groups, key=str):
         notes_of_strategy = (notes or {}).get(key[0], ())
         realised = known_sum(row["realised"] for row in settled[key])
-        result.append(payoff_of(groups[key], legs.given.now, notes_of_strategy, realised=realised))
+        result.append(payoff_of(groups[key], now, notes_of_strategy, realised))
     return result
 
 
@@ -147,26 +149,26 @@ def payoff_of(
     corners = np.array(sorted({0.0, *strikes}))
     prices = corners
     if any(lives_on):
-        between = np.geomspace(corners[1] / FAR, corners[-1] * FAR, TRIED)
-        prices = np.union1d(corners, between)
+        lowest = corners[1] / FAR
+        highest = corners[-1] * FAR
+        prices = np.union1d(corners, np.geomspace(lowest, highest, TRIED))
 
     profits = np.round(profit_at(prices), ROUNDING_DIGITS) + 0.0
     # Far above all strikes a call is worth its exercise, also one that lives on.
-    rising = [leg for leg in legs if not leg.delivered or leg.delivered.right == "CALL"]
+    rising = [leg for leg in legs if not leg.delivered or leg.delivered.is_call]
     slope = _rounded(sum(leg.size for leg in rising))
+    payoff = replace(payoff, why=_UNBOUNDED.get(np.sign(slope)), profit_at=profit_at)
     is_corner = np.isin(prices, corners)
-    is_corner[profits.argmax()] |= slope <= 0
-    is_corner[profits.argmin()] |= slope >= 0
-    break_evens = set(map(_rounded, _break_evens(prices, profits, slope)))
-    return replace(
-        payoff,
-        break_evens=tuple(sorted(break_evens)),
-        greatest_profit=None if slope > 0 else float(profits.max()),
-        greatest_loss=None if slope < 0 else float(profits.min()),
-        why=_UNBOUNDED.get(np.sign(slope)),
-        corners=tuple(map(Corner, prices[is_corner].tolist(), profits[is_corner].tolist())),
-        profit_at=profit_at,
-    )
+    if slope <= 0:
+        is_corner[profits.argmax()] = True
+        payoff = replace(payoff, greatest_profit=float(profits.max()))
+    if slope >= 0:
+        is_corner[profits.argmin()] = True
+        payoff = replace(payoff, greatest_loss=float(profits.min()))
+
+    shown = map(Corner, prices[is_corner].tolist(), profits[is_corner].tolist())
+    break_evens = _break_evens(prices, profits, slope)
+    return replace(payoff, break_evens=tuple(sorted(break_evens)), corners=tuple(shown))
 
 
 # What is unbounded, by the sign of the slope above all strikes.
@@ -196,19 +198,25 @@ def _profit_of(
     legs: Sequence[PricedLeg], lives_on: Sequence[bool], now: datetime, realised: float
 ) -> ProfitAt:
     """Return the profit of legs whose costs and terms are known, over prices of the underlying."""
-    later = [(leg, leg.priced) for leg in compress(legs, lives_on) if leg.priced]
-    first = compress(legs, map(not_, lives_on))
-    ending = [(leg.size, leg.delivered) for leg in first if leg.delivered]
-    units = sum(leg.size for leg in legs if leg.delivered is None)
-    cost = sum(leg.quantity * leg.row["average_cost"] for leg in legs) - realised
+    ending = []
+    later = []
+    inputs = []
+    for leg, is_later in zip(legs, lives_on, strict=True):
+        if is_later and leg.priced:
+            # The forecast of a dividend is a part of the price; without a price it stays an amount.
+            spot = leg.row["spot"] or leg.priced.strike
+            later.append(leg.priced)
+            inputs.append((leg.size, spot, leg.row["implied_vol"]))
+        elif leg.delivered and not is_later:
+            ending.append((leg.size, leg.delivered))
 
     first_end = max((terms.expires_at for _size, terms in ending), default=now)
-    days = (max(first_end, now) - now) / timedelta(days=1)
-    # The forecast of a dividend is a part of the price; without a price it stays an amount.
-    spots = [leg.row["spot"] or terms.strike for leg, terms in later]
-    living = as_options([terms for _leg, terms in later], repeat(now), spots).later(days)
-    sizes = np.array([leg.size for leg, _terms in later])
-    volatility = np.reshape([leg.row["implied_vol"] for leg, _terms in later], (-1, 1))
+    days = (max(first_end, now) - now) / A_DAY
+    sizes, spots, volatility = np.hsplit(np.reshape(inputs, (-1, 3)), 3)
+    living = as_options(later, repeat(now), spots.ravel().tolist()).later(days)
+    units = sum(leg.size for leg in legs if leg.delivered is None)
+    paid = sum(leg.quantity * leg.row["average_cost"] for leg in legs)
+    cost = paid - realised
 
     def profit_at(prices: model.Array) -> model.Array:
         total: model.Array = units * prices - cost
@@ -218,21 +226,25 @@ def _profit_of(
 
         if later:
             rows = np.tile(prices, (len(later), 1))
-            total += sizes @ model.prices(living, rows, volatility)
+            total += sizes.ravel() @ model.prices(living, rows, volatility)
         return total
 
     return profit_at
 
 
-def _break_evens(prices: model.Array, profits: model.Array, slope: float) -> list[float]:
+def _break_evens(prices: model.Array, profits: model.Array, slope: float) -> set[float]:
     """Return the prices of no profit, which is a line between two prices and beyond the last."""
     low = np.flatnonzero(profits[:-1] * profits[1:] < 0)
-    part = profits[low] / (profits[low] - profits[low + 1])
-    between = prices[low] + part * (prices[low + 1] - prices[low])
+    price = prices[low]
+    profit = profits[low]
+    part = profit / (profit - profits[low + 1])
+    between = price + part * (prices[low + 1] - price)
+
     break_evens = [*prices[profits == 0], *between]
-    if slope * profits[-1] < 0:
-        break_evens.append(prices[-1] - profits[-1] / slope)
-    return break_evens
+    last_profit = profits[-1]
+    if slope * last_profit < 0:
+        break_evens.append(prices[-1] - last_profit / slope)
+    return set(map(_rounded, break_evens))
 
 
 def _rounded(number: float) -> float:

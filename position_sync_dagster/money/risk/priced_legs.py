@@ -9,11 +9,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from itertools import repeat
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import polars as pl
-from polars import DataFrame, Expr, Float64, Int64, Series, String, coalesce, col, when
+from polars import (
+    DataFrame,
+    Date,
+    Expr,
+    Float64,
+    Int64,
+    Series,
+    String,
+    arg_where,
+    coalesce,
+    col,
+    lit,
+    when,
+)
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.instrument import (
@@ -46,6 +60,9 @@ Row = Mapping[str, Any]
 
 # A row that is changed, or one for a program.
 NewRow = dict[str, Any]
+
+# Returns the holding that a row is of.
+HOLDING_OF = itemgetter("account", "conid")
 
 # What an option delivers: as OptionTerms, if the model prices it. Or why that is not known; None of
 # a share or a future.
@@ -82,7 +99,7 @@ class Choice:
     @property
     def condition(self) -> Expr:
         """What is true of the parts that are looked at."""
-        condition = pl.lit(value=True)
+        condition = lit(value=True)
         if self.strategy is not None:
             condition &= col.strategy_id == self.strategy
         if self.underlying is not None:
@@ -171,7 +188,7 @@ class PricedLeg:
 # it realises, and what the trade gives against the mark; null: not known.
 SETTLED_COLUMNS = {
     **dict.fromkeys(("strategy_id", "account", "symbol", "sec_type", "currency"), String),
-    "under": String, "expiry": pl.Date, "conid": Int64, "name": String,
+    "under": String, "expiry": Date, "conid": Int64, "name": String,
     "quantity": Float64, "realised": Float64, "against_mark": Float64,
 }  # fmt: skip
 
@@ -235,10 +252,15 @@ class PricedLegs:
         )
 
     @property
+    def sizes(self) -> Array:
+        """The number of units of the underlying in each part, as a column."""
+        return self.parts.select(SIZE).to_numpy()
+
+    @property
     def options(self) -> list[int]:
         """The places of the options that are in scenarios: the model prices each of them."""
         is_option = col.reason.is_null() & ~_IS_LINEAR
-        return self.parts.select(pl.arg_where(is_option)).to_series().to_list()
+        return self.parts.select(arg_where(is_option)).to_series().to_list()
 
     def modelled(self, places: Sequence[int]) -> tuple[VanillaOptions, Array, Array]:
         """Return options that are in scenarios as the model takes them, by their places.

@@ -8,7 +8,7 @@ option of its underlying that is nearest.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from operator import itemgetter
 from typing import Any
@@ -97,12 +97,13 @@ class Fill:
     @property
     def text(self) -> str:
         """What is traded at which price, and what that gives or costs against the mark."""
-        price = digits(round(self.price / self.row["multiplier"], PRICE_DIGITS))
-        traded = f"{self.trade.text} in {self.row['account']} at {price}"
+        row = self.row
+        price = digits(round(self.price / row["multiplier"], PRICE_DIGITS))
+        traded = f"{self.trade.text} in {row['account']} at {price}"
         against_mark = self.against_mark(self.trade.quantity)
         if against_mark is None:
             return f"{traded}: without a mark"
-        return f"{traded}: {money_text(against_mark, self.row['currency'])} against the mark"
+        return f"{traded}: {money_text(against_mark, row['currency'])} against the mark"
 
     def against_mark(self, quantity: float) -> float | None:
         """Return what a part of the trade gives or, below 0, costs; None: not known."""
@@ -112,23 +113,20 @@ class Fill:
 
     def closing(self, part: PricedLeg, quantity: float) -> dict[str, Any]:
         """Return what is settled if a part of a holding is closed, or a share of it."""
-        cost = part.row["average_cost"]
-        realised = None if cost is None else quantity * (cost - self.price)
-        settled = self.settled(quantity, part.row["strategy_id"], part.row["conid"])
-        return settled | {"under": part.row["under"], "realised": realised}
+        row = part.row
+        cost = row["average_cost"]
+        realised = None
+        if cost is not None:
+            realised = quantity * (cost - self.price)
+        settled = self.settled(quantity, row["strategy_id"], row["conid"])
+        return settled | {"under": row["under"], "realised": realised}
 
     def settled(self, quantity: float, strategy: str, conid: int) -> dict[str, Any]:
         """Return what a part of the trade settles, as `PricedLegs.settled` has it."""
-        return {
-            **{name: self.row[name] for name in _OF_THE_CONTRACT},
-            "strategy_id": strategy,
-            "conid": conid,
-            "name": self.trade.name,
-            "under": None,
-            "quantity": quantity,
-            "realised": 0.0,
-            "against_mark": self.against_mark(quantity),
-        }
+        settled = {name: self.row[name] for name in _OF_THE_CONTRACT}
+        settled |= {"strategy_id": strategy, "conid": conid, "name": self.trade.name}
+        settled |= {"quantity": quantity, "against_mark": self.against_mark(quantity)}
+        return settled | {"under": None, "realised": 0.0}
 
     def opened(self, quantity: float) -> dict[str, Any]:
         """Return the row of a lot that is opened; without a mark it is worth what it costs."""
@@ -185,18 +183,18 @@ def parse_trade(text: str) -> ProposedTrade:
         remedy = f'Write it as "{EXAMPLE}", or "100 SPY @619" for shares.'
         raise ProposedTradeError(f"{shown(text)} is no trade.", remedy=remedy)
 
-    numbers: dict[str, Any] = {}
+    terms: dict[str, Any] = {}
     for name, example in _EXAMPLES.items():
         if written[name] is not None:
-            numbers[name] = finite_number(written[name], name, example, _is_usual)
-    if not numbers["quantity"] or numbers.get("strike") == 0:
+            terms[name] = finite_number(written[name], name, example, _is_usual)
+    if not terms["quantity"] or terms.get("strike") == 0:
         raise ProposedTradeError(f"{shown(text)} trades nothing.", remedy=f'Try "{EXAMPLE}".')
-    trade = ProposedTrade(**numbers, symbol=written["symbol"].upper())
+
     if written["expiry"]:
-        trade = replace(trade, expiry=parse_expiry(written["expiry"]))
+        terms["expiry"] = parse_expiry(written["expiry"])
     if written["right"]:
-        trade = replace(trade, right=parse_right(written["right"]))
-    return trade
+        terms["right"] = parse_right(written["right"])
+    return ProposedTrade(**terms, symbol=written["symbol"].upper())
 
 
 def _is_usual(number: float) -> bool:
@@ -214,13 +212,19 @@ def nearest_option(
         expires_at: The expiry.
         now: The present moment.
     """
-    options = [(leg.delivered, leg) for leg in held if leg.delivered and leg.row["implied_vol"]]
-    distances = [
-        (abs(terms.expires_at - expires_at), abs(terms.strike - strike), leg)
-        for terms, leg in options
-        if terms.expires_at > now
-    ]
-    return min(distances, key=itemgetter(0, 1), default=(None, None, None))[2]
+    distances = []
+    for leg in held:
+        terms = leg.delivered
+        if terms is None or not leg.row["implied_vol"] or terms.expires_at <= now:
+            continue
+
+        in_time = abs(terms.expires_at - expires_at)
+        by_strike = abs(terms.strike - strike)
+        distances.append((in_time, by_strike, leg))
+
+    if not distances:
+        return None
+    return min(distances, key=itemgetter(0, 1))[2]
 
 
 def volatility_of(terms: OptionTerms, price: float, spot: float, now: datetime) -> float | None:
@@ -238,5 +242,6 @@ def greeks_of(
 ) -> dict[str, float]:
     """Return `price`, `delta`, `gamma`, `vega` and `theta` of one unit, in the major unit."""
     options = as_options([terms], [now], [spot])
-    greeks = model.greeks(options, *np.reshape([spot, volatility], (2, 1, 1)))
+    inputs = np.reshape([spot, volatility], (2, 1, 1))
+    greeks = model.greeks(options, *inputs)
     return {name: values.item() for name, values in asdict(greeks).items()}

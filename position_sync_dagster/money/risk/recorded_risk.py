@@ -50,6 +50,10 @@ def price_legs(
     Raises:
         LakeError: A table cannot be used.
     """
+    rows = lake.dividends.current()
+    symbols = {row.conid: row.symbol for row in rows}
+    dividends = {symbols[conid]: paid for conid, paid in dated_dividends(rows).items()}
+
     is_option = col.sec_type.is_in(list(OPTION_TYPES))
     conids = {*book.split.parts.filter(is_option)["conid"]}
     contracts = book.claims.contracts
@@ -57,13 +61,11 @@ def price_legs(
     without_leg = conids - details.keys()
     if without_leg:
         details |= lake.contracts.get(without_leg)
-    rows = lake.dividends.current()
-    symbols = {row.conid: row.symbol for row in rows}
     given = Assumptions(
         now=book.now,
         details=details,
         rates=dict(settings.interest_rates),
-        dividends={symbols[conid]: paid for conid, paid in dated_dividends(rows).items()},
+        dividends=dividends,
         betas=scenarios.betas,
     )
     return PricedLegs.of(book.split.parts, given, choice)

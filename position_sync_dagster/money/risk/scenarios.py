@@ -10,12 +10,18 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
-import polars as pl
-from polars import DataFrame, col
+from polars import DataFrame, Series, col, lit, when
 
-from position_sync_dagster.domain.holding import grouped
+from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.money.risk import model
-from position_sync_dagster.money.risk.priced_legs import SIZE, PricedLeg, PricedLegs, Row
+from position_sync_dagster.money.risk.priced_legs import (
+    HOLDING_OF,
+    SIZE,
+    NewRow,
+    PricedLeg,
+    PricedLegs,
+    Row,
+)
 from position_sync_dagster.money.risk.scenario_file import Point
 from position_sync_dagster.money.sums import sum_if_carried
 
@@ -47,13 +53,14 @@ def changes(legs: PricedLegs, points: Sequence[Point]) -> model.Array:
     """Return by how much one unit of each part changes at each point; NaN: unknown."""
     parts = legs.parts
     symbols = parts["symbol"].to_list()
-    factors_of = {
-        symbol: [point.factor(symbol, legs.given.betas) for point in points]
-        for symbol in set(symbols)
-    }
-    factors = np.reshape([factors_of[symbol] for symbol in symbols], (-1, len(points)))
+    factors_of = {}
+    for symbol in set(symbols):
+        factors_of[symbol] = [point.factor(symbol, legs.given.betas) for point in points]
+
+    factors = [factors_of[symbol] for symbol in symbols]
+    shape = (len(symbols), len(points))
     spots = parts.select(col.spot.fill_null(np.nan)).to_numpy()
-    shifted = factors * spots
+    shifted = np.reshape(factors, shape) * spots
 
     left_out = parts["reason"].is_not_null().to_numpy()
     change: model.Array = shifted - spots
@@ -85,8 +92,10 @@ def _option_changes(
     alike = grouped(lambda number: (points[number].vol, points[number].days), range(len(points)))
     prices = np.empty(spots.shape)
     for (vol, days), numbers in alike.items():
+        later = options.later(days)
+        spots_of_points = spots[:, numbers]
         later_volatility = model.within_bounds(volatility + vol / 100)
-        prices[:, numbers] = model.prices(options.later(days), spots[:, numbers], later_volatility)
+        prices[:, numbers] = model.prices(later, spots_of_points, later_volatility)
     prices[is_unknown] = np.nan
     return prices[:, :-1] - prices[:, -1:]
 
@@ -107,11 +116,11 @@ def _summed(legs: PricedLegs, change: model.Array, level: Breakdown) -> DataFram
     names = GROUPS[level]
     # A future has no value of its own: its market value is what it stands for.
     is_future = col.sec_type == "FUT"
-    value_now = pl.when(is_future).then(0.0).otherwise("market_value")
+    value_now = when(is_future).then(0.0).otherwise("market_value")
     numbers = list(range(change.shape[1]))
-    changes_of_parts = pl.Series(change).arr.to_list()
+    changes_of_parts = Series(change).arr.to_list()
     at_points = legs.parts.with_columns(
-        size=SIZE, value_now=value_now, point=pl.lit(numbers), change=changes_of_parts
+        size=SIZE, value_now=value_now, point=lit(numbers), change=changes_of_parts
     )
     at_points = at_points.explode("point", "change")
 
@@ -131,19 +140,19 @@ def scenario_rows(
     legs: PricedLegs, points: Sequence[Point], level: Breakdown
 ) -> list[dict[str, Any]]:
     """Return the rows of `scenarios` for a program; those of legs with what prices them."""
-    priced: dict[tuple[str, int], dict[str, Any]] = {}
+    priced: dict[Key, NewRow] = {}
     if level is Breakdown.LEG:
-        priced = {(leg.row["account"], leg.row["conid"]): _priced_with(leg) for leg in legs}
+        priced = {HOLDING_OF(leg.row): _priced_with(leg) for leg in legs}
     result = []
     for row in scenarios(legs, points, level).iter_rows(named=True):
         point = points[row["point"]]
-        named = group_of(level, row)
+        named = {"level": level.value} | group_of(level, row)
         of_point = {
             "scenario": point.name, "spot": point.spot, "vol": point.vol, "days": point.days,
         }  # fmt: skip
         sums = {column: row[column] for column in _SUMMED}
-        of_leg = priced.get((named["account"], named["conid"]), {})
-        result.append({"level": level.value} | named | of_point | sums | of_leg)
+        of_leg = priced.get(HOLDING_OF(named), {})
+        result.append(named | of_point | sums | of_leg)
     return result
 
 

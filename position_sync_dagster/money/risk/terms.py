@@ -5,7 +5,7 @@ priced as what they are, or not at all, with the reason. The greeks of all optio
 are computed as one batch.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -114,10 +114,9 @@ def dividends_of_shares(
             quarters = max(1, round((expires_at - known_until) / QUARTER))
             gap = (expires_at - known_until) / quarters
             paid_each_time = 1 - ((1 - share) / remaining) ** (1 / quarters)
-            dividends += [
-                DatedDividend(ex_date=known_until + (number + 0.5) * gap, share=paid_each_time)
-                for number in range(quarters)
-            ]
+            for number in range(quarters):
+                middle = known_until + (number + 0.5) * gap
+                dividends.append(DatedDividend(ex_date=middle, share=paid_each_time))
             remaining = 1 - share
         known_until = expires_at
 
@@ -136,11 +135,12 @@ def dated_dividends(rows: Iterable[ExpectedDividend]) -> dict[int, tuple[DatedDi
             dividends[conid] = dividends_stated(opens, best.amount, best.next_year)
             continue
 
-        dividends[conid] = tuple(
-            DatedDividend(ex_date=ex_moment(row.ex_date), share=row.share)
-            for row in of_underlying
-            if row.source is best.source and row.ex_date is not None and row.share
-        )
+        shares = []
+        for row in of_underlying:
+            is_best = row.source is best.source
+            if is_best and row.ex_date is not None and row.share:
+                shares.append(DatedDividend(ex_date=ex_moment(row.ex_date), share=row.share))
+        dividends[conid] = tuple(shares)
     return dividends
 
 
@@ -173,10 +173,10 @@ def dividend_rows(
 
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     expected = partial(row, source=DividendSource.EXPECTED)
-    rows = [
-        expected(ex_date=dividend.ex_date.date(), share=round(dividend.share, 6))
-        for dividend in dividends_of_shares(shares, midnight)
-    ]
+    rows = []
+    for dividend in dividends_of_shares(shares, midnight):
+        share = round(dividend.share, 6)
+        rows.append(expected(ex_date=dividend.ex_date.date(), share=share))
     # A row without a date says that options show no dividend.
     return rows or [expected()]
 
@@ -210,11 +210,15 @@ def dividends_stated(
     return (first, *_continued(later, ex_date, timedelta(days=365 / times)))
 
 
-def _continued(last: DatedDividend, known_until: datetime, gap: timedelta) -> list[DatedDividend]:
-    """Return the dividends that follow, after the time until which all are known."""
+def _continued(
+    last: DatedDividend, known_until: datetime, gap: timedelta
+) -> Iterator[DatedDividend]:
+    """Yield the dividends that follow, after the time until which all are known."""
     first_too_late = ceil(DIVIDENDS_AHEAD / gap)
-    ex_dates = (last.ex_date + number * gap for number in range(1, first_too_late))
-    return [replace(last, ex_date=ex_date) for ex_date in ex_dates if ex_date > known_until]
+    for number in range(1, first_too_late):
+        ex_date = last.ex_date + number * gap
+        if ex_date > known_until:
+            yield replace(last, ex_date=ex_date)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,9 +236,14 @@ class ExerciseTerms:
     exercise: Exercise
 
     @property
+    def is_call(self) -> bool:
+        """Whether it is a call."""
+        return self.right == "CALL"
+
+    @property
     def side(self) -> float:
         """1 for a call, −1 for a put."""
-        if self.right == "CALL":
+        if self.is_call:
             return 1.0
         return -1.0
 
@@ -430,6 +439,9 @@ def as_options(
 
 FIRST_GUESS = 0.3
 
+# The greeks of the model that are stored and shown.
+GREEKS = ("delta", "gamma", "vega", "theta")
+
 
 class NoGreeks(StrEnum):
     """Why an option has no modelled greeks, besides `NotPriced` and `NoVolatility`."""
@@ -526,8 +538,7 @@ def _compute_greeks(legs: Sequence[tuple[ModelledLeg, OptionTerms, float]], now:
     options = as_options(terms_of, repeat(now), spot.ravel().tolist())
     greeks = model.greeks(options, spot, volatility, model.COARSE)
 
-    names = ("delta", "gamma", "vega", "theta")
-    numbers = np.hstack([getattr(greeks, name) for name in names])
+    numbers = np.hstack([getattr(greeks, name) for name in GREEKS])
     for (leg, terms, _), of_leg in zip(legs, numbers.tolist(), strict=True):
         if not np.isfinite(of_leg).all() or leg.spot is None or leg.value_at is None:
             leg.greeks = None
@@ -538,7 +549,7 @@ def _compute_greeks(legs: Sequence[tuple[ModelledLeg, OptionTerms, float]], now:
         if isinstance(leg.volatility, float):
             implied_vol = leg.volatility
         leg.greeks = HoldingGreeks(
-            **dict(zip(names, of_leg, strict=True)),
+            **dict(zip(GREEKS, of_leg, strict=True)),
             implied_vol=implied_vol,
             underlying_price=leg.spot,
             greeks_time=leg.spot_at,

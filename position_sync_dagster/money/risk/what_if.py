@@ -5,12 +5,12 @@ of the profit after them, and what closing realises a part of the payoffs.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter, itemgetter
 from typing import Any
 
-import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import parse_expiry
@@ -123,47 +123,43 @@ class WhatIf:
         """Return greeks, payoffs, uncovered calls and broken limits of strategies and accounts."""
         if level not in (Breakdown.STRATEGY, Breakdown.ACCOUNT):
             return {}
-        payoffs_of: Mapping[tuple[str | None, str], Sequence[Payoff]] = {}
-        if level is Breakdown.STRATEGY:
-            of_strategies = legs.where(pl.col("strategy_id") != UNATTRIBUTED)
-            payoffs_of = grouped(_STRATEGY_OF, payoffs(of_strategies, leg_notes(self.before)))
 
-        uncovered = uncovered_calls(legs)
+        at_expiry: list[Payoff] = []
+        if level is Breakdown.STRATEGY:
+            of_strategies = legs.where(col.strategy_id != UNATTRIBUTED)
+            at_expiry = payoffs(of_strategies, leg_notes(self.before))
+
         # What the broker alone knows of an account, and what a campaign has earned, is not known
         # after a trade.
         no_part = OF_ACCOUNTS | OF_STRATEGIES
         computed = [limit for limit in known_limits(self.settings) if limit.measure not in no_part]
-        broken = [
-            evaluated
-            for evaluated in evaluate(computed, book)
-            if evaluated.outcome is LimitState.BROKEN
-        ]
+        broken = []
+        for evaluated in evaluate(computed, book):
+            limit = evaluated.limit
+            if evaluated.outcome is LimitState.BROKEN:
+                broken.append((limit.account or limit.strategy_id, evaluated.text))
 
+        payoffs_of = grouped(_STRATEGY_OF, at_expiry)
+        uncovered = uncovered_calls(legs)
         more = {}
         for sums in exposure.summed(legs.parts, GROUPS[level]).iter_rows(named=True):
             group = group_of(level, sums)
-            strategy = group["strategy"]
-            account = group["account"]
-            uncovered_here = [
-                row
-                for row in uncovered
-                if row["account"] == account and strategy in (None, row["strategy_id"])
-            ]
-            broken_here = [
-                evaluated.text
-                for evaluated in broken
-                if (evaluated.limit.account or evaluated.limit.strategy_id) in (strategy, account)
-            ]
+            subjects = (group["strategy"], group["account"])
+            strategy, account = subjects
 
-            greeks = {name: sums[name] for name in CHANGED_GREEKS}
+            uncovered_here = []
+            for call in uncovered:
+                is_of_strategy = strategy in (None, call["strategy_id"])
+                if is_of_strategy and call["account"] == account:
+                    uncovered_here.append(call)
+
+            of_group = {name: sums[name] for name in CHANGED_GREEKS}
             counts = counts_behind(sums, {name: name for name in CHANGED_GREEKS})
-            more[_GROUP_OF(group)] = greeks | {
-                "greeks_known": counts["known"],
-                "greeks_of": counts["of"],
-                "payoffs": [payoff.row for payoff in payoffs_of.get((strategy, account), ())],
-                "uncovered": uncovered_here,
-                "limits_broken": broken_here,
-            }
+            of_group |= {"greeks_known": counts["known"], "greeks_of": counts["of"]}
+            of_group["payoffs"] = [payoff.row for payoff in payoffs_of[subjects]]
+            of_group["uncovered"] = uncovered_here
+            of_group["limits_broken"] = [text for subject, text in broken if subject in subjects]
+            more[_GROUP_OF(group)] = of_group
         return more
 
 
@@ -179,15 +175,13 @@ def _with_settled(side: NewRow, settled: Sequence[Row]) -> NewRow:
     """Return a side with what trades brought; what has no mark is left out of the profit."""
     against_mark = [row["against_mark"] for row in settled]
     known = [amount for amount in against_mark if amount is not None]
-    profit = side["profit"]
-    if profit is not None:
-        profit += sum(known)
-    return side | {
-        "profit": profit,
-        "left_out": side["left_out"] + len(against_mark) - len(known),
-        "realised": known_sum(row["realised"] for row in settled),
-        "against_mark": known_sum(against_mark),
-    }
+    with_settled = dict(side)
+    if side["profit"] is not None:
+        with_settled["profit"] += sum(known)
+    with_settled["left_out"] += len(against_mark) - len(known)
+    with_settled["realised"] = known_sum(row["realised"] for row in settled)
+    with_settled["against_mark"] = known_sum(against_mark)
+    return with_settled
 
 
 _GROUP_OF = itemgetter("strategy", "name", "account", "currency", "conid")

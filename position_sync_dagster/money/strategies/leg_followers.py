@@ -52,11 +52,11 @@ class LegChange:
 
     def __str__(self) -> str:
         """Return the change as a line."""
+        roll = self.roll
+        closed = f"{roll.quantity:+g} {contract_name(self.before)}"
         opened = f"{contract_name(self.after)} (conid {self.after.conid})"
-        closed = f"{self.roll.quantity:+g} {contract_name(self.before)}"
-        return (
-            f"{self.before.strategy_id}: {closed} → {opened}, {self.roll.at:%Y-%m-%d %H:%M:%S} UTC"
-        )
+        made_at = f"{roll.at:%Y-%m-%d %H:%M:%S} UTC"
+        return f"{self.before.strategy_id}: {closed} → {opened}, {made_at}"
 
 
 def apply(lake: MoneyLake, changes: Sequence[LegChange]) -> list[LegChange]:
@@ -114,21 +114,28 @@ def rolls_to_follow(lake: MoneyLake, settings: Settings, now: datetime) -> Follo
     held = set(rows.select("account", "conid").iter_rows())
     due: list[LegChange] = []
     refused: list[str] = []
+
     for leg in legs_that_follow:
         name = f"{leg.strategy_id}: {contract_name(leg)}"
-        of_leg = [roll for roll in rolls if _concerns(leg, roll)]
-        refused += [f"{name}: {roll}" for roll in of_leg if not roll.is_clear]
+        clear = []
+        for roll in rolls:
+            if not _concerns(leg, roll):
+                continue
+            if roll.is_clear:
+                clear.append(roll)
+            else:
+                refused.append(f"{name}: {roll}")
 
-        clear = [roll for roll in of_leg if roll.is_clear]
         if not clear or now - max(roll.opened[0].seen_at for roll in clear) < SETTLED_AFTER:
             continue
 
         change = _change(leg, clear[-1], now)
+        new_name = contract_name(change.after)
         reason = _why_not(change, clear, legs, held)
         if reason is None:
             due.append(change)
         else:
-            refused.append(f"{name} was rolled to {contract_name(change.after)}, but {reason}")
+            refused.append(f"{name} was rolled to {new_name}, but {reason}")
     return Followed(due=tuple(due), refused=tuple(refused))
 
 
@@ -186,19 +193,17 @@ def _rolls(lake: MoneyLake, legs: Iterable[ActiveContract], now: datetime) -> li
     conids = {change.conid for change in changes}
     since = first - BEFORE
     closures = lake.closures.current(since=since)
-    return rolled_legs(
-        closures, changes, lake.movements.records(since.date(), one_of("conid", conids))
-    )
+    movements = lake.movements.records(since.date(), one_of("conid", conids))
+    return rolled_legs(closures, changes, movements)
 
 
 def _concerns(leg: ActiveContract, roll: Roll) -> bool:
     """Return whether a leg had what a roll closed."""
-    return any(
-        leg.conid == change.conid
-        and leg.account in (None, change.account)
-        and leg.added_at <= change.seen_at
-        for change in roll.closed
-    )
+    for change in roll.closed:
+        is_in_account = leg.account in (None, change.account)
+        if leg.conid == change.conid and is_in_account and leg.added_at <= change.seen_at:
+            return True
+    return False
 
 
 # What of a leg its new contract keeps.
@@ -220,14 +225,15 @@ def _why_not(
     """Return why a person must decide about the roll of a leg; None if it is clear."""
     leg = change.before
     new_leg = change.after
-    is_whole = change.roll.is_complete and leg.quantity in (None, change.roll.quantity)
+    roll = change.roll
+    is_whole = roll.is_complete and leg.quantity in (None, roll.quantity)
     if len(rolls) > 1 or not is_whole:
         return "only a part of it at a time"
 
     accounts = sorted(account for account, conid in held if conid == leg.conid)
     if accounts and leg.account in (None, *accounts):
         return f"it is still held in {', '.join(accounts)}"
-    if (change.roll.closed[0].account, new_leg.conid) not in held:
+    if (roll.closed[0].account, new_leg.conid) not in held:
         return "the new contract is not held any more"
 
     for active_leg in legs:
@@ -333,12 +339,14 @@ def follow_rules(
     """
 
     def step(before: Legs, _: object) -> Legs:
-        listed = [leg for leg in before.values() if leg.strategy_id not in rules]
-        unaffected = {
-            key: leg
-            for key, leg in before.items()
-            if leg.strategy_id not in rules or leg.account not in accounts
-        }
+        listed = []
+        unaffected = {}
+        for key, leg in before.items():
+            if leg.strategy_id not in rules:
+                listed.append(leg)
+            elif leg.account in accounts:
+                continue
+            unaffected[key] = leg
         return unaffected | memberships_of(without_listed(chosen, listed), before)
 
     before, after = registry.change(step, "rules")

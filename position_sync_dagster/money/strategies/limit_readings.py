@@ -47,8 +47,9 @@ class Evaluated:
     def text(self) -> str:
         """The number, and the limit that it is compared with."""
         limit = self.limit
+        value = readable(limit.value, limit.measure)
         unit = f" {limit.currency}" if limit.currency else ""
-        bound = f"the {limit.bound} is {readable(limit.value, limit.measure)}{unit}"
+        bound = f"the {limit.bound} is {value}{unit}"
         measure = f"{limit.subject}: {limit.measure}"
         if self.outcome is LimitState.UNKNOWN:
             return f"{measure} is not known ({bound}): {self.reading.unknown}."
@@ -56,9 +57,10 @@ class Evaluated:
         number = self.reading.number
         if number is None:
             return f"{measure}: nothing to measure ({bound})."
+        reached = readable(number, limit.measure)
         if self.reading.unknown:
             measure += " ≥"
-        return f"{measure} {readable(number, limit.measure)}{unit}; {bound}."
+        return f"{measure} {reached}{unit}; {bound}."
 
 
 def evaluate(limits: Iterable[Limit], book: Book) -> list[Evaluated]:
@@ -66,16 +68,18 @@ def evaluate(limits: Iterable[Limit], book: Book) -> list[Evaluated]:
 
     A limit of some kinds is one of the strategies alone whose last campaign began as one of these.
     """
-    kinds = {
-        (strategy, money.latest.entry.kind)
-        for (strategy, _currency), money in book.closes.money.items()
-        if money.latest
-    }
-    return [
-        Evaluated(limit=limit, reading=read(limit, book))
-        for limit in limits
-        if not limit.kinds or any((limit.strategy_id, kind) in kinds for kind in limit.kinds)
-    ]
+    began_as = set()
+    for (strategy, _currency), money in book.closes.money.items():
+        if money.latest:
+            began_as.add((strategy, money.latest.entry.kind))
+
+    evaluated = []
+    for limit in limits:
+        kinds = {(limit.strategy_id, kind) for kind in limit.kinds}
+        if kinds and kinds.isdisjoint(began_as):
+            continue
+        evaluated.append(Evaluated(limit=limit, reading=read(limit, book)))
+    return evaluated
 
 
 def read(limit: Limit, book: Book) -> Reading:
@@ -123,8 +127,11 @@ def _of_account(limit: Limit, book: Book) -> Reading:
 
 def _of_campaign(limit: Limit, book: Book, parts: DataFrame) -> Reading:
     """Return a number of the open campaign of a strategy."""
-    of_strategy = [sums for sums in book.strategies if sums.name == limit.strategy_id]
-    opened = [(sums, sums.open_campaign) for sums in of_strategy if sums.open_campaign]
+    opened = []
+    for sums in book.strategies:
+        campaign = sums.open_campaign
+        if campaign and sums.name == limit.strategy_id:
+            opened.append((sums, campaign))
     if not opened:
         return Reading(unknown="" if parts.is_empty() else "no trade says how it was opened")
     if len(opened) > 1:
@@ -140,8 +147,8 @@ def _of_campaign(limit: Limit, book: Book, parts: DataFrame) -> Reading:
 
 def _doubt(limit: Limit, book: Book, subject: Split) -> str:
     """Return why the numbers of a limit's subject are not certain; "" if they are."""
-    logins = set(subject.parts["gateway_id"].to_list()) or set(book.logins)
-    not_connected = sorted(str(login) for login in logins if login not in book.live_since)
+    logins = set(subject.parts["gateway_id"]) or set(book.logins)
+    not_connected = sorted(map(str, logins - book.live_since.keys()))
     if not_connected:
         return f"the gateway of {', '.join(not_connected)} is not connected"
 
@@ -155,7 +162,7 @@ def _doubt_of_legs(limit: Limit, book: Book, subject: Split) -> str:
         if limit.strategy_id in book.unresolved or (is_of_account and book.unresolved):
             return "the contract of a leg is not found"
 
-        mismatches = subject.legs["mismatch"].drop_nulls().unique().sort().to_list()
+        mismatches = sorted(set(subject.legs["mismatch"].drop_nulls()))
         if mismatches:
             return f"a leg does not match its contract: {'; '.join(mismatches)}"
     if not is_of_account and subject.legs.is_empty():
@@ -186,12 +193,13 @@ def _doubt_of_values(limit: Limit, book: Book, parts: DataFrame) -> str:
 def _sum(limit: Limit, book: Book, parts: DataFrame) -> Reading:
     """Return a sum in the currency of the limit; unknown unless every holding has its part."""
     name = limit.measure.value
+    figure = col(name)
     parts = parts.filter(figure_of(name))
-    without = parts.filter(col(name).is_null() | col(name).is_nan())
+    without = parts.filter(figure.is_null() | figure.is_nan())
     if not without.is_empty():
         return Reading(unknown=f"no {limit.measure} is known of {_named(without)}")
 
-    by_currency = parts.group_by("account", "currency").agg(col(name).sum())
+    by_currency = parts.group_by("account", "currency").agg(figure.sum())
     rated = []
     for account, currency, amount in by_currency.sort("account", "currency").iter_rows():
         rate = rate_of(book.summaries.get(account), currency, limit.currency)
@@ -226,8 +234,9 @@ def _number(measure: Measure, subject: Split, now: datetime) -> Reading:
         without = parts.filter("short_unknown")
         reason = "no price of the underlying is known of"
     else:
-        number = seconds_since(parts.select(col(PRICED).min()).item(), now)
-        without = parts.filter(col(PRICED).is_null() | col.valueless)
+        priced = col(PRICED)
+        number = seconds_since(parts.select(priced.min()).item(), now)
+        without = parts.filter(priced.is_null() | col.valueless)
         reason = "no price of"
 
     if without.is_empty():

@@ -135,12 +135,10 @@ def judge(limit: Limit, reading: Reading) -> LimitState:
     >>> judge(limit, Reading(number=3.0, unknown="a leg has no value"))
     <LimitState.UNKNOWN: 'UNKNOWN'>
     """
-    beyond = reading.number is not None and limit.is_beyond(reading.number)
-    if not reading.unknown:
-        if beyond:
-            return LimitState.BROKEN
-        return LimitState.HOLDS
-    sure = reading.at_least and limit.bound is Bound.MAX
-    if beyond and sure:
+    is_beyond = reading.number is not None and limit.is_beyond(reading.number)
+    stays_beyond = reading.at_least and limit.bound is Bound.MAX
+    if is_beyond and (stays_beyond or not reading.unknown):
         return LimitState.BROKEN
-    return LimitState.UNKNOWN
+    if reading.unknown:
+        return LimitState.UNKNOWN
+    return LimitState.HOLDS

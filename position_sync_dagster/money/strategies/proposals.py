@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from functools import reduce
-from itertools import chain, combinations, count, groupby, pairwise, product
+from itertools import combinations, count, groupby, pairwise, product
 from operator import attrgetter, itemgetter
 
 from position_sync_dagster.domain.clock import NEVER
@@ -85,11 +85,19 @@ class Piece:
         """The sort key of a leg: stocks, then options by expiry and strike, the put first."""
         return self.day, self.strike, self.instrument.right is Right.CALL, self.conid
 
+    @property
+    def letter(self) -> str:
+        """P for a put, C for a call."""
+        return str(self.instrument.right)[:1]
+
 
 def _fits_stock(legs: Sequence[Piece]) -> bool:
     stock, *options = legs
-    covered = (abs(option.quantity) * _units_of(option, stock) for option in options)
-    return all(units == abs(stock.quantity) for units in covered)
+    for option in options:
+        covered = abs(option.quantity) * _units_of(option, stock)
+        if covered != abs(stock.quantity):
+            return False
+    return True
 
 
 def _units_of(option: Piece, stock: Piece) -> float:
@@ -102,12 +110,13 @@ def _net(legs: Sequence[Piece]) -> float:
 
 
 def _is_even(legs: Sequence[Piece]) -> bool:
-    return legs[0].quantity == legs[-1].quantity and not _net(legs)
+    first, *_inner, last = legs
+    return first.quantity == last.quantity and not _net(legs)
 
 
 def _has_even_wings(legs: Sequence[Piece]) -> bool:
-    low, middle, high = legs
-    return _is_even(legs) and middle.strike - low.strike == high.strike - middle.strike
+    low, middle, high = [leg.strike for leg in legs]
+    return _is_even(legs) and middle - low == high - middle
 
 
 def _has_equal_strikes(legs: Sequence[Piece]) -> bool:
@@ -150,29 +159,49 @@ reverse-jade-lizard     even-puts     +P -P -C, +P -P = -C
 box                     one-quantity  -P = +C +P = -C, +P = -C -P = +C
 """
 
-_ROWS = [line.split(maxsplit=2) for line in _TABLE.strip().splitlines()]
-_SHAPES = [(shape, *row) for *row, shapes in _ROWS for shape in shapes.split(", ")]
-_STRUCTURES = grouped(itemgetter(0), _SHAPES)
+
+def _shapes() -> Iterator[tuple[str, str, str]]:
+    """Yield each shape of the table, with its kind and its rule."""
+    for line in _TABLE.strip().splitlines():
+        kind, rule, shapes = line.split(maxsplit=2)
+        for shape in shapes.split(", "):
+            yield shape, kind, rule
+
+
+_STRUCTURES = grouped(itemgetter(0), _shapes())
 
 # What one option alone may be, and all kinds by name.
 SINGLES = frozenset({"long-put", "short-put", "long-call", "short-call"})
-KINDS = SINGLES.union(kind for kind, _rule, _shapes in _ROWS)
+KINDS = SINGLES.union(kind for _shape, kind, _rule in _shapes())
 
 
-# Whether the quantities and strikes of legs meet a rule of the table.
-_RULES: dict[str, Callable[[Sequence[Piece]], bool]] = {
-    "any": lambda _legs: True,
-    "covers": _fits_stock,
-    "balanced": lambda legs: _net(legs) == 0,
-    "more-short": lambda legs: _net(legs) < 0,
-    "more-long": lambda legs: _net(legs) > 0,
-    "equal-strikes": _has_equal_strikes,
-    "even": _is_even,
-    "even-wings": _has_even_wings,
-    "even-calls": lambda legs: _net(legs[1:]) == 0,
-    "even-puts": lambda legs: _net(legs[:2]) == 0,
-    "one-quantity": lambda legs: len({abs(leg.quantity) for leg in legs}) == 1,
-}
+def _meets(rule: str, legs: Sequence[Piece]) -> bool:
+    """Return whether the quantities and strikes of legs meet a rule of the table."""
+    match rule:
+        case "any":
+            return True
+        case "covers":
+            return _fits_stock(legs)
+        case "balanced":
+            return _net(legs) == 0
+        case "more-short":
+            return _net(legs) < 0
+        case "more-long":
+            return _net(legs) > 0
+        case "equal-strikes":
+            return _has_equal_strikes(legs)
+        case "even":
+            return _is_even(legs)
+        case "even-wings":
+            return _has_even_wings(legs)
+        case "even-calls":
+            return _net(legs[1:]) == 0
+        case "even-puts":
+            return _net(legs[:2]) == 0
+        case "one-quantity":
+            return len({abs(leg.quantity) for leg in legs}) == 1
+
+    raise KeyError(rule)
 
 
 def kind_of(parts: Iterable[Piece]) -> str | None:
@@ -190,7 +219,7 @@ def kind_of(parts: Iterable[Piece]) -> str | None:
 
     is_of_time = not has_stock and len(days) > 1
     if is_of_time:
-        legs.sort(key=lambda leg: (leg.day, str(leg.instrument.right)))
+        legs.sort(key=lambda leg: (leg.day, leg.letter))
 
     is_of_one_day = not is_of_time and not has_stock
     shape = [_part_of(legs[0])]
@@ -202,7 +231,7 @@ def kind_of(parts: Iterable[Piece]) -> str | None:
         shape.append(_part_of(leg))
 
     for _shape, kind, rule in _STRUCTURES.get(" ".join(shape), ()):
-        if _RULES[rule](legs):
+        if _meets(rule, legs):
             return kind
     return None
 
@@ -213,7 +242,7 @@ def _part_of(leg: Piece) -> str:
     if _is_stock(leg):
         kind = "S"
     elif leg.is_option:
-        kind = str(leg.instrument.right)[:1]
+        kind = leg.letter
     return f"{'+' if leg.quantity > 0 else '-'}{kind}"
 
 
@@ -345,15 +374,20 @@ class _Group:
         """All of its contracts."""
         return [replace(part, quantity=part.quantity * self.units) for part in self.unit]
 
+    def unit_with(self, partner: "_Group") -> list[Piece]:
+        """Return a unit together with one of another group."""
+        return _together([*self.unit, *partner.unit])
+
     def kind_with(self, partner: "_Group") -> str | None:
         """Return the kind that a unit is together with one of another group."""
-        return kind_of(_together([*self.unit, *partner.unit]))
+        return kind_of(self.unit_with(partner))
 
     def add_alternative(self, partner: "_Group") -> None:
         """Name what it may be together with another group."""
         if len(self.alternatives) < MOST_ALTERNATIVES:
-            names = [contract_name(part.instrument) for part in partner.unit]
-            self.alternatives.append(f"{self.kind_with(partner)} with {' / '.join(names)}")
+            kind = self.kind_with(partner)
+            names = " / ".join(contract_name(part.instrument) for part in partner.unit)
+            self.alternatives.append(f"{kind} with {names}")
 
 
 def propose(
@@ -379,16 +413,16 @@ def propose(
 
     strategies: list[ProposedStrategy] = []
     for (account, symbol, _currency), of_underlying in sorted(by_underlying.items()):
-        pieces = [
-            Piece(holding.instrument, free, holding.average_cost)
-            for holding in of_underlying
-            if (free := _free(holding, claims[holding.instrument.conid]))
-        ]
-        moved = chain.from_iterable(movements_of[holding.key] for holding in of_underlying)
-        newest_first = sorted(moved, key=_order_of_movement, reverse=True)
-        of_groups = [
-            _proposed(group, account, symbol) for group in _structures(pieces, newest_first)
-        ]
+        pieces = []
+        opening = []
+        for holding in of_underlying:
+            opening.extend(movements_of[holding.key])
+            free = _free(holding, claims[holding.instrument.conid])
+            if free:
+                pieces.append(Piece(holding.instrument, free, holding.average_cost))
+
+        opening.sort(key=_order_of_movement, reverse=True)
+        of_groups = [_proposed(group, account, symbol) for group in _structures(pieces, opening)]
         strategies += sorted(of_groups, key=lambda strategy: [leg.order for leg in strategy.legs])
     return _named_apart(strategies, names)
 
@@ -424,11 +458,12 @@ def _named_apart(
 
 def _name_of(underlying: str, kind: str, legs: Sequence[Piece]) -> str:
     """Return a name in few characters: "SPY IC 04Dec", of one option "SPY 575P 04Dec"."""
+    expiry = date.fromisoformat(_first_expiry(legs))
     short = _SHORT_KINDS.get(kind, kind)
     if kind == SINGLE:
-        option = legs[0].instrument
-        short = f"{digits(legs[0].strike)}{str(option.right)[:1]}"
-    return f"{underlying} {short} {date.fromisoformat(_first_expiry(legs)):%d%b}"
+        option = legs[0]
+        short = f"{digits(option.strike)}{option.letter}"
+    return f"{underlying} {short} {expiry:%d%b}"
 
 
 def _free(holding: BrokerPosition, legs: Iterable[ActiveContract]) -> float:
@@ -437,7 +472,7 @@ def _free(holding: BrokerPosition, legs: Iterable[ActiveContract]) -> float:
     for leg in legs:
         claim = holding.position if leg.quantity is None else leg.quantity
         if leg.account in (None, holding.account) and claim * free > 0:
-            free -= math.copysign(min(abs(claim), abs(free)), free)
+            free -= min(claim, free, key=abs)
     return free
 
 
@@ -482,8 +517,9 @@ def _structures(pieces: Iterable[Piece], movements: Iterable[Movement]) -> list[
 
         # An order that closed something has a part of the other side, of which nothing is held.
         group = _as_group(parts, "opened by one order")
-        held_units = (free[part.conid].quantity / part.quantity for part in group.unit)
-        group.units = min(group.units, math.floor(min(held_units) + NEGLIGIBLE_QUANTITY))
+        for part in group.unit:
+            held_units = free[part.conid].quantity / part.quantity
+            group.units = min(group.units, math.floor(held_units + NEGLIGIBLE_QUANTITY))
         if group.units < 1:
             continue
 
@@ -501,13 +537,14 @@ def _structures(pieces: Iterable[Piece], movements: Iterable[Movement]) -> list[
 
 def _as_group(parts: Iterable[Piece], why: str = ALONE) -> _Group:
     """Return all of some contracts as one group, by their greatest common divisor."""
-    whole = _together(parts)
-    sizes = [abs(part.quantity) for part in whole]
+    unit = _together(parts)
     units = 1
-    if all(size == int(size) for size in sizes):
-        units = math.gcd(*map(int, sizes))
-
-    return _Group([replace(part, quantity=part.quantity / units) for part in whole], units, why)
+    sizes = [abs(part.quantity) for part in unit]
+    whole_sizes = [*map(int, sizes)]
+    if sizes == whole_sizes:
+        units = math.gcd(*whole_sizes)
+        unit = [replace(part, quantity=part.quantity / units) for part in unit]
+    return _Group(unit, units, why)
 
 
 def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:
@@ -556,6 +593,10 @@ class _Step:
     second: Collection[str]
     key: Callable[[Instrument], object]
 
+    def key_of(self, group: _Group) -> object:
+        """Return what a group must have in common with its partner."""
+        return self.key(group.unit[-1].instrument)
+
 
 def _score(group: _Group, partner: _Group) -> Score:
     """Prefer the next expiry, one side and one number, and strikes that are near."""
@@ -584,6 +625,8 @@ EXPIRY = attrgetter("expiry")
 ANY_LEG = attrgetter("symbol")
 SERIES = attrgetter("expiry", "right", "trading_class", "multiplier")
 
+_MORE_OF_ONE_SIDE = _Step("more of one side of a spread", PAIR, SHORT | LONG, SERIES)
+
 STRUCTURE_STEPS = (
     _Step("same expiry and opposite sides", SHORT, LONG, SERIES),
     _Step("two spreads of one expiry", SPREAD, SPREAD, EXPIRY),
@@ -594,8 +637,8 @@ STRUCTURE_STEPS = (
     _Step("it protects the underlying", STOCK, LONG, ANY_LEG),
     _Step("a short option beside a spread of its expiry", SPREAD, SHORT, EXPIRY),
     _Step("a call and a put of one expiry", {"+C", "-C"}, {"+P", "-P"}, EXPIRY),
-    _Step("more of one side of a spread", PAIR, SHORT | LONG, SERIES),
-    _Step("more of one side of a spread", PAIR, SHORT | LONG, SERIES),
+    _MORE_OF_ONE_SIDE,
+    _MORE_OF_ONE_SIDE,
 )
 
 
@@ -615,7 +658,8 @@ def _matched(pieces: Iterable[Piece]) -> list[_Group]:
 
     for step in STRUCTURE_STEPS:
         _join(groups, step)
-    return [group for group in groups if group.units > 0 and group.kind is not None]
+        groups = [group for group in groups if group.units > 0]
+    return [group for group in groups if group.kind is not None]
 
 
 def _groups_of_options(options: Iterable[Piece]) -> list[_Group]:
@@ -634,16 +678,16 @@ def _groups_of_options(options: Iterable[Piece]) -> list[_Group]:
 def _group_of_stock(stock: Piece, options: Iterable[Piece]) -> _Group:
     """Return a stock in units of what one option stands for; what is over is in no unit."""
     size = min(_units_of(option, stock) for option in options)
+    units = abs(stock.quantity) / size
     unit = replace(stock, quantity=math.copysign(size, stock.quantity))
-    return _Group([unit], math.floor(abs(stock.quantity) / size + 1e-9))
+    return _Group([unit], math.floor(units + 1e-9))
 
 
 def _pairs(groups: Iterable[_Group], step: _Step) -> Iterator[tuple[_Group, _Group]]:
     """Yield the pairs that a step compares."""
 
     def by_key(labels: Collection[str]) -> dict[object, list[_Group]]:
-        fitting = [group for group in groups if group.units > 0 and group.label in labels]
-        return grouped(lambda group: step.key(group.unit[-1].instrument), fitting)
+        return grouped(step.key_of, [group for group in groups if group.label in labels])
 
     second = by_key(step.second)
     for key, of_key in by_key(step.first).items():
@@ -658,16 +702,22 @@ def _join(groups: list[_Group], step: _Step) -> None:
 
     Pairs with equal scores that exclude each other are not joined: each is an alternative.
     """
-    scored = ((_score(*pair), *pair) for pair in _pairs(groups, step))
-    fitting_days = [pair for pair in scored if pair[0] is not None]
+    scored = []
+    for group, partner in _pairs(groups, step):
+        score = _score(group, partner)
+        if score is not None:
+            scored.append((score, group, partner))
+    scored.sort(key=itemgetter(0))
+
     closed = set[_Group]()
-    for _, equal in groupby(sorted(fitting_days, key=itemgetter(0)), key=itemgetter(0)):
+    for _, equal in groupby(scored, key=itemgetter(0)):
         fitting = []
         for _, group, partner in equal:
             is_free = group.units and partner.units and closed.isdisjoint((group, partner))
             if is_free and group.kind_with(partner) not in NOT_OF_PAIRS:
                 fitting.append((group, partner))
-        contested = _contested(fitting)
+
+        contested = set(_contested(fitting))
         for group, partner in fitting:
             if contested & {group, partner}:
                 closed |= {group, partner}
@@ -678,18 +728,16 @@ def _join(groups: list[_Group], step: _Step) -> None:
             units = min(group.units, partner.units)
             group.units -= units
             partner.units -= units
-            groups.append(_Group(_together([*group.unit, *partner.unit]), units, step.why))
+            groups.append(_Group(group.unit_with(partner), units, step.why))
 
 
-def _contested(pairs: Iterable[tuple[_Group, _Group]]) -> set[_Group]:
-    """Return the groups with several partners, of which they have not enough units for all."""
+def _contested(pairs: Iterable[tuple[_Group, _Group]]) -> Iterator[_Group]:
+    """Yield the groups with several partners, of which they have not enough units for all."""
     units_of_partners: defaultdict[_Group, list[float]] = defaultdict(list)
     for group, partner in pairs:
         units_of_partners[group].append(partner.units)
         units_of_partners[partner].append(group.units)
 
-    return {
-        group
-        for group, units in units_of_partners.items()
-        if len(units) > 1 and sum(units) > group.units
-    }
+    for group, units in units_of_partners.items():
+        if len(units) > 1 and sum(units) > group.units:
+            yield group

@@ -64,29 +64,23 @@ def read_proposal(
         conditions.append(col.symbol.is_in([underlying, underlying.upper()]))
     holdings = held(lake, settings, *conditions)
 
-    keys = {holding.key for holding in holdings}
-    recorded = lake.movements.records(None, one_of("conid", {conid for _account, conid in keys}))
-    movements = [movement for movement in recorded if movement.key in keys]
+    conids = {holding.instrument.conid for holding in holdings}
 
     registry = lake.registry.sync
     legs = registry.get_all_active()
-    return propose(
-        holdings,
-        movements,
-        legs,
-        names={leg.strategy_id for leg in (*legs, *registry.unresolved)},
-    )
+    names = {leg.strategy_id for leg in (*legs, *registry.unresolved)}
+    movements = lake.movements.records(None, one_of("conid", conids))
+    return propose(holdings, movements, legs, names=names)
 
 
 def legs_of(strategies: Iterable[ProposedStrategy], now: datetime) -> list[ActiveContract]:
     """Return the legs of proposed strategies, as the registry has them."""
-    return [
-        leg_of(
-            part.instrument, strategy.name, now, account=strategy.account, quantity=part.quantity
-        )
-        for strategy in strategies
-        for part in strategy.legs
-    ]
+    legs = []
+    for strategy in strategies:
+        for part in strategy.legs:
+            more = {"account": strategy.account, "quantity": part.quantity}
+            legs.append(leg_of(part.instrument, strategy.name, now, **more))
+    return legs
 
 
 def cost_in_lines(
@@ -97,14 +91,13 @@ def cost_in_lines(
     Raises:
         LakeError: A table cannot be used.
     """
-    holdings = held(lake, settings)
+    instruments = [holding.instrument for holding in held(lake, settings)]
     active = {leg.conid for leg in lake.registry.legs}
-    active &= {holding.instrument.conid for holding in holdings}
+    active &= {instrument.conid for instrument in instruments}
     proposed = {leg.conid for leg in legs}
     if proposed <= active:
         return None
 
-    instruments = [holding.instrument for holding in holdings]
     symbols = {instrument.symbol for instrument in instruments if instrument.right is not None}
     budget = sum(login.max_lines - login.reserved_lines for login in settings.logins)
     underlyings = min(len(symbols), sum(login.most_underlyings for login in settings.logins))

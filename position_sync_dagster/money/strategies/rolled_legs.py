@@ -66,11 +66,12 @@ class TradedChange:
     @property
     def terms(self) -> tuple[object, ...]:
         """What both sides of a roll have in common."""
-        return *SERIES(self.change), self.change.closed or self.change.by
+        change = self.change
+        return *SERIES(change), change.closed or change.by
 
     def with_part(self, before: "TradedChange") -> "TradedChange | None":
         """Return the change with the part before it; None if that is of another order."""
-        is_one_order = len(self.orders) == 1 and self.orders == before.orders
+        is_one_order = len(self.orders | before.orders) == 1
         is_next = before.change.after == self.change.before
         if not is_one_order or not is_next or self.change.by * before.change.by < 0:
             return None
@@ -90,13 +91,15 @@ def rolled_legs(
         closures: The causes that count.
         movements: Those of the contracts; only trades with a time make a roll.
     """
-    causes = grouped(attrgetter("change_id"), closures)
+    causes = defaultdict[str, set[Cause]](set)
+    for closure in closures:
+        causes[closure.change_id].add(closure.cause)
+
     trades = grouped(attrgetter("key"), movements)
     sides_of: defaultdict[Key, list[TradedChange]] = defaultdict(list)
     for change in sorted(changes, key=attrgetter("seen_at", "change_id")):
         side = _traded(change, trades[change.key])
-        is_traded = all(closure.cause is Cause.TRADED for closure in causes[change.change_id])
-        if side is None or not is_traded:
+        if side is None or causes[change.change_id] - {Cause.TRADED}:
             continue
 
         sides = sides_of[change.key]
@@ -125,21 +128,22 @@ def rolled_legs(
 
     # What two orders closed together has several successors.
     uses = Counter(chain.from_iterable(rolls))
-    judged = [
-        replace(roll, is_clear=roll.is_clear and all(uses[change_id] == 1 for change_id in ids))
-        for ids, roll in rolls.items()
-    ]
+    judged = []
+    for ids, roll in rolls.items():
+        if any(uses[change_id] > 1 for change_id in ids):
+            roll = replace(roll, is_clear=False)
+        judged.append(roll)
     return sorted(judged, key=attrgetter("at"))
 
 
 def _traded(change: PositionChange, trades: Iterable[Movement]) -> TradedChange | None:
     """Return a change with the orders that may have made it; None without any."""
-    made_by = [
-        (trade.at, trade.order_id)
-        for trade in trades_of(change, trades)
-        if trade.at is not None and trade.order_id is not None
-    ]
-    if not made_by:
+    times = []
+    orders = set()
+    for trade in trades_of(change, trades):
+        if trade.at is not None and trade.order_id is not None:
+            times.append(trade.at)
+            orders.add(trade.order_id)
+    if not orders:
         return None
-    times, orders = zip(*made_by, strict=True)
     return TradedChange(change=change, orders=frozenset(orders), at=max(times))

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from enum import StrEnum
+from itertools import product
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -122,16 +123,13 @@ def legs_of_rules(
         now: The present moment.
     """
     taken = {(leg.account, leg.conid or _terms(leg)) for leg in listed}
-    free = [
-        holding
-        for holding in holdings
-        if holding.position and taken.isdisjoint(_ways_to_list(holding))
-    ]
-
     today = exchange_date(now)
     legs = []
     conids_of = defaultdict[str, set[int]](set)
-    for holding in sorted(free, key=_by_expiry):
+    for holding in sorted(holdings, key=_by_expiry):
+        if not holding.position or not taken.isdisjoint(_ways_to_list(holding)):
+            continue
+
         contract = holding.instrument
         for rule in rules:
             conids = conids_of[rule.name]
@@ -166,4 +164,4 @@ def _ways_to_list(holding: BrokerPosition) -> set[tuple[str | None, object]]:
     """Return the ways in which the file may list a holding: by account or not, by conid or not."""
     conid = holding.instrument.conid
     terms = _terms(holding.instrument)
-    return {(None, conid), (None, terms), (holding.account, conid), (holding.account, terms)}
+    return set(product((None, holding.account), (conid, terms)))

@@ -67,9 +67,8 @@ def _known_kinds(names: frozenset[str]) -> frozenset[str]:
         names = names - {SINGLE} | SINGLES
     unknown = sorted(names - KINDS)
     if unknown:
-        raise InvalidLegError(
-            f"there is no kind {unknown[0]!r}", remedy=f"The kinds are {', '.join(sorted(KINDS))}"
-        )
+        kinds = ", ".join(sorted(KINDS))
+        raise InvalidLegError(f"there is no kind {unknown[0]!r}", remedy=f"The kinds are {kinds}")
     return names
 
 
@@ -132,8 +131,12 @@ class RuledFile(StrategiesFile):
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
         self._limits: list[tuple[Place, Any, dict[str, Any]]] = []
+        messages_of = {}
         for place, strategy in self.strategies:
             self._parse_limits(place, strategy.limits, strategy_id=strategy.strategy_id)
+            if strategy.messages is not None:
+                messages_of[strategy.strategy_id] = strategy.messages
+
         for place, other in self.others:
             if isinstance(other, KindsPart):
                 self._parse_limits(place, other.limits, kinds=other.kinds)
@@ -141,14 +144,8 @@ class RuledFile(StrategiesFile):
             account = self.yaml.parse(AccountPart, entry, ("accounts", number))
             self._parse_limits(("accounts", number), account.limits, account=account.account)
 
-        self.wanted = Wanted(
-            self.yaml.parse(MessagesPart, self.whole.messages or {}, ("messages",)),
-            {
-                part.strategy_id: part.messages
-                for _, part in self.strategies
-                if part.messages is not None
-            },
-        )
+        messages = self.yaml.parse(MessagesPart, self.whole.messages or {}, ("messages",))
+        self.wanted = Wanted(messages, messages_of)
 
     def _parse_limits(self, place: Place, limits: Any, **subject: Any) -> None:
         """Parse the limits of a strategy or an account, if it has any."""
@@ -204,12 +201,16 @@ class RuledFile(StrategiesFile):
             StrategiesFileError: One has a mistake, or the name of another one or of a strategy.
         """
         names = {part.strategy_id for _, part in self.strategies}
-        rules = [(at, other) for at, other in self.others if isinstance(other, Rule)]
-        for at, rule in rules:
+        rules = []
+        for at, rule in self.others:
+            if not isinstance(rule, Rule):
+                continue
+
             if rule.name in names:
                 self.yaml.fail(at, f"the name {rule.name!r} is taken", "Give the rule another name")
             names.add(rule.name)
-        return [rule for _, rule in rules]
+            rules.append(rule)
+        return rules
 
     def limits(self) -> list[Limit]:
         """Return the limits of strategies and accounts; those of kinds are of each strategy.
@@ -220,15 +221,19 @@ class RuledFile(StrategiesFile):
             StrategiesFileError: One has a mistake, or a strategy, a kind or an account has limits
                 at two places.
         """
-        limits: list[Limit] = []
+        written = []
+        of_kinds = []
         places: dict[str, Place] = {}
         for at, part, subject in self._limits:
             of_subject = self._limits_of(part, at, subject)
             if not of_subject:
                 continue
 
-            limits += of_subject
             kinds = sorted(of_subject[0].kinds)
+            if kinds:
+                of_kinds.extend(of_subject)
+            else:
+                written.extend(of_subject)
             for name in [f"kind {kind}" for kind in kinds] or [of_subject[0].subject]:
                 if name in places:
                     line = self.yaml.line(places[name])
@@ -239,17 +244,15 @@ class RuledFile(StrategiesFile):
                     )
                 places[name] = at
 
-        written = [limit for limit in limits if not limit.kinds]
         names = {limit.name for limit in written}
         strategies = [part.strategy_id for _, part in self.strategies]
         strategies += [rule.name for rule in self.rules]
-        of_each_strategy = [
-            replace(limit, strategy_id=strategy)
-            for limit in limits
-            if limit.kinds
-            for strategy in dict.fromkeys(strategies)
-        ]
-        return [*written, *(limit for limit in of_each_strategy if limit.name not in names)]
+        for limit in of_kinds:
+            for strategy in dict.fromkeys(strategies):
+                of_strategy = replace(limit, strategy_id=strategy)
+                if of_strategy.name not in names:
+                    written.append(of_strategy)
+        return written
 
     def _limits_of(self, part: Any, at: Place, subject: dict[str, Any]) -> list[Limit]:
         """Return the limits of one strategy or account, in the order of the measures."""
@@ -303,34 +306,39 @@ def with_rolls(
         ended: Legs that were active before: they have the contracts of descriptions.
         following: The strategies that follow rolls.
     """
-    became: dict[LegKey, ActiveContract] = {
-        (leg.strategy_id, leg.account, conid): leg
-        for leg in active
-        if isinstance(leg, ActiveContract) and leg.strategy_id in following
-        for conid in leg.replaced
-    }
+    became: dict[LegKey, ActiveContract] = {}
+    for leg in active:
+        if not isinstance(leg, ActiveContract) or leg.strategy_id not in following:
+            continue
+
+        for conid in leg.replaced:
+            became[leg.strategy_id, leg.account, conid] = leg
     listed = with_known_contracts(legs, [leg for leg in ended if leg.key in became])
     named = {leg.key for leg in listed}
     rolled: list[Leg] = []
     for leg in listed:
         new = became.get(leg.key)
-        if new is None or new.key in named:
-            rolled.append(leg)
-            continue
-
-        said = {name: getattr(leg, name) for name in ("quantity", "priority", "added_at", "since")}
-        rolled.append(replace(new, **said))
+        if new is not None and new.key not in named:
+            leg = replace(
+                new,
+                quantity=leg.quantity,
+                priority=leg.priority,
+                added_at=leg.added_at,
+                since=leg.since,
+            )
+        rolled.append(leg)
     return rolled
 
 
 def without_listed(of_rules: Iterable[Leg], listed: Iterable[Leg]) -> list[Leg]:
     """Return the legs of rules whose contracts no listed leg has in their account."""
     contracts = {(leg.account, leg.conid) for leg in listed}
-    return [
-        leg
-        for leg in of_rules
-        if contracts.isdisjoint([(leg.account, leg.conid), (None, leg.conid)])
-    ]
+    free = []
+    for leg in of_rules:
+        ways_to_list = [(leg.account, leg.conid), (None, leg.conid)]
+        if contracts.isdisjoint(ways_to_list):
+            free.append(leg)
+    return free
 
 
 def load_strategies(path: str | Path, clock: Clock = utc_now) -> list[Leg]:
@@ -369,10 +377,10 @@ def saved_messages(path: Path | None) -> Wanted:
 def as_strategies_file(legs: Iterable[Leg]) -> str:
     """Return legs as the text of a strategies file, from which `load_strategies` reads the same."""
     legs_of = grouped(lambda leg: str(leg.strategy_id), legs)
-    strategies = [
-        {"strategy_id": name, "legs": [_written(leg) for leg in legs_of[name]]}
-        for name in sorted(legs_of)
-    ]
+    strategies = []
+    for name in sorted(legs_of):
+        written = [*map(_written, legs_of[name])]
+        strategies.append({"strategy_id": name, "legs": written})
     return str(
         yaml.safe_dump({"strategies": strategies}, sort_keys=False, allow_unicode=True, width=200)
     )
