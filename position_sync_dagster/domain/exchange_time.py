@@ -72,7 +72,7 @@ class UnknownZoneError(ValueError):
 
 @lru_cache(maxsize=256)
 def zone_of(text: str | None) -> tzinfo | None:
-    """Return the zone of a name as the broker writes it; None where it is not known.
+    """Return the zone of a name as the broker writes it; None if it is not known, or `UNSURE`.
 
     >>> zone_of("US/Central (Chicago)"), zone_of("EST"), zone_of("somewhere"), zone_of("GMT+08:00")
     (zoneinfo.ZoneInfo(key='US/Central'), zoneinfo.ZoneInfo(key='America/New_York'), None, \
