@@ -51,7 +51,7 @@ SILENCE_S = 10.0
 
 Answer = TypeVar("Answer")
 
-# A gateway's day begins at midnight in one of these zones; it does not say which.
+# A gateway's day begins at midnight in one of these zones; it does not say in which.
 _DAYS = ("America/New_York", "Europe/London", "Asia/Hong_Kong")
 
 
@@ -71,7 +71,9 @@ class DayExecutions(NamedTuple):
 
 
 def day_begin(now: datetime) -> datetime:
-    """Return since when an answer names every execution: the last midnight of any market.
+    """Return since when an answer names every execution, whichever of `_DAYS` the gateway has.
+
+    That is the latest of their last midnights.
 
     >>> day_begin(datetime(2026, 3, 20, 15, 30, tzinfo=UTC)).isoformat()
     '2026-03-20T04:00:00+00:00'
@@ -206,7 +208,10 @@ class MessageReader:
         ib_async_internals.rewrite_times(ib)
 
     def _read(self, fields: list[str]) -> None:
-        """Read a message by ib_async, and record whether it was understood."""
+        """Read a message by ib_async, and record whether it was understood.
+
+        The end of a list is not passed on if the list may lack a position.
+        """
         message_type = fields[0] if fields else ""
         if message_type == _ERROR:
             fields = [codes.readable(field) for field in fields]
@@ -339,6 +344,7 @@ class GatewayConnection:
         gate = asyncio.Semaphore(CONCURRENT_REQUESTS)
 
         async def request(conid: int) -> ContractDetails | None:
+            """Return the details of one contract; None without an answer that can be read."""
             contract = Contract(conId=conid)
             async with gate:
                 listings, refused_with, _ = await self._ask(

@@ -70,7 +70,9 @@ def number_of(text: str) -> float | None:
 
 
 def multiplier_of(sec_type: str, text: str) -> float | None:
-    """Read a multiplier as sent; None where it is unknown. Without one it is 1 (stocks).
+    """Read a multiplier as sent; None where it is unknown.
+
+    Without one it is 1, as of stocks; one of `MULTIPLIED_TYPES` always has it.
 
     >>> multiplier_of("STK", ""), multiplier_of("OPT", "100"), multiplier_of("OPT", "")
     (1.0, 100.0, None)
@@ -165,7 +167,7 @@ def _last_trade(
 
     The gateway writes it in the zone of its login, in that of the instrument, or in UTC: its day
     may be the one after. A day after the expiry shows a zone that is not known. A time without a
-    zone is one of the trading hours' zone.
+    zone is one of the trading hours' zone. `rewrite_times` has put IN_ZONE between time and zone.
     """
     clock, _, words = details.lastTradeTime.partition(ib_async_internals.IN_ZONE)
     name = words.replace(ib_async_internals.IN_ZONE, " ")
@@ -259,7 +261,8 @@ class Arrivals:
     def note(self, ticker: Ticker) -> None:
         """Record the arrival of the parts that the newest ticks brought.
 
-        Once data are live, what came as frozen or delayed data does not count.
+        A part has arrived if a tick of it is there, or if the ticker has it otherwise than at the
+        last call. Once data are live, what came as frozen or delayed data does not count.
         """
         live = MarketDataType.LIVE
         if self.kind not in (None, live) and ticker.marketDataType == live:
