@@ -108,8 +108,7 @@ def in_zone(at: datetime, zone: tzinfo, name: str) -> datetime:
     05:30:00
     """
     second = at.replace(tzinfo=zone, fold=1)  # the second of the two hours: standard time
-    is_standard = "standard" in name.casefold()
-    if is_standard or second.tzname() == name.upper():
+    if "standard" in name.casefold() or second.tzname() == name.upper():
         return second
     return at.replace(tzinfo=zone)
 
@@ -217,9 +216,8 @@ def _read_sessions(text: str, zone: tzinfo) -> TradingHours:
             raise ValueError(f"{part!r} is no session")
 
         first, opens, last, closes = match.groups()
-        days.append(last or first)
+        days += [first, last or first]
         if opens is not None:
-            days.append(first)
             sessions.append((_at(first, opens, zone), _at(last, closes, zone)))
 
     if any(closes < opens for opens, closes in sessions):

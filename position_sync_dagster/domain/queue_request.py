@@ -202,8 +202,7 @@ def attempts_of(request: QueuedPosition) -> list[ProcessingAttempt]:
     if status is not QueueStatus.PENDING:
         ended_at = None if status is QueueStatus.PROCESSING else request.updated_at
         error = request.error_message if status is QueueStatus.FAILED else None
-        newest = (request.lease_owner, request.claimed_at, ended_at, status, error)
-        attempts.append(newest)
+        attempts.append((request.lease_owner, request.claimed_at, ended_at, status, error))
 
     return [
         ProcessingAttempt(

@@ -478,10 +478,11 @@ class AccountDownloads:
         account = value.account
         if account not in self.accounts:
             return
-        if value.tag == ACCOUNT_READY and value.value == "false":
-            self._spoil(account, NOT_READY)
-        elif value.tag == ACCOUNT_READY and self.accounts[account].spoiled == NOT_READY:
-            self.request_again(account)
+        if value.tag == ACCOUNT_READY:
+            if value.value == "false":
+                self._spoil(account, NOT_READY)
+            elif self.accounts[account].spoiled == NOT_READY:
+                self.request_again(account)
         self._hear(account, confirms=False)
 
     def _on_error(self, _request: int, code: int, _text: str, _contract: object) -> None:
@@ -492,9 +493,10 @@ class AccountDownloads:
                 subscription.state.end_is_due = False
                 self._subscription = None
                 subscription.finish("another program is subscribed to another account (code 2101)")
-        elif code == GatewayCode.ACCOUNT_UNSUBSCRIBED and self._unanswered_stops:
-            self._unanswered_stops -= 1
-        elif code == GatewayCode.ACCOUNT_UNSUBSCRIBED and subscription is not None:
-            self._subscription = None
-            if not subscription.finish(STOPPED):
-                self._fail(subscription.account, STOPPED)
+        elif code == GatewayCode.ACCOUNT_UNSUBSCRIBED:
+            if self._unanswered_stops:
+                self._unanswered_stops -= 1
+            elif subscription is not None:
+                self._subscription = None
+                if not subscription.finish(STOPPED):
+                    self._fail(subscription.account, STOPPED)

@@ -237,8 +237,7 @@ class AccountFeed:
         for account, conid in set_aside - self._named:
             del self.states.odd_rows[account][conid]
         open_keys = {holding.key for holding in self.book.rows if holding.position}
-        named_keys = self._named & (open_keys | set_aside)
-        named_accounts = {account for account, _conid in named_keys}
+        named_accounts = {account for account, _conid in self._named & (open_keys | set_aside)}
 
         for account, state in self.states.items():
             was_doubted = state.is_doubted

@@ -225,7 +225,10 @@ class MessageReader:
             self.understood_at_s = monotonic()
 
     def _on_unreadable(self, message_type: str, error: Exception) -> None:
-        """Record that a message is not understood, and log it without its values."""
+        """Record that a message is not understood, and log it without its values.
+
+        One whose type cannot be read may have been of any type.
+        """
         may_be_any = not message_type.isdecimal()
         # No list of this connection ends any more: it times out, and the next connection asks anew.
         self._list_may_lack_a_position |= message_type == _POSITION or may_be_any

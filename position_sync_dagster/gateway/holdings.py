@@ -96,7 +96,7 @@ class Watchers(Generic[K]):
         return iter([held for watcher in self._watchers if (held := watcher()) is not None])
 
     def watch(self) -> PendingChanges[K]:
-        """Return a new watcher, which collects the changes from now on."""
+        """Return a new watcher, which collects the changes from now on; drop those of nobody."""
         watcher: PendingChanges[K] = PendingChanges()
         self._watchers = [ref(held) for held in (*self, watcher)]
         return watcher
@@ -451,10 +451,10 @@ class HoldingsBook:
         if before is not None and before.position == position:
             profit = self.profits.get(key)
             if profit is not None and not profit.take_row(before, value, now):
-                self.missed.note(key)
+                self.missed.note(key)  # PnLSingle missed a move, and is requested again
 
         origin = ValueOrigin.NONE if value is None else ValueOrigin.PORTFOLIO
-        confirmed_at = now if self._connectivity.lost is None else None
+        confirmed_at = now if self._connectivity.lost is None else None  # without IB a row is old
         stated = self._row(
             key, instrument, position, now, value_source=origin, confirmed_at=confirmed_at, **values
         )

@@ -128,6 +128,7 @@ class MarketDataRequests:
             self._requested_type = market_data_type
 
         ticks = MARK_PRICE_GENERIC_TICK
+        # A gateway that has refused dividends is not asked for them again.
         with_dividends = self._knows_dividends and contract.secType == "STK"
         if with_dividends:
             ticks = f"{ticks},{DIVIDENDS_GENERIC_TICK}"

@@ -412,6 +412,7 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
             return
         if value.tag == ACCOUNT_READY:
             account.is_ready = value.value != "false"
+        # `BASE` is the sum over the currencies of a ledger, of which only the rates are read.
         if value.currency in ("", "BASE") or not account.is_ready:
             return
 

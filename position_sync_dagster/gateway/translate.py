@@ -96,8 +96,7 @@ def instrument_of(contract: Contract) -> Instrument:
     """
     multiplier = multiplier_of(contract.secType, contract.multiplier)
     if multiplier is None:
-        written = shown(contract.multiplier)
-        raise ValueError(f"multiplier {written} ({contract.secType})")
+        raise ValueError(f"multiplier {shown(contract.multiplier)} ({contract.secType})")
 
     right = None
     strike = None
