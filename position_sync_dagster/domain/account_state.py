@@ -137,7 +137,7 @@ class AccountState:
         self.is_contradicted = self.is_doubted
 
     def end_doubt(self) -> None:
-        """Count the newest list: it names a holding, is the second one, or all are closed."""
+        """End the doubt: the newest list names a holding, is the second one, or all are closed."""
         self.emptied_at_s = None
         self.is_contradicted = False
 

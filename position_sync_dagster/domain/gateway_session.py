@@ -174,7 +174,10 @@ class GatewaySession:
     ) -> str | None:
         """Return `outages` after a heartbeat: an outage is over when a BLIND owner is LIVE again.
 
-        The arguments are those of `since_after`.
+        Args:
+            state: The state now; None if it is the same.
+            live_since: When a LIVE owner connected, with which the outage ended.
+            now: When the heartbeat is recorded.
 
         >>> at = datetime(2027, 1, 4, tzinfo=UTC)
         >>> session = GatewaySession(

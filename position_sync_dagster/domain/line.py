@@ -271,8 +271,8 @@ class Line:
     def compared(self, holding: Key, *, agrees: bool) -> "Line":
         """Return the line after a newer value of the broker differed from its own, or did not.
 
-        If they differ it is SUSPECT. If they agree its dispute and its count of renewals end; it is
-        trusted again at its next price alone (`priced`).
+        If they differ it is SUSPECT. If they agree its dispute and its count of renewals end; only
+        the holding that began a dispute ends it. It is trusted again at its next price (`priced`).
 
         Args:
             holding: Whose value it is: holdings of several accounts share a line.

@@ -1,4 +1,8 @@
-"""Who gets a market data line: demands, their rank, and how many lines there are; pure."""
+"""Who gets a market data line: demands, their rank, and how many lines there are; pure.
+
+The limit of a login is the configured one. If the gateway refuses a line earlier (code 101), the
+lines in use then are the limit for some time: that one is learned.
+"""
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping

@@ -245,7 +245,7 @@ class AccountDownloads:
 
         except asyncio.CancelledError:
             self.request_again(account)
-            state.is_covered = False
+            state.is_covered = False  # nobody knows whether it would have ended whole
             raise
         finally:
             subscription.result.cancel()  # nobody waits any more: an end from now on is a late one

@@ -225,7 +225,7 @@ class AccountFeed:
             raise timeout from None
 
     def _end_list(self) -> None:
-        """Count a list that came to its end: close what it does not name.
+        """Count a list that came to its end: close what it does not name (`_named`).
 
         Its rows, and later ones, were merged before. Nothing is closed in an account that the list
         empties, until a second one does so too. A holding that was set aside, and is not named any
@@ -311,7 +311,7 @@ class AccountFeed:
             self.states.odd_rows[account].pop(conid, None)
             return row
         self.states.odd_rows[account][conid] = row.why
-        if self._listing is not None:  # usable rows: `_note_for_list`
+        if self._listing is not None:  # `_note_for_list` adds the usable ones
             self._named.add(row.key)
         self.book.doubt(row.key)
         text = f"a holding (conid {conid}) is set aside: the gateway sent {row.why}"

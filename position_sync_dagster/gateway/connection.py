@@ -388,7 +388,7 @@ class GatewayConnection:
             try:
                 executions.append(execution_of(fill, reports[fill.execution.execId], asked_at))
             except ValueError:
-                begin = asked_at
+                begin = asked_at  # one is not known: that others are absent proves nothing
         return DayExecutions(executions, begin, asked_at)
 
     async def candidates(self, leg: UnresolvedLeg) -> list[ContractDetails] | None:
@@ -443,6 +443,7 @@ class GatewayConnection:
         missed = self._reader.missed
 
         def note(request_id: int, code: int, _text: str, contract: Contract | None) -> None:
+            """Note an error of this request, or of one without a contract; a notice has no id."""
             if request_id > 0 and contract is about:
                 refused_with.append(code)
 
@@ -612,6 +613,7 @@ class IBConnectionManager:
             shared.holders.add(self)
             if shared.connection is None or not shared.connection.is_connected:
                 shared.connection = await connect(self.settings, listeners=self._listeners)
+            # Another manager may have connected, with other settings of the same address.
             shared.connection.require_login_of(self.settings)
             return shared.connection
 

@@ -471,7 +471,7 @@ class HoldingsBook:
         if known(sent.value) is None or self._connectivity.lost is not None:
             return False
         profit = self.profits.get(key)
-        if profit is not None:  # it has the quantity that is held: see `put`
+        if profit is not None:  # of the quantity that is held: another one ends it (`put`)
             return sent.position == profit.sent.position and profit.take(sent, self._clock())
 
         holding = self._holdings.get(key)

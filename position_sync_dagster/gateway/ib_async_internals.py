@@ -250,7 +250,8 @@ def rewrite_times(ib: IB) -> None:
         return False
 
     def rewrite_details(fields: list[str]) -> bool:
-        """Join the time of the last trade to its zone, and leave the message to ib_async."""
+        """Join time and zone of the last trade, which ib_async would split; leave it the rest."""
+        # Older messages have a version of their own before it.
         place = _LAST_TRADE_AT + (ib.client.serverVersion() < _SHORT_DETAILS)
         if len(fields) > place:
             day, *time_and_zone = fields[place].replace("-", " ").split() or [""]

@@ -135,7 +135,7 @@ def details_of(details: IBContractDetails, *, seen_at: datetime) -> ContractDeta
     expires_on = _day(details.realExpirationDate)
     day, clock, zone = _last_trade(instrument.expiry, details, expires_on)
 
-    trading_hours = None
+    trading_hours = None  # in a zone that is not known they say nothing
     if zone_of(details.timeZoneId) is not None:
         trading_hours = details.tradingHours or None
 
@@ -467,7 +467,7 @@ def _number(name: str, text: str) -> float:
 
 
 def _side(price: float) -> float | None:
-    """Return a bid or an ask; None where the gateway says that there is none."""
+    """Return a bid or an ask; None where the gateway says by 0 or −1 that there is none."""
     value = known(price)
     return None if value in NO_PRICE else value
 
