@@ -443,7 +443,7 @@ class GatewayConnection:
         missed = self._reader.missed
 
         def note(request_id: int, code: int, _text: str, contract: Contract | None) -> None:
-            """Note an error of this request, or of one without a contract; a notice has no id."""
+            """Record an error of this request, or of one without a contract; a notice has no id."""
             if request_id > 0 and contract is about:
                 refused_with.append(code)
 
