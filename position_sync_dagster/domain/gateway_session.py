@@ -198,7 +198,8 @@ class GatewaySession:
     def is_alive(self, now: datetime) -> bool:
         """Return whether the lease is valid at `now`."""
         # A heartbeat in the future would make the lease last too long.
-        return self.state in ALIVE and self.heartbeat_at <= now + SKEW and now < self.expires_at
+        is_ahead = self.heartbeat_at > now + SKEW
+        return self.state in ALIVE and now < self.expires_at and not is_ahead
 
     def is_live(self, now: datetime) -> bool:
         """Return whether an owner sees the gateway at `now`."""
