@@ -16,7 +16,8 @@ To change something here, open:
   `settings` (`session_lease_s`)
 - `holding`: a holding as the broker reports it and its times; when a followed value has moved far
   enough for a row (`has_moved`)
-- `instrument`: contract details; how conids, rights and days are read, and contracts named
+- `instrument`: contract details (`ContractDetails`; `gateway/translate` reads them in `details_of`,
+  `CONTRACTS` of `lake/schema` stores them); how conids, rights and days are read, contracts named
 - `leg`: legs, and the route of a holding: STREAMED, OVERFLOW, MONITORED, CLOSED (`route`)
 - `line`: one market data line: `LINE_SILENCE_S`, `RENEWAL`, `FIRST_TICK_GRACE_S`; the wait after a
   refusal, by its code: `gateway/codes` (`RETRY_WAITS`)

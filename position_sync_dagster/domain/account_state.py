@@ -4,8 +4,15 @@ It has a list of positions, and portfolio values.
 
 After a restart, gateways have answered with a list of positions that ends properly and is empty
 (thetagang issues/272). Therefore a list that names no holding of an account does not count by
-itself: the holdings stay as they were until a second one, some time later, says the same. Times in
-seconds are those of a monotonic clock that the caller reads.
+itself: the account is in doubt, and the holdings stay as they were until a second one, some time
+later, says the same. If something speaks against the first list in between, that is contradicted:
+the next list that empties the account is a first one again.
+
+The values come in downloads. A download is whole if its end came and nothing spoiled it, such as a
+row that could not be read, or a loss of IB. Then they are current until the next one begins, or the
+subscription, if it stays open, ends or is spoiled.
+
+Times in seconds are those of a monotonic clock that the caller reads.
 """
 
 import math
@@ -130,14 +137,14 @@ class AccountState:
         self.is_contradicted = self.is_doubted
 
     def end_doubt(self) -> None:
-        """Count the newest list: it names a holding, or messages have closed all of them."""
+        """End the doubt: the newest list names a holding, is the second one, or all are closed."""
         self.emptied_at_s = None
         self.is_contradicted = False
 
     # Its values.
 
     def begin(self, at: datetime) -> None:
-        """Begin a download: what becomes due from now on is not part of it."""
+        """Begin a download of what is due now; what becomes due later is for the next one."""
         self.requested_at = at
         self.again_at_s = math.inf
         self.whole_since_s = None
@@ -150,7 +157,8 @@ class AccountState:
         """Return when its download is over without an end, unless a message comes before.
 
         The first message is awaited for `timeout_s`, each later one for `ACCOUNT_QUIET_S`; so is
-        the first one if the account did not answer the last time.
+        the first one if the account did not answer the last time. No download takes longer than
+        `LONGEST_TIMEOUTS` times `timeout_s`.
 
         Args:
             began_s: When the download was requested.
@@ -170,8 +178,10 @@ class AccountState:
 
         Args:
             now_s: When its download ended whole.
-            stays_open: Whether the subscription stays open; then it has to last to be a success.
-            is_late: Whether nothing waited for the end any more: it need not be requested again.
+            stays_open: Whether the subscription stays open; then its failures are forgotten once it
+                has lasted (`fail`), not yet.
+            is_late: Whether nothing waited for the end any more: the request that was to follow is
+                not needed.
         """
         self.whole_since_s = now_s
         self.is_covered = True
@@ -201,7 +211,7 @@ class AccountState:
         """Record that what came since its request is not whole."""
         self.spoiled = why
         self.is_covered = False
-        if self.is_whole:
+        if self.is_whole:  # its download has ended: no end comes at which it would fail
             self.fail(now_s, why, random)
 
     def restore(self, now_s: float) -> None:
@@ -210,7 +220,10 @@ class AccountState:
             self.again_at_s = now_s
 
     def drop(self) -> None:
-        """Forget its values: the gateway dropped every subscription."""
+        """Forget its values: the gateway dropped every subscription.
+
+        Nothing of it is due: an account without `ended_at` is downloaded in any case.
+        """
         self.contradict()
         self.whole_since_s = None
         self.is_covered = False

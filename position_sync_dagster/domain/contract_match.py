@@ -66,7 +66,7 @@ def _expires_on(day: date, details: ContractDetails) -> bool:
             return False
         return timedelta() <= day - last_trade <= SETTLED_WITHIN
 
-    # A last trade after the expiry comes of a time zone that is not known.
+    # A last trade after the expiry was read in a wrong time zone: its day says nothing.
     is_last_trade = day == last_trade and day <= expiry
     return day == expiry or is_last_trade
 

@@ -72,7 +72,7 @@ class UnknownZoneError(ValueError):
 
 @lru_cache(maxsize=256)
 def zone_of(text: str | None) -> tzinfo | None:
-    """Return the zone of a name as the broker writes it; None where it is not known.
+    """Return the zone of a name as the broker writes it; None if it is not known, or `UNSURE`.
 
     >>> zone_of("US/Central (Chicago)"), zone_of("EST"), zone_of("somewhere"), zone_of("GMT+08:00")
     (zoneinfo.ZoneInfo(key='US/Central'), zoneinfo.ZoneInfo(key='America/New_York'), None, \
@@ -108,8 +108,7 @@ def in_zone(at: datetime, zone: tzinfo, name: str) -> datetime:
     05:30:00
     """
     second = at.replace(tzinfo=zone, fold=1)  # the second of the two hours: standard time
-    is_standard = "standard" in name.casefold()
-    if is_standard or second.tzname() == name.upper():
+    if "standard" in name.casefold() or second.tzname() == name.upper():
         return second
     return at.replace(tzinfo=zone)
 
@@ -217,9 +216,8 @@ def _read_sessions(text: str, zone: tzinfo) -> TradingHours:
             raise ValueError(f"{part!r} is no session")
 
         first, opens, last, closes = match.groups()
-        days.append(last or first)
+        days += [first, last or first]
         if opens is not None:
-            days.append(first)
             sessions.append((_at(first, opens, zone), _at(last, closes, zone)))
 
     if any(closes < opens for opens, closes in sessions):

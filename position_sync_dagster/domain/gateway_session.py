@@ -127,7 +127,8 @@ class GatewaySession:
             the time after which nobody has seen it, also across sessions (UTC).
         lines_in_use: Market data lines that the owner has in use.
         line_limit: Market data lines that the owner may use.
-        detail: Why the session is BLIND, or how it ended, for a person.
+        detail: Why the session is BLIND, what is wrong while it is LIVE, or how it ended, for a
+            person.
         underlying_lines: Of the lines in use, those of underlyings of held options; null in rows of
             older releases.
         greeks: How many options without greeks of IB have computed ones; why others have none.
@@ -171,7 +172,12 @@ class GatewaySession:
     def outages_after(
         self, state: SessionState | None, live_since: datetime | None, now: datetime
     ) -> str | None:
-        """Return `outages` after a heartbeat: an outage is over when the owner is LIVE again.
+        """Return `outages` after a heartbeat: an outage is over when a BLIND owner is LIVE again.
+
+        Args:
+            state: The state now; None if it is the same.
+            live_since: When a LIVE owner connected, with which the outage ended.
+            now: When the heartbeat is recorded.
 
         >>> at = datetime(2027, 1, 4, tzinfo=UTC)
         >>> session = GatewaySession(
@@ -192,7 +198,7 @@ class GatewaySession:
     def is_alive(self, now: datetime) -> bool:
         """Return whether the lease is valid at `now`."""
         # A heartbeat in the future would make the lease last too long.
-        is_ahead = self.heartbeat_at - now > SKEW
+        is_ahead = self.heartbeat_at > now + SKEW
         return self.state in ALIVE and now < self.expires_at and not is_ahead
 
     def is_live(self, now: datetime) -> bool:
@@ -203,7 +209,7 @@ class GatewaySession:
         """Return the last time at which an owner saw the gateway; `now` while it is LIVE.
 
         It is asked of the newest session by whoever says since when a login is not followed:
-        `status`, the checks, and the next session, which begins BLIND since then.
+        `status`, the checks, and the next session, which begins with it as `state_since`.
         """
         if self.state is not SessionState.LIVE:
             return min(now, self.state_since)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 from operator import attrgetter
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.position_update import GreeksSource, ValueOrigin
@@ -33,9 +33,9 @@ def grouped(by: Callable[[_T], _K], values: Iterable[_T]) -> defaultdict[_K, lis
 class Completeness(StrEnum):
     """How much of an account the last download covered.
 
-    COMPLETE: positions and portfolio values ended with the broker's own end messages.
-    PARTIAL: positions ended, portfolio values did not. UNKNOWN: neither can be trusted,
-    or the login does not manage the account.
+    COMPLETE: positions and portfolio values ended with the broker's own end messages, and each row
+    can be used. PARTIAL: positions ended; portfolio values did not, or a row cannot be used.
+    UNKNOWN: neither can be trusted, or the login does not manage the account.
     """
 
     COMPLETE = "COMPLETE"
@@ -63,11 +63,6 @@ class HoldingGreeks:
     volatility_time: datetime
     greeks_source: GreeksSource = GreeksSource.MODEL
 
-    @property
-    def columns(self) -> dict[str, Any]:
-        """The values by the names of their columns."""
-        return {name: getattr(self, name) for name in GREEKS_COLUMNS}
-
 
 GREEKS_COLUMNS = tuple(field.name for field in fields(HoldingGreeks))
 
@@ -87,7 +82,7 @@ class BrokerPosition:
         received_at: When this row last changed here; of a PNL_SINGLE value, when its newest message
             came.
         position_time: When position last changed here; of a closed row, when it closed.
-        snapshot_id: The account download that the row belongs to.
+        snapshot_id: The newest list of positions that was requested before the row came.
         completeness: How much of the account that download covered: COMPLETE, PARTIAL or UNKNOWN.
         confirmed_at: Until when the broker is known to have confirmed these values: by the end of a
             download of the account, a row or a time of its open subscription, or a value of this
@@ -125,7 +120,10 @@ class BrokerPosition:
 
     @property
     def valued_at(self) -> datetime | None:
-        """When its value was true at the broker; None where that is not known."""
+        """When its value was true at the broker; None where that is not known.
+
+        A value of PnLSingle comes without a time, about a second after it was true.
+        """
         if self.value_source is ValueOrigin.PNL_SINGLE:
             return self.received_at
         return self.value_time
@@ -190,7 +188,7 @@ def is_repeated(before: BrokerPosition, now: BrokerPosition) -> bool:
 
 
 def _known_parts(holding: BrokerPosition) -> tuple[bool, ...]:
-    """Return whether its price, its daily profit and its unrealized profit are known."""
+    """Return whether its price, its daily profit and its unrealized profit are known, in turn."""
     has_price = holding.market_price is not None
     return has_price, holding.daily_pnl is not None, (holding.unrealized_pnl is not None)
 

@@ -67,9 +67,9 @@ def parse_day(value: str | int | date, name: str) -> date:
         return value.date()
     if isinstance(value, date):
         return value
-    # Python writes no number of thousands of digits; `fromisoformat` reads further forms of a day.
-    text = "" if isinstance(value, int) and value > 10**8 else str(value).strip()
-    if _DAY.fullmatch(text):
+    # Python writes no number of thousands of digits.
+    text = "" if isinstance(value, int) and abs(value) > 10**8 else str(value).strip()
+    if _DAY.fullmatch(text):  # `fromisoformat` reads further forms of a day
         with suppress(ValueError):
             return date.fromisoformat(text)
     raise InvalidLegError(
@@ -157,7 +157,7 @@ class Instrument:
 
     @property
     def terms(self) -> dict[str, Any]:
-        """What identifies it in the rows of trades and changes, by the names of the columns."""
+        """What identifies it in rows of values, trades and changes, by the names of the columns."""
         return {name: getattr(self, name) for name in TERMS}
 
 

@@ -1,5 +1,12 @@
 """One market data line: its states, and what each event makes of it; pure.
 
+A line is trusted while its newest values are the present ones. One that should tick and does not is
+suspect; so is one whose value the broker's newer one contradicts, which is its dispute. A suspect
+line is renewed, that is requested again, until a price comes that counts: what came before an
+interruption or a suspicion does not count any more (`since`). After a request or an interruption
+the rows of its holdings wait a moment for a tick (`withheld_until_s`). A denial is a refusal of
+live data, which the line of the contract remembers; for some time it counts.
+
 A line is a frozen record; an event that says nothing in its state leaves it as it is. Times are
 seconds of a monotonic clock that the caller reads, unless they are called a moment.
 """
@@ -176,7 +183,7 @@ class Line:
         )
 
     def reopened(self, now_s: float) -> "Line":
-        """Return the line after its connection opened again: what came before does not count."""
+        """Return the line after its connection opened again: what was found before is over."""
         if not self.held:
             return self
         return self._awaiting(
@@ -241,8 +248,8 @@ class Line:
     def restored(self, now_s: float) -> "Line":
         """Return the line after a notice that its data should flow again (2104, 1102).
 
-        A tick is awaited, not later than before: a farm may return again and again. A line that was
-        interrupted for longer has the whole time to tick.
+        A tick is awaited, not later than before: a farm may return again and again. Only a line
+        whose time to tick has passed while it was interrupted has the whole time again.
         """
         if not self.held:
             return self
@@ -264,8 +271,8 @@ class Line:
     def compared(self, holding: Key, *, agrees: bool) -> "Line":
         """Return the line after a newer value of the broker differed from its own, or did not.
 
-        If they differ it is SUSPECT. If they agree its dispute and its count of renewals end; it is
-        trusted again at its next price alone (`priced`).
+        If they differ it is SUSPECT. If they agree its dispute and its count of renewals end; only
+        the holding that began a dispute ends it. It is trusted again at its next price (`priced`).
 
         Args:
             holding: Whose value it is: holdings of several accounts share a line.
@@ -303,7 +310,7 @@ class Line:
         newest = max(quote.quote_time or NEVER, quote.mark_time or NEVER)
         heard_at = quote.received_at or NEVER
         if not self.held or newest <= self.since or newest == self.priced_at:
-            # Not the price ticked but another part, as the model, or before the interruption.
+            # Another part ticked, as the model, or the price is from before `since`.
             return replace(self, heard_at=heard_at)
         return self.priced(priced_at=newest, heard_at=heard_at)
 
@@ -328,6 +335,7 @@ class Line:
             overdue_at_s=math.inf,
             was_renewed=False,
             dispute=dispute,
+            # While a dispute lasts each renewal comes later than the one before.
             renewals=0 if dispute is None else self.renewals,
             **arrived,  # type: ignore[arg-type] # mypy takes them for each of the fields
         )
@@ -370,10 +378,10 @@ class Line:
         return is_due and (session_open or self.dispute is not None)
 
     def denial_counted_on(self, denial: Denial, now_s: float) -> Denial:
-        """Return a refusal of live data with those before it; the wait grows each time.
+        """Return a new refusal of live data with its number in a row, and the end of its wait.
 
-        A refusal `DENIAL_REMEMBERED_S` after the wait of the one before has ended begins anew: live
-        data were granted meanwhile.
+        The wait grows with each. A refusal `DENIAL_REMEMBERED_S` after the wait of the one before
+        has ended is a first one: live data were granted meanwhile.
         """
         times = 0
         since_s = now_s
@@ -381,7 +389,7 @@ class Line:
         if before is not None and now_s - before.until_s < DENIAL_REMEMBERED_S:
             times = before.times
             since_s = before.since_s
-        # While one counts only delayed data are requested: their refusal is none of live data.
+        # While a denial counts only delayed data are requested: their refusal is none of live data.
         if self.denied(now_s) is None:
             times += 1
 

@@ -1,4 +1,8 @@
-"""Who gets a market data line: demands, their rank, and how many lines there are; pure."""
+"""Who gets a market data line: demands, their rank, and how many lines there are; pure.
+
+The limit of a login is the configured one. If the gateway refuses a line earlier (code 101), the
+lines in use then are the limit for some time: that one is learned.
+"""
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -89,36 +93,34 @@ def allocate_lines(
     wanted: Iterable[Demand],
     held: Mapping[int, float],
     *,
-    limit: int,
-    reserve: int,
+    budget: int,
     now: float,
     min_hold_s: float,
 ) -> frozenset[int]:
-    """Choose the conids that hold a line from now on, by `rank`; add none above limit − reserve.
+    """Choose the conids that hold a line from now on, by `rank`; add none above the budget.
 
     Underlyings get a quarter of these lines at most, also where others are spare. A line younger
-    than `min_hold_s` is kept in any case, and counts. If the limit has fallen below the number of
+    than `min_hold_s` is kept in any case, and counts. If the budget has fallen below the number of
     young lines, they are kept and none is added.
 
     Args:
         wanted: The demands.
         held: conid → when its line was requested.
-        limit: The number of lines of the login.
-        reserve: The lines that are left to other programs.
+        budget: The lines that may be used: those of the login, without what other programs use, and
+            without the reserve for them.
         now: The present moment.
         min_hold_s: The shortest time that a line is kept.
 
     >>> from datetime import UTC
     >>> at = datetime(2026, 1, 2, tzinfo=UTC)
     >>> legs = [Demand(conid=c, priority=1, since=at) for c in (3, 1, 2)]
-    >>> sorted(allocate_lines(legs, {}, limit=3, reserve=1, now=0.0, min_hold_s=5.0))
+    >>> sorted(allocate_lines(legs, {}, budget=2, now=0.0, min_hold_s=5.0))
     [1, 2]
     """
     by_rank = sorted(wanted, key=lambda demand: rank(demand, held))
     underlyings = [demand.conid for demand in by_rank if demand.options]
     legs = [demand.conid for demand in by_rank if not demand.options]
 
-    budget = limit - reserve
     chosen = {conid for conid, since in held.items() if now - since < min_hold_s}
     for conid in [*underlyings[: most_underlyings(budget)], *legs]:
         if len(chosen) >= budget:
@@ -165,7 +167,8 @@ class LineLimit:
         """Return the limit after code 101: the gateway gives no more than are in use.
 
         In a burst of refusals only the last one shows the true limit, and the first one alone
-        counts as a try that was refused.
+        counts as a try that was refused. If the limit before ended lately (within the longest wait
+        after `until`), that is one more try in a row, and the wait is longer.
         """
         failures = self.failures
         if self.given is None:

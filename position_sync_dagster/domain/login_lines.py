@@ -1,7 +1,10 @@
 """The set of the market data lines of a login: which are to be held, or requested again.
 
-What one line does is in `domain/line.py`, who gets one in `domain/line_allocation.py`. Times are
-seconds of a monotonic clock that the caller reads, unless they are called a moment.
+What one line does is in `domain/line.py`, who gets one in `domain/line_allocation.py`. A demand is
+a contract that is to have a line: a leg, or the underlying of options that need its price for their
+greeks. A denial is a refusal of live data, which counts for some time. A suspect line seems dead,
+and is requested again. Times are seconds of a monotonic clock that the caller reads, unless they
+are called a moment.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -73,9 +76,9 @@ class LoginLines:
         }
 
     def is_underlying(self, conid: int) -> bool:
-        """Return whether a contract is wanted as an underlying alone."""
+        """Return whether a contract is wanted as an underlying alone, and not as a leg."""
         demand = self.wanted.get(conid)
-        return demand is not None and demand.options > 0  # which a leg has none of
+        return demand is not None and demand.options > 0  # 0 of a leg
 
     # Events.
 
@@ -95,7 +98,7 @@ class LoginLines:
         """Record which lines ticked since the last flush, and that time passed.
 
         Args:
-            quotes: conid → quote of the lines that ticked.
+            quotes: conid → quote of the lines that ticked; None of one that has ended since.
             now_s: The time.
         """
         for conid, quote in quotes.items():
@@ -111,6 +114,8 @@ class LoginLines:
 
     def chosen(self, in_use: int, now_s: float) -> frozenset[int]:
         """Return the conids that are to hold a line now.
+
+        A denied contract is not among them, unless it may have delayed data.
 
         Args:
             in_use: All lines of the connection: a program that shares it may have subscribed to
@@ -128,8 +133,7 @@ class LoginLines:
         return allocate_lines(
             wanted,
             held,
-            limit=self.limit.lines - of_others,
-            reserve=self.limit.reserve,
+            budget=self.limit.lines - self.limit.reserve - of_others,
             now=now_s,
             min_hold_s=self.min_hold_s,
         )
@@ -166,7 +170,7 @@ class LoginLines:
 
         Args:
             conid: The contract.
-            denial: The refusal; those before it count on in its place (`Line.denial_counted_on`).
+            denial: The refusal, not counted yet: `Line.denial_counted_on` adds those before it.
             now_s: The time.
         """
         line = self.line(conid)

@@ -54,7 +54,7 @@ class PositionChange(ChangedHolding):
         since: Until when the broker is known to have confirmed `before` (UTC).
         seen_at: When the new quantity was received (UTC).
         gateway_id: The login that saw it.
-        snapshot_id: The account download that the row was part of.
+        snapshot_id: The newest list of positions that was requested before the row came.
         run_id: The Dagster run that wrote the row.
     """
 

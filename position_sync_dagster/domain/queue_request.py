@@ -21,9 +21,9 @@ class QueueStatus(StrEnum):
 class Reason(StrEnum):
     """Why a position is in the queue.
 
-    SNAPSHOT: the first list of positions after a connection. CHANGED: the holding is new or has
-    changed. REFRESH: the periodic refresh. OVERFLOW: an active leg has no market data line.
-    MANUAL: a person or a script.
+    SNAPSHOT: the first download after a connection. CHANGED: the holding is new or has changed.
+    REFRESH: the periodic refresh, or a person who materialized `position_queue`. OVERFLOW: an
+    active leg has no market data line. MANUAL: a person or a script.
     """
 
     SNAPSHOT = "SNAPSHOT"
@@ -197,13 +197,12 @@ def attempts_of(request: QueuedPosition) -> list[ProcessingAttempt]:
         (worker, _moment(began), _moment(ended), outcome, error)
         for worker, began, ended, outcome, error in json.loads(request.earlier_attempts or "[]")
     ]
-    # The newest attempt is in the row itself, unless it was added to the earlier ones.
+    # The newest attempt is in the row itself. That of a PENDING request has ended, and is added.
     status = request.status
     if status is not QueueStatus.PENDING:
         ended_at = None if status is QueueStatus.PROCESSING else request.updated_at
         error = request.error_message if status is QueueStatus.FAILED else None
-        newest = (request.lease_owner, request.claimed_at, ended_at, status, error)
-        attempts.append(newest)
+        attempts.append((request.lease_owner, request.claimed_at, ended_at, status, error))
 
     return [
         ProcessingAttempt(

@@ -164,7 +164,7 @@ def seen_again(opened: Break, seen: Break) -> Break:
     is_same_expected = _equal(opened.expected, seen.expected)
     is_same_actual = _equal(opened.actual, seen.actual)
     if opened.state is not BreakState.OPENED and is_same_expected and is_same_actual:
-        return replace(opened, gateway_id=seen.gateway_id)
+        return replace(opened, gateway_id=seen.gateway_id)  # which may be another one now
 
     note = opened.note
     if opened.state is BreakState.ACCEPTED:
@@ -191,7 +191,7 @@ def ended(opened: Break, at: datetime) -> Break:
 
 
 def _equal(first: float | None, second: float | None) -> bool:
-    """Return whether two quantities are the same; an unknown one is NaN."""
+    """Return whether two quantities are the same: None is no holding, NaN an unknown quantity."""
     if first is None or second is None:
         return first is second
     both_unknown = first != first and second != second

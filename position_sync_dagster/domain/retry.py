@@ -31,6 +31,7 @@ class Backoff:
         """
         if failures <= 0:
             return 0.0
+        # The power is bounded: 2 to the 1024th is no float.
         delay_s = min(self.longest_s, self.first_s * 2.0 ** min(failures - 1, 64))
         if random is None:
             return delay_s
@@ -53,7 +54,10 @@ LONG_REST_S = 10.0
 def rest_s(took_s: float) -> float:
     """Return the pause of a writer after a commit of this duration, in seconds.
 
-    On a local disk a commit takes milliseconds, and the pause is not noticed.
+    A commit costs requests, and each reader one more: the pause is `SHORT_REST` times as long, up
+    to some seconds. After a slow commit it is `LONG_REST` times as long, up to `LONG_REST_S`: the
+    other writers get their turn. On a local disk a commit takes milliseconds, and the pause is not
+    noticed.
 
     >>> rest_s(0.02), rest_s(0.5), rest_s(0.9), rest_s(2.0), rest_s(60.0)
     (0.24, 4.0, 4.0, 6.0, 10.0)

@@ -2,6 +2,15 @@
 
 A step returns the row, and the line with what was learned of it: whoever has the set of the lines
 records it there.
+
+The value by the line is its price times the factor, the multiplier of the contract over its price
+magnifier. A portfolio row of the broker has a price and a value: it agrees with the factor, or
+speaks against it. A row waits a moment for a line that may tick soon.
+
+The broker has a value of its own (PORTFOLIO, PNL_SINGLE). If it is newer and differs for some time,
+the line may have missed something: it is requested again, which is its dispute. Its first price
+after that is the answer. If the two values still differ then, one of the two sources is chosen
+until one of the values moves.
 """
 
 import math
@@ -150,7 +159,7 @@ class StreamedHolding:
         """Return whether it is to be valued now."""
         if self.due or self.check_at_s <= now_s:
             return True
-        # A changed line makes it due; one that may tick soon is given its moment.
+        # A line that changed its state makes it due; one that may tick soon is given its moment.
         return self._valued_at_changes != line.changes and not _may_tick_soon(line, now_s)
 
     def step(
@@ -182,13 +191,13 @@ class StreamedHolding:
         counting = line.counted(quote)
         row = self._valued(holding, counting, line, at)
         comparison = self._compare(row, holding, counting, line, at)
-        if comparison.agrees is not None:
+        if comparison.agrees is not None:  # None: the two values show nothing of the line
             line = line.compared(self.key, agrees=comparison.agrees)
         if comparison.agrees is False or comparison.note is not None:
             # The first row took the line at its word; this one has what was decided.
             counting = line.counted(quote)
             row = self._valued(holding, counting, line, at, comparison)
-        self._valued_at_changes = line.changes
+        self._valued_at_changes = line.changes  # any later change makes it due (`is_due`)
 
         return (row if self._record_if_news(row, at) else None), line
 
@@ -228,7 +237,8 @@ class StreamedHolding:
             self._written = values
             self._written_at_s = at.now_s
             next_row_s = at.now_s + longest_s
-        self._check_by(min(next_row_s, at.now_s + ROW_INTERVAL_S))  # the session may open
+        # Outside the session rows are rare, but it is looked at as often as within: it may open.
+        self._check_by(min(next_row_s, at.now_s + ROW_INTERVAL_S))
         return is_news
 
     def _check_by(self, at_s: float) -> None:
@@ -248,7 +258,7 @@ class StreamedHolding:
     def _record_factor(self, holding: BrokerPosition, price_magnifier: int | None) -> None:
         """Record whether the portfolio row agrees with the factor from price to value.
 
-        Without such a row the last answer stays: the factor is that of the contract.
+        If it shows nothing, the last answer stays: the factor is that of the contract.
         """
         if price_magnifier is None:
             return
@@ -267,10 +277,7 @@ class StreamedHolding:
         """Compare a row with the broker's value.
 
         A difference that lasts `SETTLE_S` is a disagreement: the line is requested again, and its
-        dispute lasts until it is answered. Then one of the two is chosen (`_decided`). If both
-        values are confirmed, the line counts if its quote has two sides, at which the holding can
-        be traded. A mark or a model price alone is no better than the broker's own calculation:
-        then the broker counts.
+        dispute lasts until it is answered. Then one of the two is chosen (`_decided`).
         """
         priced_at = _priced_time(row, quote)
         own, broker = row.market_value, holding.market_value
@@ -310,7 +317,18 @@ class StreamedHolding:
     def _decided(
         self, asked: Disagreement, holding: BrokerPosition, quote: Quote, *, is_contradicted: bool
     ) -> Comparison:
-        """Choose one of two sources that stay apart, after a new request was answered."""
+        """Choose the line or the broker, whose values stay apart after a new request was answered.
+
+        The line counts if its quote has two sides, at which the holding can be traded. A mark or a
+        model price alone is no better than the broker's own calculation: then the broker counts.
+
+        Args:
+            asked: The values when the line was requested again, and what was chosen, if it was.
+            holding: The holding with the broker's value.
+            quote: What counts of the market data of the line.
+            is_contradicted: Whether the broker's value has differed for `SETTLE_S` from the newest
+                price of the line, too. Before, the choice waits.
+        """
         if asked.by_line is None:  # the answer has just come
             if not is_contradicted:
                 return AS_USUAL
@@ -378,7 +396,10 @@ def allowed_difference(
 def earliest_calculation(
     origin: ValueOrigin, value_time: datetime | None, received_at: datetime
 ) -> datetime:
-    """Return the earliest moment at which the broker may have calculated its value."""
+    """Return the earliest moment at which the broker may have calculated its value.
+
+    A portfolio row without a time may be as old as the time between two of them.
+    """
     if origin == ValueOrigin.PORTFOLIO:
         return value_time or received_at - BROKER_CADENCE
     return received_at

@@ -6,7 +6,8 @@ from operator import attrgetter
 from typing import Any
 
 from position_sync_dagster.domain.exchange_time import TradingHours, may_trade
-from position_sync_dagster.domain.holding import BrokerPosition
+from position_sync_dagster.domain.holding import GREEKS_COLUMNS, BrokerPosition
+from position_sync_dagster.domain.instrument import TERMS
 from position_sync_dagster.domain.position_update import (
     GreeksSource,
     PositionUpdate,
@@ -20,22 +21,19 @@ from position_sync_dagster.domain.quote import GREEKS, Quote
 # An older last trade is not used, by the exchange's time: the quote has moved since.
 MAX_LAST_AGE_S = 60.0
 
+# The columns of market data.
+_OF_QUOTE = ("bid", "ask", *GREEKS, "market_data_type")
+
 # The columns whose change makes a row worth writing. Times, sizes and ids are not among them.
 VALUES = (
     "position", "market_price", "market_value", "average_cost", "unrealized_pnl", "realized_pnl",
-    "daily_pnl", "price_kind", "value_source", "bid", "ask", *GREEKS, "market_data_type", "note",
-    "greeks_source",
-)  # fmt: skip
-
-_TERMS = (
-    "symbol", "sec_type", "right", "strike", "expiry", "multiplier", "currency", "trading_class",
-    "local_symbol", "gateway_id",
+    "daily_pnl", "price_kind", "value_source", *_OF_QUOTE, "note", "greeks_source",
 )  # fmt: skip
 
 # Returns what readers see of the value of a row.
 values_of = attrgetter(*VALUES)
 
-_content_of = attrgetter(*VALUES, *_TERMS)
+_content_of = attrgetter(*VALUES, *TERMS, "trading_class", "local_symbol", "gateway_id")
 
 
 def says_the_same(row: PositionUpdate, known: PositionUpdate) -> bool:
@@ -137,7 +135,7 @@ def has_two_sides(quote: Quote) -> bool:
 
 
 def _sides(quote: Quote) -> tuple[float, float] | None:
-    """Return bid and ask of an uncrossed two-sided quote."""
+    """Return bid and ask of an uncrossed two-sided quote; None of any other."""
     if quote.bid is None or quote.ask is None or quote.bid > quote.ask:
         return None
     return quote.bid, quote.ask
@@ -206,16 +204,16 @@ def with_model_in_units(quote: Quote, strike: float | None, price_magnifier: int
     )
 
 
-def _times(amount: float | None, factor: float | None) -> float | None:
+def _times(amount: float | None, factor: int | None) -> float | None:
     """Return a product; None where a part of it is unknown."""
-    if amount is None or not factor:
+    if amount is None or factor is None:
         return None
     return amount * factor
 
 
-def _over(amount: float | None, divisor: float | None) -> float | None:
-    """Return a quotient; None where a part of it is unknown."""
-    if amount is None or not divisor:
+def _over(amount: float | None, divisor: int | None) -> float | None:
+    """Return a quotient; None where a part of it is unknown. No divisor is 0."""
+    if amount is None or divisor is None:
         return None
     return amount / divisor
 
@@ -223,7 +221,10 @@ def _over(amount: float | None, divisor: float | None) -> float | None:
 def _factor_between(
     amount: float | None, quoted: float | None, price_magnifier: int | None
 ) -> int | None:
-    """Return the factor from the unit of an amount to the quoted unit; None: unclear."""
+    """Return the factor from the unit of an amount to the quoted unit; None: unclear.
+
+    An amount or a price of 0 shows no unit.
+    """
     if not amount or not quoted or price_magnifier is None:
         return None
     for factor in (1, price_magnifier):  # it is in the quoted unit, or in the major one
@@ -472,11 +473,12 @@ def _row(
         note = None
 
     average_cost = holding.average_cost if holding.position else None
+    # Of delayed and frozen data the arrival says nothing of their age.
     greeks_time = at.if_in_session(market.greeks_time) if market.is_live else None
     greeks_source = GreeksSource.GATEWAY if market.greeks_time else None
     row = PositionUpdate(
         **worth,
-        **_named(instrument, _OF_INSTRUMENT),
+        **instrument.terms,
         **_named(holding, _OF_HOLDING),
         **_named(market, _OF_QUOTE),
         **_named(at.by, _OF_WRITER),
@@ -492,18 +494,14 @@ def _row(
     )
     if holding.greeks is None or not holding.position or market.greeks_time is not None:
         return row
-    modelled = holding.greeks.columns
+    modelled = _named(holding.greeks, GREEKS_COLUMNS)  # since the gateway sent none
     return replace(row, **modelled | {"greeks_time": at.if_in_session(holding.greeks.greeks_time)})
 
 
 # The columns of a row that are copied as they are.
-_OF_INSTRUMENT = (
-    "conid", "symbol", "right", "sec_type", "strike", "expiry", "multiplier", "currency",
-)  # fmt: skip
 _OF_HOLDING = ("account", "position", "realized_pnl", "daily_pnl", "gateway_id")
 _OF_WRITER = ("session_id", "fencing_token", "run_id")
 _OF_BROKER_VALUE = ("market_price", "market_value", "unrealized_pnl", "value_source")
-_OF_QUOTE = ("bid", "ask", *GREEKS, "market_data_type")
 
 
 def _named(source: object, names: tuple[str, ...]) -> dict[str, Any]:

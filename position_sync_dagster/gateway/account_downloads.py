@@ -1,8 +1,13 @@
 """The values of accounts: one account after the other is subscribed, downloaded and confirmed.
 
-Whether an account has current values, how long they are awaited, and when they are requested again
-is decided by `domain/account_state.py`. Portfolio rows are dated by time messages without a date or
-zone.
+A gateway serves one account at a time. The subscription of a login with one account stays open
+after its download, and each later row or time confirms the account again. One of several accounts
+is stopped then, which the gateway answers by code 2100. The end message of a download may come
+late, or without the name of its account.
+
+Whether an account has current values, how long they are awaited, when what came is spoiled, and
+when the values are requested again is decided by `domain/account_state.py`. Portfolio rows are
+dated by time messages without a date or zone.
 """
 
 import asyncio
@@ -38,6 +43,8 @@ ABOUT_NOW = timedelta(minutes=10)
 
 def moment_of(text: str, *, now: datetime, zone: tzinfo) -> datetime | None:
     """Return the newest moment at or before now at which clocks in `zone` showed `text`.
+
+    A clock that is ahead by up to `CLOCK_AHEAD` shows the present time.
 
     Returns:
         None where the text is no time of day, or no plausible one (`OLDEST`).
@@ -110,7 +117,11 @@ class AccountSubscription:
     times: dict[Key, str] = field(default_factory=dict)
 
     def finish(self, why: str | None) -> bool:
-        """End the wait for the download; return whether somebody waits."""
+        """End the wait for the download; return whether somebody waited.
+
+        Args:
+            why: Why it is not whole; None for one that is.
+        """
         if self.result.done():
             return False
         self.result.set_result(why)
@@ -143,7 +154,6 @@ class AccountDownloads:
         self.accounts = accounts
         self._login = login
         self._ib = login.ib
-        self._connectivity = login.connectivity
         self._book = book
         self._random = Random()  # noqa: S311 - jitter of a delay
 
@@ -178,7 +188,10 @@ class AccountDownloads:
         ]
 
     def interrupted(self) -> None:
-        """Count nothing that came since the request: the gateway has lost IB, or had."""
+        """Count nothing that came since the request: the gateway has lost IB, or had.
+
+        If that is spoiled already, the first reason stays.
+        """
         subscription = self._subscription
         if subscription is not None and subscription.state.spoiled is None:
             self._spoil(subscription.account, IB_LOST)
@@ -206,7 +219,10 @@ class AccountDownloads:
             await self._download(account)
 
     async def _download(self, account: str) -> None:
-        """Subscribe to an account, wait for the end of its download, and record how it ended."""
+        """Subscribe to an account, wait for the end of its download, and record how it ended.
+
+        If the wait is cancelled, the account is due again at once.
+        """
         state = self.accounts[account]
         now_s = time.monotonic()
         subscription = AccountSubscription(
@@ -218,7 +234,7 @@ class AccountDownloads:
             row_s=now_s,
         )
         state.begin(utc_now())
-        if self._connectivity.lost is not None:
+        if self._login.connectivity.lost is not None:
             state.spoiled = IB_LOST
         why: str | None = None
         try:
@@ -229,10 +245,10 @@ class AccountDownloads:
 
         except asyncio.CancelledError:
             self.request_again(account)
-            state.is_covered = False
+            state.is_covered = False  # nobody knows whether it would have ended whole
             raise
         finally:
-            subscription.result.cancel()
+            subscription.result.cancel()  # nobody waits any more: an end from now on is a late one
             state.ended_at = utc_now()
 
         if not self._ib.isConnected():
@@ -242,7 +258,7 @@ class AccountDownloads:
             self._complete(subscription)
         else:
             self._fail(account, why)
-        if not self._has_one_account:
+        if not self._has_one_account:  # the gateway is free for the next one
             self._stop()
 
     async def _end_of(self, subscription: AccountSubscription) -> str | None:
@@ -267,7 +283,12 @@ class AccountDownloads:
         return result.result()
 
     def _complete(self, subscription: AccountSubscription, *, is_late: bool = False) -> None:
-        """Record that the download of an account ended whole, and what it confirms."""
+        """Record that the download of an account ended whole, and what it confirms.
+
+        Args:
+            subscription: That of the account.
+            is_late: Whether its end came when nobody waited for it any more.
+        """
         account = subscription.account
         self._set_value_times(subscription)
         state = subscription.state
@@ -368,7 +389,11 @@ class AccountDownloads:
             self._book.confirm(account)
 
     def _read_time(self, fields: list[str]) -> bool:
-        """Read an account time, which is the only time of the values: that of the row before it."""
+        """Read an account time, which is the only time of the values: that of the row before it.
+
+        Returns:
+            True: `ib_async` has no use for the message.
+        """
         self.account_time = fields[-1]
         subscription = self._subscription
         if subscription is None:
@@ -377,7 +402,7 @@ class AccountDownloads:
         if subscription.undated_row is not None:
             subscription.times[subscription.undated_row] = self.account_time
             subscription.undated_row = None
-            if subscription.result.done():
+            if subscription.result.done():  # else the end of the download dates its rows
                 self._set_value_times(subscription)
         self._hear(subscription.account)
         return True
@@ -418,7 +443,8 @@ class AccountDownloads:
     def _end(self, account: str) -> None:
         """Record an end of an account; one of another account, or of a download before, ends none.
 
-        If it comes late, nobody waits for it any more, and what came before it counts.
+        Before the first message of a download, an end is that of the one before, if that had none.
+        If an end comes late, nobody waits for it any more, and what came before it counts.
         """
         state = self.accounts[account]
         subscription = self._subscription
@@ -426,7 +452,7 @@ class AccountDownloads:
             state.end_is_due = False
             return
         if subscription.expects_late_end and not subscription.has_spoken:
-            subscription.expects_late_end = False  # it is that of the download before
+            subscription.expects_late_end = False
             return
 
         state.end_is_due = False
@@ -452,10 +478,11 @@ class AccountDownloads:
         account = value.account
         if account not in self.accounts:
             return
-        if value.tag == ACCOUNT_READY and value.value == "false":
-            self._spoil(account, NOT_READY)
-        elif value.tag == ACCOUNT_READY and self.accounts[account].spoiled == NOT_READY:
-            self.request_again(account)
+        if value.tag == ACCOUNT_READY:
+            if value.value == "false":
+                self._spoil(account, NOT_READY)
+            elif self.accounts[account].spoiled == NOT_READY:
+                self.request_again(account)
         self._hear(account, confirms=False)
 
     def _on_error(self, _request: int, code: int, _text: str, _contract: object) -> None:
@@ -466,9 +493,10 @@ class AccountDownloads:
                 subscription.state.end_is_due = False
                 self._subscription = None
                 subscription.finish("another program is subscribed to another account (code 2101)")
-        elif code == GatewayCode.ACCOUNT_UNSUBSCRIBED and self._unanswered_stops:
-            self._unanswered_stops -= 1
-        elif code == GatewayCode.ACCOUNT_UNSUBSCRIBED and subscription is not None:
-            self._subscription = None
-            if not subscription.finish(STOPPED):
-                self._fail(subscription.account, STOPPED)
+        elif code == GatewayCode.ACCOUNT_UNSUBSCRIBED:
+            if self._unanswered_stops:
+                self._unanswered_stops -= 1
+            elif subscription is not None:
+                self._subscription = None
+                if not subscription.finish(STOPPED):
+                    self._fail(subscription.account, STOPPED)

@@ -1,7 +1,9 @@
 """The account feed: requests positions first, then the values of one account after the other.
 
-One list of positions is requested at a time. The first list that empties an account does not count
-(`domain/account_state.py`). The values are those of `gateway/account_downloads.py`.
+One list of positions is requested at a time. The first list that empties an account does not count:
+the account is in doubt until a second one says the same (`domain/account_state.py`). A row that
+cannot be used is set aside: its holding stays in the book as it was, and messages of the account do
+not confirm it. The values are those of `gateway/account_downloads.py`.
 """
 
 import asyncio
@@ -223,7 +225,7 @@ class AccountFeed:
             raise timeout from None
 
     def _end_list(self) -> None:
-        """Count a list that came to its end: close what it does not name.
+        """Count a list that came to its end: close what it does not name (`_named`).
 
         Its rows, and later ones, were merged before. Nothing is closed in an account that the list
         empties, until a second one does so too. A holding that was set aside, and is not named any
@@ -235,14 +237,12 @@ class AccountFeed:
         for account, conid in set_aside - self._named:
             del self.states.odd_rows[account][conid]
         open_keys = {holding.key for holding in self.book.rows if holding.position}
-        holding_accounts = {account for account, _conid in open_keys}
-        named_keys = self._named & (open_keys | set_aside)
-        named_accounts = {account for account, _conid in named_keys}
+        named_accounts = {account for account, _conid in self._named & (open_keys | set_aside)}
 
         for account, state in self.states.items():
             was_doubted = state.is_doubted
             is_named = account in named_accounts
-            is_emptied = account in holding_accounts and not is_named
+            is_emptied = not is_named and self.book.open_in(account) > 0
             state.take_list(now_s, is_emptied=is_emptied)
             if was_doubted and is_named:
                 # In doubt, no message confirmed it (`HoldingsBook.confirm`): a download does.
@@ -289,7 +289,7 @@ class AccountFeed:
     def take_demoted(self) -> bool:
         """Return whether an account that was COMPLETE at the last call is not so any more.
 
-        Whatever the cause, readers are to be told at once.
+        Whatever the cause, readers are to see it at once, not with the next publication.
         """
         before = self._complete
         ratings = self.completeness
@@ -300,6 +300,9 @@ class AccountFeed:
         """Return a row that can be used; set another one aside, and doubt what the book has of it.
 
         A list that names such a row does not close its holding.
+
+        Returns:
+            None for a row that is set aside.
         """
         account, conid = row.key
         if account not in self.accounts:
@@ -308,7 +311,7 @@ class AccountFeed:
             self.states.odd_rows[account].pop(conid, None)
             return row
         self.states.odd_rows[account][conid] = row.why
-        if self._listing is not None:  # usable rows: `_note_for_list`
+        if self._listing is not None:  # `_note_for_list` adds the usable ones
             self._named.add(row.key)
         self.book.doubt(row.key)
         text = f"a holding (conid {conid}) is set aside: the gateway sent {row.why}"
@@ -329,7 +332,7 @@ class AccountFeed:
         )
         was_downloaded = self.states[account].ended_at is not None
         if is_new and was_downloaded and len(self.accounts) > 1:
-            self.values.request_again(account)  # it sends no values by itself
+            self.values.request_again(account)  # only one that stays subscribed sends values itself
         self._note_for_list(row)
         return True
 

@@ -164,6 +164,7 @@ def readable(text: str) -> str:
     """
 
     def decoded(escapes: re.Match[str]) -> str:
+        """Return the characters of some escapes, or the escapes if they are no characters."""
         sent = escapes[0]
         kind = sent[1]  # u: UTF-16; x: the bytes of GB 18030
         data = bytes.fromhex(sent.replace(f"\\{kind}", ""))
@@ -269,12 +270,12 @@ ALGO_VENUE = "QBALGO"
 # Tick type of the mark price, sent for generic tick 232. [D]
 MARK_TICK = 37
 
-# Tick types of prices and sizes of bid, ask and last, live and delayed. [D]
-QUOTE_TICKS = frozenset({0, 1, 2, 3, 4, 5, 66, 67, 68, 69, 70, 71})
+# Tick types of prices and sizes of bid, ask and last of delayed data, which the gateway never sends
+# for live data, whatever message 58 says. [D]
+DELAYED_TICKS = frozenset(range(66, 72))
 
-# The same tick types of delayed data, which the gateway never sends for live data, whatever
-# message 58 says. [D]
-DELAYED_TICKS = frozenset({66, 67, 68, 69, 70, 71})
+# The same of live and delayed data. [D]
+QUOTE_TICKS = DELAYED_TICKS | set(range(6))
 
 # Asks for the dividends of a stock (tick type 59). Source: IB, "Tick Types", IB Dividends; a
 # gateway that refuses it by 321 is asked without it.

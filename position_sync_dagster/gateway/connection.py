@@ -51,7 +51,7 @@ SILENCE_S = 10.0
 
 Answer = TypeVar("Answer")
 
-# A gateway's day begins at midnight in one of these zones; it does not say which.
+# A gateway's day begins at midnight in one of these zones; it does not say in which.
 _DAYS = ("America/New_York", "Europe/London", "Asia/Hong_Kong")
 
 
@@ -71,7 +71,9 @@ class DayExecutions(NamedTuple):
 
 
 def day_begin(now: datetime) -> datetime:
-    """Return since when an answer names every execution: the last midnight of any market.
+    """Return since when an answer names every execution, whichever of `_DAYS` the gateway has.
+
+    That is the latest of their last midnights.
 
     >>> day_begin(datetime(2026, 3, 20, 15, 30, tzinfo=UTC)).isoformat()
     '2026-03-20T04:00:00+00:00'
@@ -206,7 +208,10 @@ class MessageReader:
         ib_async_internals.rewrite_times(ib)
 
     def _read(self, fields: list[str]) -> None:
-        """Read a message by ib_async, and record whether it was understood."""
+        """Read a message by ib_async, and record whether it was understood.
+
+        The end of a list is not passed on if the list may lack a position.
+        """
         message_type = fields[0] if fields else ""
         if message_type == _ERROR:
             fields = [codes.readable(field) for field in fields]
@@ -220,7 +225,10 @@ class MessageReader:
             self.understood_at_s = monotonic()
 
     def _on_unreadable(self, message_type: str, error: Exception) -> None:
-        """Record that a message is not understood, and log it without its values."""
+        """Record that a message is not understood, and log it without its values.
+
+        One whose type cannot be read may have been of any type.
+        """
         may_be_any = not message_type.isdecimal()
         # No list of this connection ends any more: it times out, and the next connection asks anew.
         self._list_may_lack_a_position |= message_type == _POSITION or may_be_any
@@ -339,6 +347,7 @@ class GatewayConnection:
         gate = asyncio.Semaphore(CONCURRENT_REQUESTS)
 
         async def request(conid: int) -> ContractDetails | None:
+            """Return the details of one contract; None without an answer that can be read."""
             contract = Contract(conId=conid)
             async with gate:
                 listings, refused_with, _ = await self._ask(
@@ -379,7 +388,7 @@ class GatewayConnection:
             try:
                 executions.append(execution_of(fill, reports[fill.execution.execId], asked_at))
             except ValueError:
-                begin = asked_at
+                begin = asked_at  # one is not known: that others are absent proves nothing
         return DayExecutions(executions, begin, asked_at)
 
     async def candidates(self, leg: UnresolvedLeg) -> list[ContractDetails] | None:
@@ -434,6 +443,7 @@ class GatewayConnection:
         missed = self._reader.missed
 
         def note(request_id: int, code: int, _text: str, contract: Contract | None) -> None:
+            """Record an error of this request, or of one without a contract; a notice has no id."""
             if request_id > 0 and contract is about:
                 refused_with.append(code)
 
@@ -603,6 +613,7 @@ class IBConnectionManager:
             shared.holders.add(self)
             if shared.connection is None or not shared.connection.is_connected:
                 shared.connection = await connect(self.settings, listeners=self._listeners)
+            # Another manager may have connected, with other settings of the same address.
             shared.connection.require_login_of(self.settings)
             return shared.connection
 

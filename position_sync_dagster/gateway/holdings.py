@@ -1,8 +1,12 @@
 """The book of holdings: what the broker last reported of each, merged from its three feeds.
 
-Holdings are immutable: each message replaces one. Confirmations of whole accounts are kept with
-their states, and each holding that is returned contains its newest one. Watchers collect what
-changed.
+Holdings are immutable: each row, of a list of positions or of the portfolio, replaces one. What
+PnLSingle sends of a holding is kept beside it, and merged when the holding is read. It is followed
+while such a message comes about every second. A value that stays the same although portfolio rows
+move stands still, and does not count: PnLSingle has missed a move.
+
+Confirmations of whole accounts are kept with their states, and each holding that is returned
+contains its newest one. Watchers collect what changed.
 """
 
 import asyncio
@@ -92,7 +96,7 @@ class Watchers(Generic[K]):
         return iter([held for watcher in self._watchers if (held := watcher()) is not None])
 
     def watch(self) -> PendingChanges[K]:
-        """Return a new watcher, which collects the changes from now on."""
+        """Return a new watcher, which collects the changes from now on; drop those of nobody."""
         watcher: PendingChanges[K] = PendingChanges()
         self._watchers = [ref(held) for held in (*self, watcher)]
         return watcher
@@ -152,9 +156,10 @@ class Profit:
     def take_row(self, before: BrokerPosition, value: float | None, now: datetime) -> bool:
         """Take a portfolio row that arrives now; return whether this value follows the market.
 
-        It does not if it is silent while the row has another value, or if it repeats its own value
-        while the row moved: then it `stands_still`, and does not count until it moves. In both
-        cases PnLSingle missed a move, and the caller has it requested again.
+        It does not if it is silent while the row has another value. Nor does it if it has repeated
+        its own value while the row moved, and differs from the row by more than `VALUE_BAND`: then
+        it `stands_still`, and does not count until it moves. In both cases PnLSingle missed a move,
+        and the caller has it requested again.
 
         Args:
             before: The holding as the portfolio row before left it.
@@ -164,9 +169,9 @@ class Profit:
         if value is None:
             return True
         if not self.is_followed(now):
-            return not _differ(value, self.sent.value, 0.0)
-        moved = before.market_value is not None and _differ(value, before.market_value, 0.0)
-        # The row moved, and the value has been the same since before the row before.
+            return not _differ(value, self.sent.value)
+        moved = before.market_value is not None and _differ(value, before.market_value)
+        # The row moved, and this value has been the same since before the row before.
         if moved and self.same_since <= before.received_at:
             self.stands_still |= _differ(value, self.sent.value, streamed_holding.VALUE_BAND)
         return not self.stands_still
@@ -184,12 +189,15 @@ class Profit:
     def daily(self, row: BrokerPosition) -> float | None:
         """Return the daily profit, if it came with the value that counts: the two move together.
 
+        The value of a row counts only if it is the very one that the profit came with. A value of
+        PnLSingle may have moved by `VALUE_BAND` since, until the next profit comes.
+
         Args:
-            row: The holding as its last row left it.
+            row: The holding as its last row left it, before what PnLSingle says is merged.
         """
         value = row.market_value
         band = 0.0
-        if self.counts(row):  # it moves on, until the next daily profit comes
+        if self.counts(row):
             value = self.sent.value
             band = streamed_holding.VALUE_BAND
         if value is None or _differ(value, self.value_at_daily, band):
@@ -197,7 +205,7 @@ class Profit:
         return known(self.sent.daily)
 
 
-def _differ(value: float, compared: float, band: float) -> bool:
+def _differ(value: float, compared: float, band: float = 0.0) -> bool:
     """Return whether two values differ by more than this part of the first and the rounding."""
     return abs(value - compared) > max(band * abs(value), ROUNDING)
 
@@ -230,7 +238,7 @@ class HoldingsBook:
     Attributes:
         changes: Watchers of the holdings that messages change; a changed quantity is urgent.
         all_changes: Watchers of every change, but of confirmations and values of PnLSingle.
-        snapshot_id: The id of the newest whole list of positions.
+        snapshot_id: The id of the newest list of positions, from its request on.
         moves: How often a holding was added, opened, closed or turned from long to short.
         profits: What PnLSingle has sent of each holding.
         missed: The holdings of which PnLSingle missed a move: they are requested again.
@@ -373,11 +381,10 @@ class HoldingsBook:
 
     def keys_of(self, conid: int) -> list[Key]:
         """Return the keys of the holdings of a conid; a login has few accounts."""
-        keys = ((account, conid) for account in self.states)
-        return [key for key in keys if key in self._holdings]
+        return [(account, conid) for account in self.states if (account, conid) in self._holdings]
 
     def one_of(self, account: str) -> Key | None:
-        """Return the key of one holding of an account, an open one if there is any."""
+        """Return the key of one holding of an account, an open one if any is; None without one."""
         keys = (key for key in self._holdings if key[0] == account)
         return max(keys, key=lambda key: self._holdings[key].position != 0, default=None)
 
@@ -444,10 +451,10 @@ class HoldingsBook:
         if before is not None and before.position == position:
             profit = self.profits.get(key)
             if profit is not None and not profit.take_row(before, value, now):
-                self.missed.note(key)
+                self.missed.note(key)  # PnLSingle missed a move, and is requested again
 
         origin = ValueOrigin.NONE if value is None else ValueOrigin.PORTFOLIO
-        confirmed_at = now if self._connectivity.lost is None else None
+        confirmed_at = now if self._connectivity.lost is None else None  # without IB a row is old
         stated = self._row(
             key, instrument, position, now, value_source=origin, confirmed_at=confirmed_at, **values
         )
@@ -464,7 +471,7 @@ class HoldingsBook:
         if known(sent.value) is None or self._connectivity.lost is not None:
             return False
         profit = self.profits.get(key)
-        if profit is not None:  # it has the quantity that is held: see `put`
+        if profit is not None:  # of the quantity that is held: another one ends it (`put`)
             return sent.position == profit.sent.position and profit.take(sent, self._clock())
 
         holding = self._holdings.get(key)
@@ -534,7 +541,7 @@ class HoldingsBook:
         self.change(key, confirmed_at=None)
 
     def doubt_values_before(self, account: str, since: datetime) -> None:
-        """Doubt the values of an account whose rows came before a moment."""
+        """Doubt the values of an account whose rows came before a moment: a download lacks them."""
         if self.states[account].is_doubted:
             return  # nothing confirms them anyway
         for key, holding in self._holdings.items():
@@ -570,7 +577,10 @@ class HoldingsBook:
             self.doubt(key)
 
     def put(self, holding: BrokerPosition) -> None:
-        """Replace a holding and notify the watchers; a profit of another quantity ends."""
+        """Replace a holding and notify the watchers, of a changed quantity at once.
+
+        What PnLSingle said of another quantity ends.
+        """
         key = holding.key
         before = self._holdings.get(key)
         moved = before is None or before.position != holding.position
@@ -645,14 +655,16 @@ class HoldingsBook:
     ) -> BrokerPosition:
         """Return a holding as the message that was received now has it."""
         before = self._holdings.get(key)
-        is_same = before is not None and before.position == position
+        position_time = now
+        if before is not None and before.position == position:
+            position_time = before.position_time
         return BrokerPosition(
             gateway_id=self._gateway_id,
             account=key[0],
             instrument=with_exchange(instrument, before),
             position=position,
             received_at=now,
-            position_time=before.position_time if before is not None and is_same else now,
+            position_time=position_time,
             snapshot_id=self.snapshot_id,
             # So that reading it makes no copy, as a rule.
             completeness=self.states.completeness(key[0]),

@@ -93,6 +93,7 @@ def read_in_pieces(ib: IB) -> None:
     receive: Callable[[bytes], None] = conn.data_received
 
     def receive_pieces(data: bytes) -> None:
+        """Pass on data, piece by piece, as long as the connection is there."""
         for start in range(0, len(data), PIECE_BYTES):
             transport = conn.transport
             if transport is not None and transport.is_closing():
@@ -163,12 +164,14 @@ def listen(ib: IB, listener: Listener) -> None:
     greeted = False
 
     def read(fields: list[str]) -> None:
+        """Pass a message to the listener before ib_async reads it."""
         listener(RECEIVED, fields)
         interpret(fields)
 
     def write(data: bytes) -> None:
+        """Pass a message to the listener as it is sent; before the first one, the greeting."""
         nonlocal greeted
-        if client.serverVersion():  # before, it offers its versions
+        if client.serverVersion():  # before the greeting the client offers its versions
             if not greeted:
                 listener(RECEIVED, (GREETING, str(client.serverVersion())))
             greeted = True
@@ -247,7 +250,8 @@ def rewrite_times(ib: IB) -> None:
         return False
 
     def rewrite_details(fields: list[str]) -> bool:
-        """Join the time of the last trade to its zone, and leave the message to ib_async."""
+        """Join time and zone of the last trade, which ib_async would split; leave it the rest."""
+        # Older messages have a version of their own before it.
         place = _LAST_TRADE_AT + (ib.client.serverVersion() < _SHORT_DETAILS)
         if len(fields) > place:
             day, *time_and_zone = fields[place].replace("-", " ").split() or [""]

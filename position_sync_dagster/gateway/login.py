@@ -215,12 +215,13 @@ class _LoginListener:
         """Refuse a login of more accounts than lists of positions have; they are known now."""
         accounts = len(self._client.getAccounts())
         if accounts > LISTED_TOGETHER:
-            error = TooManyAccountsError(
-                f"The login at {self.address} has {accounts} accounts; a gateway lists the "
-                f"positions of up to {LISTED_TOGETHER} (reqPositions).",
-                remedy="Use several logins, each of which sees fewer accounts.",
+            self._fail(
+                TooManyAccountsError(
+                    f"The login at {self.address} has {accounts} accounts; a gateway lists the "
+                    f"positions of up to {LISTED_TOGETHER} (reqPositions).",
+                    remedy="Use several logins, each of which sees fewer accounts.",
+                )
             )
-            self._fail(error)
 
     def _on_bytes(self, data: bytes) -> None:
         """Look at the first bytes: another protocol has no such length, or no version."""
@@ -232,22 +233,24 @@ class _LoginListener:
         head += data[: GREETING_BYTES - len(head)]
         version = head[ib_async_internals.LENGTH_BYTES :]
         if ib_async_internals.is_no_length(head) or (version and not version.isdigit()):
-            error = NotAGatewayError(
-                f"What listens at {self.address} is not an IB gateway.",
-                remedy="Set POSITION_SYNC_GATEWAY_PORT to the API port of TWS or IB Gateway "
-                "(TWS 7496 live, 7497 paper; Gateway 4001 live, 4002 paper).",
+            self._fail(
+                NotAGatewayError(
+                    f"What listens at {self.address} is not an IB gateway.",
+                    remedy="Set POSITION_SYNC_GATEWAY_PORT to the API port of TWS or IB Gateway "
+                    "(TWS 7496 live, 7497 paper; Gateway 4001 live, 4002 paper).",
+                )
             )
-            self._fail(error)
 
     def _on_close(self, _message: str) -> None:
         """Take the end of the socket for a refusal, unless another reason is known."""
-        error = GatewayRefusedError(
-            f"The gateway at {self.address} closed the connection before it was ready.",
-            remedy="Allow this machine under API > Settings > Trusted IPs and see whether the "
-            "gateway has logged in; after an update of the gateway, see whether it still "
-            f"serves API clients of version {self._client.MaxClientVersion}.",
+        self._fail(
+            GatewayRefusedError(
+                f"The gateway at {self.address} closed the connection before it was ready.",
+                remedy="Allow this machine under API > Settings > Trusted IPs and see whether the "
+                "gateway has logged in; after an update of the gateway, see whether it still "
+                f"serves API clients of version {self._client.MaxClientVersion}.",
+            )
         )
-        self._fail(error)
 
 
 def _failed_to_connect(address: str, error: OSError | ValueError) -> GatewayError:

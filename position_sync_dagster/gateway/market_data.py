@@ -128,6 +128,7 @@ class MarketDataRequests:
             self._requested_type = market_data_type
 
         ticks = MARK_PRICE_GENERIC_TICK
+        # A gateway that has refused dividends is not asked for them again.
         with_dividends = self._knows_dividends and contract.secType == "STK"
         if with_dividends:
             ticks = f"{ticks},{DIVIDENDS_GENERIC_TICK}"
@@ -157,7 +158,7 @@ class MarketDataRequests:
         if request is None:
             return
         if code == GatewayCode.REQUEST_INVALID and request.with_dividends:
-            # It may refuse the dividends alone: no later request asks for them.
+            # It may refuse the dividends alone: this and later requests do not ask for them.
             self._knows_dividends = False
             self._retire(request)
             self._send(request.contract, request.market_data_type)
@@ -177,7 +178,12 @@ class MarketDataRequests:
             listener(refusal)
 
     def _retire(self, request: "_Request", *, cancel: bool = False) -> None:
-        """Remove a request, so that a later one of the conid starts without old prices."""
+        """Remove a request, so that a later one of the conid starts without old prices.
+
+        Args:
+            request: One that is sent.
+            cancel: Whether the gateway may still have it.
+        """
         conid = request.contract.conId
         del self._requests[conid]
         for watcher in self.ticked:

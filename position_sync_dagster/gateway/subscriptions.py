@@ -1,6 +1,7 @@
 """Subscriptions that take no line: PnLSingle of holdings, and PnL of accounts with their values.
 
-A subscription to profits that is refused, brings no message, or falls silent is requested again.
+A subscription to profits that is refused, brings no message, or falls silent is due: it is
+requested again, each time after a longer delay, until a message comes that counts.
 """
 
 import json
@@ -33,9 +34,6 @@ PROFIT_SILENCE_S = 900.0
 # The code of a model, of which a whole account or holding has none.
 NO_MODEL = ""
 
-# The number of values in a message: of an account daily, unrealized and realized profit.
-NUMBER_OF_VALUES = {MessageType.PNL: 3, MessageType.PNL_SINGLE: len(PnlValues._fields)}
-
 
 @dataclass(slots=True, eq=False)
 class Subscription:
@@ -67,6 +65,7 @@ class ProfitSubscriptions(ABC, Generic[Sub]):
     Args:
         ib: The connection.
         kind: The type of its messages.
+        values: The number of values in each of them.
         send: Sends a request by its id, for an account and a conid.
         withdraw: Cancels a request.
     """
@@ -75,6 +74,7 @@ class ProfitSubscriptions(ABC, Generic[Sub]):
         self,
         ib: IB,
         kind: MessageType,
+        values: int,
         send: Callable[[int, str, int], None],
         withdraw: Callable[[int], None],
     ) -> None:
@@ -82,7 +82,7 @@ class ProfitSubscriptions(ABC, Generic[Sub]):
         self._send = send
         self._withdraw = withdraw
         # The fields of a whole message: the values stand behind its type and the id of its request.
-        self._length = 2 + NUMBER_OF_VALUES[kind]
+        self._length = 2 + values
         self._backoff = Backoff(first_s=line.LINE_SILENCE_S, longest_s=900.0, jitter=(0.8, 1.2))
         self._random = Random()  # noqa: S311 - jitter of a delay
         # In the order of requests; `PnlSubscriptions` has them by holding, `AccountSummaries` by
@@ -104,7 +104,7 @@ class ProfitSubscriptions(ABC, Generic[Sub]):
         awaited is cancelled: if it reached the gateway after the drop, it still runs.
         """
         for subscription in self._all.values():
-            if subscription.attempts:
+            if subscription.attempts:  # its value is awaited
                 self._cancel(subscription)
             self._ended(subscription)
         self._all.clear()
@@ -119,7 +119,11 @@ class ProfitSubscriptions(ABC, Generic[Sub]):
         """Forget the values of a request that the gateway has ended."""
 
     def _request_due(self, most: int) -> None:
-        """Request the first few that are due."""
+        """Request the first that are due, in place of their requests before, if any.
+
+        Args:
+            most: How many at most.
+        """
         now = time.monotonic()
         due = (subscription for subscription in self._all.values() if subscription.due_at_s <= now)
         for subscription in list(islice(due, most)):
@@ -168,7 +172,7 @@ class ProfitSubscriptions(ABC, Generic[Sub]):
         if self._take(subscription, sent):
             subscription.due_at_s = time.monotonic() + PROFIT_SILENCE_S
             subscription.attempts = 0
-        elif not subscription.attempts:
+        elif not subscription.attempts:  # the first that does not count, after some that did
             self._expect(subscription)
         return True
 
@@ -209,6 +213,7 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
         super().__init__(
             ib,
             MessageType.PNL_SINGLE,
+            len(PnlValues._fields),
             lambda request, account, conid: client.reqPnLSingle(request, account, NO_MODEL, conid),
             client.cancelPnLSingle,
         )
@@ -225,7 +230,8 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
         """Subscribe to exactly these holdings, the most important ones first.
 
         What nobody wants any more is cancelled, and its values are forgotten. `step` sends the
-        requests. A new connection has new subscriptions: these assume that theirs does not return.
+        requests. Nothing is cancelled on a connection that ended: its requests ended with it, and a
+        new one has subscriptions of its own.
         """
         before = self._all
         self._all = {key: before.pop(key, Subscription(key)) for key in dict.fromkeys(keys)}
@@ -235,7 +241,7 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
                 self._ended(unwanted)
 
     def step(self) -> None:
-        """Request what is due."""
+        """Request what is due, and soon those of which PnLSingle missed a move (`Profit`)."""
         if not self._ib.isConnected():
             return
         for key in self._book.missed.take() & self._all.keys():
@@ -331,10 +337,10 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
         super().__init__(
             login.ib,
             MessageType.PNL,
+            3,  # the daily, the unrealized and the realized profit
             lambda request, account, _conid: client.reqPnL(request, account, NO_MODEL),
             client.cancelPnL,
         )
-        self._connectivity = login.connectivity
         self._start_anew()
         login.ib.accountValueEvent += self._on_value
 
@@ -359,7 +365,8 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
     def current(self) -> list[AccountSummary]:
         """Return the values of each account whose first answers have arrived.
 
-        A row before that would show a known net liquidation as null for a moment.
+        A row before that would show a known net liquidation as null for a moment. After the longest
+        wait for an answer, accounts without them are returned too, as far as they are known.
         """
         has_waited = time.monotonic() - self._since >= self._login.timeout_s
         summaries = [
@@ -401,10 +408,11 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
         """
         # A model is a part of an account, made by an advisor.
         account = self._all.get(value.account)
-        if account is None or value.modelCode or self._connectivity.lost is not None:
+        if account is None or value.modelCode or self._login.connectivity.lost is not None:
             return
         if value.tag == ACCOUNT_READY:
             account.is_ready = value.value != "false"
+        # `BASE` is the sum over the currencies of a ledger, of which only the rates are read.
         if value.currency in ("", "BASE") or not account.is_ready:
             return
 
@@ -420,7 +428,7 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
 
     def _take(self, account: _Account, sent: list[float]) -> bool:
         """Keep the profits of a message, unless the gateway had lost IB: they are old then."""
-        if self._connectivity.lost is None:
+        if self._login.connectivity.lost is None:
             account.pnl = tuple(map(translate.known, sent))
             account.pnl_at = utc_now()
             account.is_answered = True

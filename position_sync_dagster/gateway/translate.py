@@ -70,7 +70,9 @@ def number_of(text: str) -> float | None:
 
 
 def multiplier_of(sec_type: str, text: str) -> float | None:
-    """Read a multiplier as sent; None where it is unknown. Without one it is 1 (stocks).
+    """Read a multiplier as sent; None where it is unknown.
+
+    Without one it is 1, as of stocks; one of `MULTIPLIED_TYPES` always has it.
 
     >>> multiplier_of("STK", ""), multiplier_of("OPT", "100"), multiplier_of("OPT", "")
     (1.0, 100.0, None)
@@ -94,8 +96,7 @@ def instrument_of(contract: Contract) -> Instrument:
     """
     multiplier = multiplier_of(contract.secType, contract.multiplier)
     if multiplier is None:
-        written = shown(contract.multiplier)
-        raise ValueError(f"multiplier {written} ({contract.secType})")
+        raise ValueError(f"multiplier {shown(contract.multiplier)} ({contract.secType})")
 
     right = None
     strike = None
@@ -134,7 +135,7 @@ def details_of(details: IBContractDetails, *, seen_at: datetime) -> ContractDeta
     expires_on = _day(details.realExpirationDate)
     day, clock, zone = _last_trade(instrument.expiry, details, expires_on)
 
-    trading_hours = None
+    trading_hours = None  # in a zone that is not known they say nothing
     if zone_of(details.timeZoneId) is not None:
         trading_hours = details.tradingHours or None
 
@@ -165,7 +166,7 @@ def _last_trade(
 
     The gateway writes it in the zone of its login, in that of the instrument, or in UTC: its day
     may be the one after. A day after the expiry shows a zone that is not known. A time without a
-    zone is one of the trading hours' zone.
+    zone is one of the trading hours' zone. `rewrite_times` has put IN_ZONE between time and zone.
     """
     clock, _, words = details.lastTradeTime.partition(ib_async_internals.IN_ZONE)
     name = words.replace(ib_async_internals.IN_ZONE, " ")
@@ -259,7 +260,8 @@ class Arrivals:
     def note(self, ticker: Ticker) -> None:
         """Record the arrival of the parts that the newest ticks brought.
 
-        Once data are live, what came as frozen or delayed data does not count.
+        A part has arrived if a tick of it is there, or if the ticker has it otherwise than at the
+        last call. Once data are live, what came as frozen or delayed data does not count.
         """
         live = MarketDataType.LIVE
         if self.kind not in (None, live) and ticker.marketDataType == live:
@@ -465,7 +467,7 @@ def _number(name: str, text: str) -> float:
 
 
 def _side(price: float) -> float | None:
-    """Return a bid or an ask; None where the gateway says that there is none."""
+    """Return a bid or an ask; None where the gateway says by 0 or −1 that there is none."""
     value = known(price)
     return None if value in NO_PRICE else value
 

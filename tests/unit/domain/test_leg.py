@@ -55,6 +55,7 @@ def test_an_option_has_right_strike_and_expiry(missing):
         ("strike", "nan", "'nan'"),
         ("expiry", "20260230", "20260230"),
         ("expiry", "", "''"),
+        pytest.param("expiry", -(10**5000), "thousands of digits", id="below every day"),
         ("symbol", " ", "no symbol"),
         ("strategy_id", "", "no strategy"),
         ("strategy_id", "UNATTRIBUTED", "what no strategy has"),

@@ -29,8 +29,8 @@ def wanted_of(holdings, legs):
 def allocate(wanted, held_for=(), limit=10, reserve=0, hold_s=0.0):
     """Allocate at moment 0; `held_for` gives conid → seconds since its line was taken."""
     return allocate_lines(
-        wanted, {conid: -age_s for conid, age_s in dict(held_for).items()}, limit=limit,
-        reserve=reserve, now=0.0, min_hold_s=hold_s,
+        wanted, {conid: -age_s for conid, age_s in dict(held_for).items()},
+        budget=limit - reserve, now=0.0, min_hold_s=hold_s,
     )  # fmt: skip
 
 
