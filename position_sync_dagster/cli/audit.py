@@ -53,12 +53,11 @@ def find_trace(lake: MoneyLake, id_: str) -> dict[str, Any]:
 
 def _requests(lake: MoneyLake, ids: Iterable[str]) -> list[QueuedPosition]:
     """Return the requests with these ids."""
-    return [
-        request
-        for id_ in ids
-        for request in lake.queue.sync.beginning_with(id_)
-        if request.request_id == id_
-    ]
+    requests: list[QueuedPosition] = []
+    for id_ in ids:
+        candidates = lake.queue.sync.beginning_with(id_)
+        requests += [request for request in candidates if request.request_id == id_]
+    return requests
 
 
 def read_history(
@@ -112,9 +111,10 @@ def trace(
         return
 
     for name, columns in _TRACED.items():
-        typer.echo(f"{name}: {len(traced[name]):,}")
-        if traced[name]:
-            output.print_table(traced[name], columns)
+        rows = traced[name]
+        typer.echo(f"{name}: {len(rows):,}")
+        if rows:
+            output.print_table(rows, columns)
 
 
 # What a trace has on a terminal of each kind of thing; times are in UTC.
