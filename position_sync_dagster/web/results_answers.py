@@ -76,7 +76,8 @@ def closed_day(source: PageFigures, _query: NoQuery, now: datetime) -> dict[str,
     explained_day, explained = _newest(
         _newest_rows(source.lake, PROFIT_EXPLAINED), "profit", parts, unexplained
     )
-    explained = [row | {"market": in_cents(row["market"])} for row in explained]
+    for row in explained:
+        row["market"] = in_cents(row["market"])
     books_day, books = _newest(booked, "change", BOOKED_PARTS, "difference")
     return {
         "at": source.figures(now).at,
@@ -125,7 +126,8 @@ def read_why(source: PageFigures, query: WhyQuery, now: datetime) -> dict[str, A
         UnknownStrategyError: The strategy has no leg.
     """
     figures, rows = source.explained(now)
-    return {"at": figures.book.now, "rows": of_strategy(rows, query.strategy, figures.book)}
+    book = figures.book
+    return {"at": book.now, "rows": of_strategy(rows, query.strategy, book)}
 
 
 class ResultsAnswer(ApiModel):

@@ -302,7 +302,9 @@ class PageFigures:
             ScenariosFileError: The file of scenarios has a mistake.
         """
         figures = self.figures(now)
-        return self._priced(figures.book) if is_small(figures) else self.risk(now)
+        if is_small(figures):
+            return self._priced(figures.book)
+        return self.risk(now)
 
     def _price(self, now: datetime) -> tuple[Book, PricedLegs]:
         return self._priced(self.figures(now).book)
