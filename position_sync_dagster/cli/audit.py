@@ -43,7 +43,8 @@ def find_trace(lake: MoneyLake, id_: str) -> dict[str, Any]:
             remedy="Copy the id from `position-sync history` or from a table.",
         )
 
-    wrote_rows = col.session_id.is_in(rows["session_id"].drop_nulls().unique().to_list())
+    session_ids = rows["session_id"].drop_nulls().unique()
+    wrote_rows = col.session_id.is_in(session_ids.to_list())
     return {
         "requests": requests,
         "sessions": lake.sessions.history(None, wrote_rows),

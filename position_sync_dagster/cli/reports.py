@@ -2,14 +2,15 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from polars import DataFrame
+from pydantic import BaseModel
 from rich.text import Text
 
 from position_sync_dagster.cli import options
@@ -54,13 +55,18 @@ def status(
             book = read_book(lake, settings, now)
             status_data = read_status(lake, settings, now, book=book).to_dict()
             for name in ("totals", "in_base"):
-                status_data[name] = [total.model_dump() for total in book.sums[name]]
+                status_data[name] = _plain(book.sums[name])
             output.print_json(status_data)
         else:
             described = board.describe(read_status(lake, settings, now))
             output.show(None, board.labelled(described), json=False)
 
     options.watched(show, watch=watch, json=json)
+
+
+def _plain(sums: Iterable[BaseModel]) -> list[dict[str, Any]]:
+    """Return sums by the names of their fields."""
+    return [row.model_dump() for row in sums]
 
 
 @app.command()
@@ -111,7 +117,7 @@ def exposure(
     *_others, read = _books(home, as_of, json=json)
     if json and not watch:
         tables = read(strategy=strategy).of_strategy(strategy).sums
-        output.print_json({name: [row.model_dump() for row in tables[name]] for name in tables})
+        output.print_json({name: _plain(rows) for name, rows in tables.items()})
         return
 
     def render(width: int) -> Iterator[Text | str]:

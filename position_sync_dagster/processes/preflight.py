@@ -461,8 +461,9 @@ def check_heard(lake: MoneyLake) -> list[Finding]:
         return [good("heard", "nothing new in a week")]
 
     named = "; ".join(sorted(names)[:MOST_NAMED])
+    text = f"{len(names)} things are new in a week: {named}"
     remedy = f"A report helps: {document('docs/do/rehearse.md')}."
-    return [warning("heard", f"{len(names)} things are new in a week: {named}", remedy)]
+    return [warning("heard", text, remedy)]
 
 
 # The time limit of all checks of this machine and of the tables together, in seconds. It and

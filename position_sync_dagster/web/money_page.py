@@ -392,10 +392,13 @@ def _api_routes(opened: Callable[[], PageFigures], turns: _AllTurns) -> list[Rou
     async def api(request: Request) -> Response:
         known_tags = request.headers.get("if-none-match", "")
         name = request.path_params["name"]
-        asked = partial(answer, name, request.query_params, known_tags)
         turn = turns.header if name == "header" else turns.small
+
+        def asked() -> Response | Question:
+            return answer(name, request.query_params, known_tags, opened(), utc_now())
+
         try:
-            response = await turn.take(request, lambda: asked(opened(), utc_now()))
+            response = await turn.take(request, asked)
             if isinstance(response, Question):
                 large = partial(response.response, known_tags)
                 response = await turns.large.take(request, large)

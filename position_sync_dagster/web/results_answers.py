@@ -73,12 +73,11 @@ def closed_day(source: PageFigures, _query: NoQuery, now: datetime) -> dict[str,
     *parts, unexplained = PROFIT_PARTS
     # Books are committed last: what is read after them is as new, or newer.
     booked = _newest_rows(source.lake, BOOKS)
-    explained_day, explained = _newest(
-        _newest_rows(source.lake, PROFIT_EXPLAINED), "profit", parts, unexplained
-    )
+    profits = _newest_rows(source.lake, PROFIT_EXPLAINED)
+    books_day, books = _newest(booked, "change", BOOKED_PARTS, "difference")
+    explained_day, explained = _newest(profits, "profit", parts, unexplained)
     for row in explained:
         row["market"] = in_cents(row["market"])
-    books_day, books = _newest(booked, "change", BOOKED_PARTS, "difference")
     return {
         "at": source.figures(now).at,
         "explained_day": explained_day,

@@ -378,7 +378,7 @@ def shown(figures: Figures) -> dict[str, Any]:
     """Return what the page shows besides the parts: the JSON of the API without its positions."""
     values = figures.to_dict()
     values["columns"] = PAGE_COLUMNS
-    values["missing"] = [*not_in_sums(figures.book), *_not_kept(figures)]
+    values["missing"] = not_in_sums(figures.book) + _not_kept(figures)
     values["changes"] = values["changes"][:MOST_CHANGES]
     return values
 

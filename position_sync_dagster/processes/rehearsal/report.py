@@ -166,8 +166,8 @@ class Report:
             f"Heard for {self.minutes:.1f} minutes, server version {self.server_version}, on "
             f"at most {self.lines} lines."
         )
-        several = (*self.said, *self.assumed, *self.values)
-        yield f"{sum(line.verdict in ODD for line in several)} lines are new or different."
+        odd = sum(line.verdict in ODD for line in (*self.said, *self.assumed, *self.values))
+        yield f"{odd} lines are new or different."
 
         yield "## What it said"
         yield "\n".join(self._kinds())

@@ -71,8 +71,8 @@ class BrokerValues:
                     self._take_row(fields)
                 case (False, ["8", _, clock, *_]):
                     self._take_zone(clock)
-                case (False, ["95", request, *_]):
-                    self._take("PnLSingle", self._singles[request], float(fields[6]))
+                case (False, ["95", request, _, _, _, _, value, *_]):
+                    self._take("PnLSingle", self._singles[request], float(value))
                 case _:
                     pass
 
