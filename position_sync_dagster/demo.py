@@ -123,7 +123,8 @@ def prepare_book(home: homes.Home, now: datetime) -> History:
     trades = exchange_of(CALENDAR).is_trading_day
     text = dated((BOOKS / "demo.yaml").read_text("utf-8"), today, trades)
     strategies = (BOOKS / "demo_strategies.yaml").read_text("utf-8")
-    strategies = dated(strategies, today, trades).replace("history", f"{days[0]}")
+    strategies = dated(strategies, today, trades)
+    strategies = strategies.replace("history", f"{days[0]}")
     strategies_of(home).write_text(strategies, "utf-8")
 
     book_of(home).write_text(text, "utf-8")
@@ -288,9 +289,14 @@ def evaluate(
         counts: What the simulator counted, as its control port answers: `peak_lines` is the
             highest number of lines in use at once.
     """
-    wanted = Counter(expected.values())
-    valued = Counter(path for key, path in expected.items() if found.get(key) == path)
-    streamed = {conid for (_, conid), path in expected.items() if path == Source.STREAM}
+    wanted = Counter[str]()
+    valued = Counter[str]()
+    streamed = set[int]()
+    for (account, conid), path in expected.items():
+        wanted[path] += 1
+        valued[path] += found.get((account, conid)) == path
+        if path == Source.STREAM:
+            streamed.add(conid)
 
     duration = "not complete"
     in_time = False
@@ -298,21 +304,24 @@ def evaluate(
         duration = f"{complete_after_s:.1f} s"
         in_time = complete_after_s <= limit_s
 
+    current = expected.keys() & found.keys()
     lines = len(streamed)
     peak = counts["peak_lines"]
     peak_wanted = f"{lines} legs + at most {underlyings} underlyings"
     is_in_bounds = 0 <= peak - lines <= underlyings
-    of_sources = [(f"  by {source}", wanted[source], valued[source]) for source in Source]
-    compared = [
-        ("legs with a current row", len(expected), len(expected.keys() & found.keys())),
-        *of_sources,
-        ("order messages at the broker", 0, len(counts["orders_received"])),
-    ]
-    return (
-        *(AcceptanceResult(name, f"{a}", f"{b}", a == b) for name, a, b in compared),
+
+    results = [_compared("legs with a current row", len(expected), len(current))]
+    results += [_compared(f"  by {source}", wanted[source], valued[source]) for source in Source]
+    results += [
+        _compared("order messages at the broker", 0, len(counts["orders_received"])),
         AcceptanceResult("all current after", f"at most {limit_s:.0f} s", duration, in_time),
         AcceptanceResult("peak of market data lines", peak_wanted, f"{peak}", is_in_bounds),
-    )
+    ]
+    return tuple(results)
+
+
+def _compared(name: str, wanted: int, found: int) -> AcceptanceResult:
+    return AcceptanceResult(name, f"{wanted}", f"{found}", wanted == found)
 
 
 # The programs of a demo, the simulator and Dagster, and its history.
@@ -339,10 +348,10 @@ def record(demo_run: "DemoRun") -> None:
     """
     launch(demo_run.ui_port, "import_statements", {})
 
-    recorded = past_sessions(demo_run.settings.calendar, datetime.now(UTC))[-RECORDED:]
+    days = past_sessions(demo_run.settings.calendar, datetime.now(UTC))
     tags = {
-        "dagster/asset_partition_range_start": recorded[0].isoformat(),
-        "dagster/asset_partition_range_end": recorded[-1].isoformat(),
+        "dagster/asset_partition_range_start": days[-RECORDED].isoformat(),
+        "dagster/asset_partition_range_end": days[-1].isoformat(),
     }
     launch(demo_run.ui_port, "close_day", tags)
 
@@ -355,8 +364,9 @@ def state_the_day(demo_run: "DemoRun") -> None:
         OSError: The folder cannot be written.
     """
     today = datetime.now(UTC)
+    folder = demo_run.settings.flex_folder
     for account, text in demo_run.ask("/statements").items():
-        file = demo_run.settings.flex_folder / f"{account}-{today:%Y%m%d}.xml"
+        file = folder / f"{account}-{today:%Y%m%d}.xml"
         file.write_text(text, encoding="utf-8")
     launch(demo_run.ui_port, "import_statements", {})
 
@@ -567,13 +577,18 @@ class DemoRun:
         if self._complete is not None:
             return self._complete
 
-        held = [(row["account"], row["conid"]) for row in self.ask("/positions") if row["quantity"]]
-        expected = expect_paths(held, figures.book.legs)
+        expected = expect_paths(self._held(), figures.book.legs)
         current = current_paths(figures.book.priced, since=self.since)
         if is_complete(expected, current):
             self._complete = (expected, current)
             self.complete_after_s = (figures.status.at - self.since).total_seconds()
         return expected, current
+
+    def _held(self) -> Iterator[Key]:
+        """Yield what the simulated accounts hold."""
+        for row in self.ask("/positions"):
+            if row["quantity"]:
+                yield row["account"], row["conid"]
 
     def acceptance(self, *, limit_s: float) -> tuple[AcceptanceResult, ...]:
         """Read the tables a last time, and return the results of the acceptance test."""

@@ -31,7 +31,7 @@ def main() -> None:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
 
-    runs_until_stopped = sys.argv[1:2] and sys.argv[1] in RUN_UNTIL_STOPPED
+    runs_until_stopped = "".join(sys.argv[1:2]) in RUN_UNTIL_STOPPED
     if runs_until_stopped:
         from position_sync_dagster.processes.child_process import block_stop_signals
 
@@ -40,7 +40,7 @@ def main() -> None:
         for name in THREAD_COUNTS:
             os.environ.setdefault(name, "1")
 
-    from position_sync_dagster.cli.app import print_error
+    from position_sync_dagster.cli.app import discard_output, print_error
     from position_sync_dagster.errors import PositionSyncError
 
     try:
@@ -55,8 +55,7 @@ def main() -> None:
         if error.errno not in (errno.ENOSPC, errno.EPIPE):
             raise
 
-        # The interpreter flushes the output at its end, and would report it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         if error.errno == errno.ENOSPC:
             file = error.filename or ("A file" if runs_until_stopped else "The output")
             print_error(

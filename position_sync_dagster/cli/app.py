@@ -4,6 +4,7 @@ A command imports what it uses: the help, the version and the completion of name
 the commands alone.
 """
 
+import os
 import sys
 from functools import cache
 from importlib import import_module
@@ -180,15 +181,12 @@ class ByTask(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         has_simulator = find_spec("ib_gateway_simulator") is not None
-        self.commands = {
-            name: TyperCommand(
-                name,
-                help=line if has_simulator or module != SIMULATED else NOT_INSTALLED,
-                rich_help_panel=task,
-            )
-            for task, commands in COMMANDS.items()
-            for name, (module, line) in commands.items()
-        }
+        self.commands = {}
+        for task, commands in COMMANDS.items():
+            for name, (module, line) in commands.items():
+                if module == SIMULATED and not has_simulator:
+                    line = NOT_INSTALLED
+                self.commands[name] = TyperCommand(name, help=line, rich_help_panel=task)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that is called, and the arguments behind its name."""
@@ -239,10 +237,20 @@ def need_simulator(commands: typer.Typer, *names: str) -> None:
         commands.command(name, help=NOT_INSTALLED)(refuse)
 
 
+def discard_output() -> None:
+    """Discard what is still to be printed, where it cannot be.
+
+    The interpreter flushes the output at its end, and would report that again.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def print_error(error: PositionSyncError) -> int:
     """Print the error, its remedy and its page to stderr; return the exit code."""
-    more = [f"  More: {document(error.page)}"] if error.page else []
-    for text in (f"position-sync: {error.what}", f"  {error.remedy}", *more):
+    texts = [f"position-sync: {error.what}", f"  {error.remedy}"]
+    if error.page:
+        texts.append(f"  More: {document(error.page)}")
+    for text in texts:
         for line in as_typed(text).splitlines():
             print(printable(line), file=sys.stderr)  # noqa: T201 - the command line's output
     return error.exit_code

@@ -43,7 +43,8 @@ def find_trace(lake: MoneyLake, id_: str) -> dict[str, Any]:
             remedy="Copy the id from `position-sync history` or from a table.",
         )
 
-    wrote_rows = col.session_id.is_in(rows["session_id"].drop_nulls().unique().to_list())
+    session_ids = rows["session_id"].drop_nulls().unique()
+    wrote_rows = col.session_id.is_in(session_ids.to_list())
     return {
         "requests": requests,
         "sessions": lake.sessions.history(None, wrote_rows),
@@ -53,12 +54,11 @@ def find_trace(lake: MoneyLake, id_: str) -> dict[str, Any]:
 
 def _requests(lake: MoneyLake, ids: Iterable[str]) -> list[QueuedPosition]:
     """Return the requests with these ids."""
-    return [
-        request
-        for id_ in ids
-        for request in lake.queue.sync.beginning_with(id_)
-        if request.request_id == id_
-    ]
+    requests: list[QueuedPosition] = []
+    for id_ in ids:
+        candidates = lake.queue.sync.beginning_with(id_)
+        requests += [request for request in candidates if request.request_id == id_]
+    return requests
 
 
 def read_history(
@@ -112,9 +112,10 @@ def trace(
         return
 
     for name, columns in _TRACED.items():
-        typer.echo(f"{name}: {len(traced[name]):,}")
-        if traced[name]:
-            output.print_table(traced[name], columns)
+        rows = traced[name]
+        typer.echo(f"{name}: {len(rows):,}")
+        if rows:
+            output.print_table(rows, columns)
 
 
 # What a trace has on a terminal of each kind of thing; times are in UTC.

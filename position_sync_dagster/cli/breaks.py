@@ -95,10 +95,10 @@ def reconcile(json: options.Json = False, home: options.HomeFolder = None) -> No
     if json:
         output.print_json(result)
         return
-    accounts = "all accounts"
-    if not result.complete:
-        accounts = "only a part of the accounts"
-    typer.echo(f"{result.checked:,} holdings of {accounts} compared at {result.at:{MOMENT}}.")
+
+    holdings = f"{result.checked:,} holdings of "
+    holdings += "all accounts" if result.complete else "only a part of the accounts"
+    typer.echo(f"{holdings} compared at {result.at:{MOMENT}}.")
     if result.accepted:
         typer.echo(f"{result.accepted} accepted differences are left out.")
     output.show_rows(result.discrepancies, _DISCREPANCY, json=False, none="Nothing differs.")

@@ -18,7 +18,7 @@ from position_sync_dagster.money.reports.figures import Figures, read_figures
 from position_sync_dagster.money.strategies.strategies_file import load_strategies
 from position_sync_dagster.processes import ports, supervisor
 from position_sync_dagster.processes.child_process import ChildProcess, StopRequest, StopRequested
-from position_sync_dagster.processes.home import HomeError, exclusive_use, instance_file
+from position_sync_dagster.processes.home import HomeError, exclusive_use, instance_file, without
 from position_sync_dagster.processes.live_status import LOOK_INTERVAL_S, LiveDisplay, frames
 from position_sync_dagster.settings import PREFIX, Settings, load_settings, read_env_file
 from position_sync_dagster.sync.exchange_days import exchange_of
@@ -51,7 +51,9 @@ def dev(
 
     home = dagster_files.dagster_home()
     stop = StopRequest(end_with=end_with)
-    log = home / LOG_NAME if sys.stdout.isatty() and sys.stderr.isatty() else None
+    log = None
+    if sys.stdout.isatty() and sys.stderr.isatty():
+        log = home / LOG_NAME
     address = supervisor.url(ui_port)
     if "ui_url" in settings.model_fields_set:
         address = settings.ui_url
@@ -98,7 +100,7 @@ def variables_of_the_folder() -> dict[str, str]:
     if not file.exists():
         return {}
 
-    return {name: text for name, text in read_env_file(file).items() if not name.startswith(PREFIX)}
+    return without(read_env_file(file), PREFIX)
 
 
 def watch(dagster: ChildProcess, settings: Settings, ui_port: int, stop: StopRequest) -> None:

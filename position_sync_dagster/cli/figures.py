@@ -85,6 +85,7 @@ def _largest_legs(row: TodaysProfit) -> str:
         return f"today is {known_for(row.known, row.of)}"
     if not row.largest:
         return "no part is known"
-    name = max(row.largest, key=lambda part: abs(getattr(row, part)))
+    name = max(row.largest, key=lambda name: abs(getattr(row, name)))
+    part = amount(getattr(row, name))
     legs = [f"{leg.leg} {amount(leg.amount)}" for leg in row.largest[name]]
-    return f"{name} {amount(getattr(row, name))}, most by {', '.join(legs)}"
+    return f"{name} {part}, most by {', '.join(legs)}"

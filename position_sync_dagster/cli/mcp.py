@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module, metadata
 from inspect import Parameter, Signature, signature
-from itertools import accumulate
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError
@@ -136,10 +135,13 @@ def told(settings: Settings, name: str, **parameters: Any) -> dict[str, Any]:
     tool = TOOLS[name]
     answer = ask(PageFigures(settings), tool.route, utc_now(), **parameters)
     values = json.loads(answer) if isinstance(answer, str) else plain(answer)
-    if tool.part is not None:
-        over_currencies = {"in_base": values["in_base"]} if values.get("in_base") else {}
-        return {name: values[tool.part], **over_currencies}
-    return {each: value for each, value in values.items() if each != "positions"}
+    if tool.part is None:
+        return {part: value for part, value in values.items() if part != "positions"}
+
+    parts = {name: values[tool.part]}
+    if values.get("in_base"):
+        parts["in_base"] = values["in_base"]
+    return parts
 
 
 @app.command()
@@ -165,9 +167,9 @@ tool has parts. `fields` names the fields of rows that you need: with fewer, mor
 
 # The fields of a position, if an assistant names none: whole ones have 900 characters each.
 USUAL_FIELDS = (
-    *("account", "name", "currency", "position", "market_value", "today", "unrealized"),
-    *("age_s", "strategies"),
-)
+    "account", "name", "currency", "position", "market_value", "today", "unrealized", "age_s",
+    "strategies",
+)  # fmt: skip
 
 
 class Paging(BaseModel):
@@ -198,33 +200,46 @@ def page_of(
     Raises:
         UserError: There is no such list or field.
     """
-    lists = {name: value for name, value in answer.items() if isinstance(value, list)}
-    values = {name: value for name, value in answer.items() if name not in lists}
+    lists = {}
+    values = {}
+    for name, value in answer.items():
+        if isinstance(value, list):
+            lists[name] = value
+        else:
+            values[name] = value
     if part is not None:
         if part not in lists:
             raise UserError(f"There is no part {shown(part)}.", remedy=nearest(part, lists))
-        lists, values = {part: lists[part]}, {}
+        lists = {part: lists[part]}
+        values = {}
 
-    texts: dict[str, list[str]] = {}
+    room = MOST_CHARACTERS - len(_text(values))
+    least = 1 if len(lists) == 1 else 0  # a single list goes on by a row at least
+    share = room // max(1, len(lists))
+    more = {}
+    members = []
     for name, rows in lists.items():
         chosen = fields or (USUAL_FIELDS if name in ("positions", "closed_today") else None)
-        texts[name] = [_text(_fields_of(row, chosen)) for row in rows[cursor:]]
+        texts = [_text(_fields_of(row, chosen)) for row in rows[cursor:]]
+        del texts[max(_fitting(texts, share), least) :]
+        members.append(f'"{name}":[{",".join(texts)}]')
 
-    share = (MOST_CHARACTERS - len(_text(values))) // max(1, len(texts))
-    for rows in texts.values():
-        ends = accumulate(len(row) + 1 for row in rows)
-        fitting = sum(end <= share for end in ends)
-        least = 1 if len(texts) == 1 else 0  # a single list goes on by a row at least
-        del rows[max(fitting, least) :]
+        end = cursor + len(texts)
+        if end < len(rows):
+            more[name] = end
 
-    more = {
-        name: cursor + len(rows)
-        for name, rows in texts.items()
-        if cursor + len(rows) < len(lists[name])
-    }
-    members = [_text(values | {"more": more})[1:-1]]
-    members += [f'"{name}":[{",".join(rows)}]' for name, rows in texts.items()]
+    values["more"] = more
+    members.insert(0, _text(values)[1:-1])
     return f"{{{','.join(members)}}}"
+
+
+def _fitting(texts: Sequence[str], room: int) -> int:
+    """Return how many texts have room, each with a comma."""
+    for place, text in enumerate(texts):
+        room -= len(text) + 1
+        if room < 0:
+            return place
+    return len(texts)
 
 
 def _fields_of(row: Any, fields: Sequence[str] | None) -> Any:
@@ -281,9 +296,11 @@ def served(settings: Settings, name: str, tool_error: type[Exception]) -> Callab
             answer = told(settings, name, **parameters)
             return page_of(answer, part=part, cursor=cursor, fields=fields)
 
-    page.__name__, page.__doc__ = name, TOOLS[name].text
+    tool = TOOLS[name]
+    page.__name__ = name
+    page.__doc__ = tool.text
     page.__signature__ = Signature(  # type: ignore[attr-defined]
-        [*_parameters_of(TOOLS[name]).values()], return_annotation=str
+        [*_parameters_of(tool).values()], return_annotation=str
     )
     return page
 

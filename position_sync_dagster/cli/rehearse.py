@@ -55,8 +55,9 @@ def rehearse(
             remedy="Name another file by --out.",
         )
 
-    begin = f"Listening to {settings.gateway_id} for {minutes:g} minutes, on at most {lines} lines."
-    typer.echo(f"{begin} Ctrl-C ends it earlier.", err=True)
+    begin = f"Listening to {settings.gateway_id} for {minutes:g} minutes, "
+    begin += f"on at most {lines} lines. Ctrl-C ends it earlier."
+    typer.echo(begin, err=True)
     report = asyncio.run(run_rehearsal(settings, minutes=minutes, lines=lines, lake=lake))
     file.write_text(report.as_json(), encoding="utf-8")
     page.write_text(report.page(), encoding="utf-8")

@@ -1,20 +1,20 @@
 """The commands that show what the tables hold, such as `status` and `positions`."""
 
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from polars import DataFrame
+from pydantic import BaseModel
 from rich.text import Text
 
 from position_sync_dagster.cli import options
-from position_sync_dagster.cli.app import app
+from position_sync_dagster.cli.app import app, discard_output
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.followed_rows import LEDGER_POLL_S
 from position_sync_dagster.lake.lake import rows_of_logins
@@ -31,7 +31,7 @@ from position_sync_dagster.money.reports.book import (
     read_book,
     read_first_positions,
 )
-from position_sync_dagster.money.reports.figures import read_figures
+from position_sync_dagster.money.reports.figures import Figures, read_figures
 from position_sync_dagster.money.reports.known_names import KnownNames
 from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.settings import Settings
@@ -55,13 +55,18 @@ def status(
             book = read_book(lake, settings, now)
             status_data = read_status(lake, settings, now, book=book).to_dict()
             for name in ("totals", "in_base"):
-                status_data[name] = [total.model_dump() for total in book.sums[name]]
+                status_data[name] = _plain(book.sums[name])
             output.print_json(status_data)
         else:
             described = board.describe(read_status(lake, settings, now))
             output.show(None, board.labelled(described), json=False)
 
     options.watched(show, watch=watch, json=json)
+
+
+def _plain(sums: Iterable[BaseModel]) -> list[dict[str, Any]]:
+    """Return sums by the names of their fields."""
+    return [row.model_dump() for row in sums]
 
 
 @app.command()
@@ -78,16 +83,18 @@ def changes(
 
     def show() -> None:
         figures_now = read_figures(lake, settings, utc_now())
-        lines = [
-            f"{change.at.astimezone():%H:%M:%S}  {change.kind:<8}  {change.text}"
-            for change in figures_now.changes
-        ]
-        if not figures_now.changes:
-            lines.append("Nothing has changed today.")
-        lines += map(as_typed, figures_now.status.hints)
-        output.show(figures_now.changes, lines, json=json)
+        output.show(figures_now.changes, _lines_of_changes(figures_now), json=json)
 
     options.watched(show, watch=watch, json=json)
+
+
+def _lines_of_changes(figures: Figures) -> Iterator[str]:
+    """Yield what happened today, and what may be done."""
+    for change in figures.changes:
+        yield f"{change.at.astimezone():%H:%M:%S}  {change.kind:<8}  {change.text}"
+    if not figures.changes:
+        yield "Nothing has changed today."
+    yield from map(as_typed, figures.status.hints)
 
 
 @app.command()
@@ -110,17 +117,17 @@ def exposure(
     *_others, read = _books(home, as_of, json=json)
     if json and not watch:
         tables = read(strategy=strategy).of_strategy(strategy).sums
-        output.print_json({name: [row.model_dump() for row in tables[name]] for name in tables})
+        output.print_json({name: _plain(rows) for name, rows in tables.items()})
         return
 
     def render(width: int) -> Iterator[Text | str]:
         book = read(strategy=strategy).of_strategy(strategy)
-        totals = [*book.rest, *book.totals]
-        if not book.strategies and not totals:
+        sums = [*book.strategies, *book.rest, *book.totals]
+        if not sums:
             yield as_typed("No leg is active: `position-sync strategies propose` helps.")
             return
 
-        columns, rows = money_tables.sums_table("strategy", [*book.strategies, *totals])
+        columns, rows = money_tables.sums_table("strategy", sums)
         yield from output.noted_table(columns, rows, width)
         yield from map(output.dim_line, money_tables.money_lines(book))
 
@@ -296,8 +303,7 @@ def follow(
             if commit is None:  # otherwise there may be more
                 time.sleep(LEDGER_POLL_S)
     except BrokenPipeError:
-        # The interpreter flushes the output at its end, and would report the closed pipe again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
     except KeyboardInterrupt:
         return
 

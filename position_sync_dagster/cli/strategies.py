@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
+from pydantic import BaseModel
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
@@ -14,6 +15,7 @@ from position_sync_dagster.domain.instrument import contract_name, parse_conid
 from position_sync_dagster.domain.leg import Leg
 from position_sync_dagster.lake.given_leg import TEXTS, ContractTerms, GivenLeg, make_leg
 from position_sync_dagster.lake.strategy_registry import name_of
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.book import read_book
 from position_sync_dagster.money.reports.columns import printable
 from position_sync_dagster.money.reports.status import leg_states
@@ -53,14 +55,26 @@ Expiry = Annotated[str | None, _described("expiry")]
 TradingClass = Annotated[str | None, _described("trading_class")]
 
 
-def warn_of_file(settings: Settings) -> None:
-    """Warn that the strategies file will undo a change by hand."""
+def _print_change(settings: Settings, leg: Leg, change: str, *, json: bool) -> None:
+    """Print what became of a leg, and first that the strategies file will undo a change by hand."""
     if settings.strategies_file is not None:
         typer.echo(
             f"The registry is kept equal to {settings.strategies_file}: its next materialization "
             "undoes this change. Change the file as well.",
             err=True,
         )
+    output.show(leg, [f"{name_of(leg)} {change} {leg.strategy_id}."], json=json)
+
+
+def _given_terms(context: typer.Context, shape: type[BaseModel]) -> dict[str, Any]:
+    """Return the options of a command that are fields of a shape."""
+    return {name: text for name, text in context.params.items() if name in shape.model_fields}
+
+
+def _active_legs(lake: MoneyLake) -> list[Leg]:
+    """Return the active legs, at the end those whose contract is not found yet."""
+    registry = lake.registry.sync
+    return [*registry.get_all_active(), *registry.get_unresolved()]
 
 
 @group.command("list")
@@ -76,8 +90,7 @@ def list_legs(
     is found; if that failed, the reason and the candidates follow.
     """
     settings, lake = options.opened(home)
-    registry = lake.registry.sync
-    legs: list[Leg] = [*registry.get_all_active(), *registry.get_unresolved()]
+    legs = _active_legs(lake)
     legs.sort(key=lambda leg: (leg.strategy_id, leg.symbol, str(leg.expiry), leg.strike or 0.0))
     states = leg_states(legs, read_book(lake, settings, utc_now()))
     listed = [
@@ -160,18 +173,25 @@ ASKED = "Make them active? Without --accept they are only shown"
 
 def _chosen(proposed: Sequence[ProposedStrategy], typed: Sequence[str]) -> list[ProposedStrategy]:
     """Return the proposals that numbers or names choose, each once, in the order of the list."""
-    choices = {choice for text in typed for choice in text.split(",") if choice}
+    choices = set(",".join(typed).split(","))
+    choices.discard("")
     if "all" in choices:
         return [strategy for strategy in proposed if strategy.kind != SINGLE]
 
-    names = [{str(number), strategy.name} for number, strategy in enumerate(proposed, 1)]
-    unknown = choices.difference(*names)
+    chosen = []
+    unknown = set(choices)
+    for number, strategy in enumerate(proposed, 1):
+        names = {str(number), strategy.name}
+        unknown -= names
+        if choices & names:
+            chosen.append(strategy)
+
     if unknown:
         raise typer.BadParameter(
             f"There is no proposal {min(unknown)!r}: there are {len(proposed)}. The list has their "
             "numbers and names."
         )
-    return [strategy for strategy, own in zip(proposed, names, strict=True) if choices & own]
+    return chosen
 
 
 def _plain_proposal(strategy: ProposedStrategy) -> dict[str, object]:
@@ -233,12 +253,11 @@ def add_leg(
     Without a conid, the owner of the gateway looks up the contract that the options describe. If
     none or several fit, `strategies list` and `status` show that, with the candidates.
     """
-    given = {name: text for name, text in context.params.items() if name in GivenLeg.model_fields}
+    given = _given_terms(context, GivenLeg)
     leg = make_leg(strategy_id=strategy, added_at=utc_now(), **given)
     settings, lake = options.opened(home, create=True)
     [leg] = lake.registry.sync.add_many([leg])
-    warn_of_file(settings)
-    output.show(leg, [f"{name_of(leg)} is active in {leg.strategy_id}."], json=json)
+    _print_change(settings, leg, "is active in", json=json)
 
 
 @group.command("remove")
@@ -267,17 +286,13 @@ def remove_leg(
         parse_conid(conid)  # a mistake is named before the tables are opened
 
     settings, lake = options.opened(home)
-    terms = {
-        name: text for name, text in context.params.items() if name in ContractTerms.model_fields
-    }
+    terms = _given_terms(context, ContractTerms)
     leg = lake.registry.sync.remove_active(strategy_id=strategy, account=account, **terms)
-    warn_of_file(settings)
-    output.show(leg, [f"{name_of(leg)} is removed from {leg.strategy_id}."], json=json)
+    _print_change(settings, leg, "is removed from", json=json)
 
 
 @group.command("export")
 def export_file(home: options.HomeFolder = None) -> None:
     """Print the active legs as a strategies file."""
-    registry = options.opened(home)[1].registry.sync
-    legs: list[Leg] = [*registry.get_all_active(), *registry.get_unresolved()]
-    typer.echo(strategies_file.as_strategies_file(legs), nl=False)
+    _, lake = options.opened(home)
+    typer.echo(strategies_file.as_strategies_file(_active_legs(lake)), nl=False)

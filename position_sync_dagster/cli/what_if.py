@@ -1,6 +1,6 @@
 """The commands about what may come: `what-if`, `payoff` and `expiry`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +17,12 @@ from position_sync_dagster.money.risk.what_if import (
 from position_sync_dagster.terminal import output
 
 _NOTHING = "Nothing is held."
+_LEFT_OUT = "{legs} left out: {reason}"
+_WOULD_MISS = "{strategy_id}: {leg} would miss {missing:g}"
 _USUAL_SPOT = ",".join(f"{move:g}" for move in USUAL_MOVES)
+
+# The cells of a line of a table, by their headings.
+Line = dict[str, Any]
 
 
 @app.command()
@@ -92,15 +97,16 @@ def what_if(
 
     if rows and not json:
         _print_scenarios(rows)
-    notes = [f"{left['legs']} left out: {left['reason']}" for left in answer["left_out"]]
+    notes = map(_LEFT_OUT.format_map, answer["left_out"])
     output.show(rows, notes if rows else [_NOTHING], json=json)
 
 
 def _print_scenarios(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the profits of each group, volatility and day, with a column for each move."""
-    lines: dict[tuple[object, ...], dict[str, Any]] = {}
+    lines: dict[tuple[object, ...], Line] = {}
     for row in rows:
-        group = {name: row[name] for name in _GROUP} | {"vol": f"{row['vol']:+g}"}
+        group = {name: row[name] for name in _GROUP}
+        group["vol"] = f"{row['vol']:+g}"
         key = (row["conid"], *group.values())
         line = lines.setdefault(key, group | {"left_out": row["left_out"]})
         line[f"{row['spot']:+g}"] = _profit(row)
@@ -139,40 +145,40 @@ def _show_compared(rows: Sequence[Mapping[str, Any]], notes: Sequence[str], *, j
     if differing:
         lines = [_compared_line(row) for row in differing]
         output.print_table(lines, list(lines[0]))
-        # They are the same at each move.
-        at_one_move = [row for row in differing if row["spot"] == differing[0]["spot"]]
-        sides = [row["after"] for row in at_one_move if row["after"]]
-        payoffs = [payoff for side in sides for payoff in side.get("payoffs", ())]
+        payoffs = list(_payoffs_after(differing))
         if payoffs:
             output.print_table(payoffs, _PAYOFF)
-    output.show(rows, _warnings(differing), json=False)
+    output.show(rows, dict.fromkeys(_warnings(differing)), json=False)
 
 
-def _compared_line(row: Mapping[str, Any]) -> dict[str, Any]:
+def _compared_line(row: Mapping[str, Any]) -> Line:
     """Return the cells of a group in a scenario, before and after."""
+    line = {name: row[name] for name in (*_GROUP, "spot")}
+    line["vol"] = f"{row['vol']:+g}"
+    line["before"] = _profit(row["before"] or {})
+
     after = row["after"] or {}
-    return {name: row[name] for name in (*_GROUP, "spot")} | {
-        "vol": f"{row['vol']:+g}",
-        "before": _profit(row["before"] or {}),
-        "after": _profit(after),
-        "realised": after.get("realised"),
-        "against_mark": after.get("against_mark"),
-        "delta": _greek(after, "dollar_delta"),
-        "theta": _greek(after, "theta"),
-    }
+    line["after"] = _profit(after)
+    line["realised"] = after.get("realised")
+    line["against_mark"] = after.get("against_mark")
+    line["delta"] = _greek(after, "dollar_delta")
+    line["theta"] = _greek(after, "theta")
+    return line
 
 
-def _warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what is uncovered and the broken limits after the trades, each once."""
-    lines: list[str] = []
+def _payoffs_after(rows: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Yield the payoffs after the trades, of one move: they are the same at each."""
+    for row in rows:
+        if row["spot"] == rows[0]["spot"] and row["after"]:
+            yield from row["after"].get("payoffs", ())
+
+
+def _warnings(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what is uncovered and the broken limits after the trades, at each move again."""
     for row in rows:
         after = row["after"] or {}
-        lines += [
-            f"{leg['strategy_id']}: {leg['leg']} would miss {leg['missing']:g}"
-            for leg in after.get("uncovered", ())
-        ]
-        lines += after.get("limits_broken", ())
-    return list(dict.fromkeys(lines))
+        yield from map(_WOULD_MISS.format_map, after.get("uncovered", ()))
+        yield from after.get("limits_broken", ())
 
 
 @app.command()

@@ -56,14 +56,17 @@ def demo_home() -> Path:
     return Path(".demo") if dagster_files.checkout() else dagster_files.data_folder() / "demo"
 
 
+def without(variables: Mapping[str, str], *prefixes: str) -> dict[str, str]:
+    """Return the variables whose names begin with none of some prefixes."""
+    return {name: text for name, text in variables.items() if not name.startswith(prefixes)}
+
+
 def home_environment(values: Mapping[str, str], dagster_home: Path) -> dict[str, str]:
     """Return the environment for the processes of a home, with `values` and the home's marker.
 
     It is the user's environment without the user's own settings, which belong to other tables.
     """
-    environment = {
-        name: text for name, text in os.environ.items() if not name.startswith(NOT_INHERITED)
-    }
+    environment = without(os.environ, *NOT_INHERITED)
     environment.update(values)
     environment[MARKER] = os.path.realpath(dagster_home)
     return environment
@@ -71,8 +74,9 @@ def home_environment(values: Mapping[str, str], dagster_home: Path) -> dict[str,
 
 def adopt_environment(values: Mapping[str, str], dagster_home: Path) -> None:
     """Replace the settings, and Dagster's home, in this process's environment."""
-    for name in [name for name in os.environ if name.startswith(PREFIX)]:
-        del os.environ[name]
+    for name in list(os.environ):
+        if name.startswith(PREFIX):
+            del os.environ[name]
     os.environ.update({k: v for k, v in values.items() if k.startswith(PREFIX)})
     os.environ["DAGSTER_HOME"] = str(dagster_home)
 
@@ -164,10 +168,12 @@ class Home:
         """
         settings = {} if self.is_new else read_env_file(self.settings_file)
         settings.update({**values, **OWN_PATHS})
-        lines = ["# The settings of this home. The user's own settings have no effect in it."]
-        lines += [f"{name}={quote(value)}" for name, value in settings.items()]
+        text = "# The settings of this home. The user's own settings have no effect in it.\n"
+        for name, value in settings.items():
+            text += f"{name}={quote(value)}\n"
+
         draft = self.settings_file.with_suffix(".draft")
-        draft.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        draft.write_text(text, encoding="utf-8")
         draft.replace(self.settings_file)
         return self.read_settings()
 

@@ -76,9 +76,11 @@ class Display:
 
     def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
         """Show the results of the acceptance test, as a table."""
-        rows = [
-            asdict(result) | {"outcome": "met" if result.met else "missed"} for result in results
-        ]
+        rows = []
+        for result in results:
+            row = asdict(result)
+            row["outcome"] = "met" if result.met else "missed"
+            rows.append(row)
         with stop_if_closed():
             print_table(rows, ("name", "wanted", "found", "outcome"))
 
@@ -106,7 +108,11 @@ class JsonDisplay(Display):
 
     def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
         # Other programs read these names: keep them.
-        figures = [asdict(result) | {"name": result.name.strip()} for result in results]
+        figures = []
+        for result in results:
+            figure = asdict(result)
+            figure["name"] = result.name.strip()
+            figures.append(figure)
         self.event("verdict", {"met": all(result.met for result in results), "figures": figures})
 
 

@@ -79,7 +79,9 @@ def warning(check: str, text: str, remedy: str, *, unless: bool = False) -> Find
     Args:
         unless: Whether nothing is wrong: then it needs no action.
     """
-    return good(check, text) if unless else Finding(check, Level.WARNING, text, remedy)
+    if unless:
+        return good(check, text)
+    return Finding(check, Level.WARNING, text, remedy)
 
 
 def bad(check: str, text: str, remedy: str) -> Finding:
@@ -346,12 +348,13 @@ async def _trial(
 def trial_conids(holdings: Iterable[BrokerPosition], sec_types: Iterable[str]) -> list[int]:
     """Return the conids for the trial lines: one of each exchange held."""
     types = set(sec_types)
-    held = [row.instrument for row in holdings if row.position and row.instrument.sec_type in types]
     chosen: dict[tuple[str, str, str], int] = {}
-    for instrument in sorted(held, key=lambda instrument: instrument.conid):
-        chosen.setdefault(
-            (instrument.sec_type, instrument.exchange, instrument.currency), instrument.conid
-        )
+    for row in sorted(holdings, key=lambda row: row.instrument.conid):
+        instrument = row.instrument
+        if row.position and instrument.sec_type in types:
+            chosen.setdefault(
+                (instrument.sec_type, instrument.exchange, instrument.currency), instrument.conid
+            )
     return list(chosen.values())[:MOST_EXCHANGES]
 
 
@@ -368,13 +371,16 @@ def check_settings(
     Raises:
         SettingsError: The exchange is not known.
     """
-    remedy = "Correct the name, or remove it."
     unknown = warnings_of(environ, env_file=env_file)
     exchange_of(settings.calendar)  # raises if it is not known
+    if unknown:
+        remedy = "Correct the name, or remove it."
+        return [warning("settings", line, remedy) for line in unknown]
+
     gateway = settings.gateways_file or settings.gateway_address
     mode = settings.trading_mode or "the mode that is found"
     text = f"gateway {gateway}, lake {settings.lake}, {mode}"
-    return [warning("settings", line, remedy) for line in unknown] or [good("settings", text)]
+    return [good("settings", text)]
 
 
 def check_alerts(settings: Settings) -> list[Finding]:
@@ -412,8 +418,10 @@ def check_lake(lake: MoneyLake, *, files: bool = False) -> list[Finding]:
     examined = together(Table.damage, tables)
     text = f"{len(tables)} at {lake.path}, the log of each can be read or is not there yet"
     if files and not any(examined):
-        present = [table for table in tables if table.exists()]
-        examined = [damage for table in present for damage in examine_files(table)]
+        examined = []
+        for table in tables:
+            if table.exists():
+                examined += examine_files(table)
         text += f"; {len(examined):,} data files were read"
 
     damage = [bad("tables", error.what, error.remedy) for error in examined if error is not None]
@@ -448,10 +456,14 @@ def check_heard(lake: MoneyLake) -> list[Finding]:
     if not lake.heard_messages.table.exists():
         return []
     rows = lake.heard_messages.records(since=utc_now() - HEARD_WITHIN)
-    names = sorted({f"{row.kind} {row.name}" for row in rows if row.is_new})
-    text = f"{len(names)} things are new in a week: {'; '.join(names[:MOST_NAMED])}"
+    names = {f"{row.kind} {row.name}" for row in rows if row.is_new}
+    if not names:
+        return [good("heard", "nothing new in a week")]
+
+    named = "; ".join(sorted(names)[:MOST_NAMED])
+    text = f"{len(names)} things are new in a week: {named}"
     remedy = f"A report helps: {document('docs/do/rehearse.md')}."
-    return [warning("heard", text if names else "nothing new in a week", remedy, unless=not names)]
+    return [warning("heard", text, remedy)]
 
 
 # The time limit of all checks of this machine and of the tables together, in seconds. It and
@@ -515,11 +527,13 @@ async def _gateways(
     of_logins = await asyncio.gather(*map(look_at, logins))
     if len(logins) == 1:
         return of_logins[0]
-    return [
-        replace(finding, check=f"{login.gateway_id}: {finding.check}")
-        for login, findings in zip(logins, of_logins, strict=True)
-        for finding in findings
-    ]
+
+    findings = []
+    for login, of_login in zip(logins, of_logins, strict=True):
+        for finding in of_login:
+            check = f"{login.gateway_id}: {finding.check}"
+            findings.append(replace(finding, check=check))
+    return findings
 
 
 def check_programs(home: Path) -> list[Finding]:

@@ -49,17 +49,15 @@ def mend_tick_times(instance: dg.DagsterInstance, now: float) -> SensorStates:
     """
     states = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
     reset = []
+    is_switched_off = False
     for state in states:
+        if state.name == WATCHED and state.status is InstigatorStatus.STOPPED:
+            is_switched_off = True
         data = state.instigator_data
         if isinstance(data, SensorInstigatorData) and _newest_time(data) > now + AHEAD_S:
             instance.update_instigator_state(state.with_data(_without_future(data, now)))
             reset.append(state.name)
-    return SensorStates(
-        reset=tuple(sorted(reset)),
-        is_switched_off=any(
-            state.name == WATCHED and state.status is InstigatorStatus.STOPPED for state in states
-        ),
-    )
+    return SensorStates(reset=tuple(sorted(reset)), is_switched_off=is_switched_off)
 
 
 def _newest_time(data: SensorInstigatorData) -> float:

@@ -165,9 +165,10 @@ class Program:
             raise CannotRunError(f"{text}, {self._failures} times in a row.")
 
         self._due = time.monotonic() + self.delays.delay_s(self._failures)
-        logger.error("%s. It is started again.", text)
+        text += ". It is started again."
+        logger.error(text)
         if has_failed:
-            dagster_files.note(f"{dagster_files.DOWN}{self.name}", f"{text}. It is started again.")
+            dagster_files.note(f"{dagster_files.DOWN}{self.name}", text)
 
 
 Address = str | tuple[str, int]
@@ -183,7 +184,9 @@ def _address_of_code(home: Path, ui_port: int) -> Address:
 
 def _named_address(address: Address) -> tuple[str, str | int]:
     """Return an address as Dagster's options name it: `socket` or `port`, and its value."""
-    return ("socket", address) if isinstance(address, str) else ("port", address[1])
+    if isinstance(address, str):
+        return "socket", address
+    return "port", address[1]
 
 
 class Supervisor:

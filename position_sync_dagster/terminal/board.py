@@ -135,8 +135,9 @@ Lines = Iterable[tuple[str, str]]
 
 
 def labelled(lines: Lines) -> Iterator[str]:
-    """Return each label with its value, as a line."""
-    return (f"{label:<18} {value}" for label, value in lines)
+    """Yield each label with its value, as a line."""
+    for label, value in lines:
+        yield f"{label:<18} {value}"
 
 
 LABEL = 12
@@ -170,16 +171,19 @@ def board(
     room = console.height - 1
     if len(lines) > room:
         hidden = len(lines) - room + 1
-        lines[room - 1 :] = [Text(f"… and {hidden} more")]
+        del lines[room - 1 :]
+        lines.append(Text(f"… and {hidden} more"))
     return Group(*lines)
 
 
 def _head(overview: Figures) -> Lines:
-    """Return the state of the gateways, then that of the programs, lines, queue and accounts."""
+    """Yield the state of the gateways, then that of the programs, lines, queue and accounts."""
     shown_labels = SHOWN_PARTS | {
         printable(account.account) for account in overview.status.accounts
     }
-    return [(label, value) for label, value in figures_of(overview) if label in shown_labels]
+    for label, value in figures_of(overview):
+        if label in shown_labels:
+            yield label, value
 
 
 def _strategies(book: Book, width: int) -> list[Text]:
@@ -206,10 +210,12 @@ def current_text(overview: Figures) -> str:
     return f"{text}, oldest {duration(overview.oldest_age_s)}"
 
 
-def figures_of(overview: Figures) -> list[tuple[str, str]]:
-    """Return the figures of a read as lines, for a log."""
-    totals = [("total", base_line(total)) for total in overview.book.in_base]
-    return [("current", current_text(overview)), *describe(overview.status), *totals]
+def figures_of(overview: Figures) -> Iterator[tuple[str, str]]:
+    """Yield the figures of a read as lines, for a log."""
+    yield "current", current_text(overview)
+    yield from describe(overview.status)
+    for total in overview.book.in_base:
+        yield "total", base_line(total)
 
 
 def _shown_lines(lines: Lines, width: int) -> list[Text]:

@@ -38,9 +38,13 @@ def escaped(text: str) -> str:
     """Return JSON with its control characters escaped; the value stays the same."""
     if text.isascii() and "\x7f" not in text:
         return text  # JSON escapes the others itself
-    return "".join(
-        char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text
-    )
+    return "".join(map(_escaped_character, text))
+
+
+def _escaped_character(character: str) -> str:
+    if character.isprintable() or character == "\n":
+        return character
+    return json.dumps(character)[1:-1]
 
 
 def print_json(value: Any) -> None:
@@ -160,16 +164,20 @@ def print_table(rows: Sequence[Any], names: Sequence[str] = ()) -> None:
     """
     is_mapping = isinstance(rows[0], Mapping)
     read = itemgetter if is_mapping else attrgetter
-    if not names:
-        names = [*rows[0]] if is_mapping else [field.name for field in fields(rows[0])]
+    if not names and is_mapping:
+        names = [*rows[0]]
+    elif not names:
+        names = [field.name for field in fields(rows[0])]
+
     columns = []
     texts: list[dict[str, str]] = [{} for _row in rows]
     for name in names:
         values = [*map(read(name), rows)]
         if all(value is None for value in values):
             continue
+        title = name.replace("_", " ")
         is_text = not any(isinstance(value, int | float) for value in values)
-        columns.append(Column(name.replace("_", " "), name, itemgetter(name), left=is_text))
+        columns.append(Column(title, name, itemgetter(name), left=is_text))
         for row, value in zip(texts, values, strict=True):
             row[name] = readable(value, name)
 
@@ -179,17 +187,24 @@ def print_table(rows: Sequence[Any], names: Sequence[str] = ()) -> None:
     _print_line(console, heading)
     for row, line in zip(texts, lines, strict=True):
         _print_line(console, line)
-        below = [
-            f"{column.heading}: {row[column.name]}"
-            for column in others
-            if row[column.name] not in _NOTHING
-        ]
+        below = "; ".join(_texts_below(row, others))
         if below:
-            console.print(Padding(Text("; ".join(below), style="dim"), (0, 0, 0, 2 * GAP)))
+            console.print(Padding(Text(below, style="dim"), _INDENTED))
 
+
+# The room above, right, below and left of what is below a row.
+_INDENTED = (0, 0, 0, 2 * GAP)
 
 # What is not repeated below a row: an unknown value, and that something is not so.
 _NOTHING = (readable(None), readable(False), "")
+
+
+def _texts_below(row: Mapping[str, str], others: Iterable[Column]) -> Iterator[str]:
+    """Yield the values of a row that have no room in its line, with their names."""
+    for column in others:
+        text = row[column.name]
+        if text not in _NOTHING:
+            yield f"{column.heading}: {text}"
 
 
 def _print_line(console: Console, line: Text) -> None:

@@ -113,33 +113,35 @@ def _figures(source: PageFigures, _query: MomentQuery, now: datetime) -> str:
     return source.figures(now).to_json()
 
 
-def _part(shape: type[ApiModel]) -> Callable[[PageFigures, MomentQuery, datetime], dict[str, Any]]:
-    """Return what reads the part of the figures that a shape has."""
+def _part(summary: str, shape: type[ApiModel], *, is_tagged: bool = True) -> "ApiRoute":
+    """Return the route of the part of the figures that a shape has."""
 
     def read(source: PageFigures, _query: MomentQuery, now: datetime) -> dict[str, Any]:
         return source.figures(now).to_dict(shape.model_fields)
 
-    return read
+    return ApiRoute(summary, MomentQuery, shape, read, is_tagged=is_tagged)
 
 
 def _positions(source: PageFigures, query: PositionsQuery, now: datetime) -> dict[str, Any]:
     book = source.figures(now).book
     rows = open_positions(book, query.strategy, query.underlying)
     keys = [f"{account}:{conid}" for account, conid in rows.select(KEY).iter_rows()]
-    if query.cursor is not None and query.cursor not in keys:
-        raise UserError(
-            f"No open position is that of the cursor {shown(query.cursor)}.",
-            remedy="It may be closed: begin again, without a cursor.",
-        )
+    begin = 0
+    if query.cursor is not None:
+        if query.cursor not in keys:
+            raise UserError(
+                f"No open position is that of the cursor {shown(query.cursor)}.",
+                remedy="It may be closed: begin again, without a cursor.",
+            )
+        begin = keys.index(query.cursor) + 1
 
-    begin = 0 if query.cursor is None else keys.index(query.cursor) + 1
-    end = len(keys) if query.limit is None else begin + query.limit
+    end = len(keys)
+    next_cursor = None
+    if query.limit is not None and begin + query.limit < len(keys):
+        end = begin + query.limit
+        next_cursor = keys[end - 1]
     chosen = rows[begin:end].select(query.fields or BOOK_COLUMNS)
-    return {
-        "at": book.now,
-        "positions": chosen.to_dicts(),
-        "next_cursor": keys[end - 1] if end < len(keys) else None,
-    }
+    return {"at": book.now, "positions": chosen.to_dicts(), "next_cursor": next_cursor}
 
 
 def _positions_csv(source: PageFigures, _query: MomentQuery, now: datetime) -> str:
@@ -182,7 +184,8 @@ def _what_if(source: PageFigures, query: WhatIfQuery, now: datetime) -> dict[str
     if changes:
         compared = source.compared(changes, now)
         book, legs = compared.before, compared.after_legs
-        rows = rows_of_choice(compared.rows(points, query.level), query.strategy, query.account)
+        rows = compared.rows(points, query.level)
+        rows = rows_of_choice(rows, query.strategy, query.account)
         notes["notes"] = compared.notes
     else:
         legs = legs.chosen(query.choice)
@@ -252,30 +255,10 @@ class ApiRoute:
 # page counts from, also where nothing changed.
 ROUTES = {
     "figures": ApiRoute("All figures", MomentQuery, FiguresAnswer, _figures, is_tagged=True),
-    "header": ApiRoute(
-        "What the header of a page says", MomentQuery, HeaderAnswer, _part(HeaderAnswer)
-    ),
-    "accounts": ApiRoute(
-        "Accounts, and the profit of the day in its parts",
-        MomentQuery,
-        AccountsAnswer,
-        _part(AccountsAnswer),
-        is_tagged=True,
-    ),
-    "changes": ApiRoute(
-        "What happened today: trades, closes, other moves and outages",
-        MomentQuery,
-        ChangesAnswer,
-        _part(ChangesAnswer),
-        is_tagged=True,
-    ),
-    "strategies": ApiRoute(
-        "Sums of strategies, underlyings, expiries, and of all",
-        MomentQuery,
-        StrategiesAnswer,
-        _part(StrategiesAnswer),
-        is_tagged=True,
-    ),
+    "header": _part("What the header of a page says", HeaderAnswer, is_tagged=False),
+    "accounts": _part("Accounts, and the profit of the day in its parts", AccountsAnswer),
+    "changes": _part("What happened today: trades, closes, other moves and outages", ChangesAnswer),
+    "strategies": _part("Sums of strategies, underlyings, expiries, and of all", StrategiesAnswer),
     "positions": ApiRoute(
         "Open positions", PositionsQuery, PositionsPage, _positions, is_tagged=True
     ),
@@ -481,10 +464,8 @@ def known_parameters(given: Iterable[str], known: Collection[str]) -> None:
     """
     for name in given:
         if name not in known:
-            raise UserError(
-                f"There is no parameter {shown(name)}.",
-                remedy=nearest(name, known) if known else "It takes none.",
-            )
+            remedy = nearest(name, known) if known else "It takes none."
+            raise UserError(f"There is no parameter {shown(name)}.", remedy=remedy)
 
 
 def answer(
@@ -575,12 +556,14 @@ def etag_of(figures: Figures) -> str:
     return f'"{figures.ledger_version or 0}-{digest}"'
 
 
+# The shape of an answer, by its name.
+Shape = tuple[str, Literal["serialization"], TypeAdapter[Any]]
+
+
 @cache
 def openapi() -> dict[str, Any]:
     """Return the description of all routes (OpenAPI 3.1)."""
-    shapes: list[tuple[str, Literal["serialization"], TypeAdapter[Any]]] = [
-        ("problem", "serialization", TypeAdapter(Problem)),
-    ]
+    shapes: list[Shape] = [("problem", "serialization", TypeAdapter(Problem))]
     paths: dict[str, Any] = {}
     for name, route in ROUTES.items():
         paths[f"/api/v1/{name}"] = {"get": _operation(name)}
@@ -621,11 +604,12 @@ def _operation(name: str) -> dict[str, Any]:
     """Return the description of a route."""
     route = ROUTES[name]
     operation_id = name.replace(".", "_").replace("-", "_")
-    content: Mapping[str, Any] = {"text/csv": {"schema": {"type": "string"}}}
+    content: Mapping[str, Any] = _CSV
     if route.answer is not None:
         content = _content_of("application/json", route.answer)
 
-    responses: dict[str, Any] = {"200": {"description": route.summary, "content": content}}
+    responses = {}
+    responses["200"] = {"description": route.summary, "content": content}
     if route.is_tagged:
         unchanged = "Nothing has changed since the entity tag in If-None-Match."
         responses["304"] = {"description": unchanged}
@@ -646,6 +630,8 @@ def _content_of(kind: str, model: type) -> dict[str, Any]:
     return {kind: {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
 
 
+_CSV = {"text/csv": {"schema": {"type": "string"}}}
+
 _ERROR = _content_of("application/problem+json", Problem)
 
 _UNAVAILABLE = {
@@ -662,19 +648,16 @@ _UNAVAILABLE = {
 def _parameters(query: type[ApiModel]) -> list[dict[str, Any]]:
     """Return the description of the parameters of a query; lists are separated by commas."""
     schema = query.model_json_schema()
-    required, closed = schema.get("required", ()), schema.get("$defs", {})
-    return [
-        {
-            "name": name,
-            "in": "query",
-            "required": name in required,
-            "description": field.pop("description", ""),
-            "style": "form",
-            "explode": False,
-            "schema": _written_out(field, closed),
-        }
-        for name, field in schema.get("properties", {}).items()
-    ]
+    required = schema.get("required", ())
+    closed = schema.get("$defs", {})
+    parameters = []
+    for name, field in schema.get("properties", {}).items():
+        parameter = {"name": name, "in": "query", "required": name in required}
+        parameter["description"] = field.pop("description", "")
+        parameter |= {"style": "form", "explode": False}
+        parameter["schema"] = _written_out(field, closed)
+        parameters.append(parameter)
+    return parameters
 
 
 def _written_out(field: dict[str, Any], shapes: Mapping[str, dict[str, Any]]) -> dict[str, Any]:

@@ -96,11 +96,7 @@ def read_leg(source: PageFigures, query: LegQuery, now: datetime) -> dict[str, A
     """
     figures = source.figures(now)
     held = figures.positions.filter(account=query.account, conid=query.conid)
-    changes = [
-        change
-        for change in figures.changes
-        if change.account in (None, query.account) and query.conid in change.conids
-    ]
+    changes = list(_changes_of(figures, query))
     rows, more = rows_of_holding(
         source.lake.updates.table,
         query.account,
@@ -122,6 +118,13 @@ def read_leg(source: PageFigures, query: LegQuery, now: datetime) -> dict[str, A
         "more": more,
         "changes": changes,
     }
+
+
+def _changes_of(figures: Figures, query: LegQuery) -> Iterator[DayChange]:
+    """Yield what happened to a leg, also where the account is not known."""
+    for change in figures.changes:
+        if change.account in (None, query.account) and query.conid in change.conids:
+            yield change
 
 
 # The most names that a search returns.
@@ -227,12 +230,16 @@ def read_curve(source: PageFigures, query: CurveQuery, now: datetime) -> dict[st
 
     keys = {"|".join(key): key for key in curve_keys(chosen)}
     wanted = [*keys.values()]
-    if query.only is not None:
+    if query.only in keys:
+        wanted = [keys[query.only]]
+    elif query.only is not None:
         first = first_drawn(chosen)
-        wanted = [keys[query.only]] if query.only in keys else [first] if first else wanted[:1]
+        wanted = [first] if first else wanted[:1]
 
+    of_strategy: Sequence[str] = ()
+    if query.strategy is not None:
+        of_strategy = leg_notes(book).get(query.strategy, ())
     shift = Point(vol=query.vol, days=query.days)
-    of_strategy = leg_notes(book).get(query.strategy, ()) if query.strategy is not None else ()
     return {
         "at": book.now,
         "days": query.days,

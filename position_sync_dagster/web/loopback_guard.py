@@ -41,13 +41,14 @@ def refusal(
         fetch_site: The header Sec-Fetch-Site; None: a program, or a browser of before 2023.
         opens_page: Whether the browser opens the answer in a window or tab of its own.
     """
-    name = (host or "").lower().rsplit(":", 1)
+    host = (host or "").lower()
+    name = host.rsplit(":", 1)
     is_port = len(name) == 2 and name[1].isdecimal()
     if (name[0] if is_port else ":".join(name)) not in LOOPBACK_NAMES:
         return 400, "The header Host names no loopback address."
-    own = {f"{scheme}://{host}".lower() for scheme in ("http", "https")}
+    ours = {f"http://{host}", f"https://{host}"}
     is_of_page = fetch_site is None or fetch_site in OF_OUR_PAGES or opens_page
-    if not is_of_page or any(origin.lower() not in own for origin in origins):
+    if not is_of_page or not ours.issuperset(map(str.lower, origins)):
         return 403, "The request comes from a page of another origin."
     return None
 
@@ -74,7 +75,10 @@ class LoopbackGuard:
         )
         if refused is None:
             await self.app(scope, receive, send)
-        elif scope["type"] == "websocket":  # a close before the acceptance is answered with 403
-            await send({"type": "websocket.close", "code": 1008, "reason": refused[1]})
+            return
+
+        status, reason = refused
+        if scope["type"] == "websocket":  # a close before the acceptance is answered with 403
+            await send({"type": "websocket.close", "code": 1008, "reason": reason})
         else:
-            await PlainTextResponse(refused[1], refused[0])(scope, receive, send)
+            await PlainTextResponse(reason, status)(scope, receive, send)

@@ -145,25 +145,27 @@ def _gauge(name: str, text: str, samples: Iterable[Sample], *labels: str) -> Gau
 
 
 def _of_logins(logins: Sequence[LoginStatus]) -> Iterator[Metric]:
-    states: list[Sample] = []
+    text = "1 for the state that the stream of a login is in, 0 for the others."
+    yield _gauge("login_state", text, _states_of(logins), "gateway", "state")
+
+    lines = _by_login(logins, "lines_in_use")
+    yield _gauge("lines_in_use", "Market data lines in use.", lines, "gateway")
+    limits = _by_login(logins, "line_limit")
+    yield _gauge("line_limit", "Market data lines that a login may use.", limits, "gateway")
+
+
+def _states_of(logins: Sequence[LoginStatus]) -> Iterator[Sample]:
+    """Yield 1 for the state in which each login is, and 0 for each other state."""
     for login in logins:
         current = login.session_state or NEVER_OWNED
-        states += [
-            ((login.gateway_id, state), float(state == current))
-            for state in (*SessionState, NEVER_OWNED)
-        ]
-    yield _gauge(
-        "login_state",
-        "1 for the state that the stream of a login is in, 0 for the others.",
-        states,
-        "gateway",
-        "state",
-    )
+        for state in (*SessionState, NEVER_OWNED):
+            yield (login.gateway_id, state), float(state == current)
 
-    lines: list[Sample] = [((login.gateway_id,), login.lines_in_use) for login in logins]
-    yield _gauge("lines_in_use", "Market data lines in use.", lines, "gateway")
-    limits: list[Sample] = [((login.gateway_id,), login.line_limit) for login in logins]
-    yield _gauge("line_limit", "Market data lines that a login may use.", limits, "gateway")
+
+def _by_login(logins: Sequence[LoginStatus], number: str) -> Iterator[Sample]:
+    """Yield the number of this name of each login."""
+    for login in logins:
+        yield (login.gateway_id,), getattr(login, number)
 
 
 def _of_legs(figures: Figures) -> Iterator[Metric]:

@@ -308,7 +308,9 @@ class Feed:
         began = time.thread_time()
         trouble = None
         # The time makes the numbers of two starts of the server differ.
-        sequence = before.sequence + 1 if before else round(time.time() * 1000)
+        sequence = round(time.time() * 1000)
+        if before:
+            sequence = before.sequence + 1
 
         try:
             rows, figures = self._open().read(utc_now())
@@ -390,11 +392,13 @@ def _api_routes(opened: Callable[[], PageFigures], turns: _AllTurns) -> list[Rou
     async def api(request: Request) -> Response:
         known_tags = request.headers.get("if-none-match", "")
         name = request.path_params["name"]
-        asked = partial(answer, name, request.query_params, known_tags)
+        turn = turns.header if name == "header" else turns.small
+
+        def asked() -> Response | Question:
+            return answer(name, request.query_params, known_tags, opened(), utc_now())
+
         try:
-            response = await (turns.header if name == "header" else turns.small).take(
-                request, lambda: asked(opened(), utc_now())
-            )
+            response = await turn.take(request, asked)
             if isinstance(response, Question):
                 large = partial(response.response, known_tags)
                 response = await turns.large.take(request, large)

@@ -73,11 +73,11 @@ def closed_day(source: PageFigures, _query: NoQuery, now: datetime) -> dict[str,
     *parts, unexplained = PROFIT_PARTS
     # Books are committed last: what is read after them is as new, or newer.
     booked = _newest_rows(source.lake, BOOKS)
-    explained_day, explained = _newest(
-        _newest_rows(source.lake, PROFIT_EXPLAINED), "profit", parts, unexplained
-    )
-    explained = [row | {"market": in_cents(row["market"])} for row in explained]
+    profits = _newest_rows(source.lake, PROFIT_EXPLAINED)
     books_day, books = _newest(booked, "change", BOOKED_PARTS, "difference")
+    explained_day, explained = _newest(profits, "profit", parts, unexplained)
+    for row in explained:
+        row["market"] = in_cents(row["market"])
     return {
         "at": source.figures(now).at,
         "explained_day": explained_day,
@@ -125,7 +125,8 @@ def read_why(source: PageFigures, query: WhyQuery, now: datetime) -> dict[str, A
         UnknownStrategyError: The strategy has no leg.
     """
     figures, rows = source.explained(now)
-    return {"at": figures.book.now, "rows": of_strategy(rows, query.strategy, figures.book)}
+    book = figures.book
+    return {"at": book.now, "rows": of_strategy(rows, query.strategy, book)}
 
 
 class ResultsAnswer(ApiModel):

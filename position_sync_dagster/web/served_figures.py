@@ -302,7 +302,9 @@ class PageFigures:
             ScenariosFileError: The file of scenarios has a mistake.
         """
         figures = self.figures(now)
-        return self._priced(figures.book) if is_small(figures) else self.risk(now)
+        if is_small(figures):
+            return self._priced(figures.book)
+        return self.risk(now)
 
     def _price(self, now: datetime) -> tuple[Book, PricedLegs]:
         return self._priced(self.figures(now).book)
@@ -376,7 +378,7 @@ def shown(figures: Figures) -> dict[str, Any]:
     """Return what the page shows besides the parts: the JSON of the API without its positions."""
     values = figures.to_dict()
     values["columns"] = PAGE_COLUMNS
-    values["missing"] = [*not_in_sums(figures.book), *_not_kept(figures)]
+    values["missing"] = not_in_sums(figures.book) + _not_kept(figures)
     values["changes"] = values["changes"][:MOST_CHANGES]
     return values
 

@@ -48,6 +48,9 @@ class SaidKind(StrEnum):
 # What messages belong together: those of a request, of an account's feed, of a row, of a farm.
 Series = tuple[str, ...]
 
+# What is counted of a message until it is put into words: its kind, its subject, its forms.
+Shape = tuple[str, str, tuple[str, ...]]
+
 
 class Said(NamedTuple):
     """Something that a gateway said, in words without account data."""
@@ -88,8 +91,15 @@ class Vocabulary:
         A number is known where any text is, and a text that goes on where a known one ends in ….
         """
         as_text = said._replace(name=said.name.replace(" is number", " is text"))
-        begins = [name[:-1] for kind, name in self.said if kind == said.kind and name[-1] == "…"]
-        return {said, as_text} & self.said != set() or said.name.startswith(tuple(begins))
+        if said in self.said or as_text in self.said:
+            return True
+        return said.name.startswith(tuple(self._beginnings(said.kind)))
+
+    def _beginnings(self, kind: SaidKind) -> Iterator[str]:
+        """Yield how the known texts of a kind begin that end in …."""
+        for known_kind, name in self.said:
+            if known_kind == kind and name[-1] == "…":
+                yield name[:-1]
 
     def published(self, text: str) -> str:
         """Return a text with … for each number, and each word that IB has not published."""
@@ -109,9 +119,12 @@ _NUMBER = re.compile(r"[0-9]{1,6}")
 def vocabulary() -> Vocabulary:
     """Return what this release knows; `tests/support/known_wire.py` writes the file."""
     stored = json.loads((files(__package__) / "known_wire.json").read_text("utf-8"))
-    said = [Said(SaidKind(kind), name) for kind in stored["said"] for name in stored["said"][kind]]
-    stored |= {name: frozenset(stored[name]) for name in ("varying", "words")}
-    return Vocabulary(**stored | {"said": frozenset(said)})
+    said = set[Said]()
+    for kind, names in stored["said"].items():
+        said.update(Said(SaidKind(kind), name) for name in names)
+    stored["said"] = said
+    stored |= {name: frozenset(stored[name]) for name in ("varying", "words", "said")}
+    return Vocabulary(**stored)
 
 
 # Reports of orders are not counted, as they are not recorded.
@@ -153,7 +166,7 @@ class Heard:
     def __init__(self) -> None:
         self.server_version: int | None = None
         self._vocabulary = vocabulary()
-        self._shapes: Counter[tuple[str, str, tuple[str, ...]]] = Counter()
+        self._shapes: Counter[Shape] = Counter()
         self._apart: Counter[Said] = Counter()
         self._orders: Counter[tuple[str, str]] = Counter()
         self._last: dict[Series, str] = {}
@@ -166,8 +179,9 @@ class Heard:
         if was_sent:
             self._request(kind, fields)
         elif kind not in _OF_ORDERS and len(self._shapes) < MOST_SHAPES:
-            about = self._about(kind, fields) if kind in self._vocabulary.about else ""
-            self._shapes[kind, about, _forms(fields[1:])] += 1
+            about = self._about(kind, fields)
+            shape = (kind, about, _forms(fields[1:]))
+            self._shapes[shape] += 1
             self._count_order(kind, fields, about)
 
     def take(self) -> Counter[Said]:
@@ -191,7 +205,8 @@ class Heard:
         name = self._name_of(kind)
         yield Said(SaidKind.MESSAGE, name)
         if about:
-            yield Said(SaidKind(self._vocabulary.about[kind][0]), f"{about} ({name})")
+            counted, _place = self._vocabulary.about[kind]
+            yield Said(SaidKind(counted), f"{about} ({name})")
         if kind not in self._vocabulary.varying:
             yield Said(SaidKind.LENGTH, f"{name} has {len(forms) + 1} fields")
             for place, form in enumerate(forms, start=1):
@@ -204,14 +219,17 @@ class Heard:
 
     def _about(self, kind: str, fields: Sequence[str]) -> str:
         """Return the tick, code or tag that a message is about; the text of a code is counted."""
+        if kind not in self._vocabulary.about:
+            return ""
         counted, place = self._vocabulary.about[kind]
         subject = fields[place] if place < len(fields) else ""
         form = _TAG if counted == SaidKind.TAG else _NUMBER
         if subject and not form.fullmatch(subject):
             return UNREADABLE
         if counted == SaidKind.CODE:
-            text = self._vocabulary.published(" ".join(fields[4:5]))
-            self._apart[Said(SaidKind.TEXT, f"{subject}: {text}")] += 1
+            text = self._vocabulary.published(_text_of(fields))
+            said = Said(SaidKind.TEXT, f"{subject}: {text}")
+            self._apart[said] += 1
         return subject
 
     # -- what follows what --------------------------------------------------------------------
@@ -220,7 +238,9 @@ class Heard:
         """Take a request that the client sent: it ends what went on under its id before."""
         name = self._vocabulary.requests.get(kind, "")
         place = self._vocabulary.asked.get(kind, len(fields))
-        series = (*fields[place : place + 1],) or _BEGUN.get(kind, ())
+        series: Series = _BEGUN.get(kind, ())
+        if place < len(fields):
+            series = (fields[place],)
 
         self._end(series)
         self._end((*series, MODEL))
@@ -228,7 +248,9 @@ class Heard:
         if series and not name.startswith("cancel") and (kind, *fields[2:3]) != ("6", "0"):
             self._begin(series, name)
         if series == _ACCOUNT:  # the gateway sends all rows to a new download
-            self._last = {key: step for key, step in self._last.items() if key[0] != _ROW}
+            for followed in list(self._last):
+                if followed[0] == _ROW:
+                    del self._last[followed]
         # Its fifth field is the security type: its model should tick too.
         if name == "reqMktData" and fields[5] in LISTED_OPTIONS:
             self._begin((*series, MODEL), "reqMktData of an option")
@@ -257,15 +279,17 @@ class Heard:
             if code in _STATES:
                 self._follow(("IB",), about)
             elif code in FARM_BROKEN | FARM_OK:
-                self._follow(("farm", farm_of("".join(fields[4:5]))), about)
+                self._follow(("farm", farm_of(_text_of(fields))), about)
         elif kind == _ERROR:
             ends = about.isdecimal() and int(about) in ENDS_LINE
             self._follow((request,), about if ends else name)
         elif kind in _SERIES:
             self._follow(_SERIES[kind], name)
             if kind in _ROWS:
-                row = fields[2:3] if kind == "7" else (*fields[2:3], *fields[4:5])
-                self._follow((_ROW, kind, *row, *fields[-1:]), name)
+                row = [_ROW, kind, *fields[2:3]]
+                if kind != "7":
+                    row += fields[4:5]
+                self._follow((*row, *fields[-1:]), name)
 
     def _follow(self, series: Series, step: str) -> str:
         """Count what came before a message in its series; return it, or "" if it counts not."""
@@ -284,6 +308,11 @@ class Heard:
 def order(before: str, step: str) -> str:
     """Return what followed what, in words."""
     return f"{before}, then {step}"
+
+
+def _text_of(error: Sequence[str]) -> str:
+    """Return the text of an error message; empty: it has none."""
+    return "".join(error[4:5])
 
 
 def _forms(texts: Sequence[str]) -> tuple[str, ...]:

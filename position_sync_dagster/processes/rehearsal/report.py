@@ -20,6 +20,10 @@ class Verdict(StrEnum):
     UNHEARD = "not heard"
 
 
+# What a person shall look at.
+ODD = (Verdict.NEW, Verdict.DIFFERENT)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
     """One line of the page and of the file, without account data.
@@ -39,8 +43,10 @@ class Compared:
 
     def __str__(self) -> str:
         """Return it as a line of the page."""
-        measured = f", p50 {self.p50:.3g}, p95 {self.p95:.3g}" if self.p50 is not None else ""
-        return f"- {self.verdict}: {self.about}: {self.text} ({self.count}{measured})"
+        measured = f"{self.count}"
+        if self.p50 is not None:
+            measured += f", p50 {self.p50:.3g}, p95 {self.p95:.3g}"
+        return f"- {self.verdict}: {self.about}: {self.text} ({measured})"
 
 
 LEAST_PERIODS = 20
@@ -81,16 +87,12 @@ def said_lines(
     said: Iterable[tuple[Said, int]], heard: Measured, known: Vocabulary
 ) -> list[Compared]:
     """Return what a gateway said, the new first; of an order with the seconds in between."""
-    lines = [
-        Compared(
-            about=each.kind,
-            text=each.name,
-            verdict=Verdict.GOOD if known.knows(each) else Verdict.NEW,
-            count=count,
-            **percentiles(heard.delays.get(each.name, ())),
-        )
-        for each, count in said
-    ]
+    lines = []
+    for words, count in said:
+        kind, name = words
+        delays = percentiles(heard.delays.get(name, ()))
+        verdict = Verdict.GOOD if known.knows(words) else Verdict.NEW
+        lines.append(Compared(about=kind, text=name, verdict=verdict, count=count, **delays))
     return sorted(lines, key=lambda line: (line.verdict is Verdict.GOOD, line.about, line.text))
 
 
@@ -100,9 +102,10 @@ MOST_SENT = 50
 
 def assumptions(heard: Measured, known: Vocabulary, most_lines: int) -> Iterator[Compared]:
     """Yield what the design assumes, as it was measured."""
-    for order, (least, most) in known.assumed.items():
+    for order, within in known.assumed.items():
+        least, most = within
         text = f"{least:g} to {most:g} s are assumed"
-        yield measured(order, text, heard.delays.get(order, ()), (least, most))
+        yield measured(order, text, heard.delays.get(order, ()), within)
     for request, answer in known.answers.items():
         missing = heard.missing[request]
         text = f"{missing} without {answer}"
@@ -142,31 +145,47 @@ class Report:
     def as_json(self) -> str:
         """Return the file: each thing that was compared is a line of it."""
         head = {"format": FORMAT, "version": VERSION, "program": metadata.version(DISTRIBUTION)}
-        body = asdict(self) | {"day": self.day.isoformat(), "minutes": round(self.minutes, 2)}
-        lists = ("said", "assumed", "values")
-        text = json.dumps(head | {name: body[name] for name in body if name not in lists})[:-1]
-        for name in lists:
-            lines = ",\n".join(map(json.dumps, body[name]))
+        body = asdict(self)
+        body |= {"day": self.day.isoformat(), "minutes": round(self.minutes, 2)}
+        lists = {name: body.pop(name) for name in ("said", "assumed", "values")}
+
+        text = json.dumps(head | body)[:-1]
+        for name, compared in lists.items():
+            lines = ",\n".join(map(json.dumps, compared))
             text += f',\n"{name}": [\n{lines}\n]'
         return text + "}\n"
 
     def page(self) -> str:
         """Return the page, in Markdown."""
-        news = [line for line in self.said if line.verdict is Verdict.NEW]
-        messages = sum(line.count for line in self.said if line.about == SaidKind.MESSAGE)
-        several = (*self.said, *self.assumed, *self.values)
-        odd = sum(line.verdict in (Verdict.NEW, Verdict.DIFFERENT) for line in several)
-        sections = {
-            f"# What your gateway showed on {self.day}": [
-                f"Heard for {self.minutes:.1f} minutes, server version {self.server_version}, on "
-                f"at most {self.lines} lines.",
-                f"\n{odd} lines are new or different.",
-            ],
-            "## What it said": [
-                f"- good: {len(self.said) - len(news)} kinds are known ({messages} messages)",
-                *map(str, news),
-            ],
-            "## What is assumed of it": map(str, self.assumed),
-            "## Our values beside the broker's": map(str, self.values),
-        }
-        return "\n\n".join(f"{title}\n\n" + "\n".join(text) for title, text in sections.items())
+        return "\n\n".join(self._paragraphs())
+
+    def _paragraphs(self) -> Iterator[str]:
+        """Yield the headings of the page, each with what stands below it."""
+        yield f"# What your gateway showed on {self.day}"
+        yield (
+            f"Heard for {self.minutes:.1f} minutes, server version {self.server_version}, on "
+            f"at most {self.lines} lines."
+        )
+        odd = sum(line.verdict in ODD for line in (*self.said, *self.assumed, *self.values))
+        yield f"{odd} lines are new or different."
+
+        yield "## What it said"
+        yield "\n".join(self._kinds())
+        yield "## What is assumed of it"
+        yield "\n".join(map(str, self.assumed))
+        yield "## Our values beside the broker's"
+        yield "\n".join(map(str, self.values))
+
+    def _kinds(self) -> Iterator[str]:
+        """Yield how much of what was said is known, and what is new."""
+        messages = 0
+        news = []
+        for line in self.said:
+            if line.about == SaidKind.MESSAGE:
+                messages += line.count
+            if line.verdict is Verdict.NEW:
+                news.append(str(line))
+
+        known = len(self.said) - len(news)
+        yield f"- good: {known} kinds are known ({messages} messages)"
+        yield from news

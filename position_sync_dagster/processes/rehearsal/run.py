@@ -106,19 +106,27 @@ def legs_to_stream(held: Iterable[Sequence[str]], most: int) -> Collection[Leg]:
     """
     by_conid = {row[3]: row for row in held if float(row[14])}
     ordered = sorted(by_conid.values(), key=lambda row: (row[4], row[6], float(row[7] or 0)))
-    options = [row for row in ordered if row[5] in LISTED_OPTIONS]
-    others = [row for row in ordered if row[5] in ("STK", "FUT")]
+    options = []
+    others = []
+    for row in ordered:
+        if row[5] in LISTED_OPTIONS:
+            options.append(row)
+        elif row[5] in ("STK", "FUT"):
+            others.append(row)
+
     step = max(1, -(-len(options) // most))
     chosen = [*options[::step], *others][:most]
-    return [
-        make_leg(
-            conid=int(row[3]),
-            symbol=row[4],
-            expiry=row[6] or None,
-            strike=float(row[7] or 0) or None,
-            right=RIGHTS.get(row[8]),
-            strategy_id=STRATEGY,
-            added_at=utc_now(),
-        )
-        for row in chosen
-    ]
+    return [_leg_of(row) for row in chosen]
+
+
+def _leg_of(row: Sequence[str]) -> Leg:
+    """Return the leg of a holding, from the fields of its message."""
+    return make_leg(
+        conid=int(row[3]),
+        symbol=row[4],
+        expiry=row[6] or None,
+        strike=float(row[7] or 0) or None,
+        right=RIGHTS.get(row[8]),
+        strategy_id=STRATEGY,
+        added_at=utc_now(),
+    )

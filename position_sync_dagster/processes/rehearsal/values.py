@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from math import isfinite, log
+from math import isfinite, log, nan
 from typing import Any
 
 from polars import DataFrame, col
@@ -60,24 +60,30 @@ class BrokerValues:
     def __call__(self, from_client: bool, fields: Sequence[str]) -> None:
         """Take a message; what cannot be read is for `Heard` to count."""
         with suppress(ValueError, IndexError, KeyError, ZeroDivisionError):
-            match (from_client, fields[0]):
-                case (True, "94"):
-                    self._singles[fields[1]] = (fields[2], int(fields[4]))
-                case (False, "61"):
-                    self.held[fields[2], int(fields[3])] = (*fields,)
-                case (False, "62"):
+            match (from_client, fields):
+                case (True, ["94", request, account, _, conid, *_]):
+                    self._singles[request] = (account, int(conid))
+                case (False, ["61", _, account, conid, *_]):
+                    self.held[account, int(conid)] = (*fields,)
+                case (False, ["62", *_]):
                     self.listed.set()
-                case (False, "7"):
+                case (False, ["7", *_]):
                     self._take_row(fields)
-                case (False, "8"):
-                    hours, minutes = map(int, fields[2].split(":"))
-                    now = self._clock()
-                    quarters = round((60 * (hours - now.hour) + minutes - now.minute) / 15)
-                    self._zones[(quarters / 4 + 12) % 24 - 12] += 1
-                case (False, "95"):
-                    self._take("PnLSingle", self._singles[fields[1]], float(fields[6]))
+                case (False, ["8", _, clock, *_]):
+                    self._take_zone(clock)
+                case (False, ["95", request, _, _, _, _, value, *_]):
+                    self._take("PnLSingle", self._singles[request], float(value))
                 case _:
                     pass
+
+    def _take_zone(self, clock: str) -> None:
+        """Count by how many hours, to a quarter, a time of an account is ahead of UTC."""
+        hours, minutes = map(int, clock.split(":"))
+        now = self._clock()
+        ahead = 60 * (hours - now.hour)
+        ahead += minutes - now.minute
+        zone = round(ahead / 15) / 4
+        self._zones[(zone + 12) % 24 - 12] += 1
 
     def _take(self, source: str, key: Key, value: float) -> None:
         """Keep the newest value of each minute."""
@@ -89,10 +95,12 @@ class BrokerValues:
         """Compare the numbers of a portfolio row with each other."""
         held, price, value, cost, unrealized = map(float, fields[13:18])
         self._take("portfolio row", (fields[19], int(fields[2])), value)
-        per_unit = value / (held * price * float(fields[8] or 1))
-        self._parts["multiplier", fields[4]].append(per_unit - 1)
+        multiplier = float(fields[8] or 1)
+        sec_type = fields[4]
+        per_unit = value / (held * price * multiplier)
+        self._parts["multiplier", sec_type].append(per_unit - 1)
         paid = (value - unrealized) / (held * cost)
-        self._parts["average cost", fields[4]].append(paid - 1)
+        self._parts["average cost", sec_type].append(paid - 1)
 
     def lines(self, lake: MoneyLake, settings: Settings) -> Iterator[Compared]:
         """Yield what was compared; blocks."""
@@ -104,8 +112,8 @@ class BrokerValues:
             if parts := [abs(part) for part in several if isfinite(part)]:
                 yield measured(about, text, parts, WITHIN)
         yield reset
-        [(zone, count), *_others] = self._zones.most_common(1) or [(0.0, 0)]
-        yield counted("zone of account times", f"{zone:+g} h from UTC", count, wrong=0)
+        for zone, count in self._zones.most_common(1) or [(0.0, 0)]:
+            yield counted("zone of account times", f"{zone:+g} h from UTC", count, wrong=0)
 
     def _compare_values(self, rows: DataFrame) -> None:
         """Compare the rows of lines with what the broker said at about the same time."""
@@ -118,15 +126,17 @@ class BrokerValues:
             check_sortedness=False,
         )  # fmt: skip
         for row in pairs.drop_nulls("market_value").iter_rows(named=True):
-            text = f"{row['sec_type']}, {row['price_kind']}, {_hangs_on(row)}"
+            about = f"value to {row['source']}"
+            text = "{sec_type}, {price_kind}, ".format_map(row) + _hangs_on(row)
             part = row["market_value"] / row["value"] - 1
-            self._parts[f"value to {row['source']}", text].append(part)
+            self._parts[about, text].append(part)
 
     def _compare_greeks(self, rows: DataFrame, lake: MoneyLake, settings: Settings) -> None:
         """Compute the greeks of model ticks, by our model, from their volatility and price."""
         is_model = (col.greeks_source == "GATEWAY") & (col.implied_vol > 0)
         minute = col.timestamp.dt.truncate("1m").alias("minute")
-        ticks = rows.filter(is_model & (col.underlying_price > 0)).group_by("conid", minute).last()
+        modelled = rows.filter(is_model, col.underlying_price > 0)
+        ticks = modelled.group_by("conid", minute).last()
         details = lake.contracts.get(ticks["conid"])
         dividends = dated_dividends(lake.dividends.current())
         rates = dict(settings.interest_rates)
@@ -147,11 +157,12 @@ class BrokerValues:
             )  # fmt: skip
             compute([leg], at)
             if leg.greeks is not None:
+                hangs_on = _hangs_on(row)
                 gap = leg.greeks.delta - row["delta"]
-                self._parts["delta to model ticks", _hangs_on(row)].append(gap)
+                self._parts["delta to model ticks", hangs_on].append(gap)
                 for name in ("vega", "theta"):
-                    part = getattr(leg.greeks, name) / (row[name] or float("nan")) - 1
-                    self._parts[f"{name} to model ticks", _hangs_on(row)].append(part)
+                    part = getattr(leg.greeks, name) / (row[name] or nan) - 1
+                    self._parts[f"{name} to model ticks", hangs_on].append(part)
 
     def _compare_accounts(self, accounts: DataFrame) -> Compared:
         """Compare the daily profit of accounts with that of their holdings; find its reset."""
@@ -172,8 +183,9 @@ def _hangs_on(row: dict[str, Any]) -> str:
         return ""
     days = (expiry - exchange_date(row["timestamp"])).days
     away = abs(log(strike / price))
-    names = [
-        next(name for most, name in bounds.items() if value <= most)
-        for value, bounds in ((away, MONEYNESS), (days, DAYS))
-    ]
-    return ", ".join(names)
+    return f"{_range_of(away, MONEYNESS)}, {_range_of(days, DAYS)}"
+
+
+def _range_of(value: float, bounds: Mapping[float, str]) -> str:
+    """Return the name of the first bound that a value does not exceed; the last has no end."""
+    return next(name for most, name in bounds.items() if value <= most)
