@@ -1,8 +1,9 @@
 """What a commit checks and writes: owner, trading mode and rows; and when it is tried again.
 
-Who may write to a table stands in its properties: the newest owner of each gateway, and one trading
-mode. An open handle has them in memory, so that each commit checks them without a request; and a
-commit that was planned before a property changed conflicts with the change.
+Who may write to a table stands in its properties: the newest owner of each gateway, by its fencing
+token, which grows with each owner, and one trading mode. An open handle has them in memory, so that
+each commit checks them without a request; and a commit that was planned before a property changed
+conflicts with the change.
 """
 
 import errno

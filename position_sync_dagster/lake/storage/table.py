@@ -150,7 +150,7 @@ class Table:
         return self._run(step, change=False)
 
     def read(self, step: Callable[[DataFrame], T], chosen: Expr = EVERY) -> T:
-        """Read from data files of the newest version; `noted` notes it.
+        """Read from data files of the newest version.
 
         Args:
             step: Reads the files that it is given; it may run more than once.
@@ -158,6 +158,7 @@ class Table:
         """
 
         def read_files(handle: DeltaTable) -> T:
+            # Inside `noted` the reading is kept, so that `derive` can repeat it and compare.
             files = data_files(handle).filter(chosen)
             reads = _NOTED.get()
             if reads is not None:
@@ -183,7 +184,7 @@ class Table:
                 not confirm it; the message says which.
         """
         result = self._run(step, change=True)
-        with self._mutex:
+        with self._mutex:  # of several threads one merges
             is_due = self._compaction_due
             self._compaction_due = False
         if is_due and self.is_remote:
@@ -413,7 +414,7 @@ class Read:
     files: DataFrame
 
 
-# Where the reads of a thread are noted; None: nowhere.
+# Where the reads of a thread are noted (see `noted`); None: nowhere.
 _NOTED: ContextVar[list[Read] | None] = ContextVar("noted", default=None)
 
 
