@@ -5,6 +5,8 @@ writes streamed updates, for a program without a lake, is here too, and the chec
 other code made: other spellings are converted, and values that cannot be stored are refused.
 
 A row whose id the ledger holds is not written again: a repeated update or batch has the same id.
+Where an update comes without one, `_update_id` makes it; the drain makes those of its own rows
+(`sync/drain.py`).
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
@@ -16,7 +18,7 @@ from typing import Any, NamedTuple, Unpack
 
 import polars as pl
 from deltalake import DeltaTable
-from polars import DataFrame, Int64, LazyFrame, col, lit
+from polars import DataFrame, Int64, col, lit
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.holding import KEY, Key
@@ -165,7 +167,7 @@ def identified(
 ) -> DataFrame:
     """Return updates as rows of the table, with the empty ids and the trading mode filled in.
 
-    The update of a request takes the id of the request. Any other update takes the UUID of its
+    An update without an id gets that of its request if it is of the queue, else the UUID of its
     content, and a batch that of its rows. The trading mode is that of the account. If several
     updates have one id, the first counts.
 
@@ -192,7 +194,10 @@ def identified(
 
 
 def _update_id(update: PositionUpdate) -> str:
-    """Return the id of an update that has none: that of its request, or of its content."""
+    """Return the id of an update that has none: that of its request, or of its content.
+
+    The same update has the same id again, and is written once.
+    """
     if update.source is Source.QUEUE and update.request_id:
         return update.request_id
     at = update.timestamp.astimezone(UTC)
@@ -242,6 +247,10 @@ def append_rows(
         table: `position_updates`, or another table whose rows have an id, a `ledger_version` and
             the owner that wrote them.
         frame: Its rows, as `identified` returned them.
+        clock: Returns the current time, which each row gets as `committed_at`.
+        guard: Called right before the commit: its error ends the append.
+        through: The version up to which the caller had read the ledger, if it may write only while
+            no row of its holdings was added since; None: whatever was added.
     """
     if frame.is_empty():
         return AppendResult(version=table.version(), rows=0)
@@ -255,7 +264,10 @@ def append_rows(
     modes = frame["trading_mode"].unique()
 
     def step(handle: DeltaTable) -> AppendResult:
-        """Check who writes, leave out what is stored, number the rows, and commit them."""
+        """Check who writes, leave out what is stored, number the rows, and commit them.
+
+        It runs again when another writer was first.
+        """
         nonlocal through
         for gateway_id, token in owners:
             refuse_stale_owner(handle, gateway_id, token)
@@ -282,7 +294,7 @@ def append_rows(
         rows = rows.with_columns(
             ledger_version=lit(ledger_version, Int64), committed_at=moment(now)
         )
-        if "clock_resets" in rows.columns:
+        if "clock_resets" in rows.columns:  # of the ledger alone; see `ledger_rows`
             rows = rows.with_columns(clock_resets=lit(clock_resets(files, now), Int64))
         commits.write(handle, rows, commit_info, writer=table.spec.name)
         return AppendResult(
@@ -297,8 +309,9 @@ def _without_stored(table: Table, files: DataFrame, rows: DataFrame) -> DataFram
 
     A batch is stored whole: one row of it shows that all are there.
     """
-    batch = [name for name in table.spec.indexed if name == "batch_id"]
-    for column in (*batch, *table.spec.key):
+    for column in table.spec.indexed:
+        if column not in ("batch_id", *table.spec.key):
+            continue
         stored = stored_ids(table, files, column, rows[column])
         if stored:
             rows = rows.filter(~col(column).is_in(stored))
@@ -368,12 +381,9 @@ class SyncUpdates:
         """Count the rows that were committed after a version; a merge of files adds none."""
 
         def step(files: DataFrame) -> AddedCounts:
-            newest = last_added(files)
-            if newest <= version:
-                return AddedCounts({}, newest)
             added = added_after(self.table, files, version)
             counts = added.group_by("source").agg(pl.len()).collect()
-            return AddedCounts(rows=dict(counts.iter_rows()), version=newest)
+            return AddedCounts(rows=dict(counts.iter_rows()), version=last_added(files))
 
         return self.table.read(step)
 
@@ -389,9 +399,8 @@ class SyncUpdates:
         """Write updates in one commit; rows that the table holds are not written again.
 
         A batch that was committed before writes nothing. Neither does an update whose id is in
-        the table, however old its row is. Empty ids are filled in: the update of a request takes
-        the id of the request, a streamed one the UUID of its content, and the batch that of its
-        rows.
+        the table, however old its row is. Empty ids are filled in: an update of the queue gets the
+        id of its request, a streamed one the UUID of its content, and the batch that of its rows.
 
         Args:
             guard: Called right before the commit, again in each retry after a conflict, and not at
@@ -507,11 +516,10 @@ class SyncUpdates:
         """
         wanted = EVERY if conids is None else one_of("conid", conids)
         names = list(dict.fromkeys((*columns, *BY_TIME)))
-
-        def step(rows: LazyFrame) -> DataFrame:
-            return rows.filter(wanted).select(names).collect()
-
-        return read_between(self.table, first, last, step).sort(BY_TIME)
+        rows = read_between(
+            self.table, first, last, lambda rows: rows.filter(wanted).select(names).collect()
+        )
+        return rows.sort(BY_TIME)
 
     def count(self) -> int:
         """Count the rows, without reading them."""
