@@ -110,7 +110,7 @@ class ReconciliationBreaks:
         return self._decide(
             break_id,
             "accept",
-            tuple(BreakState),
+            tuple(BreakState),  # in whatever state it is
             lambda opened: replace(
                 opened,
                 state=BreakState.ACCEPTED,

@@ -164,6 +164,7 @@ class BrokerPositionsTable:
         modes = rows["trading_mode"].unique()
 
         def step(handle: DeltaTable) -> int:
+            # The owner is stored as the newest: one with a smaller token is refused from now on.
             owner = None if session is None else (gateway_id, session.fencing_token)
             bind(handle, self.table.path, modes, owner)
             commits.write(

@@ -138,6 +138,7 @@ class AddedRows:
                 last_row = rows.select("ledger_version", "update_id", _COMMITTED_AT).row(-1)
                 answer = Added(rows, Place(place.ledger_id, *last_row).token)
 
+            # Two: a follower asks at its place, then at the next one; the others do after it.
             self._answers = dict([*self._answers.items(), (key, answer)][-2:])
         return self._answers[key]
 

@@ -89,7 +89,7 @@ def clock_resets(files: DataFrame, now: datetime) -> int:
 
     One reset more than the rows before have, if one of them has a later time than now: then a clock
     was ahead when it was written, or was set back since. Of rows from before earlier resets the
-    times say nothing.
+    times say nothing. A small step back (`WAITED_OUT`) is none: clocks here wait it out.
 
     Args:
         files: The data files of the ledger.

@@ -466,6 +466,7 @@ class SyncQueue:
 
         No attempt is used up: the worker died, the request is not at fault. A drain calls it first.
         """
+        # To look takes no lock of writers; a change does, also one of nothing.
         if not self.overview().expired:
             return []
 

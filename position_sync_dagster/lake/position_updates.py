@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Unpack
 
 import polars as pl
 from deltalake import DeltaTable
-from polars import DataFrame, Int64, col, lit
+from polars import DataFrame, Int64, LazyFrame, col, lit
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.holding import KEY, Key
@@ -516,10 +516,11 @@ class SyncUpdates:
         """
         wanted = EVERY if conids is None else one_of("conid", conids)
         names = list(dict.fromkeys((*columns, *BY_TIME)))
-        rows = read_between(
-            self.table, first, last, lambda rows: rows.filter(wanted).select(names).collect()
-        )
-        return rows.sort(BY_TIME)
+
+        def step(rows: LazyFrame) -> DataFrame:
+            return rows.filter(wanted).select(names).collect()
+
+        return read_between(self.table, first, last, step).sort(BY_TIME)
 
     def count(self) -> int:
         """Count the rows, without reading them."""

@@ -32,8 +32,11 @@ T = TypeVar("T", GatewaySession, GatewaySession | None)
 Decide = Callable[[GatewaySession | None, datetime], T]
 
 
-# The columns that say how things are at a heartbeat, and nothing later.
-OF_A_HEARTBEAT = ("detail", "greeks", "unknown_accounts", "set_aside")
+# The columns that say how things are at a heartbeat, and nothing later: each heartbeat clears them,
+# unless it sets them anew.
+OF_A_HEARTBEAT: dict[str, Any] = dict.fromkeys(
+    ("detail", "greeks", "unknown_accounts", "set_aside")
+)
 
 # The bucket of sessions that a newer session has followed.
 PAST = "past"
@@ -119,8 +122,6 @@ class GatewaySessions:
         """
 
         def change(stored: GatewaySession, now: datetime) -> GatewaySession:
-            # The fields of a heartbeat that `columns` does not name are cleared.
-            of_heartbeat = {**dict.fromkeys(OF_A_HEARTBEAT), **columns}
             return replace(
                 stored,
                 heartbeat_at=now,
@@ -128,7 +129,7 @@ class GatewaySessions:
                 state=state or stored.state,
                 state_since=stored.since_after(state, live_since, now),
                 outages=stored.outages_after(state, live_since, now),
-                **of_heartbeat,
+                **OF_A_HEARTBEAT | columns,
             )
 
         return self._change_own(session, change, "heartbeat")
@@ -139,7 +140,6 @@ class GatewaySessions:
         Raises:
             LeaseLostError: A newer session has followed, or this one has ended.
         """
-        of_end: dict[str, Any] = {**dict.fromkeys(OF_A_HEARTBEAT), "detail": detail}
 
         def change(stored: GatewaySession, now: datetime) -> GatewaySession:
             # Unless it is LIVE, nobody has seen the gateway since an earlier time, which stays.
@@ -152,7 +152,7 @@ class GatewaySessions:
                 state_since=now if is_live else stored.state_since,
                 lines_in_use=0,
                 underlying_lines=0,
-                **of_end,
+                **OF_A_HEARTBEAT | {"detail": detail},
             )
 
         return self._change_own(session, change, "end")

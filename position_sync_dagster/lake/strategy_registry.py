@@ -548,13 +548,13 @@ def find_membership(
         UnknownLegError: None matches.
         AmbiguousRemovalError: Several match; the message names them.
     """
-    memberships = [
-        leg
-        for leg in legs
-        if (strategy_id is None or leg.strategy_id == str(strategy_id))
-        and account in (None, leg.account or ANY)
-        and all(getattr(leg, name) == value for name, value in wanted.items())
-    ]
+    memberships = []
+    for leg in legs:
+        is_of_strategy = strategy_id is None or leg.strategy_id == str(strategy_id)
+        is_of_account = account in (None, leg.account or ANY)
+        has_terms = all(getattr(leg, name) == value for name, value in wanted.items())
+        if is_of_strategy and is_of_account and has_terms:
+            memberships.append(leg)
 
     terms = " ".join(f"{name} {value}" for name, value in wanted.items())
     if not memberships:

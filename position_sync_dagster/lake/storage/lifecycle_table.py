@@ -158,6 +158,7 @@ class LifecycleTable:
         return self.table.rows(only, ~in_bucket(LIVE) & chosen, columns)
 
     def _snapshot(self, handle: DeltaTable) -> Snapshot:
+        # Without the incomplete rows: a change adds them again as they are.
         live = self._all_live(handle).readable
         return Snapshot(handle.version(), live, self.table, handle)
 

@@ -333,6 +333,7 @@ class TableHandle:
     def record(self, version: int) -> None:
         """Record the newest version, which this process read or committed now."""
         self._last_entry = self._entry(version)
+        # Of a remote table it stays the time of its opening: one that was made anew looks the same.
         if not self.is_remote:
             self._newest_at = time.monotonic()
 
@@ -492,6 +493,7 @@ class TableHandle:
         # Only last entries are looked at for torn ones: these are synced before another follows.
         self.synced.sync_through(handle.version())
 
+        # What is kept, and for how long, stays as the table was made with.
         properties = {
             name: value
             for name, value in self.spec.configuration.items()

@@ -203,11 +203,7 @@ class Table:
         Args:
             files: Rows of `data_files`.
         """
-        rows = self.scan_stored(files)
-        if not self.spec.required:
-            return rows
-
-        return rows.filter(self.spec.readable)
+        return self.scan_stored(files).filter(self.spec.readable)
 
     def scan_stored(self, files: DataFrame) -> LazyFrame:
         """Return the rows of data files of a snapshot exactly as they are stored."""
