@@ -161,6 +161,7 @@ class ReconciliationBreaks:
         """
 
         def step(snapshot: Snapshot) -> Change[Break]:
+            # The state may have changed since the person looked: it is chosen from the newest rows.
             is_named = col.break_id.str.starts_with(break_id)
             chosen = snapshot.live.filter(is_named, col.state.is_in(states))
             if chosen.height != 1 or not break_id:

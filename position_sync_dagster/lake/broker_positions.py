@@ -173,6 +173,7 @@ class BrokerPositionsTable:
                 _commit_info(session),
                 predicate=_rows_of(gateway_id),
             )
+            # `update` adds to these rows while it finds the same.
             self._replaced[gateway_id] = self._base(handle, gateway_id, session)
             return handle.version()
 
@@ -212,7 +213,8 @@ class BrokerPositionsTable:
         modes = rows["trading_mode"].unique()
 
         def step(handle: DeltaTable) -> int | None:
-            # None, and nothing is written, where `replace` has to come first.
+            # None, and nothing is written, where `replace` has to come first: it was called for
+            # another session or table, or there are too many files.
             bind(handle, self.table.path, modes)
             if self._replaced.get(gateway_id) != self._base(handle, gateway_id, session):
                 return None

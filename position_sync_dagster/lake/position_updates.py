@@ -381,6 +381,7 @@ class SyncUpdates:
         """Count the rows that were committed after a version; a merge of files adds none."""
 
         def step(files: DataFrame) -> AddedCounts:
+            # Both from the files of one version, so that the next count goes on where this ends.
             added = added_after(self.table, files, version)
             counts = added.group_by("source").agg(pl.len()).collect()
             return AddedCounts(rows=dict(counts.iter_rows()), version=last_added(files))
@@ -484,7 +485,8 @@ class SyncUpdates:
     def last_before(self, moment: datetime, look_back_days: float = LOOK_BACK_DAYS) -> DataFrame:
         """Return the last row at or before a moment per (account, conid), as far as known now.
 
-        Reads only files of the `look_back_days` before the moment.
+        A row that was committed after the moment counts too: its timestamp decides. Only files of
+        the `look_back_days` before the moment are read.
         """
         first = moment - timedelta(days=look_back_days)
         return read_between(self.table, first, moment, newest_rows).sort(KEY)

@@ -754,7 +754,8 @@ def new_ids(now: datetime, count: int) -> list[str]:
     They sort by time, so the ids of one file span a short range and a look-up by id reads few
     files.
     """
-    first = _milliseconds(now) << 12  # the ticks of `_uuid`; more than 4,096 ids pass into the next
+    # Ticks of `_uuid`: after 4,096 ids they go on in the next millisecond.
+    first = _milliseconds(now) << 12
     return [
         _uuid(first + number, int.from_bytes(os.urandom(8)), version=7) for number in range(count)
     ]

@@ -230,6 +230,7 @@ class GatewaySessions:
         """
 
         def changed(stored: GatewaySession | None, now: datetime) -> GatewaySession:
+            # What is stored decides whether the caller still owns the login.
             if stored is None:
                 raise _lease_lost(session, "its row is gone")
             if stored.session_id != session.session_id:
@@ -251,6 +252,7 @@ class GatewaySessions:
         """
 
         def step(snapshot: Snapshot) -> Change[T]:
+            # When another session follows, the one before goes into the bucket PAST, as finished.
             sessions = records_of(GatewaySession, snapshot.live.filter(gateway_id=gateway_id))
             stored = next(iter(sessions), None)
             now = self._clock()

@@ -92,7 +92,7 @@ class SyncRegistry:
     def refresh(self) -> bool:
         """Read the changes of other processes, and return whether the active legs differ now."""
         snapshot = self._memberships.snapshot()
-        if snapshot.live is self._rows:
+        if snapshot.live is self._rows:  # the same frame: no commit since the last read
             return False
 
         before = (self.legs, self.unresolved)
@@ -296,12 +296,10 @@ class SyncRegistry:
                 return Change((before, after))
 
             removed: list[Leg] = []
-            if ends:
+            if ends:  # a contract that was found ends no membership
                 refuse_two_whole_holders(after.values())
                 now = self.clock()
-                removed.extend(
-                    leg.ended(now) for key, leg in before.items() if after.get(key) != leg
-                )
+                removed = [leg.ended(now) for key, leg in before.items() if after.get(key) != leg]
 
             return Change((before, after), after.values(), {REMOVED: removed})
 

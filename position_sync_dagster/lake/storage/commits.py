@@ -150,7 +150,9 @@ def write(
     changes or adds rows that match.
 
     Args:
-        predicate: Of partitions, and of the column by which the files of the table are ordered.
+        commit_info: What the log says of the commit.
+        predicate: Of partitions, and of the column by which the files of the table are ordered;
+            None: the rows are appended.
         writer: The name of an application for Delta. Of two commits at once that have it one runs
             again: each one sees what the other stored.
     """

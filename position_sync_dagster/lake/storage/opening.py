@@ -123,7 +123,7 @@ def make_private_folder(path: str) -> None:
 
     Other users cannot reach the files inside then, whatever the permissions of the files. A folder
     that exists stays as it is: its owner may have opened it to a group. The folders around a new
-    lake are synced here; the lake's own is by the first commit of each table (`SyncedCommits`).
+    lake are synced here; the lake's own folder is by the first commit of a table (`SyncedCommits`).
 
     Args:
         path: A folder or a URI; nothing is done for a URI.
@@ -493,7 +493,7 @@ class TableHandle:
         # Only last entries are looked at for torn ones: these are synced before another follows.
         self.synced.sync_through(handle.version())
 
-        # What is kept, and for how long, stays as the table was made with.
+        # How long versions are kept stays as it was when the table was made.
         properties = {
             name: value
             for name, value in self.spec.configuration.items()

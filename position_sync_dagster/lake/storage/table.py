@@ -223,7 +223,7 @@ class Table:
             storage_options=polars_options(self.options) if self.is_remote else None,
             credential_provider=None,
         )
-        if spec.partition_by:
+        if spec.partition_by:  # the log has these columns, and no data file does
             parts = (pl.col(f"partition.{name}").alias(name) for name in spec.partition_by)
             of_file = files.select(pl.Series(_FILE, paths, pl.String), *parts)
             rows = rows.join(of_file.lazy(), on=_FILE)
@@ -341,7 +341,7 @@ class Table:
             StalledError: The process stood still meanwhile; it is not tried again.
         """
         if not self.is_remote:
-            # The lock file lies in the table's folder, which must be there first.
+            # A folder of something else is refused before a lock file is put there.
             self._handle.ready()
         with self._writer_lock.fair() if change else nullcontext():
             handle = self._handle.newest()
