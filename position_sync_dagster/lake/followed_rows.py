@@ -192,9 +192,8 @@ class AddedRows:
         they are within `most_rows`. There is a later row: `after` has looked.
         """
         smallest = "min.ledger_version"
-        has_later = col("max.ledger_version") > version
         # Of the files in the order of their first rows, those within `most_rows`, and one more.
-        later = files.filter(has_later).sort(smallest)
+        later = files.filter(col("max.ledger_version") > version).sort(smallest)
         is_within = col.num_records.cum_sum() <= self._most_rows
         file_count = later.filter(is_within).height + 1
         rows_by_commit = POSITION_UPDATES.empty

@@ -159,8 +159,9 @@ class Lake:
         options = self._options.copy()
         given = options.get("storage_options") or {}
         options["storage_options"] = {**LEASE_OPTIONS, **given}
-        table = Table(self.table_path("gateway_sessions"), GATEWAY_SESSIONS, **options)
-        return GatewaySessions(table, self._clock)
+        return GatewaySessions(
+            Table(self.table_path("gateway_sessions"), GATEWAY_SESSIONS, **options), self._clock
+        )
 
     @property
     def tables(self) -> tuple[Table, ...]:

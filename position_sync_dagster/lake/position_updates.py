@@ -91,8 +91,7 @@ def coerce_update(update: PositionUpdate) -> PositionUpdate:
 def _refused(name: str, value: object, column: StoredColumn) -> InvalidRequestError:
     """Return the error of a value that a column cannot have, and what it may have."""
     if column.choices:
-        choices = ", ".join(column.choices)
-        wanted = f"one of {choices}"
+        wanted = f"one of {', '.join(column.choices)}"
     else:
         _coerce, wanted = _BY_KIND[column.kind]
     return InvalidRequestError(
@@ -382,9 +381,12 @@ class SyncUpdates:
 
         def step(files: DataFrame) -> AddedCounts:
             # Both from the files of one version, so that the next count goes on where this ends.
+            newest = last_added(files)
+            if newest <= version:  # an idle tick reads no row
+                return AddedCounts({}, newest)
             added = added_after(self.table, files, version)
             counts = added.group_by("source").agg(pl.len()).collect()
-            return AddedCounts(rows=dict(counts.iter_rows()), version=last_added(files))
+            return AddedCounts(rows=dict(counts.iter_rows()), version=newest)
 
         return self.table.read(step)
 

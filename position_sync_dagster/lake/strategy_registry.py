@@ -246,8 +246,7 @@ class SyncRegistry:
 
         def replaced(before: Legs, snapshot: Snapshot) -> Legs:
             # Legs that the step returns unchanged keep their memberships.
-            after = step(before, lambda: legs_of(snapshot.finished()))
-            return memberships_of(after, before)
+            return memberships_of(step(before, lambda: legs_of(snapshot.finished())), before)
 
         before, after = self.change(replaced, "replace")
         joined = after.items() - before.items()
