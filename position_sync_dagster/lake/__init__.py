@@ -4,9 +4,11 @@ Only this package imports `deltalake`. `lake.Lake` has all tables at once.
 
 To change …, open …
 
-- Columns, ids, partitions, descriptions; how long the log and replaced files of a new table are
-  kept (`RETENTION`, `kept`; one that exists keeps its own): `schema.py`. Most columns are fields of
-  a dataclass in `domain/`, those of the ledger of `domain/position_update.py`.
+- Columns, the form of ids, partitions, descriptions; how long the log and replaced files of a new
+  table are kept (`RETENTION`, `kept`; one that exists keeps its own): `schema.py`. Most columns are
+  fields of a dataclass in `domain/`, those of the ledger of `domain/position_update.py`. One column
+  more needs a greater `version` of its table there, and what fills it, such as `details_of` of
+  `gateway/translate.py` for contracts.
 - Which tables there are; what changed between two versions of one: `lake.py`.
 - **The queue**: its calls and their arguments: `position_queue.py`. All that becomes of a request:
   `queue_transitions.py`: the order of claims (`claim_order`, `PROMOTE_AFTER_S`), one live request
@@ -15,7 +17,8 @@ To change …, open …
   claim lasts (`LEASE_S`), attempts and back-off (`RetryPolicy`). How many a drain claims:
   `sync/drain.py`, `batch_size` of `settings.py`.
   Finished requests are kept for good (docs/queue.md): nothing deletes one.
-- **The ledger**: how a row is added once, and refused: `position_updates.py`. Which row is the
+- **The ledger**: how a row is added once, and refused: `position_updates.py`. What its id is made
+  of: `_update_id` there, and `_own_id` of `sync/drain.py` for a row of the drain. Which row is the
   newest, clocks that were set back: `ledger_rows.py`. Readers with tokens: `followed_rows.py`.
   Its rows are kept for good.
 - What the broker reported, and when it is written anew (`FOLD_FILES`): `broker_positions.py`;

@@ -16,8 +16,8 @@ from position_sync_dagster.lake.schema import ACCOUNT_VALUES, frame_of, new_ids
 from position_sync_dagster.lake.storage.data_files import data_files
 from position_sync_dagster.lake.storage.table import Table
 
-# How far `latest` looks back from the day of the last commit, so that its cost does not grow with
-# the history.
+# How far `latest` looks back from the day of the rows that were added last, so that its cost does
+# not grow with the history.
 VALUES_BACK = timedelta(days=14)
 
 
@@ -33,13 +33,13 @@ class AccountValuesTable:
     def __init__(self, table: Table, clock: Clock = utc_now) -> None:
         self.table = table
         self._clock = clock
-        # The newest rows that were read last, behind the key of the version that has them.
+        # The newest rows that `latest` read last, behind the key of the version that has them.
         self._newest = ((-1, -1), ACCOUNT_VALUES.empty)
 
     def append(self, summaries: Iterable[AccountSummary]) -> position_updates.AppendResult:
         """Write rows in one commit; a row whose id the table holds is not written again.
 
-        An empty `row_id` is filled in.
+        An empty `row_id` is filled in, and the trading mode is that of the account.
 
         Raises:
             TradingModeError: The table holds data of another trading mode.
@@ -47,7 +47,7 @@ class AccountValuesTable:
         """
         listed = list(summaries)
         ids = [summary.row_id or new_ids(summary.timestamp, 1)[0] for summary in listed]
-        modes = [summary.trading_mode or trading_mode_of(summary.account) for summary in listed]
+        modes = [trading_mode_of(summary.account) for summary in listed]
         rows = frame_of(ACCOUNT_VALUES, listed, row_id=ids, trading_mode=modes)
         dated = rows.with_columns(date=col.timestamp.dt.date())
         return position_updates.append_rows(self.table, dated, clock=self._clock)
@@ -57,18 +57,21 @@ class AccountValuesTable:
 
         The newest row is the one that was written last, whatever its timestamp, since one owner
         writes at a time. Rows of statements do not count. An account is left out if its last row
-        is more than two weeks older than the last commit.
+        is more than two weeks (`VALUES_BACK`) older than the rows that were added last: older
+        files are not read, so that the cost does not grow with the history.
         """
 
         def step(handle: DeltaTable) -> DataFrame:
+            # From memory, unless another version came: then what it added is read.
             key = self.table.cache_key(handle)
             before, rows = self._newest
             if before != key:
-                # Of another generation, the first of the key: rows may have been taken back.
+                # The first part of a key is the generation: in another one the table may have been
+                # restored, and rows of before may be gone.
                 earlier = rows if before[0] == key[0] else rows.clear()
-                newest = self._newest_since(earlier, data_files(handle))
-                self._newest = (key, newest)
-            return self._newest[1]
+                rows = self._newest_since(earlier, data_files(handle))
+                self._newest = (key, rows)
+            return rows
 
         return self.table.snapshot(step)
 
@@ -79,11 +82,11 @@ class AccountValuesTable:
             earlier: The newest rows of the last read.
             files: The files of the table.
         """
-        # From the day of the file that was added last. With the greatest day, one row of a clock
-        # that ran ahead would hide the others.
         if files.is_empty():
             return earlier.clear()
 
+        # Back from the day of the file that was added last. From the greatest day, one row of a
+        # clock that ran ahead would hide the others.
         days = files.sort("max.ledger_version", nulls_last=False)["partition.date"]
         first = pl.lit(days[-1] - VALUES_BACK)
         recent = files.filter(col("partition.date") >= first)

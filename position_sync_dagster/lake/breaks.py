@@ -58,7 +58,8 @@ class ReconciliationBreaks:
             at: The time of the comparison.
             compared: Which breaks were looked for: the others stay as they are. None: those of the
                 gateways in `found`.
-            snapshots: The account downloads that were compared, by gateway.
+            snapshots: The ids of the account downloads that were compared, by gateway; each new
+                break names that of its own.
             run_id: The Dagster run.
         """
         downloads = snapshots or {}
@@ -84,6 +85,7 @@ class ReconciliationBreaks:
         was_compared = compared or (lambda opened: opened.gateway_id in found)
 
         def step(snapshot: Snapshot) -> Change[None]:
+            # `live` are the breaks that are new or changed, `over` those that are gone.
             live, over = after_comparison(
                 filter(was_compared, _in_order(snapshot.live)), differences, at
             )
@@ -108,7 +110,7 @@ class ReconciliationBreaks:
         return self._decide(
             break_id,
             "accept",
-            tuple(BreakState),
+            tuple(BreakState),  # in whatever state it is
             lambda opened: replace(
                 opened,
                 state=BreakState.ACCEPTED,
@@ -132,7 +134,7 @@ class ReconciliationBreaks:
             lambda accepted: replace(
                 accepted,
                 state=BreakState.CONFIRMED,
-                confirmed_at=accepted.confirmed_at or now,
+                confirmed_at=accepted.confirmed_at or now,  # it may have been OPENED before
                 accepted_at=None,
                 accepted_by=None,
                 note=f"{storable(by)} reopened it",
@@ -146,9 +148,20 @@ class ReconciliationBreaks:
         states: Collection[BreakState],
         decided: Callable[[Break], Break],
     ) -> Break:
-        """Change the one open break in one of the states whose id begins so, in one commit."""
+        """Change the one open break in one of the states whose id begins so, in one commit.
+
+        Args:
+            break_id: The beginning of the id, as a person typed it; an empty one names none.
+            action: What the person does with the break, for the error and the log.
+            states: In which states that may be done.
+            decided: Returns the break as it is afterwards.
+
+        Raises:
+            UnknownRequestError: None or several begin so.
+        """
 
         def step(snapshot: Snapshot) -> Change[Break]:
+            # The state may have changed since the person looked: it is chosen from the newest rows.
             is_named = col.break_id.str.starts_with(break_id)
             chosen = snapshot.live.filter(is_named, col.state.is_in(states))
             if chosen.height != 1 or not break_id:
@@ -165,7 +178,7 @@ class ReconciliationBreaks:
         return self._lifecycle.change(step, {"action": action})
 
     def open_breaks(self, gateway_id: str | None = None) -> list[Break]:
-        """Return the breaks that are there now, oldest first."""
+        """Return the breaks that are there now, oldest first; of one gateway, or of all."""
         breaks = _in_order(self._lifecycle.snapshot().live)
         return [opened for opened in breaks if gateway_id in (None, opened.gateway_id)]
 

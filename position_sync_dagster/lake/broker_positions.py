@@ -1,6 +1,9 @@
 """What the broker reported: the newest positions with their values.
 
-A holding may have several rows in `broker_positions`; the one that was added last counts.
+A holding may have several rows in `broker_positions`; the one that was added last counts. The owner
+of a login first writes all rows of its gateway (`replace`), then those that change (`update`).
+
+A holding is *followed* while a PnLSingle subscription of the broker sends its value.
 """
 
 from collections.abc import Iterable, Mapping
@@ -39,8 +42,8 @@ def rows_to_publish(
     Args:
         gateway_id: The gateway.
         positions: Its holdings; of several with the same account and conid, the last one counts.
-        session: The lease of the writer.
-        captured_at: When the holdings were taken from the account feed.
+        session: The lease of the writer; None: the rows name no session.
+        captured_at: When the holdings were taken from the account feed; None: unknown.
         accounts: Until when the broker has confirmed each account.
     """
     nothing = AccountConfirmation(None)
@@ -61,6 +64,7 @@ def newest(rows: DataFrame) -> DataFrame:
     Args:
         rows: Rows of one gateway.
     """
+    # The rows keep their order, and only three columns are sorted.
     numbered = rows.select(*KEY, "published_version").with_row_index("place")
     in_order = numbered.sort("published_version", maintain_order=True)
     return rows[in_order.unique(KEY, keep="last", maintain_order=True)["place"]]
@@ -69,9 +73,9 @@ def newest(rows: DataFrame) -> DataFrame:
 def with_account_facts(rows: DataFrame) -> DataFrame:
     """Copy completeness and confirmation from the newest row of each account into the older rows.
 
-    A confirmation is stored in one row only. It applies to all holdings of an account, but to none
-    whose value no message has confirmed. A confirmation by PnLSingle applies to all followed
-    holdings: it is the time of their newest messages.
+    A commit stores them in the rows that it adds, while they apply to all holdings of the account:
+    a confirmation to each but a value that no message has confirmed yet, and the time of the newest
+    messages of PnLSingle to the followed ones.
 
     Args:
         rows: The newest row of each holding of one gateway.
@@ -84,13 +88,13 @@ def with_account_facts(rows: DataFrame) -> DataFrame:
         _followed_until="account_followed_until",
     )
     facts = facts.sort("_version").unique("account", keep="last")
-    version = col._version
+    version = col._version  # of the commit that has the newest facts of the account
     own_version = col.published_version.fill_null(-1)  # rows of older releases have none
     # As in `HoldingsBook`: a value of which no message came stays unconfirmed; without a
     # value there is only the quantity, which a list confirms.
     may_be_confirmed = col.confirmed_at.is_not_null() | col.market_value.is_null()
 
-    # A row has the completeness of its own commit; a confirmation in that commit is of it too.
+    # A row has the completeness of its own commit; the confirmation of that commit applies to it.
     is_newer = version > own_version
     is_confirmed = may_be_confirmed & (version >= own_version)
     is_followed = col.followed & (version >= own_version)
@@ -116,9 +120,9 @@ def is_fragmented(files: DataFrame, added: int) -> bool:
         added: The number of rows of the present commit.
     """
     # The largest file is that of the last replacement; the others are changes since.
-    rows = files["num_records"]
-    largest = int(str(rows.max() or 0))
-    changes = int(rows.sum()) - largest + added
+    counts = files["num_records"].drop_nulls()
+    largest = max(counts, default=0)
+    changes = sum(counts) - largest + added
     return files.height >= FOLD_FILES or changes > max(largest, FOLD_FILES)
 
 
@@ -127,8 +131,8 @@ class BrokerPositionsTable:
 
     def __init__(self, table: Table) -> None:
         self.table = table
-        # The table and the session in which `replace` was called last, by gateway: see `_base`.
-        self._replaced: dict[str, tuple[int, int | None]] = {}
+        # What `_base` returned when `replace` was called last, by gateway.
+        self._replaced: dict[str, tuple[int | None, ...]] = {}
         # The rows of each gateway that were read last, and the files that have them.
         self._cached: dict[str, tuple[frozenset[str], DataFrame]] = {}
 
@@ -160,6 +164,7 @@ class BrokerPositionsTable:
         modes = rows["trading_mode"].unique()
 
         def step(handle: DeltaTable) -> int:
+            # The owner is stored as the newest: one with a smaller token is refused from now on.
             owner = None if session is None else (gateway_id, session.fencing_token)
             bind(handle, self.table.path, modes, owner)
             commits.write(
@@ -168,8 +173,8 @@ class BrokerPositionsTable:
                 _commit_info(session),
                 predicate=_rows_of(gateway_id),
             )
-            # `update` adds to these rows while table and session are the same.
-            self._replaced[gateway_id] = self._base(handle, session)
+            # `update` adds to these rows while it finds the same.
+            self._replaced[gateway_id] = self._base(handle, gateway_id, session)
             return handle.version()
 
         return self.table.transact(step)
@@ -208,13 +213,10 @@ class BrokerPositionsTable:
         modes = rows["trading_mode"].unique()
 
         def step(handle: DeltaTable) -> int | None:
+            # None, and nothing is written, where `replace` has to come first: it was called for
+            # another session or table, or there are too many files.
             bind(handle, self.table.path, modes)
-            if session is not None:
-                token = session.fencing_token
-                if refuse_stale_owner(handle, gateway_id, token) != token:
-                    return None
-
-            if self._replaced.get(gateway_id) != self._base(handle, session):
+            if self._replaced.get(gateway_id) != self._base(handle, gateway_id, session):
                 return None
 
             if is_fragmented(files_in(handle, gateway_id=gateway_id), rows.height):
@@ -247,13 +249,23 @@ class BrokerPositionsTable:
             self._cached[gateway_id] = (files, rows)
         return rows
 
-    def _base(self, handle: DeltaTable, session: GatewaySession | None) -> tuple[int, int | None]:
-        """Return a key of the table and the session: `update` needs that of the last `replace`.
+    def _base(
+        self, handle: DeltaTable, gateway_id: str, session: GatewaySession | None
+    ) -> tuple[int | None, ...]:
+        """Return the table's generation, the session's token, and that of the gateway's owner.
 
-        Where either is another one, the rows to which it would add may be others.
+        `update` adds rows only while they are as at the last `replace`: otherwise the rows that it
+        would add to may be others. An owner is stored by `replace` (`bind`) alone.
+
+        Raises:
+            LeaseLostError: An owner with a newer session has written already.
         """
         generation, _version = self.table.cache_key(handle)
-        return (generation, session.fencing_token if session else None)
+        if session is None:
+            return (generation,)
+
+        token = session.fencing_token
+        return (generation, token, refuse_stale_owner(handle, gateway_id, token))
 
 
 def _numbered(rows: DataFrame, handle: DeltaTable) -> DataFrame:

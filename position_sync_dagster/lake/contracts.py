@@ -29,21 +29,29 @@ class ContractsTable:
         conids = ",".join(map(str, rows["conid"]))
         predicate = f"conid IN ({conids})"
 
+        # Of two commits at once with one `writer` one runs again: else both rows would stay.
         self.table.transact(
-            lambda handle: commits.write(handle, rows, {}, predicate, CONTRACTS.name)
+            lambda handle: commits.write(handle, rows, {}, predicate, writer=CONTRACTS.name)
         )
 
     def unexpired(self, since: date, besides: Iterable[int]) -> dict[int, ContractDetails]:
-        """Return the details of contracts that had not expired on a day, and of some others."""
+        """Return the details of contracts that had not expired on a day, and of some others.
+
+        Args:
+            since: The day. A contract without an end, such as a stock, does not expire.
+            besides: Conids of the others.
+        """
         ends = pl.coalesce("expires_on", "last_trade_date")
         is_unexpired = ends.is_null() | (ends >= since)
         return self._details(is_unexpired | col.conid.is_in(set(besides)))
 
-    def get(self, conids: Iterable[int] | None = None) -> dict[int, ContractDetails]:
-        """Return the details of these contracts, or of all, by conid; unknown ones are absent."""
-        if conids is None:
-            return self._details(EVERY)
-        if is_noting():  # `derive` reads again what was read
+    def get(self, conids: Iterable[int]) -> dict[int, ContractDetails]:
+        """Return the details of these contracts by conid, each object made once for a version.
+
+        Unknown contracts are absent.
+        """
+        # `derive` notes what is read of tables, to look for changes later: nothing from memory.
+        if is_noting():
             return self._details(one_of("conid", set(conids)))
 
         version = self.table.snapshot(self.table.cache_key)
@@ -57,7 +65,7 @@ class ContractsTable:
         return {conid: details[conid] for conid in wanted if conid in details}
 
     def rows(self, only: pl.Expr = EVERY) -> pl.DataFrame:
-        """Return the rows of contracts with details."""
+        """Return rows with details: an older release kept contracts that no gateway knew, too."""
         return self.table.rows(only).filter(col.symbol.is_not_null())
 
     def _details(self, only: pl.Expr) -> dict[int, ContractDetails]:

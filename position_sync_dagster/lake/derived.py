@@ -1,7 +1,8 @@
 """Tables that are derived from others; a replacement by equal rows commits nothing.
 
-The rows of such a table are written by a function that reads what they are made of, and by nothing
-else: what it read is compared with what is there when its rows are committed.
+The rows of such a table are written by a function that reads what they are made of, its sources,
+and by nothing else. `derive` looks, as it commits the rows, whether the sources are still as they
+were read. `derive_from_ledger`, for tables that each tick makes anew, does not.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -73,12 +74,12 @@ def derive(
         CommitContentionError: What was read, or the table, changed during each look.
     """
     for _attempt in range(ATTEMPTS):
-        looked_at = table.version() if table.exists() else 0
+        looked_at = table.version()
         made, reads = noted(make)
         sources = [read for read in reads if read.table.path != table.path]
         if any(map(_is_outdated, sources)):
             continue
-        with suppress(NewerRowError):
+        with suppress(NewerRowError):  # another process has replaced the rows: make them anew
             replaced = _replace(table, rows_of(made), looked_at, run_id)
             # A source may have changed right before the commit.
             if not any(map(_is_outdated, sources)):
@@ -103,16 +104,20 @@ def derive_from_ledger(
     The last look is the one with the greatest `ledger_version`, a column that the table must have.
     Where the rows of another process stay, the outcome describes them. Nothing is read again if it
     has changed, as `derive` does: the next tick follows in seconds.
+
+    Args:
+        make: Reads the sources; what it returns is returned.
+        rows_of: Returns the rows; what `make` returns by default.
     """
     for _attempt in range(2):  # if another process replaces the rows in each, its own ones stay
-        looked_at = table.version() if table.exists() else 0
+        looked_at = table.version()
         made = make()
         try:
             return made, _replace(table, rows_of(made), looked_at, run_id, last_look_stays=True)
         except NewerRowError:
-            continue
+            continue  # another process replaced the rows meanwhile, by as late a look
         except CommitContentionError:
-            break
+            break  # others replace the rows all the time
 
     return made, table.snapshot(
         lambda handle: _outcome(handle, table.read_rows(data_files(handle)), changed=False)
@@ -122,7 +127,8 @@ def derive_from_ledger(
 def _is_outdated(read: Read) -> bool:
     """Return whether the same reading finds something else now; `derive` asks after each making.
 
-    Rows that were added elsewhere change nothing, nor do those that were merged into other files.
+    Only the files that came or went since are read: rows that were merged into other files are the
+    same ones.
     """
     present = read.table.read(lambda files: files, read.chosen)
     added = present.join(read.files, on="path", how="anti")
@@ -150,7 +156,9 @@ def _replace(
     """Make a table, or its partitions of some days, equal to these rows, in one commit.
 
     Args:
+        rows: All rows of the table, or by their day those of some.
         looked_at: The version of the table before the sources of the rows were read.
+        run_id: The Dagster run, for the log.
         last_look_stays: Rows with a smaller `ledger_version` are replaced, whoever wrote them.
 
     Raises:
@@ -158,19 +166,18 @@ def _replace(
         NewerRowError: The table has another version; nothing was changed.
     """
     spec = table.spec
-    predicate = "true"
+    predicate = "true"  # every row
     chosen = EVERY
     if not isinstance(rows, DataFrame):
         if not rows:
             return Replaced(version=looked_at, rows=0, changed=False)
         predicate, chosen = _of_days(table, rows)
-        of_days = [_typed(table, of_day) for of_day in rows.values()]
-        rows = pl.concat(of_days)
+        rows = pl.concat(_typed(table, of_day) for of_day in rows.values())
     wanted = _typed(table, rows)
 
     def step(handle: DeltaTable) -> Replaced:
         files = data_files(handle).filter(chosen)
-        is_last = False
+        is_last = False  # whether these rows are of a later look than those that are stored
         if last_look_stays:
             stored = table.read_rows(files, ["ledger_version"])
             is_last = newest_version(stored) < newest_version(wanted)
@@ -179,7 +186,7 @@ def _replace(
                 f"{spec.name} was derived by another run meanwhile.", remedy="Derive it again."
             )
 
-        # Rows of a later look differ, without a comparison of all.
+        # Rows of a later look differ: their `ledger_version` does.
         changed = is_last or not same_rows(table.read_rows(files), wanted)
         if changed:
             commit_info = {"step": f"replace {spec.name}", "run_id": run_id or ""}

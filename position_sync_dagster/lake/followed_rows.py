@@ -79,7 +79,7 @@ class Place(NamedTuple):
 
     @property
     def token(self) -> str:
-        """Return the place as a text."""
+        """Return the place as a text; ps1 is the form of older releases, without a time."""
         form = "ps1" if self.committed_us is None else f"ps2:{self.committed_us}"
         return f"{form}:{self.ledger_id}:{self.version}:{self.update_id}"
 
@@ -138,6 +138,7 @@ class AddedRows:
                 last_row = rows.select("ledger_version", "update_id", _COMMITTED_AT).row(-1)
                 answer = Added(rows, Place(place.ledger_id, *last_row).token)
 
+            # Two: a follower asks at its place, then at the next one; the others do after it.
             self._answers = dict([*self._answers.items(), (key, answer)][-2:])
         return self._answers[key]
 
@@ -156,7 +157,10 @@ class AddedRows:
         return Place(ledger_id, version, *last.row(0))
 
     def _check(self, handle: DeltaTable, files: DataFrame, place: Place) -> None:
-        """Check that the ledger has the row of a place.
+        """Check that the ledger has the row of a place; before the first row there is none.
+
+        In a restored backup the same row may have been written again in the same version: it has
+        another time then. A token of an older release has no time to compare.
 
         Raises:
             TokenError: The ledger is another one, or somebody took the row back.
@@ -184,12 +188,12 @@ class AddedRows:
     def _read(self, files: DataFrame, version: int) -> DataFrame:
         """Read the first rows after a version; files that can only have later ones are not read.
 
-        There is a later row: `after` has looked.
+        Commits are read whole, since a place lies behind a version: one at least, and more while
+        they are within `most_rows`. There is a later row: `after` has looked.
         """
         smallest = "min.ledger_version"
-        has_later = col("max.ledger_version") > version
         # Of the files in the order of their first rows, those within `most_rows`, and one more.
-        later = files.filter(has_later).sort(smallest)
+        later = files.filter(col("max.ledger_version") > version).sort(smallest)
         is_within = col.num_records.cum_sum() <= self._most_rows
         file_count = later.filter(is_within).height + 1
         rows_by_commit = POSITION_UPDATES.empty
@@ -250,6 +254,8 @@ class Follower:
 
     def read(self) -> Added | None:
         """Return what was committed since the last read; None if nothing was.
+
+        The first read without a token returns the rows that `since` chooses, maybe none.
 
         Raises:
             TokenError: The token is of another ledger, or of rows that were taken back.

@@ -40,7 +40,7 @@ def read_priority(value: int | str) -> int:
 
 
 def _read_symbol(value: object) -> object:
-    """Refuse a symbol without a letter; the model checks the rest."""
+    """Refuse a symbol that is blank; that it is a text, the model checks."""
     if isinstance(value, str) and not value.strip():
         raise InvalidLegError("A leg has no symbol.", remedy="Set the symbol of its underlying.")
     return value
@@ -119,7 +119,10 @@ class GivenLeg(ContractTerms):
 
     @model_validator(mode="after")
     def _require_whole_option(self) -> "GivenLeg":
-        """Refuse an option without all of right, strike and expiry: it could be any of many."""
+        """Refuse right or strike without all of right, strike and expiry: many options would fit.
+
+        A leg that has neither is no option here, whatever its `sec_type` says.
+        """
         is_option = self.right is not None or self.strike is not None
         if is_option and None in (self.right, self.strike, self.expiry):
             raise InvalidLegError(
@@ -153,7 +156,7 @@ class GivenLeg(ContractTerms):
         )
         if self.conid is None:
             return leg
-        return leg.resolved(self.conid, at=None)
+        return leg.resolved(self.conid, at=None)  # None: it was given, and not searched
 
 
 # The text of each field, for columns and options.

@@ -159,8 +159,9 @@ class Lake:
         options = self._options.copy()
         given = options.get("storage_options") or {}
         options["storage_options"] = {**LEASE_OPTIONS, **given}
-        table = Table(self.table_path("gateway_sessions"), GATEWAY_SESSIONS, **options)
-        return GatewaySessions(table, self._clock)
+        return GatewaySessions(
+            Table(self.table_path("gateway_sessions"), GATEWAY_SESSIONS, **options), self._clock
+        )
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -204,7 +205,10 @@ class Lake:
         await asyncio.to_thread(self.initialize_sync)
 
     def initialize_sync(self) -> None:
-        """Create all tables, or check and migrate those that exist; read the registry; blocks."""
+        """Create all tables, or check and migrate those that exist; blocks.
+
+        The registry is read too: it answers from memory which legs are active.
+        """
         # In parallel: in an object store each table takes dozens of requests in sequence.
         together(Table.initialize, self.all_tables)
         self.registry.sync.refresh()
@@ -268,7 +272,7 @@ def broker_rows(lake: Lake, login: Settings) -> DataFrame:
     """Return the rows of `broker_positions` of one login, for the accounts that it has now.
 
     The table keeps the rows of an account that moved to another login until the old login connects
-    again.
+    again. Without a gateways file no accounts are named (None), and all rows are of the one login.
     """
     rows = lake.broker_positions.rows(login.gateway_id)
     if login.accounts is None:
@@ -284,7 +288,8 @@ def all_broker_rows(lake: Lake, settings: Settings) -> DataFrame:
 def rows_of_logins(rows: DataFrame, settings: Settings) -> DataFrame:
     """Return the rows of the accounts that a login has now.
 
-    Rows of accounts that the gateways file no longer names are history and count in no sum.
+    Rows of accounts that the gateways file no longer names are history and count in no sum. Without
+    such a file all rows count.
     """
     if settings.gateways_file is None:
         return rows

@@ -2,6 +2,10 @@
 
 Files are chosen by the statistics in the log, and read directly. The newest rows are kept up to
 date by reading only what was added.
+
+`ledger_version` is the version of the ledger that added a row. `clock_resets` of a row counts how
+often, until then, a writer's clock was behind a time that the ledger had already: only among rows
+with the same number do their times say which one is newer.
 """
 
 from collections.abc import Callable
@@ -85,7 +89,7 @@ def clock_resets(files: DataFrame, now: datetime) -> int:
 
     One reset more than the rows before have, if one of them has a later time than now: then a clock
     was ahead when it was written, or was set back since. Of rows from before earlier resets the
-    times say nothing.
+    times say nothing. A small step back (`WAITED_OUT`) is none: clocks here wait it out.
 
     Args:
         files: The data files of the ledger.
@@ -108,8 +112,9 @@ def newest_rows(rows: LazyFrame) -> DataFrame:
     It is the one with the greatest timestamp, since rows may be written late; but a row from before
     a reset of a clock is older than each row from after it.
     """
-    # Two passes: the first reads a few columns, the second all columns of the few newest rows.
-    # Rows with equal times are rare; sorting each holding by id would cost ten times the rest.
+    # Two passes: the first reads a few columns and returns the newest time of each holding, the
+    # second all columns of the rows that have it. Two of one holding with equal times are rare, and
+    # the id decides; sorting each holding by id would cost ten times the rest.
     counted = rows.with_columns(col.clock_resets.fill_null(0))
     latest = counted.group_by(*KEY, "clock_resets").agg(col.timestamp.max())
     tops = latest.collect().sort("clock_resets").unique(KEY, keep="last")
@@ -128,11 +133,13 @@ def newest_version(rows: DataFrame) -> int:
 class LatestRows:
     """The newest rows of one ledger.
 
-    The first read begins with the known rows, or reads the table; later ones read the new files.
+    The first read begins with the known rows, those of another table: the newest rows that an
+    earlier version of the ledger had, as `latest_positions` keeps them. Without them it reads the
+    whole ledger. Later reads read what was added since.
 
     Args:
         table: The ledger.
-        known: A table with the newest rows of an earlier version, which the first read begins with.
+        known: The table with the known rows; None: there are none.
     """
 
     def __init__(self, table: Table, known: Table | None = None) -> None:
@@ -173,7 +180,7 @@ class LatestRows:
 
         Args:
             handle: The ledger.
-            known: What the first read begins with.
+            known: The known rows, with which the first read begins; None: without them.
         """
         # Rows are only added: of those that were read the newest stays the newest, and the next
         # read needs only the rows that came since. A merge writes old rows into new files: it adds
@@ -196,7 +203,8 @@ class LatestRows:
         """Return as few rows as possible that include the newest row of each holding held lately.
 
         Each commit has a greater version than those before it. Only rows that were added after
-        the known ones can be newer than they are, whatever the clocks said.
+        the known ones can be newer than they are, whatever the clocks said. The known ones are not
+        used if the ledger no longer has the last of them: somebody took rows back.
         """
         through = 0 if known is None else newest_version(known)
         if known is None or not through:

@@ -3,6 +3,9 @@
 Each call checks its arguments, runs one transition on the live rows (`queue_transitions.py`) and
 commits its result. A bad argument raises `InvalidRequestError`, which names it and its value. A
 queue object remembers the lease tokens of its claims, so that marking needs the ids alone.
+
+A request is *live* until it is SUCCESS or FAILED; then it is *finished*. A caller has *only read* a
+request that it got by `get_batch`, or by another read: it has no lease on it.
 """
 
 import logging
@@ -78,7 +81,8 @@ logger = logging.getLogger(__name__)
 def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> DataFrame:
     """Return all rows of the parts in which FAILED requests are stored, for `retry`.
 
-    It writes such a part anew without the requests that it takes out.
+    A part is what one commit finished. `retry` writes it anew without the requests that it takes
+    out, since Delta replaces a part as a whole.
 
     Raises:
         UnknownRequestError: An id is not in the queue.
@@ -119,7 +123,10 @@ def stored_requests(snapshot: Snapshot, ids: Sequence[str]) -> DataFrame:
 
 
 def last_attempted(snapshot: Snapshot, limit: int) -> DataFrame:
-    """Return the live requests that have attempts, and the finished ones that changed last."""
+    """Return the live requests that have attempts, and the finished ones that changed last.
+
+    Of these there are at most `limit` of SUCCESS, and as many of FAILED.
+    """
     newest = [snapshot.newest_finished(bucket, EVERY, limit) for bucket in (SUCCESS, FAILED)]
     return concat([snapshot.live.filter(WAS_CLAIMED), *newest])
 
@@ -287,6 +294,7 @@ class SyncQueue:
 
     def beginning_with(self, prefix: str) -> list[QueuedPosition]:
         """Read the live and finished requests whose id begins with a prefix."""
+        # LAST sorts after each character of an id: the span has all ids with the prefix.
         chosen = may_have("request_id", prefix, prefix + schema.LAST)
         requests = self.store.read(
             lambda snapshot: concat([snapshot.live, snapshot.finished(chosen)])
@@ -325,7 +333,7 @@ class SyncQueue:
         def step(snapshot: Snapshot) -> Change[list[QueuedPosition]]:
             now = self.clock()
             is_granted = snapshot.live["lease_token"] == token
-            if is_granted.any():  # the answer to the commit was lost
+            if is_granted.any():  # by an attempt before, of which only the answer was lost
                 return Change(requests_of(snapshot.live.filter(is_granted).sort(claim_order(now))))
 
             granted = [
@@ -383,7 +391,14 @@ class SyncQueue:
     def _succeed(
         self, ids: list[str], action: Action, token: str | None, answers: Mapping[str, Answer]
     ) -> None:
-        """Finish requests as SUCCESS; `action` says whether one that was only read may be."""
+        """Finish requests as SUCCESS.
+
+        Args:
+            ids: The requests.
+            action: MARK: also those that were only read. HOLD: only claimed ones.
+            token: The lease under which they were claimed; None: what this object remembers.
+            answers: The row that answers a request, by request id, as far as it is known.
+        """
         columns = {request_id: schema.fields_of(answer) for request_id, answer in answers.items()}
         succeed = partial(succeed_requests, answers=columns, new_ids=self.new_ids)
         self._change_claimed(ids, action, token, succeed, {"action": "success"})
@@ -415,6 +430,8 @@ class SyncQueue:
 
         Args:
             errors: Error message by request id.
+            retryable: Whether they may be tried again; else each is FAILED at once.
+            lease_token: The lease under which they were claimed.
         """
         texts = {storable(failed_id): storable(text) for failed_id, text in errors.items()}
         fail = partial(
@@ -434,8 +451,8 @@ class SyncQueue:
     ) -> None:
         """Return claimed requests to PENDING at once, without using up an attempt.
 
-        For cases in which the gateway failed and not the request. The errors are those of
-        `mark_success`.
+        For cases in which the gateway failed and not the request: `reason` says how, and is kept
+        with the attempt. The errors are those of `mark_success`.
         """
         ids = ids_of(request_ids)
         why = storable(reason)
@@ -449,6 +466,7 @@ class SyncQueue:
 
         No attempt is used up: the worker died, the request is not at fault. A drain calls it first.
         """
+        # To look takes no lock of writers; a change does, also one of nothing.
         if not self.overview().expired:
             return []
 
@@ -458,7 +476,7 @@ class SyncQueue:
         )
 
     def retry(self, request_ids: Ids) -> list[str]:
-        """Return FAILED requests to PENDING with all their attempts, when a person decides so.
+        """Return FAILED requests to PENDING when a person decides so; their attempts begin anew.
 
         Returns:
             For each request the id of the live request of its position, which may be another one.
@@ -480,6 +498,7 @@ class SyncQueue:
         A worker checks this before it writes: without its lease it must not write.
         """
         ids = ids_of(request_ids)
+        # Each of the errors says that it does not hold one of them.
         with suppress(LeaseLostError, RequestStateError, UnknownRequestError):
             # The time after the table was read: that may take long.
             self.store.read(
@@ -511,6 +530,10 @@ class SyncQueue:
         They were inserted in it as well. They show until when an unchanged row was confirmed: to
         reconciliation, and to past closes. The ids of requests sort by the time of insertion, so
         few files are read.
+
+        Args:
+            since: The start of the span.
+            until: Its end; one without a time zone is local time.
         """
         first = schema.id_prefix(since)
         chosen = in_bucket(SUCCESS) & may_have("request_id", first)
@@ -535,6 +558,7 @@ class SyncQueue:
             except_accounts: Requests of these accounts count as neither claimable nor expired.
         """
         now = self.clock()
+        # Both of one version; `ended` has a row for each bucket of finished requests.
         snapshot, ended = self.store.read(lambda snapshot: (snapshot, snapshot.counts(now)))
         live = snapshot.live
 
@@ -564,7 +588,15 @@ class SyncQueue:
         step: Callable[[Sequence[QueuedPosition], datetime], Change[None]],
         commit_info: Mapping[str, str],
     ) -> None:
-        """Check that the caller may act on the requests, and change them: its claim ends."""
+        """Check that the caller may act on the requests, and change them: its claim ends.
+
+        Args:
+            ids: The requests.
+            action: What the caller does; `Action` says which requests it is allowed for.
+            lease_token: That of the caller's claims; None: what this object remembers of them.
+            step: Returns the change of these requests, at this time.
+            commit_info: What the log says of the commit.
+        """
         if not ids:
             return
         now = self.clock()
@@ -588,20 +620,21 @@ class SyncQueue:
         Args:
             snapshot: The rows of the table now.
             ids: The requests.
-            action: Whether requests that were only read are allowed.
+            action: What the caller does; `Action` says which requests it is allowed for.
             lease_token: That of the caller's claims; None: what this object remembers of them.
             now: The time: a lease that has ended by it is lost.
 
         Raises:
             LeaseLostError: A lease has ended, or another worker holds it.
             RequestStateError: A request was not claimed, or is finished.
-            UnknownRequestError: A request is not in the queue.
+            UnknownRequestError: A request is not in the queue (from `stored_requests`).
         """
         live = requests_of(snapshot.live.filter(col.request_id.is_in(ids)))
         tokens = self._tokens if lease_token is None else dict.fromkeys(ids, lease_token)
         for request in live:
             check_lease(request, tokens.get(request.request_id), action, now)
 
+        # What is not live is finished or unknown; one that the caller had claimed, another ended.
         missing = set(ids).difference(request.request_id for request in live)
         for request_id in missing:
             if request_id in tokens:

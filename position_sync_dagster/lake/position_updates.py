@@ -5,6 +5,8 @@ writes streamed updates, for a program without a lake, is here too, and the chec
 other code made: other spellings are converted, and values that cannot be stored are refused.
 
 A row whose id the ledger holds is not written again: a repeated update or batch has the same id.
+Where an update comes without one, `_update_id` makes it; the drain makes those of its own rows
+(`sync/drain.py`).
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
@@ -89,8 +91,7 @@ def coerce_update(update: PositionUpdate) -> PositionUpdate:
 def _refused(name: str, value: object, column: StoredColumn) -> InvalidRequestError:
     """Return the error of a value that a column cannot have, and what it may have."""
     if column.choices:
-        choices = ", ".join(column.choices)
-        wanted = f"one of {choices}"
+        wanted = f"one of {', '.join(column.choices)}"
     else:
         _coerce, wanted = _BY_KIND[column.kind]
     return InvalidRequestError(
@@ -165,7 +166,7 @@ def identified(
 ) -> DataFrame:
     """Return updates as rows of the table, with the empty ids and the trading mode filled in.
 
-    The update of a request takes the id of the request. Any other update takes the UUID of its
+    An update without an id gets that of its request if it is of the queue, else the UUID of its
     content, and a batch that of its rows. The trading mode is that of the account. If several
     updates have one id, the first counts.
 
@@ -192,7 +193,10 @@ def identified(
 
 
 def _update_id(update: PositionUpdate) -> str:
-    """Return the id of an update that has none: that of its request, or of its content."""
+    """Return the id of an update that has none: that of its request, or of its content.
+
+    The same update has the same id again, and is written once.
+    """
     if update.source is Source.QUEUE and update.request_id:
         return update.request_id
     at = update.timestamp.astimezone(UTC)
@@ -242,6 +246,10 @@ def append_rows(
         table: `position_updates`, or another table whose rows have an id, a `ledger_version` and
             the owner that wrote them.
         frame: Its rows, as `identified` returned them.
+        clock: Returns the current time, which each row gets as `committed_at`.
+        guard: Called right before the commit: its error ends the append.
+        through: The version up to which the caller had read the ledger, if it may write only while
+            no row of its holdings was added since; None: whatever was added.
     """
     if frame.is_empty():
         return AppendResult(version=table.version(), rows=0)
@@ -255,7 +263,10 @@ def append_rows(
     modes = frame["trading_mode"].unique()
 
     def step(handle: DeltaTable) -> AppendResult:
-        """Check who writes, leave out what is stored, number the rows, and commit them."""
+        """Check who writes, leave out what is stored, number the rows, and commit them.
+
+        It runs again when another writer was first.
+        """
         nonlocal through
         for gateway_id, token in owners:
             refuse_stale_owner(handle, gateway_id, token)
@@ -282,7 +293,7 @@ def append_rows(
         rows = rows.with_columns(
             ledger_version=lit(ledger_version, Int64), committed_at=moment(now)
         )
-        if "clock_resets" in rows.columns:
+        if "clock_resets" in rows.columns:  # of the ledger alone; see `ledger_rows`
             rows = rows.with_columns(clock_resets=lit(clock_resets(files, now), Int64))
         commits.write(handle, rows, commit_info, writer=table.spec.name)
         return AppendResult(
@@ -297,8 +308,9 @@ def _without_stored(table: Table, files: DataFrame, rows: DataFrame) -> DataFram
 
     A batch is stored whole: one row of it shows that all are there.
     """
-    batch = [name for name in table.spec.indexed if name == "batch_id"]
-    for column in (*batch, *table.spec.key):
+    for column in table.spec.indexed:
+        if column not in ("batch_id", *table.spec.key):
+            continue
         stored = stored_ids(table, files, column, rows[column])
         if stored:
             rows = rows.filter(~col(column).is_in(stored))
@@ -368,8 +380,9 @@ class SyncUpdates:
         """Count the rows that were committed after a version; a merge of files adds none."""
 
         def step(files: DataFrame) -> AddedCounts:
+            # Both from the files of one version, so that the next count goes on where this ends.
             newest = last_added(files)
-            if newest <= version:
+            if newest <= version:  # an idle tick reads no row
                 return AddedCounts({}, newest)
             added = added_after(self.table, files, version)
             counts = added.group_by("source").agg(pl.len()).collect()
@@ -389,9 +402,8 @@ class SyncUpdates:
         """Write updates in one commit; rows that the table holds are not written again.
 
         A batch that was committed before writes nothing. Neither does an update whose id is in
-        the table, however old its row is. Empty ids are filled in: the update of a request takes
-        the id of the request, a streamed one the UUID of its content, and the batch that of its
-        rows.
+        the table, however old its row is. Empty ids are filled in: an update of the queue gets the
+        id of its request, a streamed one the UUID of its content, and the batch that of its rows.
 
         Args:
             guard: Called right before the commit, again in each retry after a conflict, and not at
@@ -475,7 +487,8 @@ class SyncUpdates:
     def last_before(self, moment: datetime, look_back_days: float = LOOK_BACK_DAYS) -> DataFrame:
         """Return the last row at or before a moment per (account, conid), as far as known now.
 
-        Reads only files of the `look_back_days` before the moment.
+        A row that was committed after the moment counts too: its timestamp decides. Only files of
+        the `look_back_days` before the moment are read.
         """
         first = moment - timedelta(days=look_back_days)
         return read_between(self.table, first, moment, newest_rows).sort(KEY)

@@ -1,7 +1,11 @@
 """The life of a request: inserted, claimed, pending again, finished; and who may act on it; pure.
 
-A caller may act on requests whose lease it holds, and on requests that it only read while nobody
-else holds their lease. `position_queue.py` reads the requests, and commits what is decided here.
+A caller may act on requests whose lease it holds, and on requests that it only read, without a
+claim, while nobody else holds their lease. `position_queue.py` reads the requests, and commits what
+is decided here: a `Change` has the live requests that are new or changed, and those that finish.
+
+A time that lies ahead of now by more than clocks differ was written by a clock that was wrong
+(`is_ahead`). Nobody waits for it: a back-off or a lease that began then is over.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -46,8 +50,6 @@ WAS_CLAIMED = (col.status == PROCESSING) | col.earlier_attempts.is_not_null()
 def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> Expr:
     """Return which requests may be claimed: they are PENDING, and no back-off is left.
 
-    One that a clock ahead began is over.
-
     Args:
         now: The time.
         except_accounts: Requests that name one of these accounts may not be claimed.
@@ -60,8 +62,6 @@ def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> Expr:
 
 def lease_has_expired(now: datetime, except_accounts: Collection[str] = ()) -> Expr:
     """Return which requests are PROCESSING under a lease that has expired.
-
-    A lease that a clock ahead began would last too long: it has expired.
 
     Args:
         now: The time.
@@ -109,7 +109,7 @@ def tried_again(
         lease_owner=None,
         lease_token=None,
         lease_expires_at=None,
-        changed_at=None,
+        changed_at=None,  # the next attempt values the position as it is then
         earlier_attempts=attempts,
     )
 
@@ -123,7 +123,7 @@ def claim_order(now: datetime) -> list[Expr]:
 
     A request that has waited for `PROMOTE_AFTER_S` counts as priority 1, so that a steady
     flow of requests of priority 1 cannot starve the others; and so does one that a clock
-    ahead made, since nobody knows how long it has waited.
+    ahead made, since nobody knows how long it has waited. Of equal ones the ids decide.
     """
     long_ago = moment(now - timedelta(seconds=PROMOTE_AFTER_S))
     created_at = when(is_ahead("created_at", now)).then(long_ago).otherwise("created_at")
@@ -136,7 +136,7 @@ def first_claimable(
     live: DataFrame, now: datetime, limit: int, except_accounts: Collection[str]
 ) -> list[QueuedPosition]:
     """Return the requests that a claim gets now, in order, at most `limit`."""
-    # Step by step: to plan them as one query takes longer than they do.
+    # Step by step: to plan the steps as one lazy query takes longer than to run them.
     claimable = live.filter(is_claimable(now, except_accounts))
     return requests_of(claimable.sort(claim_order(now)).head(limit))
 
@@ -281,7 +281,7 @@ def as_finished(
         status=status,
         updated_at=now,
         available_at=None,
-        changed_at=None,
+        changed_at=None,  # a new request follows (`follow_ups`)
         lease_expires_at=None,
         **columns,
     )
@@ -314,6 +314,7 @@ def insert_requests(
         for request in requests_of(live.filter(col.conid.is_in(conids)))
     }
     after = dict(before)
+    # For positions without a live request: the first one, or a later one of a higher priority.
     fresh: dict[Position, QueueRequest] = {}
 
     for request in requests:
@@ -404,6 +405,7 @@ def retry_requests(
     """
     requests = requests_of(stored)
     by_id = {request.request_id: request for request in requests}
+    # The id of the live request of each position that has one.
     holders = dict(
         zip(live.select("account", "conid").iter_rows(), live["request_id"], strict=True)
     )
@@ -412,7 +414,7 @@ def retry_requests(
     retried = {}
     for request_id in ids:
         failed = by_id[request_id]
-        # The live request of its position; it itself, where there is none.
+        # Where there is none, the request becomes it.
         holder = holders.setdefault((failed.account, failed.conid), request_id)
         result.append(holder)
         if holder == request_id:

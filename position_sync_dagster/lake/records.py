@@ -1,7 +1,6 @@
 """Facts that are stored once each, such as changes of quantities."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import fields
 from datetime import date, datetime
 from typing import Generic
 
@@ -32,14 +31,16 @@ def add_unknown(
     Only files are read that may have one of the rows, by the log's statistics.
 
     Args:
-        same: A row is known if a row of the table, or one before it, equals it in these columns.
+        same: Columns of the rows: one is known if a row of the table, or one before it, equals it
+            in these.
         guard: Called right before each attempt to commit; its error ends the attempts.
     """
 
     def step(handle: DeltaTable) -> int:
+        # It runs again, from the newest files, when another writer was first.
         files = data_files(handle)
         for column in same:
-            if column in table.spec.indexed and column in rows.columns:
+            if column in table.spec.indexed:
                 files = files.filter(may_have_one_of(column, rows[column]))
 
         present = table.read_rows(files, same)
@@ -73,9 +74,8 @@ class RecordsTable(Generic[Record]):
     ) -> None:
         self.table = table
         self._kind = kind
-        names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
         # The columns in which two records are equal that are one.
-        self._same = [*same] or [name for name in names if name not in apart]
+        self._same = [*same] or [name for name in table.spec.columns if name not in apart]
 
     def add(
         self,
@@ -115,13 +115,12 @@ class RecordsTable(Generic[Record]):
         """
         order = self.table.spec.order
         chosen = EVERY
-        wanted = only
         if since is not None:
             first = moment(since) if isinstance(since, datetime) else lit(since)
             chosen = may_have(order, since)
-            wanted = only & (pl.col(order) >= first)
+            only &= pl.col(order) >= first
 
-        return self.table.rows(wanted, chosen, list(columns))
+        return self.table.rows(only, chosen, list(columns))
 
     def records(self, since: datetime | date | None = None, only: Expr = EVERY) -> list[Record]:
         """Return rows as records, in the table's order.

@@ -79,10 +79,11 @@ def columns_of(
 ) -> dict[str, StoredColumn]:
     """Return the columns that a class names: one per annotated field, in the order of fields.
 
-    Fields in `besides` have none.
-
-    The description of a column is that of `texts`, or what the docstring of the class says under
-    "Attributes".
+    Args:
+        record: The class.
+        besides: Fields that have no column.
+        texts: Descriptions of columns, by name, in place of what the docstring of the class says
+            under "Attributes".
 
     Raises:
         TypeError: A field has a type for which there is no column type.
@@ -96,7 +97,10 @@ def columns_of(
 
 
 def descriptions_of(record: type) -> dict[str, str]:
-    """Return what the docstrings of a class and of its bases say of each attribute."""
+    """Return what the docstrings of a class and of its bases say of each attribute.
+
+    A class comes after its bases, so that its own text counts.
+    """
     texts = {}
     for base in reversed(record.__mro__):
         _summary, _heading, attributes = _docstring_of(base).partition("\nAttributes:\n")
@@ -109,7 +113,10 @@ def descriptions_of(record: type) -> dict[str, str]:
 
 
 def _docstring_of(record: type) -> str:
-    """Return the docstring of a class; `python -OO` leaves it in the source alone."""
+    """Return the docstring of a class; under `python -OO` only its source has it.
+
+    `object`, the base of each, has no source in Python, and no attributes.
+    """
     if sys.flags.optimize < 2 or record is object:
         return cleandoc(record.__doc__ or "")
 
@@ -164,15 +171,18 @@ class TableSpec:
             since each costs bytes in every commit and checkpoint.
         order: The indexed column that grows, at least roughly, as rows are added. Files are merged
             in its order. Empty for tables that are only replaced.
-        key: Columns that no two rows share; all columns but the partitions by default.
+        key: Columns that no two rows share, if there are such. Without them a change of a
+            `LifecycleTable` writes all its live rows, as in the registry.
         required: Columns of which a row needs a value, one of the choices where there are any. A
-            row without, which only another program writes, is left out of what is read.
+            row without, which only another program writes, is left out of what is read (see
+            `readable`), but kept.
         description: What the table holds, for people who read it.
         kept: How long old versions of it can be read, where it is longer than in RETENTION. A table
             that exists keeps what it was made with.
         changes: When rows are added, changed or replaced, for programs that read it again.
         is_copy: Whether it has rows of other tables as they are, whoever wrote them.
-        carried: The SQL of columns whose values older releases had in other columns.
+        carried: For a migration: by the name of a column, the SQL of its value from the columns of
+            an older release.
     """
 
     name: str
@@ -225,9 +235,9 @@ class TableSpec:
     def delta(self) -> Schema:
         """Return the schema in the form that Delta Lake takes.
 
-        Delta refuses null in the key, in tables that this release makes: none can be made stricter.
-        Rows of a life cycle, and those that another table copies, are left out as they are read
-        if they lack a value that they need.
+        Delta refuses null in the key, in tables that this release creates: an older one stays as it
+        is. Tables that write rows of other programs again, as those with rows of a life cycle and
+        copies do, allow it: else Delta would refuse the whole commit.
         """
         may_lack_its_key = self.is_copy or "bucket" in self.partition_by
         checked = () if may_lack_its_key else self.key
@@ -494,7 +504,7 @@ LATEST_POSITIONS = TableSpec(
     version=6,
     indexed=("account", "conid"),
     key=("account", "conid"),
-    description="The newest row of each holding, with the time until which its value is confirmed.",
+    description="The newest row of each holding, and from when the age of its price counts.",
     changes="Replaced by each tick in which a row differs.",
     is_copy=True,
 )
@@ -634,7 +644,7 @@ def one_of(column: str, values: Iterable[object]) -> Expr:
 
 def moments(times: Iterable[datetime | None], name: str = "") -> Series:
     """Return times as a column; Polars converts a `datetime` ten times as slowly as a number."""
-    # Written out: a call for each time takes longer than the rest.
+    # As in `moment`, written out: a call for each time takes longer than the rest.
     ticks = [None if at is None else (at - _EPOCH) // _MICROSECOND for at in times]
     return Series(name, ticks, Int64).cast(_MOMENT)
 
@@ -713,10 +723,10 @@ _columns_of_record: Callable[..., Mapping[str, StoredColumn]] = cache(columns_of
 def records_of(kind: type[Record], frame: DataFrame, **parts: list[Any]) -> list[Record]:
     """Return the rows of a frame as records of a dataclass, in their order.
 
-    A choice that a later release added stays a text.
+    A choice that a later release added, which this one does not know, stays a text.
 
     Args:
-        parts: The values of fields that are no columns, by the name of the field.
+        parts: The values of fields that are no columns, one for each row, by the name of the field.
     """
     columns = _columns_of_record(kind, frozenset(parts))
     values = {name: frame[name].to_list() for name in columns}
@@ -744,6 +754,7 @@ def new_ids(now: datetime, count: int) -> list[str]:
     They sort by time, so the ids of one file span a short range and a look-up by id reads few
     files.
     """
+    # Ticks of `_uuid`: after 4,096 ids they go on in the next millisecond.
     first = _milliseconds(now) << 12
     return [
         _uuid(first + number, int.from_bytes(os.urandom(8)), version=7) for number in range(count)
@@ -760,7 +771,10 @@ def id_prefix(at: datetime) -> str:
 
 
 def content_id(at: datetime, *content: object) -> str:
-    """Return the UUID (version 8) of a content at a moment; equal for equal content."""
+    """Return the UUID (version 8) of a content at a moment; equal for equal content.
+
+    Whoever writes the same row again, after a kill or a lost answer, gives it the same id.
+    """
     digest = int.from_bytes(blake2b(repr(content).encode(), digest_size=16).digest())
     sequence = digest >> 64 & 0xFFF
     return _uuid(_milliseconds(at) << 12 | sequence, digest, version=8)
@@ -776,7 +790,13 @@ def _milliseconds(at: datetime) -> int:
 
 
 def _uuid(ticks: int, random: int, *, version: int) -> str:
-    """Return a UUID that sorts by its ticks: a time in milliseconds, and a sequence within one."""
+    """Return a UUID that sorts by its ticks: a time in milliseconds, and a sequence within one.
+
+    Args:
+        ticks: The milliseconds since 1970, shifted by the 12 bits of the sequence.
+        random: Of it the last 62 bits are taken.
+        version: 7 for a random id, 8 for one of a content (RFC 9562).
+    """
     # 48 bits of milliseconds, version, 12 bits of sequence, variant, 62 random bits.
     milliseconds = ticks >> 12 & (1 << 48) - 1
     sequence = ticks & 0xFFF

@@ -2,6 +2,9 @@
 
 Sessions begin, are renewed and end by commits into the table, which decides who owns a login. Each
 login has a part of the table for itself, so that two renewals at once do not conflict.
+
+A session is *alive* while it has not ended and its lease has not expired. The newest session of a
+login is its live row; when another one *follows*, it becomes a finished row.
 """
 
 from collections.abc import Callable, Iterable
@@ -24,12 +27,16 @@ from position_sync_dagster.lake.storage.table import Table
 
 T = TypeVar("T", GatewaySession, GatewaySession | None)
 
-# Decides on the session that follows the newest one of a login; the same one: nothing changes.
+# Returns what becomes of the newest session of a login (None: it has none yet): the same object, if
+# nothing changes; the session as it is changed; or another one, which follows.
 Decide = Callable[[GatewaySession | None, datetime], T]
 
 
-# The columns that say how things are at a heartbeat, and nothing later.
-OF_A_HEARTBEAT = ("detail", "greeks", "unknown_accounts", "set_aside")
+# The columns that say how things are at a heartbeat, and nothing later: each heartbeat clears them,
+# unless it sets them anew.
+OF_A_HEARTBEAT: dict[str, Any] = dict.fromkeys(
+    ("detail", "greeks", "unknown_accounts", "set_aside")
+)
 
 # The bucket of sessions that a newer session has followed.
 PAST = "past"
@@ -59,6 +66,7 @@ class GatewaySessions:
         [session_id] = new_ids(self._clock(), 1)
 
         def begun(last: GatewaySession | None, now: datetime) -> GatewaySession:
+            # The session that follows the last one, unless that is alive.
             if last is not None and last.session_id == session_id:
                 return last  # the answer to the commit was lost
             if last is not None and last.is_alive(now):
@@ -71,7 +79,7 @@ class GatewaySessions:
                 state_since = last.seen_until(now)
             return GatewaySession(
                 gateway_id=gateway_id,
-                owner=Owner(owner),
+                owner=owner,
                 session_id=session_id,
                 run_id=run_id,
                 host=host,
@@ -113,16 +121,15 @@ class GatewaySessions:
             LeaseLostError: The session has ended, or a newer one has followed.
         """
 
-        def change(session: GatewaySession, now: datetime) -> GatewaySession:
-            of_heartbeat = {**dict.fromkeys(OF_A_HEARTBEAT), **columns}
+        def change(stored: GatewaySession, now: datetime) -> GatewaySession:
             return replace(
-                session,
+                stored,
                 heartbeat_at=now,
                 expires_at=now + timedelta(seconds=lease_s),
-                state=state or session.state,
-                state_since=session.since_after(state, live_since, now),
-                outages=session.outages_after(state, live_since, now),
-                **of_heartbeat,
+                state=state or stored.state,
+                state_since=stored.since_after(state, live_since, now),
+                outages=stored.outages_after(state, live_since, now),
+                **OF_A_HEARTBEAT | columns,
             )
 
         return self._change_own(session, change, "heartbeat")
@@ -133,9 +140,9 @@ class GatewaySessions:
         Raises:
             LeaseLostError: A newer session has followed, or this one has ended.
         """
-        of_end: dict[str, Any] = {**dict.fromkeys(OF_A_HEARTBEAT), "detail": detail}
 
         def change(stored: GatewaySession, now: datetime) -> GatewaySession:
+            # Unless it is LIVE, nobody has seen the gateway since an earlier time, which stays.
             is_live = stored.state is SessionState.LIVE
             return replace(
                 stored,
@@ -145,7 +152,7 @@ class GatewaySessions:
                 state_since=now if is_live else stored.state_since,
                 lines_in_use=0,
                 underlying_lines=0,
-                **of_end,
+                **OF_A_HEARTBEAT | {"detail": detail},
             )
 
         return self._change_own(session, change, "end")
@@ -171,6 +178,7 @@ class GatewaySessions:
         """
 
         def annotated(stored: GatewaySession | None, now: datetime) -> GatewaySession | None:
+            # The same object as it was given: nothing changes (`Decide`).
             if stored is None or stored.session_id != session.session_id:
                 return stored
             if stored.is_alive(now) or stored.detail == detail:
@@ -212,11 +220,17 @@ class GatewaySessions:
     ) -> GatewaySession:
         """Change a session, if it is still the newest of its login and has not ended.
 
+        Args:
+            session: The session as its owner has it.
+            change: Returns the stored session as it is afterwards.
+            action: What the owner does, for the log.
+
         Raises:
             LeaseLostError: It is not, or has.
         """
 
         def changed(stored: GatewaySession | None, now: datetime) -> GatewaySession:
+            # What is stored decides whether the caller still owns the login.
             if stored is None:
                 raise _lease_lost(session, "its row is gone")
             if stored.session_id != session.session_id:
@@ -233,10 +247,12 @@ class GatewaySessions:
     def _change(self, gateway_id: str, decide: Decide[T], **commit_info: str) -> T:
         """Replace the newest session of a login by what is decided from it, and return that.
 
-        It is changed in its part; in the whole table if a new login has none yet.
+        It is changed in the login's part of the table; among all live rows if a new login has none
+        yet.
         """
 
         def step(snapshot: Snapshot) -> Change[T]:
+            # When another session follows, the one before goes into the bucket PAST, as finished.
             sessions = records_of(GatewaySession, snapshot.live.filter(gateway_id=gateway_id))
             stored = next(iter(sessions), None)
             now = self._clock()

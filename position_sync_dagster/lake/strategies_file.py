@@ -124,7 +124,8 @@ class StrategiesFile:
     def unread(self) -> list[UnreadField]:
         """Return the fields that neither the core nor what stands above it reads, each name once.
 
-        A class whose parts forbid further fields has none: there they are mistakes.
+        The parts here allow further fields, and keep them (`model_extra`). In a class whose parts
+        forbid them they are mistakes, and none is unread.
         """
         parts = [((), self.whole), *self.strategies, *self.others]
         fields: dict[str, UnreadField] = {}
@@ -177,7 +178,11 @@ class StrategiesFile:
         return legs
 
     def _leg(self, strategy: StrategyPart, value: object, at: Place, added_at: datetime) -> Leg:
-        """Read a leg; priority and since that it leaves out are those of its strategy."""
+        """Read a leg; priority and since that it leaves out are those of its strategy.
+
+        Raises:
+            StrategiesFileError: It has a mistake; the message names its place.
+        """
         written = self.yaml.parse(GivenLeg, value, at)
         priority = written.priority or strategy.priority
         since = written.since or strategy.since

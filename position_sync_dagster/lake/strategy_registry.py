@@ -1,6 +1,10 @@
 """The registry: the active legs in memory, and the table `active_strategies`.
 
 `StrategyRegistry` is for asyncio; `SyncRegistry` has blocking calls.
+
+A *membership* is the stay of one leg in one strategy: a row of the table. A leg whose contract is
+not known yet has no conid, and is described by its terms (`UnresolvedLeg`): the owner of the
+gateway finds its contract later. A leg without a quantity *holds the whole* of its contract.
 """
 
 import logging
@@ -26,7 +30,6 @@ from position_sync_dagster.domain.leg import (
 from position_sync_dagster.errors import AmbiguousRemovalError, InvalidLegError, UnknownLegError
 from position_sync_dagster.lake.given_leg import ContractTerms, make_leg, read_given
 from position_sync_dagster.lake.schema import ACTIVE_STRATEGIES, legs_of
-from position_sync_dagster.lake.storage.data_files import EVERY
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
@@ -77,7 +80,10 @@ class SyncRegistry:
         self.refresh()
 
     def is_active(self, conid: int, account: str | None = None) -> bool:
-        """Return, from memory, whether a strategy has the leg; without an account, in any."""
+        """Return, from memory, whether a strategy has the leg; without an account, in any.
+
+        A leg that names no account is in each account.
+        """
         accounts = self._accounts.get(conid, set())
         if account is None:
             return bool(accounts)
@@ -86,7 +92,7 @@ class SyncRegistry:
     def refresh(self) -> bool:
         """Read the changes of other processes, and return whether the active legs differ now."""
         snapshot = self._memberships.snapshot()
-        if snapshot.live is self._rows:
+        if snapshot.live is self._rows:  # the same frame: no commit since the last read
             return False
 
         before = (self.legs, self.unresolved)
@@ -157,16 +163,23 @@ class SyncRegistry:
     def add_many(self, legs: Iterable[Leg]) -> list[Leg]:
         """Add many legs in one commit, and return the active membership of each.
 
-        A leg with a conid replaces a leg with the same description and no conid.
+        A leg with a conid replaces a leg with the same description and no conid. One that is given
+        twice is added, and returned, once.
+
+        Raises:
+            InvalidLegError: A strategy has one leg twice, with different values, or two strategies
+                would hold the whole.
         """
         wanted = list(legs)
         added: dict[LegKey, Leg] = {}
 
         def step(before: Legs, _: Snapshot) -> Legs:
-            added.clear()  # the step may run again
-            added.update(memberships_of(with_known_contracts(wanted, before.values()), before))
+            # The active legs after the addition: those before, the added ones in place of the same.
+            nonlocal added
+            added = memberships_of(with_known_contracts(wanted, before.values()), before)
             after = dict(before)
             for leg in added.values():
+                # The key that it would have without a conid: its contract is known now.
                 after.pop((leg.strategy_id, leg.account, leg.terms), None)
             return after | added
 
@@ -203,6 +216,7 @@ class SyncRegistry:
             raise InvalidLegError("A leg has neither conid nor symbol.", remedy="Give one.")
 
         def step(before: Legs, _: Snapshot) -> Legs:
+            # The active legs without the one that is meant.
             leg = find_membership(before.values(), strategy_id, account, wanted)
             after = dict(before)
             del after[leg.key]
@@ -224,13 +238,15 @@ class SyncRegistry:
     def replace(self, step: Replacement) -> tuple[int, int]:
         """Make the active legs equal to those that a step returns, in one commit.
 
+        A leg with other values than before counts as one that left and one that joined.
+
         Returns:
             How many legs joined, and how many left.
         """
 
         def replaced(before: Legs, snapshot: Snapshot) -> Legs:
-            after = step(before, lambda: legs_of(snapshot.finished(EVERY)))
-            return memberships_of(after, before)
+            # Legs that the step returns unchanged keep their memberships.
+            return memberships_of(step(before, lambda: legs_of(snapshot.finished())), before)
 
         before, after = self.change(replaced, "replace")
         joined = after.items() - before.items()
@@ -250,6 +266,7 @@ class SyncRegistry:
         now = self.clock()
 
         def step(legs: Legs, _: Snapshot) -> Legs:
+            # One finding after the other: each is checked against the legs after those before it.
             for leg, finding in listed:
                 legs = settled(legs, leg, finding, now)
             return legs
@@ -266,22 +283,22 @@ class SyncRegistry:
         Args:
             step: Returns the legs after it.
             action: Its name in the log.
-            ends: Whether the memberships that are gone have ended; their rows are kept.
+            ends: Whether the memberships that are gone or differ have ended; their rows are kept.
+                False for `settle`: a leg whose contract is found goes on in the same membership.
         """
 
         def change_rows(snapshot: Snapshot) -> Change[tuple[Legs, Legs]]:
+            # All active legs are written again: the table has no key (`Change.live`).
             before: Legs = {leg.key: leg for leg in legs_of(snapshot.live)}
             after = step(before, snapshot)
             if before == after:
                 return Change((before, after))
 
             removed: list[Leg] = []
-            if ends:
+            if ends:  # a contract that was found ends no membership
                 refuse_two_whole_holders(after.values())
                 now = self.clock()
-                removed.extend(
-                    leg.ended(now) for key, leg in before.items() if after.get(key) != leg
-                )
+                removed = [leg.ended(now) for key, leg in before.items() if after.get(key) != leg]
 
             return Change((before, after), after.values(), {REMOVED: removed})
 
@@ -294,6 +311,10 @@ class SyncRegistry:
 
 def memberships_of(legs: Iterable[Leg], before: Legs) -> dict[LegKey, Leg]:
     """Return each leg's membership: the present one if the leg is unchanged, else a new one.
+
+    Args:
+        legs: The legs that are wanted; one that is named twice is taken once.
+        before: The active legs.
 
     Raises:
         InvalidLegError: A strategy has one leg twice, with different values, or a reserved name.
@@ -381,10 +402,10 @@ class StrategyRegistry:
 
 
 def is_unchanged(before: Leg | None, leg: Leg) -> bool:
-    """Return whether a leg equals the active membership.
+    """Return whether a leg equals the active membership (None: there is none).
 
     The time at which it was added, the result of the search for its contract and its rolls are not
-    compared.
+    compared: they are no word of a person on the leg.
     """
     if type(before) is not type(leg):
         return False
@@ -400,8 +421,8 @@ def is_unchanged(before: Leg | None, leg: Leg) -> bool:
 def with_known_contracts(legs: Iterable[Leg], before: Iterable[Leg]) -> list[Leg]:
     """Return the legs, with the conids that were found before for the same descriptions.
 
-    A conid is used only for the strategy and account for which it was found. Reading the same file
-    again therefore changes nothing.
+    A conid is used only for the strategy and account for which it was found (`resolved_at`).
+    Reading the same file again, which has the leg without a conid, therefore changes nothing.
     """
     contracts: dict[LegKey, ActiveContract] = {
         (leg.strategy_id, leg.account, leg.terms): leg
@@ -410,6 +431,7 @@ def with_known_contracts(legs: Iterable[Leg], before: Iterable[Leg]) -> list[Leg
     }
 
     def with_contract(leg: Leg) -> Leg:
+        # The key of a leg without a conid has its terms.
         contract = contracts.get(leg.key)
         if contract is None or isinstance(leg, ActiveContract):
             return leg
@@ -424,7 +446,7 @@ def settled(
     """Return the legs after the search for the contract of one of them.
 
     If the strategy already has the contract, or another strategy holds the whole of it, the leg
-    stays unresolved and records that as its problem.
+    stays unresolved and records that as its `problem`, for a person.
 
     Args:
         legs: The active legs by key.
@@ -473,7 +495,8 @@ def two_whole_holders(legs: Iterable[Leg]) -> tuple[ActiveContract, ActiveContra
         if isinstance(leg, UnresolvedLeg) or leg.quantity is not None:
             continue
 
-        # The accounts of the other holders that this leg is in too; None: any account.
+        # Holders of the whole by account; None: in each account. This leg meets those of its own
+        # account and of each account; one that is in each account itself meets all of them.
         holders = of_conid[leg.conid]
         accounts = list(holders) if leg.account is None else [leg.account, None]
         for account in accounts:
@@ -514,6 +537,7 @@ def find_membership(
     """Return the one membership that matches; None matches every strategy or account.
 
     Args:
+        legs: The active legs.
         account: `ANY` for a leg that names no account.
         wanted: Fields of a leg and their values, such as symbol and strike.
 
@@ -521,13 +545,13 @@ def find_membership(
         UnknownLegError: None matches.
         AmbiguousRemovalError: Several match; the message names them.
     """
-    memberships = [
-        leg
-        for leg in legs
-        if (strategy_id is None or leg.strategy_id == str(strategy_id))
-        and account in (None, leg.account or ANY)
-        and all(getattr(leg, name) == value for name, value in wanted.items())
-    ]
+    memberships = []
+    for leg in legs:
+        is_of_strategy = strategy_id is None or leg.strategy_id == str(strategy_id)
+        is_of_account = account in (None, leg.account or ANY)
+        has_terms = all(getattr(leg, name) == value for name, value in wanted.items())
+        if is_of_strategy and is_of_account and has_terms:
+            memberships.append(leg)
 
     terms = " ".join(f"{name} {value}" for name, value in wanted.items())
     if not memberships:

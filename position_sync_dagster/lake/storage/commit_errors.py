@@ -37,7 +37,8 @@ _OF_AN_OBJECT = frozenset({"304", "404", "409", "412", "416"})
 def _is_of_store(text: str) -> bool:
     """Return whether an error's text is of a store that refuses or does not answer.
 
-    False for an error of something else, and for what a store says of a single object.
+    False for an error of something else, and for what a store says of a single object: that one is
+    a conflict or a missing file, as on a disk.
     """
     if not any(mark in text for mark in _MARKS):
         return False
@@ -48,6 +49,8 @@ def _is_of_store(text: str) -> bool:
 
 def _summary(text: str) -> str:
     """Return the last part of an error's text, without times: the same throughout an outage.
+
+    An outage is reported once, while its text stays the same (`outage_log`).
 
     S3 answers an expired session token with the token itself, and a wrong signature with what was
     signed. Of an answer only its code is kept.
@@ -64,7 +67,7 @@ STORAGE_ERRORS = (DeltaError, ComputeError, SchemaError, OSError, PanicException
 
 
 # The number of an error of the operating system in the text of delta-rs or Polars.
-_ERRNO = re.compile(r"\(os error (\d+)\)|Os \{ code: (\d+)")
+_ERRNO = re.compile(r"(?:\(os error |Os \{ code: )(\d+)")
 
 # What a person has to mend at the disk, or at the limits of the process.
 _REFUSED = {
@@ -129,11 +132,11 @@ def to_lake_error(error: Exception, path: str) -> LakeError:
 
 
 def _error_number(error: Exception) -> int | None:
-    """Return the number of an error of the operating system; None for another error."""
+    """Return the number of an error of the operating system; None for another error.
+
+    Where delta-rs or Polars raised it, the number is in its text alone.
+    """
     if isinstance(error, OSError) and error.errno:
         return error.errno
     match = _ERRNO.search(str(error))
-    if not match:
-        return None
-
-    return int(match[1] or match[2])
+    return int(match[1]) if match else None

@@ -1,8 +1,9 @@
 """What a commit checks and writes: owner, trading mode and rows; and when it is tried again.
 
-Who may write to a table stands in its properties: the newest owner of each gateway, and one trading
-mode. An open handle has them in memory, so that each commit checks them without a request; and a
-commit that was planned before a property changed conflicts with the change.
+Who may write to a table stands in its properties: the newest owner of each gateway, by its fencing
+token, which grows with each owner, and one trading mode. An open handle has them in memory, so that
+each commit checks them without a request; and a commit that was planned before a property changed
+conflicts with the change.
 """
 
 import errno
@@ -149,7 +150,9 @@ def write(
     changes or adds rows that match.
 
     Args:
-        predicate: Of partitions, and of the column by which the files of the table are ordered.
+        commit_info: What the log says of the commit.
+        predicate: Of partitions, and of the column by which the files of the table are ordered;
+            None: the rows are appended.
         writer: The name of an application for Delta. Of two commits at once that have it one runs
             again: each one sees what the other stored.
     """

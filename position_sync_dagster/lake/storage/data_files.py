@@ -19,7 +19,7 @@ def data_files(handle: DeltaTable) -> DataFrame:
     return DataFrame(handle.get_add_actions(flatten=True))
 
 
-# The log's statistics cut times to it.
+# The log's statistics cut times to milliseconds: the greatest time of a file may be so much later.
 _CUT = timedelta(milliseconds=1)
 
 
@@ -37,6 +37,8 @@ EVERY = lit(value=True)
 
 def may_have(column: str, first: Any, last: Any = None) -> Expr:
     """Return which data files may hold a value from `first` to `last`, by the log's statistics.
+
+    A file without statistics of the column may hold any value.
 
     Args:
         column: An indexed column.
@@ -77,7 +79,10 @@ def may_have_one_of(column: str, values: pl.Series) -> Expr:
 
 
 def files_in(handle: DeltaTable, **partition: str) -> DataFrame:
-    """Return one row for each data file of a partition; no path is ever given twice."""
+    """Return one row for each data file of a partition.
+
+    A file is never changed, and its path never used again: equal paths are equal rows.
+    """
     wanted = (col(f"partition.{name}") == value for name, value in partition.items())
     return data_files(handle).filter(*wanted)
 

@@ -111,7 +111,10 @@ def parse_entry(text: bytes) -> LogEntry:
 
 
 def _missing_action(info: dict[str, Any], kinds: list[str]) -> str | None:
-    """Return the flaw of an entry that has fewer actions than its `commitInfo` says."""
+    """Return the flaw of an entry that has fewer actions than its `commitInfo` says, else None.
+
+    A kind of which `commitInfo` says no number is not counted.
+    """
     metrics = info.get("operationMetrics") or {}
     expected = {
         "add": next((metrics[key] for key in _ADDED if key in metrics), None),
@@ -141,7 +144,10 @@ class TornFile:
 
 
 def torn_entries(table: Path) -> list[TornFile]:
-    """Return the torn entries that no whole one follows, the newest first; read no data file."""
+    """Return the torn entries that no whole one follows, the newest first; read no data file.
+
+    Entries up to the newest checkpoint are not looked at: it stands for them, and was synced.
+    """
     log = table / LOG
     try:
         first = max(versions_of(log, CHECKPOINT), default=-1) + 1
@@ -233,7 +239,9 @@ class SyncedCommits:
         self._folders = set()
 
     def sync_through(self, version: int) -> None:
-        """Sync all versions up to this one.
+        """Sync all versions up to this one that are not known to be on the disk.
+
+        The first time these are all since the newest checkpoint, with the folders around them.
 
         Raises:
             LakeNotWritableError: The sync failed; the versions exist, and a loss of power may
@@ -271,7 +279,7 @@ class SyncedCommits:
             for file in read_entry(self._log, version).added:
                 steps = file.split("/")  # the folders of partitions, and the file
                 folder = self._table.joinpath(*steps[:-1])
-                # A folder on the disk needs only its new member; else those around it too.
+                # Of a folder on the disk only it and the file are synced, else those around it too.
                 first = len(steps) - 1 if folder in self._folders else 0
                 paths |= {
                     self._table.joinpath(*steps[:depth]) for depth in range(first, len(steps) + 1)

@@ -50,7 +50,8 @@ class Change(Generic[T]):
         live: Live records that are new or have changed. Those of other keys stay as they are; a
             table without a key gets all its live records.
         finished: Records that are no longer live, by the bucket of their kind.
-        reopened: The predicate of finished rows to replace, which are in `live` or `finished`.
+        reopened: The predicate of finished rows that this change replaces, as `retry` does: those
+            of them that go on are in `live` or `finished`. None: no finished row changes.
     """
 
     result: T
@@ -84,6 +85,7 @@ class Snapshot:
 
         Files are read from the newest on, until those that are left have older rows.
         """
+        # Without statistics, a file may have the newest ones: it comes first.
         last = "max.updated_at"
         files = self.finished_files(in_bucket(bucket))
         files = files.sort(last, descending=True, nulls_last=False)
@@ -156,24 +158,29 @@ class LifecycleTable:
         return self.table.rows(only, ~in_bucket(LIVE) & chosen, columns)
 
     def _snapshot(self, handle: DeltaTable) -> Snapshot:
+        # Without the incomplete rows: a change adds them again as they are.
         live = self._all_live(handle).readable
         return Snapshot(handle.version(), live, self.table, handle)
 
     def _all_live(self, handle: DeltaTable) -> _LiveRows:
-        """Return all live rows, from memory if they are those of this version."""
+        """Return all live rows, from memory if they are those of this version.
+
+        A warning is logged when there are more incomplete ones than before.
+        """
         key = self.table.cache_key(handle)
-        if self._newest[0] != key:
-            before = self._newest[1].incomplete.height
-            self._newest = (key, self._read_live(files_in(handle, bucket=LIVE)))
-            count = self._newest[1].incomplete.height
-            if count > before:
+        before, rows = self._newest
+        if before != key:
+            incomplete_before = rows.incomplete.height
+            rows = self._read_live(files_in(handle, bucket=LIVE))
+            self._newest = (key, rows)
+            if rows.incomplete.height > incomplete_before:
                 logger.warning(
                     "%d rows of %s lack a value that they need, and are left out and kept: correct "
                     "them where they were written",
-                    count,
+                    rows.incomplete.height,
                     self.table.path,
                 )
-        return self._newest[1]
+        return rows
 
     def _read_live(self, files: DataFrame) -> _LiveRows:
         """Read live rows, and apart from them what is in no snapshot and yet kept."""
@@ -191,7 +198,8 @@ class LifecycleTable:
             part: The one part of the live rows that the step sees; empty: all of them.
         """
         in_part = files_in(handle, bucket=LIVE, part=part) if part else DataFrame()
-        is_whole = in_part.is_empty()  # a part without rows yet: the change is one of all
+        # Also where the part has no rows: an older release may have put them into another one.
+        is_whole = in_part.is_empty()
         before = self._all_live(handle) if is_whole else self._read_live(in_part)
 
         generation, version = self.table.cache_key(handle)
@@ -200,7 +208,7 @@ class LifecycleTable:
         if not (change.live or finished):
             return change.result
 
-        [new] = new_ids(self._clock(), 1)
+        [new] = new_ids(self._clock(), 1)  # the part of the finished rows
         changed = self._rows(change.live, LIVE, part or LIVE_PART)
         ended = [self._rows(records, bucket, new) for bucket, records in finished.items()]
         kept = self._unchanged(before.readable, chain(change.live, *finished.values()))

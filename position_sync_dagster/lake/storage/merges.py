@@ -128,7 +128,8 @@ def compact(table: "Table", small_bytes: int) -> int:
 def _merge_parts(table: "Table", small_bytes: int, handle: DeltaTable) -> int:
     """Merge the small finished parts of the first bucket that has enough; return how many files.
 
-    0 where none has; `compact` calls it until then. A part has the rows that one commit finished.
+    0 where none has (`Upkeep.compact_from`); `compact` calls it until then. A part has the rows
+    that one commit finished.
     """
     files = data_files(handle).filter(~in_bucket(schema.LIVE))
     by_part = ["partition.bucket", "partition.part"]
@@ -186,6 +187,9 @@ def _runs_of_small_files(table: "Table", files: DataFrame, small_bytes: int) -> 
 
     A large file ends a run, and so does the size that one merge may read. `maintain` leaves no two
     small files of a day that is over: else a few of each day would never be merged.
+
+    A file without statistics of the column `order`, or with null there, is left alone: the
+    predicate of a merge is a span of that column.
     """
     spec = table.spec
     first = f"min.{spec.order}"
@@ -225,6 +229,6 @@ def _literal(value: object) -> str:
 
 
 def _cut_log(table: "Table", handle: DeltaTable) -> None:
-    # Both on one handle: only entries that the checkpoint stands for are deleted.
+    # First a checkpoint, on the same handle: only entries that it stands for are deleted.
     table.checkpoint(handle)
     handle.cleanup_metadata()

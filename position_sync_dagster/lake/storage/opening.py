@@ -1,4 +1,8 @@
-"""The open handle of a table: created, checked, migrated or refused; the lock of its writers."""
+"""The open handle of a table: created, checked, migrated or refused; the lock of its writers.
+
+A handle is a `DeltaTable` at one version. It follows the log as others commit, until it is opened
+anew (`TableHandle`).
+"""
 
 import fcntl
 import logging
@@ -8,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Literal
 
@@ -117,8 +122,8 @@ def make_private_folder(path: str) -> None:
     """Create the folder of a table, and the lake's folder around it, for the owner alone.
 
     Other users cannot reach the files inside then, whatever the permissions of the files. A folder
-    that exists stays as it is: its owner may have opened it to a group. The parents of new folders
-    are synced, because later commits sync no folder outside the table.
+    that exists stays as it is: its owner may have opened it to a group. The folders around a new
+    lake are synced here; the lake's own folder is by the first commit of a table (`SyncedCommits`).
 
     Args:
         path: A folder or a URI; nothing is done for a URI.
@@ -160,13 +165,16 @@ class WriterLock:
     def __init__(self, path: str, wait_s: float = UPKEEP.lock_wait_s) -> None:
         self._path = path
         self._wait_s = wait_s
-        self._is_remote = is_remote(path)
-        self._skipped_until = 0.0  # after a wait in vain, nobody waits before this time
+        # Nobody waits before this time: after a wait in vain, and never in an object store.
+        self._skipped_until = inf if is_remote(path) else 0.0
 
     @contextmanager
     def fair(self) -> Iterator[None]:
-        """Wait for the lock for a bounded time, and continue with or without it."""
-        if self._is_remote or time.monotonic() < self._skipped_until:
+        """Wait for the lock for a bounded time, and continue with or without it.
+
+        Without it at once where there is none, or for a while after a wait in vain.
+        """
+        if time.monotonic() < self._skipped_until:
             yield
             return
 
@@ -281,9 +289,9 @@ class TableHandle:
             return True
 
         unexpected = self._unexpected_content()
-        if unexpected and not has_log():  # no other process has created it meanwhile
+        if unexpected and not has_log():
             raise unexpected
-        return unexpected is not None
+        return unexpected is not None  # then another process has created the table meanwhile
 
     def ready(self) -> DeltaTable:
         """Return the handle, opened if there is none; it may be behind the log."""
@@ -294,6 +302,7 @@ class TableHandle:
                 self.synced.forget()
                 self._last_entry = None
 
+            # Only of a table that is new to this process: see `refuse_torn`.
             if self._last_entry is None and not self.is_remote:
                 refuse_torn(Path(self.path))
             self._handle = handle
@@ -324,19 +333,22 @@ class TableHandle:
     def record(self, version: int) -> None:
         """Record the newest version, which this process read or committed now."""
         self._last_entry = self._entry(version)
+        # Of a remote table it stays the time of its opening: one that was made anew looks the same.
         if not self.is_remote:
             self._newest_at = time.monotonic()
 
     def _is_outdated(self, handle: DeltaTable) -> bool:
-        """Return whether to open the table anew: it may be aged, far on, or migrated.
+        """Return whether to open the table anew; that it is behind the log is no reason.
 
-        That it is behind the log is no reason: then the log is followed.
+        Then the log is followed.
         """
-        is_aged = time.monotonic() - self._newest_at > self.upkeep.reopen_after_s
-        is_far = handle.version() - self._opened_version >= REOPEN_EVERY
+        # Entries are cut from the log after a while: those that follow the handle may be gone.
+        may_miss_entries = time.monotonic() - self._newest_at > self.upkeep.reopen_after_s
+        # Each version that a handle has followed makes its commits slower.
+        is_slow = handle.version() - self._opened_version >= REOPEN_EVERY
         # A later release that migrates the table is noticed: opened again, it is refused.
         stored = handle.metadata().configuration.get(VERSION_PROPERTY)
-        return is_aged or is_far or stored != str(self.spec.version)
+        return may_miss_entries or is_slow or stored != str(self.spec.version)
 
     def _is_replaced(self) -> bool:
         """Return whether the last entry that was seen is another one now, or gone."""
@@ -357,6 +369,8 @@ class TableHandle:
 
     def _open(self) -> DeltaTable:
         """Open the newest version; create the table where there is none.
+
+        A table that this process has used is not created again: somebody took it away.
 
         Raises:
             ForeignTableError, NewerTableError, BrokenTableError, LakeNotWritableError.
@@ -422,6 +436,8 @@ class TableHandle:
     def _checked(self, handle: DeltaTable) -> DeltaTable:
         """Return the handle; refuse a table of another schema, migrate one of an older release.
 
+        A table that was opened to look at it is not migrated.
+
         Raises:
             ForeignTableError, NewerTableError.
         """
@@ -457,12 +473,13 @@ class TableHandle:
     def _migrate(self, handle: DeltaTable, missing: list[str], former: list[str]) -> None:
         """Bring a table of an older release to this schema; its version is set last.
 
+        If this process dies in between, the next one does the rest.
+
         Args:
             missing: Columns that it does not have yet.
             former: Columns that this release has no more.
         """
         logger.info("migrating %s to schema version %d", self.path, self.spec.version)
-        # Columns first: if this process dies in between, the next one does the rest.
         if missing:
             # Rows that are there have no value of them.
             nullable = [
@@ -471,11 +488,12 @@ class TableHandle:
                 if field.name in missing
             ]
             handle.alter.add_columns(nullable, post_commithook_properties=NO_HOOKS)
-        if former or self.spec.carried:
+        if former or self.spec.carried:  # values that older releases had in other columns
             self._rewrite(handle, former)
-        # A whole entry hides a torn one before it.
+        # Only last entries are looked at for torn ones: these are synced before another follows.
         self.synced.sync_through(handle.version())
 
+        # How long versions are kept stays as it was when the table was made.
         properties = {
             name: value
             for name, value in self.spec.configuration.items()
@@ -488,7 +506,8 @@ class TableHandle:
     def _rewrite(self, handle: DeltaTable, former: list[str]) -> None:
         """Write the rows anew without some columns, and with values that were elsewhere before.
 
-        Other columns keep comments and what they refuse; without `former` each one does.
+        A column that is copied keeps its comment and what it refuses. One that is carried does if
+        no column goes: then the schema of the table is not written again.
         """
         rows = QueryBuilder().register("stored", handle)
         names = [field.name for field in handle.schema().fields if field.name not in former]

@@ -150,7 +150,7 @@ class Table:
         return self._run(step, change=False)
 
     def read(self, step: Callable[[DataFrame], T], chosen: Expr = EVERY) -> T:
-        """Read from data files of the newest version; `noted` notes it.
+        """Read from data files of the newest version.
 
         Args:
             step: Reads the files that it is given; it may run more than once.
@@ -158,6 +158,7 @@ class Table:
         """
 
         def read_files(handle: DeltaTable) -> T:
+            # Inside `noted` the reading is kept, so that `derive` can repeat it and compare.
             files = data_files(handle).filter(chosen)
             reads = _NOTED.get()
             if reads is not None:
@@ -183,7 +184,7 @@ class Table:
                 not confirm it; the message says which.
         """
         result = self._run(step, change=True)
-        with self._mutex:
+        with self._mutex:  # of several threads one merges
             is_due = self._compaction_due
             self._compaction_due = False
         if is_due and self.is_remote:
@@ -202,11 +203,7 @@ class Table:
         Args:
             files: Rows of `data_files`.
         """
-        rows = self.scan_stored(files)
-        if not self.spec.required:
-            return rows
-
-        return rows.filter(self.spec.readable)
+        return self.scan_stored(files).filter(self.spec.readable)
 
     def scan_stored(self, files: DataFrame) -> LazyFrame:
         """Return the rows of data files of a snapshot exactly as they are stored."""
@@ -226,7 +223,7 @@ class Table:
             storage_options=polars_options(self.options) if self.is_remote else None,
             credential_provider=None,
         )
-        if spec.partition_by:
+        if spec.partition_by:  # the log has these columns, and no data file does
             parts = (pl.col(f"partition.{name}").alias(name) for name in spec.partition_by)
             of_file = files.select(pl.Series(_FILE, paths, pl.String), *parts)
             rows = rows.join(of_file.lazy(), on=_FILE)
@@ -344,7 +341,7 @@ class Table:
             StalledError: The process stood still meanwhile; it is not tried again.
         """
         if not self.is_remote:
-            # The lock file lies in the table's folder, which must be there first.
+            # A folder of something else is refused before a lock file is put there.
             self._handle.ready()
         with self._writer_lock.fair() if change else nullcontext():
             handle = self._handle.newest()
@@ -413,7 +410,7 @@ class Read:
     files: DataFrame
 
 
-# Where the reads of a thread are noted; None: nowhere.
+# Where the reads of a thread are noted (see `noted`); None: nowhere.
 _NOTED: ContextVar[list[Read] | None] = ContextVar("noted", default=None)
 
 
