@@ -45,11 +45,13 @@ class ContractsTable:
         is_unexpired = ends.is_null() | (ends >= since)
         return self._details(is_unexpired | col.conid.is_in(set(besides)))
 
-    def get(self, conids: Iterable[int]) -> dict[int, ContractDetails]:
-        """Return the details of these contracts by conid, each object made once for a version.
+    def get(self, conids: Iterable[int] | None = None) -> dict[int, ContractDetails]:
+        """Return the details of these contracts, or of all, by conid; unknown ones are absent.
 
-        Unknown contracts are absent.
+        Of these contracts, each object is made once for a version of the table.
         """
+        if conids is None:
+            return self._details(EVERY)
         # `derive` notes what is read of tables, to look for changes later: nothing from memory.
         if is_noting():
             return self._details(one_of("conid", set(conids)))
