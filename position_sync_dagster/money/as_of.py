@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from position_sync_dagster.domain.leg import ActiveContract, Leg
+from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.errors import LakeError, UserError
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import rows_of_logins
@@ -73,13 +73,11 @@ def rows_at(lake: MoneyLake, settings: Settings, past: Past, now: datetime) -> p
 
 def legs_at(lake: MoneyLake, at: datetime) -> list[ActiveContract]:
     """Return the legs that were active at a moment, and whose contract is known; blocks."""
-    legs = schema.legs_of(lake.registry.table.rows())
-    return [
-        replace(leg, removed_at=None)
-        for leg in legs
-        if isinstance(leg, ActiveContract) and _was_active(leg, at)
-    ]
+    active = []
+    for leg in schema.legs_of(lake.registry.table.rows()):
+        was_removed = leg.removed_at is not None and leg.removed_at <= at
+        if not isinstance(leg, ActiveContract) or leg.added_at > at or was_removed:
+            continue
 
-
-def _was_active(leg: Leg, at: datetime) -> bool:
-    return leg.added_at <= at and (leg.removed_at is None or at < leg.removed_at)
+        active.append(replace(leg, removed_at=None))
+    return active

@@ -88,8 +88,8 @@ class DividendsTable(RecordsTable[ExpectedDividend]):
         Those that a clock ahead wrote do not count.
         """
         newest = col.seen_at.max().over("conid", "source")
-        counted = self.table.rows(~schema.is_ahead("seen_at", self._clock()))
-        rows = counted.sort("conid", "source", "ex_date")
+        is_ahead = schema.is_ahead("seen_at", self._clock())
+        rows = self.table.rows(~is_ahead).sort("conid", "source", "ex_date")
         rows = rows.filter(col.seen_at == newest)
         return schema.records_of(ExpectedDividend, rows)
 
@@ -103,16 +103,17 @@ class RiskScenariosTable:
 
     def record(self, rows: Iterable[Mapping[str, object]]) -> int:
         """Store the rows of one time, each once, in one commit; return how many were new."""
-        frame = schema.frame_of(self.table.spec, rows)
+        spec = self.table.spec
+        frame = schema.frame_of(spec, rows)
         if frame.is_empty():
             return 0
-        return add_unknown(self.table, frame, list(self.table.spec.key), {"action": "record"})
+        return add_unknown(self.table, frame, list(spec.key), {"action": "record"})
 
     def latest(self) -> DataFrame:
         """Return the rows of the newest time; those that a clock ahead wrote do not count."""
-        rows = self.table.rows(~schema.is_ahead("made_at", self._clock()))
+        is_ahead = schema.is_ahead("made_at", self._clock())
         newest = col.made_at.max()
-        return rows.filter(col.made_at == newest)
+        return self.table.rows(~is_ahead).filter(col.made_at == newest)
 
 
 class ClosuresTable(RecordsTable[closes.Closure]):
@@ -219,9 +220,13 @@ def nearest_rows(
         after: How much later.
         more: Further columns of these rows.
     """
-    in_order = DataFrame([*moments], _MOMENTS, orient="row").unique().drop_nulls("at").sort("at")
-    recorded = frozenset[date]() if in_order.is_empty() else lake.updates.sync.days()
+    in_order = DataFrame([*moments], _MOMENTS, orient="row").unique()
+    in_order = in_order.drop_nulls("at").sort("at")
     nearest: dict[Moment, dict[str, Any]] = {}
+    if in_order.is_empty():
+        return nearest
+
+    recorded = lake.updates.sync.days()
     for (day,), of_day in in_order.group_by(col.at.dt.date(), maintain_order=True):
         if day not in recorded:
             continue
@@ -229,9 +234,11 @@ def nearest_rows(
         first: datetime = of_day["at"][0]
         last: datetime = of_day["at"][-1]
         span = (first - before, last + after)
-        rows = lake.updates.sync.between(*span, of_day["conid"].to_list(), columns)
+        conids = of_day["conid"].to_list()
+        rows = lake.updates.sync.between(*span, conids, columns)
+        rows = rows.filter(only).with_columns(**more)
         nearest_of_day = of_day.join_asof(
-            rows.filter(only).with_columns(**more),
+            rows,
             left_on="at", right_on="timestamp", by="conid",
             strategy="forward" if after else "backward", tolerance=before or after,
             coalesce=False, check_sortedness=False,  # Polars checks no groups, and warns of it

@@ -47,9 +47,10 @@ class Messages(NamedTuple):
 def alert_definitions(context: dg.ComponentLoadContext) -> dg.Definitions:
     """Define the sensor, which ticks seldom while there is no receiver."""
     composition = composition_of(context, MoneyLake)
-    has_receivers = bool(composition.read_settings().alert_urls)
+    interval_s = WITHOUT_RECEIVERS_S
+    if composition.read_settings().alert_urls:
+        interval_s = resources.TICK_S
     messages = Messages(composition, alerts.Deliveries())
-    interval_s = resources.TICK_S if has_receivers else WITHOUT_RECEIVERS_S
     sensor = resources.sensor(tell_people, messages, minimum_interval_s=interval_s)
     return dg.Definitions(sensors=[sensor])
 
@@ -83,10 +84,12 @@ def tell_people(
             lake, settings.calendar, told, wanted, now=now, after=after
         )
 
-    own = [*watched(composition), *strategies.watched_limits(settings, before.breaks, wanted)]
+    checked = watched(composition)
+    checked += strategies.watched_limits(settings, before.breaks, wanted)
     if not wanted.has(Happened.LOGIN):
-        own.remove(login_is_made.check_key)
-    keys = list(map(composition.keys.of_check, own))
+        checked.remove(login_is_made.check_key)
+    keys = list(map(composition.keys.of_check, checked))
+
     cursor = alerts.follow(
         replace(cursor, told=told),
         check_states(composition.instance_of(context), settings.ui_url, keys),
@@ -139,10 +142,11 @@ def _state_of(
 
     evaluation = checks.evaluation_of(record)
     if evaluation is None or record.event is None:
+        at = datetime.fromtimestamp(record.create_timestamp, UTC)
         run = instance.get_run_by_id(record.run_id)
         has_failed = run is not None and run.status is dg.DagsterRunStatus.FAILURE
         return state(
-            at=datetime.fromtimestamp(record.create_timestamp, UTC),
+            at=at,
             passed=False if has_failed else None,
             description="The run that should have evaluated the check failed.",
             what_to_do=f"Read the run's log: {ui}/runs/{record.run_id}",

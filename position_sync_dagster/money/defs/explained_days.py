@@ -6,6 +6,7 @@ The job `close_day` records them after `daily_positions`.
 
 from collections.abc import Mapping
 from datetime import date
+from itertools import starmap
 
 import dagster as dg
 import polars as pl
@@ -118,8 +119,10 @@ def remake_touched_days(
     later days are recorded again too: a trade moves the cost of what is closed after it.
     """
     lake = composition.opened(composition.read_settings()).lake
-    sources = (MOVEMENTS, STATEMENT_EVENTS)
-    tokens = {spec.name: lake.open_table(spec).snapshot(version_token) for spec in sources}
+    tokens = {}
+    for spec in (MOVEMENTS, STATEMENT_EVENTS):
+        table = lake.open_table(spec)
+        tokens[spec.name] = table.snapshot(version_token)
     looked_at = resources.cursor_of(dict[str, str], context.cursor) or tokens
     cursor = resources.cursor_text(tokens)
 
@@ -144,13 +147,14 @@ def remake_touched_days(
 def _first_touched(lake: Lake, looked_at: Mapping[str, str]) -> date:
     """Return the first day of which tables say something else than at these tokens."""
     try:
-        moved, stated = (lake.changed_rows(name, looked_at[name]) for name in looked_at)
+        moved, stated = starmap(lake.changed_rows, looked_at.items())
     except LakeError:  # a version was deleted
         return date.min
 
     movements = pl.concat([moved.rows, moved.gone]).drop(_WORDING)
     changed = movements.filter(movements.is_unique())
-    return min([*changed["session_date"], *stated.rows["day"]], default=date.max)
+    days = [*changed["session_date"], *stated.rows["day"]]
+    return min(days, default=date.max)
 
 
 # Maximum number of strategies that the check names.

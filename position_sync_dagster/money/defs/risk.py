@@ -79,9 +79,9 @@ def losses_are_within_their_limits(lake: MoneyLake, settings: Settings) -> dg.As
 
 
 def _described_loss(row: Mapping[str, Any]) -> str:
-    loss = f"{-row['profit']:,.0f} {row['currency']}"
-    allowed = f"{row['largest_loss']:,.0f}"
-    return f"{row['strategy_id']} loses {loss} in {row['scenario']}, allowed are {allowed}"
+    text = f"{row['strategy_id']} loses {-row['profit']:,.0f}"
+    text += f" {row['currency']} in {row['scenario']}"
+    return f"{text}, allowed are {row['largest_loss']:,.0f}"
 
 
 @table_check(RISK_SCENARIOS.name)
@@ -110,7 +110,7 @@ def early_assignment(lake: MoneyLake, settings: Settings) -> dg.AssetCheckResult
     if not named_rows:
         return passed(f"{summary}.")
 
-    named = "; ".join([_assignment_text(row) for row in named_rows[:MOST_NAMED]])
+    named = "; ".join(map(_assignment_text, named_rows[:MOST_NAMED]))
     return failed(f"{summary}: {named}.", options=len(likely), not_judged=len(doubtful))
 
 

@@ -208,7 +208,7 @@ def judge_files(found: int, unreadable: Sequence[PositionSyncError]) -> dg.Asset
         f"{len(unreadable)} statements or rows of them are left out: {causes}",
         what_to_do=first[0].remedy,
         left_out=len(unreadable),
-        errors=[str(error) for error in first],
+        errors=[*map(str, first)],
     )
 
 
@@ -268,17 +268,19 @@ def judge_causes(unexplained: Sequence[Closure]) -> dg.AssetCheckResult:
     if not unexplained:
         return passed("The cause of each close is known.")
 
+    count = len(unexplained)
     newest_first = unexplained[: -MOST_NAMED - 1 : -1]
     named = "; ".join(map(_described_close, newest_first))
     return failed(
-        f"{len(unexplained)} closes have no known cause. {named}",
+        f"{count} closes have no known cause. {named}",
         what_to_do="Look these up in TWS (Trades, Corporate Actions) or the broker's message "
         "centre. The statement of the next night explains most; accept the others with "
         "`position-sync breaks accept`.",
-        unexplained=len(unexplained),
+        unexplained=count,
     )
 
 
 def _described_close(closure: Closure) -> str:
-    closed = f"{closure.quantity:+g} {closure.name} of {closure.account}"
-    return f"{closed} at {closure.closed_at:%Y-%m-%d %H:%M} UTC: {closure.detail}"
+    text = f"{closure.quantity:+g} {closure.name}"
+    text += f" of {closure.account} at {closure.closed_at:%Y-%m-%d %H:%M}"
+    return f"{text} UTC: {closure.detail}"

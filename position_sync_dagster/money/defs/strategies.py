@@ -211,12 +211,13 @@ def strategy_exposure(lake: MoneyLake, settings: Settings, run_id: str | None) -
     now = datetime.now(UTC)
     table = lake.derived_table(STRATEGY_EXPOSURE)
 
+    def read() -> Book:
+        return read_book(lake, settings, now)
+
     def rows_of(book: Book) -> DataFrame:
         return exposure.exposures(book.split, newest_version(book.priced) or None)
 
-    book, result = derived.derive_from_ledger(
-        table, lambda: read_book(lake, settings, now), rows_of, run_id=run_id
-    )
+    book, result = derived.derive_from_ledger(table, read, rows_of, run_id=run_id)
     metadata = table_asset.replaced_whole(result)
     metadata |= table_asset.plotted(plots_of(book))
     return Derived(metadata=metadata, checks=evaluated_limits(settings, book))

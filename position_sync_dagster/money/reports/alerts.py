@@ -324,9 +324,9 @@ class Deliveries:
             if elapsed(self._failed_at.get(place, NEVER), now) >= RETRY_AFTER:
                 self._on_their_way[place] = Delivery(urls[place], place, messages, now)
 
-        begun = time.monotonic()
+        until = time.monotonic() + WAIT_S
         for delivery in self._on_their_way.values():
-            delivery.wait(max(WAIT_S - (time.monotonic() - begun), 0.0))
+            delivery.wait(max(until - time.monotonic(), 0.0))
         cursor, more = self._ended(cursor, urls, clock())
         return cursor, sent + more
 

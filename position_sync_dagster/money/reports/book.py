@@ -4,11 +4,12 @@ The sums are by strategy, account, underlying and expiry, each in one currency. 
 the base currency of an account add several, by the broker's rates.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property, lru_cache
 from itertools import zip_longest
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import polars as pl
@@ -45,6 +46,7 @@ from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.past.owned_parts import PostingBook
 from position_sync_dagster.money.past.postings import names_of
 from position_sync_dagster.money.reports import exposure
+from position_sync_dagster.money.reports.columns import Row
 from position_sync_dagster.money.reports.exposure import NO_CLAIMS, NO_PARTS, Claims, Split
 from position_sync_dagster.money.reports.known_names import KnownNames
 from position_sync_dagster.money.reports.money_sums import (
@@ -69,9 +71,6 @@ from position_sync_dagster.sync import confirmations
 from position_sync_dagster.sync.confirmations import CONFIRMED, PRICED
 
 AnySum = TypeVar("AnySum", bound=MoneySum)
-
-# Values by the names of columns, or of fields.
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,18 +115,19 @@ class Book:
     @cached_property
     def names(self) -> KnownNames:
         """The names that a person may give."""
-        seen = [rows.select("account", "symbol") for rows in (self.priced, self.reported)]
-        holdings = pl.concat(seen).unique()
+        holdings = self.priced.select("account", "symbol")
+        holdings = holdings.vstack(self.reported.select(holdings.columns)).unique()
         symbols = {*holdings["symbol"], *self.closes.rows["symbol"]}
-        symbols.update(leg.symbol for leg in self.legs)
-        accounts = {*holdings["account"], *self.summaries, *self.served}
+        symbols.update(map(attrgetter("symbol"), self.legs))
+        symbols.discard(None)
         # A strategy may have a holding without a leg: what an option of it delivered.
-        strategies = {UNATTRIBUTED, *self.split.legs["strategy_id"]}
+        strategies = frozenset([UNATTRIBUTED, *self.split.legs["strategy_id"]])
+        accounts = {*holdings["account"], *self.summaries, *self.served}
         return KnownNames(
-            strategies=frozenset(strategies),
+            strategies=strategies,
             unresolved=self.unresolved,
             accounts=frozenset(accounts),
-            underlyings=frozenset(symbols - {None}),
+            underlyings=frozenset(symbols),
         )
 
     def of_strategy(self, strategy: str | None) -> "Book":
@@ -229,14 +229,13 @@ class Book:
     def _totals_by(self, *names: str) -> list[TotalSum]:
         """Return the sums of all holdings of the book, with the realised profit."""
         rows = exposure.summed_legs(self.split, names).drop_nulls("currency")
-        return self._records(TotalSum, rows, lambda row: self._profit_of(self.strategy, row))
+        return self._records(TotalSum, rows, self._profit_of)
 
     def _by_strategy(self, where: Expr, *names: str) -> list[StrategySum]:
         """Return the sums of strategies, or of UNATTRIBUTED, with the realised profit."""
-        rows = exposure.summed_legs(self._in_a_currency.filter(where), ("strategy_id", *names))
-        return self._records(
-            StrategySum, rows, lambda row: self._profit_of(row["strategy_id"], row)
-        )
+        chosen = self._in_a_currency.filter(where)
+        rows = exposure.summed_legs(chosen, ("strategy_id", *names))
+        return self._records(StrategySum, rows, self._profit_of)
 
     @cached_property
     def _in_a_currency(self) -> Split:
@@ -271,6 +270,7 @@ class Book:
         closes = self.closes.rows.group_by(by_name).agg(**SUMS_OF_CLOSES)
         closes_of = closes.rows_by_key((name, "currency"), named=True, unique=True)
         since = {"realized_pnl": 0.0, "realized_since": self.closes.since}
+
         return self._records(
             kind, sums, lambda row: since | closes_of.get((f"{row[name]}", row["currency"]), {})
         )
@@ -280,8 +280,9 @@ class Book:
         """What is open of each strategy in each currency would earn; None: not known."""
         return open_profits(self.closes.lots, self.split.parts, self.priced)
 
-    def _profit_of(self, name: str | None, row: Row) -> Row:
+    def _profit_of(self, row: Row) -> Row:
         """Return the realised profit of a strategy, of UNATTRIBUTED, or of all, in a row."""
+        name = row.get("strategy_id", self.strategy)
         account, currency = row.get("account"), row["currency"]
         is_strategy = name is not None and name != UNATTRIBUTED
         if is_strategy and account is not None:
@@ -321,17 +322,18 @@ def _so_far(latest: LatestCampaign | None, open_now: float | None) -> dict[str, 
     loss_of_credit = None
     if profit is not None and entry.credit is not None and entry.credit > 0:
         loss_of_credit = max(0.0, -profit / entry.credit)
+    so_far = CampaignSoFar(
+        kind=entry.kind,
+        credit=entry.credit,
+        greatest_profit=entry.greatest_profit,
+        profit=profit,
+        loss_of_credit=loss_of_credit,
+    )
     reached, unknown = part_reached(profit, entry)
     return {
         "profit_reached": reached,
         "profit_reached_unknown": unknown or None,
-        "open_campaign": CampaignSoFar(
-            kind=entry.kind,
-            credit=entry.credit,
-            greatest_profit=entry.greatest_profit,
-            profit=profit,
-            loss_of_credit=loss_of_credit,
-        ),
+        "open_campaign": so_far,
     }
 
 
@@ -406,8 +408,13 @@ def _read_holdings(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
         is_live = col.gateway_id.is_in([*live_since])
         streamed = frozenset(by_stream.filter(is_live)["conid"])
 
-    unresolved = lake.registry.sync.get_unresolved()
-    served = [account for login in settings.logins for account in login.accounts or ()]
+    logins = []
+    served: set[str] = set()
+    for login in settings.logins:
+        logins.append(login.gateway_id)
+        served.update(login.accounts or ())
+
+    unresolved = map(attrgetter("strategy_id"), lake.registry.sync.get_unresolved())
     return Book(
         now=now,
         priced=priced,
@@ -415,8 +422,8 @@ def _read_holdings(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
         live_since=live_since,
         streamed=streamed,
         accounts=tuple(accounts),
-        logins=tuple(login.gateway_id for login in settings.logins),
-        unresolved=frozenset({leg.strategy_id for leg in unresolved}),
+        logins=tuple(logins),
+        unresolved=frozenset(unresolved),
         served=frozenset(served),
     )
 
@@ -454,16 +461,20 @@ def newest_values(rows: DataFrame, holdings: DataFrame) -> DataFrame:
         column = when(where).then(value).otherwise(name)
         return column.cast(rows.schema[name]).alias(name)
 
-    has_price = col._market_price.is_not_null()
-    columns = [
-        replaced("price_kind", when(has_price).then(_VALUE)),
-        replaced("timestamp", col._received_at),
-        replaced("update_id", lit("")),
-        *(replaced(name, col(f"_{name}"), is_same) for name in GREEKS_COLUMNS),
-        *(replaced(name, col(f"_{name}")) for name in _MONEY),
-        *(replaced(name, lit(None)) for name in _NOT_PUBLISHED),
-    ]
-    return joined.with_columns(columns).select(rows.columns)
+    def replacements() -> Iterator[Expr]:
+        """Yield the columns of newer values, and the greeks, which the owner alone computes."""
+        has_price = col._market_price.is_not_null()
+        yield replaced("price_kind", when(has_price).then(_VALUE))
+        yield replaced("timestamp", col._received_at)
+        yield replaced("update_id", lit(""))
+        for name in _MONEY:
+            yield replaced(name, col(f"_{name}"))
+        for name in _NOT_PUBLISHED:
+            yield replaced(name, lit(None))
+        for name in GREEKS_COLUMNS:
+            yield replaced(name, col(f"_{name}"), is_same)
+
+    return joined.with_columns(replacements()).select(rows.columns)
 
 
 # A commit takes no longer than this.
@@ -518,12 +529,8 @@ def _divided(book: Book, closes_and_claims: ClosesAndClaims, settings: Settings)
         betas = read_scenarios(folder_of(settings.strategies_file)).betas
     except ScenariosFileError:  # `what-if` names the mistake
         betas = {}
-    return replace(
-        book,
-        claims=claims,
-        split=exposure.split(claims, book.priced, closes.end_of, betas, closes.owned),
-        closes=closes,
-    )
+    split = exposure.split(claims, book.priced, closes.end_of, betas, closes.owned)
+    return replace(book, claims=claims, split=split, closes=closes)
 
 
 def names_ever(lake: MoneyLake, book: Book) -> KnownNames:
@@ -623,7 +630,8 @@ def open_positions(
     """
     holdings = book.priced.filter(col.position != 0)
     if underlying is not None:
-        holdings = holdings.filter(col.symbol.str.to_uppercase() == underlying.upper())
+        symbol = col.symbol.str.to_uppercase()
+        holdings = holdings.filter(symbol == underlying.upper())
     if strategy is not None:
         holdings = holdings.join(book.split.parts.filter(strategy_id=strategy), on=KEY, how="semi")
 

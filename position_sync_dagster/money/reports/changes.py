@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from enum import StrEnum
+from itertools import chain
 from operator import attrgetter
 
 import polars as pl
@@ -135,39 +136,37 @@ def read_day(lake: MoneyLake, calendar: str, since: datetime, until: datetime = 
     movements = _movements_since(lake, since, day_of(calendar, since))
     movements = [movement for movement in movements if moment_of(movement) < until]
 
-    conids = set(map(attrgetter("conid"), (*changes, *movements)))
+    conids = set(map(attrgetter("conid"), chain(changes, movements)))
     legs = lake.registry.sync.history()  # also removed ones
     by_conid = legs.filter(col.conid.is_in(conids)).group_by("conid").agg("strategy_id")
     strategies = {conid: frozenset(names) for conid, names in by_conid.iter_rows()}
 
     is_of_day = col.closed_at >= moment(since)
     is_known = pl.coalesce("judged_at", "closed_at") <= moment(until)
+    closures = lake.closures.current(is_of_day & is_known)
     return Day(
         since=since,
         until=until,
         changes=changes,
         movements=movements,
-        closures=lake.closures.current(is_of_day & is_known),
+        closures=closures,
         strategies=strategies,
     )
 
 
-def days_in(calendar: str, days: Day) -> list[Day]:
-    """Return the days of an exchange of which something was read, each by itself; pure."""
+def days_in(calendar: str, days: Day) -> Iterator[Day]:
+    """Yield the days of an exchange of which something was read, each by itself; pure."""
+
+    def day_of_movement(movement: Movement) -> date:
+        if movement.at is None:
+            return movement.day
+        return day_of(calendar, movement.at)
+
     changes = grouped(lambda change: day_of(calendar, change.seen_at), days.changes)
-    movements = grouped(
-        lambda movement: day_of(calendar, movement.at) if movement.at else movement.day,
-        days.movements,
-    )
-    return [
-        replace(
-            days,
-            since=beginning_of(day, time_zone_of(calendar)),
-            changes=changes[day],
-            movements=movements[day],
-        )
-        for day in sorted({*changes, *movements})
-    ]
+    movements = grouped(day_of_movement, days.movements)
+    for day in sorted({*changes, *movements}):
+        since = beginning_of(day, time_zone_of(calendar))
+        yield replace(days, since=since, changes=changes[day], movements=movements[day])
 
 
 def read_sessions(lake: MoneyLake, since: datetime) -> list[GatewaySession]:
@@ -177,19 +176,20 @@ def read_sessions(lake: MoneyLake, since: datetime) -> list[GatewaySession]:
 
 def _movements_since(lake: MoneyLake, since: datetime, day: date) -> list[Movement]:
     """Return the movements of contracts since a time; one without a time belongs to its day."""
+
+    def is_of_time(movement: Movement) -> bool:
+        if movement.at is None:
+            return movement.day >= day
+        return movement.at >= since
+
     # The day of a calendar further west begins later.
     movements = lake.movements.records(day - A_DAY, col.conid.is_not_null())
-    of_day = [
-        movement
-        for movement in movements
-        if (movement.day >= day if movement.at is None else movement.at >= since)
-    ]
-    return sorted(of_day, key=moment_of)
+    return sorted(filter(is_of_time, movements), key=moment_of)
 
 
 def changes_of(day: Day) -> list[DayChange]:
     """Return everything that happened on a day, the newest first; pure."""
-    changes = [*_trades(day), *_moves(day), *_gateways(day)]
+    changes = chain(_trades(day), _moves(day), _gateways(day))
     return sorted(changes, key=attrgetter("at"), reverse=True)
 
 
@@ -202,10 +202,10 @@ def realized_of(day: Day) -> dict[Key, float | None]:
     changes_of = grouped(attrgetter("key"), day.changes)
     realized = {}
     for key, movements in grouped(attrgetter("key"), day.movements).items():
-        changed = sum(change.by for change in changes_of[key])
-        moved = known_sum(movement.quantity for movement in movements)
+        changed = sum(map(attrgetter("by"), changes_of[key]))
+        moved = known_sum(map(attrgetter("quantity"), movements))
         if moved is not None and abs(changed - moved) < NEGLIGIBLE_QUANTITY:
-            realized[key] = known_sum(movement.realized_pnl for movement in movements)
+            realized[key] = known_sum(map(attrgetter("realized_pnl"), movements))
     return realized
 
 
@@ -238,13 +238,14 @@ def closed_profits(day: Day) -> dict[Key, float | None]:
 def _profit_of(changes: Sequence[PositionChange], movements: Sequence[Movement]) -> float | None:
     """Return the profit of a holding that is gone; without changes it was never seen open."""
     held = changes[0].before if changes else 0.0
-    moved = known_sum(movement.quantity for movement in movements)
+    moved = known_sum(map(attrgetter("quantity"), movements))
     if moved is None or abs(held + moved) >= NEGLIGIBLE_QUANTITY:
         return None
 
-    received = known_sum(movement.cash for movement in movements)
+    received = known_sum(map(attrgetter("cash"), movements))
     if not held:
         return received
+
     return known_sum([received, times(_value_at_close(changes[0]), -1.0)])
 
 
@@ -259,7 +260,7 @@ def _trades(day: Day) -> Iterator[DayChange]:
     """Yield a line for each order that was executed."""
     trades = [movement for movement in day.movements if movement.kind in TRADES]
     rolls = rolled_legs(day.closures, day.changes, day.movements)
-    rolls = [roll for roll in rolls if roll.is_clear]
+    rolls = [*filter(attrgetter("is_clear"), rolls)]
     for legs in grouped(_order_of, trades).values():
         yield _order(legs, day, rolls)
 
@@ -334,11 +335,13 @@ def _rolled(closed: PositionChange, opened: PositionChange, trades: Iterable[Mov
     strike = None if opened.strike == closed.strike else opened.strike
     expiry = None if opened.expiry == closed.expiry else opened.expiry
     differs = leg_name("", opened.right, strike, expiry) or contract_name(opened)
-    text = f"rolled {digits(abs(opened.by))} {contract_name(closed)} → {differs}"
+    size = abs(opened.by)
+    text = f"rolled {digits(size)} {contract_name(closed)}"
+    text += f" → {differs}"
     brought = known_sum(times(trade.price, -trade.change) for trade in trades)
     if brought is None:
         return text
-    return f"{text}, {brought / abs(opened.by):+,.2f}"
+    return f"{text}, {brought / size:+,.2f}"
 
 
 def _traded(trades: Sequence[Movement]) -> str:
@@ -362,7 +365,7 @@ def _traded_leg(trades: Sequence[Movement]) -> ChangedLeg:
     size = _size_of(trades)
     paid = known_sum(times(trade.price, abs(trade.change)) for trade in trades)
     average = None if paid is None or not size else paid / size
-    quantity = sum(trade.change for trade in trades)  # one without moved nothing
+    quantity = sum(map(attrgetter("change"), trades))  # one without moved nothing
     return _leg(trades[0], name_of(trades[0]), quantity, average)
 
 
@@ -387,8 +390,9 @@ def _leg(
 
 
 def _gain(amount: float | None, currency: str | None) -> str:
-    if amount is not None and round(amount):
-        return f", {round(amount):+,} {currency or ''}".rstrip()
+    whole = round(amount or 0.0)
+    if whole:
+        return f", {whole:+,} {currency or ''}".rstrip()
     return ""
 
 
@@ -401,22 +405,26 @@ def _moves(day: Day) -> Iterator[DayChange]:
     for change in day.changes:
         closures = closures_of_change[change.change_id]
         untraded = [closure for closure in closures if closure.cause is not Cause.TRADED]
+        changes = changes_of[change.key]
         movements = movements_of[change.key]
-        is_traded = trades_of(change, movements) or _are_traded(changes_of[change.key], movements)
+        is_traded = trades_of(change, movements) or _are_traded(changes, movements)
         if untraded or not is_traded:
             yield _move(change, untraded or closures)
 
 
 def _are_traded(changes: Iterable[PositionChange], movements: Iterable[Movement]) -> bool:
     """Return whether trades are all that changed a holding, whenever they were made."""
-    steps = [change.by for change in changes]
-    traded = [movement.change for movement in movements if movement.kind in TRADES]
     # All rises were bought, and all falls were sold.
-    gaps = [
-        sum(side(step, 0.0) for step in steps) - sum(side(size, 0.0) for size in traded)
-        for side in (max, min)
-    ]
-    return max(map(abs, gaps)) < NEGLIGIBLE_QUANTITY
+    not_bought = 0.0
+    not_sold = 0.0
+    for change in changes:
+        not_bought += max(change.by, 0.0)
+        not_sold += min(change.by, 0.0)
+    for movement in movements:
+        if movement.kind in TRADES:
+            not_bought -= max(movement.change, 0.0)
+            not_sold -= min(movement.change, 0.0)
+    return max(abs(not_bought), abs(not_sold)) < NEGLIGIBLE_QUANTITY
 
 
 def _move(change: PositionChange, closures: Sequence[Closure]) -> DayChange:
@@ -425,16 +433,17 @@ def _move(change: PositionChange, closures: Sequence[Closure]) -> DayChange:
     text = "closed"
     amount = happened = None
     if closures:
-        happened = next(filter(None, (_HAPPENED.get(closure.cause) for closure in closures)), None)
-        causes = dict.fromkeys(closure.cause for closure in closures)
+        causes = dict.fromkeys(map(attrgetter("cause"), closures))
+        happened = next(filter(None, map(_HAPPENED.get, causes)), None)
         text = " and ".join(causes).lower().replace("_", " ")
-        amount = in_cents(known_sum(closure.realized_pnl for closure in closures))
+        amount = in_cents(known_sum(map(attrgetter("realized_pnl"), closures)))
     elif change.after:
         kind = ChangeKind.QUANTITY
         text = "quantity"
 
-    text += f": {contract_name(change)}"
-    text += f"  {digits(change.before)} → {digits(change.after)}"
+    name = contract_name(change)
+    text += f": {name}  {digits(change.before)}"
+    text += f" → {digits(change.after)}"
     text += _gain(amount, change.currency)
     return DayChange(
         at=change.seen_at,
@@ -443,7 +452,7 @@ def _move(change: PositionChange, closures: Sequence[Closure]) -> DayChange:
         source=change.change_id,
         account=change.account,
         conids=(change.conid,),
-        legs=(_leg(change, contract_name(change), change.by),),
+        legs=(_leg(change, name, change.by),),
         text=text,
         amount=amount,
         currency=change.currency,

@@ -58,7 +58,8 @@ def price(value: float | None) -> str:
     """
     if value is None:
         return "–"
-    whole, _point, decimals = f"{round(value, 4) + 0.0:,.4f}".partition(".")
+    value = round(value, 4) + 0.0
+    whole, _point, decimals = f"{value:,.4f}".partition(".")
     return f"{whole}.{decimals.rstrip('0'):0<2}"
 
 
@@ -151,7 +152,8 @@ class Column:
     Attributes:
         name: A row that lacks this name has an empty cell.
         text: Returns the cell of a row. None: the name is that of an amount, with a star in the
-            rows that have it in `unknown`; one that is null there says of how many it is known.
+            rows that have it in `unknown`; one that is null there says of how many it is known. To
+            the left it is that of a text.
         left: Whether the cells are aligned to the left.
         signed: Whether a negative number is red and a positive one green.
     """
@@ -165,16 +167,21 @@ class Column:
 
     def cells(self, rows: Sequence[Row]) -> list[str]:
         """Return the cell of each row, without control characters."""
-        return [self._cell(row) if self.name in row else "" for row in rows]
+        return [*map(self._cell, rows)]
 
     def _cell(self, row: Row) -> str:
+        name = self.name
+        if name not in row:
+            return ""
         if self.text is not None:
             return foreign(self.text(row))
-        value = row[self.name]
-        if self.name not in row.get("unknown", ()):
+        value = row[name]
+        if self.left:
+            return foreign(f"{value}")
+        if name not in row.get("unknown", ()):
             return amount(value)
         if value is None:
-            return known_for(row["known"][self.name], row["of"][self.name])
+            return known_for(row["known"][name], row["of"][name])
         return f"{amount(value)}*"
 
 

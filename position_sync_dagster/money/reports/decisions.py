@@ -8,11 +8,9 @@ What an expiry or an assignment moves is in the reason. What may expire by itsel
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import chain
+from itertools import chain, starmap
 from operator import attrgetter, itemgetter
 from typing import Any
-
-from polars import col
 
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.leg import few
@@ -83,7 +81,7 @@ def _about_strategy(
 ) -> Decision:
     return Decision(
         kind=kind, name=name, strategy=name, currency=currency, is_urgent=is_urgent, reason=reason,
-        step=step, holdings=tuple((leg["account"], leg["conid"]) for leg in legs),
+        step=step, holdings=tuple(map(itemgetter("account", "conid"), legs)),
     )  # fmt: skip
 
 
@@ -103,15 +101,13 @@ def decisions(
         expiry: What expires and may be assigned (`deliveries.expiry_report`).
         legs_moved: The profits of the legs that decisions name, at `MOVES`.
     """
-    raised = [
-        *_over_limits(figures),
-        *_of_strategies(figures.book.strategies, expiry),
-        *_threatened(figures),
-    ]
-    needed = grouped(
-        attrgetter("name", "strategy", "currency"),
-        sorted((decision for decision in raised if decision.step), key=_worst_first),
-    )
+    of_strategies = _of_strategies(figures.book.strategies, expiry)
+    raised = [*_over_limits(figures), *of_strategies, *_threatened(figures)]
+    needed = [decision for decision in raised if decision.step]
+    calm = [decision for decision in raised if not decision.step]
+    needed.sort(key=_worst_first)
+    needed_of = grouped(attrgetter("name", "strategy", "currency"), needed)
+
     rows_of = grouped(itemgetter("level", "name", "currency"), scenario_rows)
     rows_of_leg = grouped(itemgetter("name", "currency", "account", "conid"), legs_moved)
 
@@ -120,13 +116,14 @@ def decisions(
         group = (decision.name, decision.currency)
         stake = _at_stake(rows_of[level, *group], points)
         if decision.holdings:
-            rows = [row for held in decision.holdings for row in rows_of_leg[*group, *held]]
+            rows: list[Row] = []
+            for held in decision.holdings:
+                rows += rows_of_leg[*group, *held]
             stake = _at_stake(rows, range(len(MOVES)))
         return replace(decision, at_stake=stake)
 
-    calm = [decision for decision in raised if not decision.step]
-    listed = map(with_stake, [*map(_as_one, needed.values()), *calm])
-    return sorted(listed, key=_order)
+    listed = chain(map(_as_one, needed_of.values()), calm)
+    return sorted(map(with_stake, listed), key=_order)
 
 
 def legs_at_issue(figures: Figures, expiry: Mapping[str, Any]) -> set[int]:
@@ -143,14 +140,16 @@ def _threatened(figures: Figures) -> Iterable[Decision]:
         if not sums.short_in_money:
             continue
 
+        name = sums.name
+        currency = sums.currency
         reason = "1 short option is in the money"
         if sums.short_in_money > 1:
             reason = f"{sums.short_in_money} short options are in the money"
-        legs = in_money.filter(col.strategy_id == sums.name, col.currency == sums.currency)
+        step = "roll it, close it, or keep it"
+        legs = in_money.filter(strategy_id=name, currency=currency).iter_rows(named=True)
         yield _about_strategy(
-            Kind.THREATENED, sums.name, sums.currency, reason, "roll it, close it, or keep it",
-            is_urgent=False, legs=legs.iter_rows(named=True),
-        )  # fmt: skip
+            Kind.THREATENED, name, currency, reason, step, is_urgent=False, legs=legs
+        )
 
 
 _KINDS = tuple(Kind)
@@ -166,13 +165,17 @@ def _as_one(raised: Sequence[Decision]) -> Decision:
     # What expires, may be assigned or is over a limit says more than that options are in the money.
     if first.kind is not Kind.THREATENED:
         others = [other for other in others if other.kind is not Kind.THREATENED]
-    texts = [f"{other.kind}: {other.reason}" for other in others]
 
-    about = (first, *others)
-    holdings: tuple[_Holding, ...] = ()
-    if all(decision.holdings for decision in about):
-        holdings = tuple(dict.fromkeys(chain.from_iterable(map(attrgetter("holdings"), about))))
-    return replace(first, reason="; ".join([first.reason, *texts]), holdings=holdings)
+    reason = first.reason
+    holdings = dict.fromkeys(first.holdings)
+    are_named = bool(holdings)
+    for other in others:
+        reason += f"; {other.kind}: {other.reason}"
+        holdings |= dict.fromkeys(other.holdings)
+        are_named &= bool(other.holdings)
+    if not are_named:
+        holdings = {}  # one of them is about all
+    return replace(first, reason=reason, holdings=tuple(holdings))
 
 
 def _order(decision: Decision) -> tuple[bool, bool, bool, str, float]:
@@ -184,37 +187,47 @@ def _order(decision: Decision) -> tuple[bool, bool, bool, str, float]:
 
 def _at_stake(rows: Sequence[Row], points: Sequence[int]) -> float | None:
     """Return what rows of scenarios lose at the worse point; None: not known, 0: nothing."""
-    profits = [known_sum(row["profits"][point] for row in rows) for point in points]
-    known = [profit for profit in profits if profit is not None]
-    if not rows or len(known) < len(points):
+    if not rows:
         return None
-    return max(0.0, -min(known))
+
+    worst = 0.0
+    for point in points:
+        profit = known_sum(row["profits"][point] for row in rows)
+        if profit is None:
+            return None
+        worst = min(worst, profit)
+    return abs(worst)
 
 
 def _over_limits(figures: Figures) -> Iterable[Decision]:
     """Yield the broken limits; one without a currency has that of its strategy or account."""
-    currencies = {account.account: account.currency for account in figures.book.accounts}
+    of_accounts = {account.account: account.currency for account in figures.book.accounts}
     of_strategies = {sums.name: sums.currency for sums in figures.book.strategies}
     for evaluated in figures.limits:
+        if evaluated.outcome is not LimitState.BROKEN:
+            continue
+
         limit = evaluated.limit
-        if evaluated.outcome is LimitState.BROKEN:
-            of_subject = of_strategies
-            if limit.strategy_id is None:
-                of_subject = currencies
-            name = str(limit.strategy_id or limit.account)
-            is_target = limit.bound is Bound.MAX and limit.measure in OF_TARGETS
-            step = "reduce it, or set another limit"
-            if is_target:
-                step = "take the profit, or set another target"
-            yield Decision(
-                kind=Kind.TARGET if is_target else Kind.LIMIT,
-                name=name,
-                strategy=limit.strategy_id,
-                currency=limit.currency or of_subject.get(name),
-                is_urgent=not is_target,
-                reason=evaluated.text,
-                step=step,
-            )
+        strategy = limit.strategy_id
+        of_subject = of_strategies
+        if strategy is None:
+            of_subject = of_accounts
+        name = str(strategy or limit.account)
+
+        kind = Kind.LIMIT
+        step = "reduce it, or set another limit"
+        if limit.bound is Bound.MAX and limit.measure in OF_TARGETS:
+            kind = Kind.TARGET
+            step = "take the profit, or set another target"
+        yield Decision(
+            kind=kind,
+            name=name,
+            strategy=strategy,
+            currency=limit.currency or of_subject.get(name),
+            is_urgent=kind is Kind.LIMIT,
+            reason=evaluated.text,
+            step=step,
+        )
 
 
 def _of_strategies(strategies: Iterable[Any], expiry: Mapping[str, Any]) -> Iterable[Decision]:
@@ -254,7 +267,7 @@ def _why_assigned(leg: Row) -> str:
 def _what_expires(legs: Sequence[Row]) -> tuple[bool, str, str | None]:
     """Return whether legs lack what they deliver, what they leave, and what to do, if anything."""
     by_symbol = grouped(itemgetter("symbol"), legs)
-    left = [*filter(None, [_left_by(by_symbol[symbol], symbol) for symbol in by_symbol])]
+    left = [*filter(None, starmap(_left_by, by_symbol.items()))]
     said = left or ["worthless at this price"]
     step: str | None = None
     if left:
@@ -271,16 +284,17 @@ def _what_expires(legs: Sequence[Row]) -> tuple[bool, str, str | None]:
     return bool(lacking), few(said, MOST_IN_DECISION, "; "), step
 
 
-def _left_by(legs: Sequence[Row], symbol: str) -> str | None:
+def _left_by(symbol: str, legs: Sequence[Row]) -> str | None:
     """Return what legs on one underlying leave at the present price; None: nothing."""
-    units = known_sum(leg["units"] for leg in legs)
-    cash = known_sum(leg["cash"] for leg in legs)
+    currency = legs[0]["currency"]
+    units = known_sum(map(itemgetter("units"), legs))
+    cash = known_sum(map(itemgetter("cash"), legs))
     if units is None or cash is None:
         reasons = dict.fromkeys(leg["reason"] for leg in legs if leg["reason"])
         return f"{symbol} is not known ({few(reasons, 1)})"
     if not units and not round(cash):
         return None
-    left = f"{round(cash):+,} {legs[0]['currency']}"
+    left = f"{round(cash):+,} {currency}"
     if units:
         return f"{units:+,.0f} {symbol} and {left}"
     return left

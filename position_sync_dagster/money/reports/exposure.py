@@ -8,7 +8,6 @@ holdings.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import polars as pl
 import polars.selectors as cs
@@ -23,7 +22,7 @@ from position_sync_dagster.money.magnifiers import magnifier_in
 from position_sync_dagster.money.past.closes import counted_ends
 from position_sync_dagster.money.past.owned_parts import OWNED, PART_COLUMNS, owned_at
 from position_sync_dagster.money.past.postings import names_of
-from position_sync_dagster.money.sums import sum_if_carried
+from position_sync_dagster.money.sums import EVERY_ROW, sum_if_carried
 from position_sync_dagster.money.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.sync.confirmations import PRICED
 
@@ -123,12 +122,14 @@ def split(
     parts = parts.with_columns(beta_delta=col.dollar_delta * beta)
 
     conids = claims.rows["conid"].unique().to_list()
-    rows = _legs(claims, latest.filter(col.conid.is_in(conids)), parts)
-    absent = rows.filter(~col.is_held)["leg"]
-    ends = {number: end_of(claims.legs[number]) for number in absent.unique()}
+    of_legs = latest.filter(col.conid.is_in(conids))
+    rows = _legs(claims, of_legs, parts)
+    absent = rows.filter(~col.is_held)["leg"].unique()
+    ends = {number: end_of(claims.legs[number]) for number in absent}
 
-    rows = pl.concat([rows, _legless_rows(parts.filter(col.leg < 0), conids)])
+    legless = parts.filter(col.leg < 0)
     closed = col.leg.replace_strict(ends, default=None, return_dtype=String)
+    rows = pl.concat([rows, _legless_rows(legless, conids)])
     return Split(parts, rows.with_columns(closed=closed))
 
 
@@ -152,12 +153,15 @@ def _with_legs(shares: DataFrame, claims: DataFrame) -> DataFrame:
     claims = claims.filter(col.mismatch.is_null())
     claims = claims.select("conid", "strategy_id", "leg", claimed_in="account")
     fitting = shares.join(claims, on=("conid", "strategy_id"))
-    fitting = fitting.filter(col.claimed_in.is_null() | (col.claimed_in == col.account))
+    fitting = fitting.filter(coalesce("claimed_in", "account") == col.account)
 
     # The first leg that names the account, else the first one of any.
-    first = fitting.sort("claimed_in", "leg", nulls_last=True).unique(OWNED, keep="first")
-    shares = shares.join(first.select(*OWNED, "leg"), on=OWNED, how="left", maintain_order="left")
-    return shares.with_columns(col.leg.fill_null(-1 - pl.int_range(pl.len())))
+    fitting = fitting.sort("claimed_in", "leg", nulls_last=True)
+    fitting = fitting.unique(OWNED, keep="first").select(*OWNED, "leg")
+
+    without_leg = -1 - pl.int_range(pl.len())
+    shares = shares.join(fitting, on=OWNED, how="left", maintain_order="left")
+    return shares.with_columns(col.leg.fill_null(without_leg))
 
 
 def _parts(
@@ -222,12 +226,9 @@ _CLAIM = {
     "leg": Int64, "strategy_id": String, "account": String, "conid": Int64, "currency": String,
     "quantity": Float64, "mismatch": String,
 }  # fmt: skip
-_LEG_COLUMNS: dict[str, Any] = {
-    "leg": Int64,
-    **dict.fromkeys(("strategy_id", "account", "currency", "asset_class"), String),
-    "is_held": pl.Boolean,
-    **dict.fromkeys(("mismatch", "difference"), String),
-}
+_LEG_COLUMNS = (
+    "leg", "strategy_id", "account", "currency", "asset_class", "is_held", "mismatch", "difference",
+)  # fmt: skip
 
 
 def _legs(claims: Claims, newest: DataFrame, parts: DataFrame) -> DataFrame:
@@ -238,35 +239,38 @@ def _legs(claims: Claims, newest: DataFrame, parts: DataFrame) -> DataFrame:
     rows = rows.join(quantities, on="leg", how="left", maintain_order="left_right")
 
     # A leg without a place was never held.
+    is_right = col.mismatch.is_null()
     has_part = col.has.is_not_null()
     is_open = col.is_open.fill_null(value=False)
     rows = rows.with_columns(
         account=coalesce("of_part", "place", "account"),
         currency=coalesce("currency_right", "currency"),
         asset_class=col.asset_class.fill_null("UNKNOWN"),
-        is_held=when(col.mismatch.is_null()).then(has_part).otherwise(is_open),
+        is_held=when(is_right).then(has_part).otherwise(is_open),
     )
 
     whole = col.has.sum().over("leg")
     is_unmet = (whole - col.quantity).abs() > NEGLIGIBLE_QUANTITY * col.quantity.abs()
-    unmet = rows.filter(col.mismatch.is_null(), col.is_open, is_unmet)
-    differences = {
-        number: f"{contract_name(claims.legs[number])}: claims {digits(claimed)}, has {digits(has)}"
-        for number, claimed, has in unmet.select("leg", "quantity", whole).iter_rows()
-    }
+    unmet = rows.filter(is_right, col.is_open, is_unmet)
+    differences = {}
+    for number, claimed, has in unmet.select("leg", "quantity", whole).iter_rows():
+        leg = claims.legs[number]
+        text = f"claims {digits(claimed)}, has {digits(has)}"
+        differences[number] = f"{contract_name(leg)}: {text}"
+
     difference = col.leg.replace_strict(differences, default=None, return_dtype=String)
     return rows.with_columns(difference=difference).select(*_LEG_COLUMNS)
 
 
 def _places(claims: DataFrame, newest: DataFrame) -> DataFrame:
     """Return for each leg the first row of its contract that it is about: open ones come first."""
+    is_open = col.position != 0
     rows = newest.select(
-        "conid", "currency", place="account", is_open=col.position != 0, asset_class=_ASSET_CLASS
+        "conid", "currency", place="account", is_open=is_open, asset_class=_ASSET_CLASS
     )
-    places = claims.select("leg", "conid", "account").join(
-        rows, on="conid", maintain_order="left_right"
-    )
-    places = places.filter(col.account.is_null() | (col.account == col.place))
+    places = claims.select("leg", "conid", "account")
+    places = places.join(rows, on="conid", maintain_order="left_right")
+    places = places.filter(coalesce("account", "place") == col.place)
     places = places.sort("leg", ~col.is_open, maintain_order=True)
     return places.unique("leg", keep="first").drop("conid", "account")
 
@@ -294,7 +298,7 @@ def figure_of(name: str) -> Expr:
     is_future = col.sec_type == "FUT"
     figures = {"notional": is_future, "market_value": ~is_future}
     figures |= dict.fromkeys((*_GREEKS, "gamma_1pct"), col.right.is_not_null())
-    return figures.get(name, lit(value=True))
+    return figures.get(name, EVERY_ROW)
 
 
 def lacks(name: str) -> Expr:
@@ -319,37 +323,33 @@ def summed(parts: DataFrame, by: Sequence[str]) -> DataFrame:
         by: The columns that make a group.
     """
     # A holding of several strategies counts once in a group, a leg of several accounts once.
-    parts = parts.with_columns(
-        is_first=_is_first(parts, by, "holding"),
-        **{
-            name: col(flag) & _is_first(parts, by, "leg", flag)
-            for name, flag in _COUNTS_OF_LEGS.items()
-        },
-    )
+    marks = {"is_first": _is_first(parts, by, "holding")}
+    for name, flag in _COUNTS_OF_LEGS.items():
+        is_first = _is_first(parts, by, "leg", flag)
+        marks[name] = col(flag) & is_first
+    parts = parts.with_columns(**marks)
     sums = parts.group_by(by).agg(**_SUMS)
 
     # To weigh what is known takes longer than to sum it: of most groups all is known, or nothing.
-    partial = sums.filter(pl.any_horizontal([*_PARTIAL])).select(by)
+    partial = sums.filter(pl.any_horizontal(*_PARTIAL)).select(by)
     if not partial.is_empty():
         weighed = parts.join(partial, on=by, how="semi", nulls_equal=True)
         carried = weighed.group_by(by).agg(**_CARRIED)
         sums = sums.join(carried, on=by, how="left", nulls_equal=True, suffix="_carried")
-        sums = sums.with_columns(
-            when(f"partial_{name}").then(f"{name}_carried").otherwise(name).alias(name)
-            for name in SUMMED_COLUMNS
-        )
-    return sums.drop(*_PARTIAL, cs.ends_with("_carried")).sort(by, nulls_last=False)
+        sums = sums.with_columns(**_OR_CARRIED)
+    sums = sums.drop(*_PARTIAL, cs.ends_with("_carried"))
+    return sums.sort(by, nulls_last=False)
 
 
 def _is_first(parts: DataFrame, by: Sequence[str], name: str, *flag: str) -> Expr:
     """Return which rows are the first of their group with a value, and a flag, of a column."""
     if parts[name].is_unique().all():
-        return lit(value=True)  # of most books: to compare the rows takes longer than to sum them
+        return EVERY_ROW  # of most books: to compare the rows takes longer than to sum them
     return pl.struct(*by, name, *flag).is_first_distinct()
 
 
-def _count(of: str, where: Expr | str) -> Expr:
-    return col(of).filter(where).n_unique()
+def _count_legs(where: Expr | str) -> Expr:
+    return col.leg.filter(where).n_unique()
 
 
 def _count_holdings(where: Expr | str) -> Expr:
@@ -359,7 +359,8 @@ def _count_holdings(where: Expr | str) -> Expr:
 
 def _sum_of_known(name: str) -> Expr:
     """Return the sum of what is known; null if nothing is."""
-    return when(col(name).is_not_null().any()).then(col(name).sum())
+    amounts = col(name)
+    return when(amounts.is_not_null().any()).then(amounts.sum())
 
 
 def _oldest(times: Expr) -> Expr:
@@ -367,8 +368,16 @@ def _oldest(times: Expr) -> Expr:
     return when(times.null_count() == 0).then(times.min())
 
 
+def _joined(name: str) -> Expr:
+    """Return the different texts of a column, in order; null without any."""
+    return col(name).drop_nulls().unique().sort().str.join("; ").replace("", None)
+
+
 # What a group has, by column: to build these expressions takes longer than to sum 200 parts.
 _CARRIED = {name: sum_if_carried(col(name), figure_of(name)) for name in SUMMED_COLUMNS}
+_OR_CARRIED = {
+    name: when(f"partial_{name}").then(f"{name}_carried").otherwise(name) for name in SUMMED_COLUMNS
+}
 _PARTIAL = {
     f"partial_{name}": lacks(name).any() & col(name).is_not_null().any() for name in SUMMED_COLUMNS
 }
@@ -397,13 +406,12 @@ def summed_legs(split_holdings: Split, by: Sequence[str]) -> DataFrame:
         split_holdings: The parts and the legs.
         by: Some of account, strategy_id, currency and asset_class.
     """
-    is_closed = col.closed.is_not_null()
     counts = split_holdings.legs.group_by(by).agg(
         legs=col.leg.n_unique(),
-        legs_held=_count("leg", "is_held"),
-        legs_closed=_count("leg", is_closed),
+        legs_held=_count_legs("is_held"),
+        legs_closed=_count_legs(col.closed.is_not_null()),
         closed=col.closed.drop_nulls(),
-        mismatched=_count("leg", col.mismatch.is_not_null()),
+        mismatched=_count_legs(col.mismatch.is_not_null()),
         mismatches=_joined("mismatch"),
         differences=_joined("difference"),
     )
@@ -419,11 +427,6 @@ def summed_legs(split_holdings: Split, by: Sequence[str]) -> DataFrame:
     # A leg that does not match its contract has no part, and so no value and no greeks.
     rows = rows.with_columns(col("legs_without_value", "legs_without_greeks") + col.mismatched)
     return rows.sort(by, nulls_last=False)
-
-
-def _joined(name: str) -> Expr:
-    """Return the different texts of a column, in order; null without any."""
-    return col(name).drop_nulls().unique().sort().str.join("; ").replace("", None)
 
 
 _GROUP = ("strategy_id", "account", "currency", "asset_class")

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, lru_cache
+from itertools import starmap
 from operator import attrgetter
 from typing import Any
 
 import polars as pl
 import polars.selectors as cs
-from polars import DataFrame, Float64, Series, String, coalesce, col, lit, when
+from polars import DataFrame, Float64, Series, String, coalesce, col, when
 
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import NEVER, seconds_since
@@ -111,26 +112,30 @@ class Figures:
     @cached_property
     def closed_today(self) -> DataFrame:
         """The holdings that closed today, with what each earned today."""
-        since = moment(self.day.since)
         is_flat = col.position == 0
-        is_of_today = col.timestamp >= since
+        is_of_today = col.timestamp >= moment(self.day.since)
+        is_closed_today = is_flat & is_of_today
         priced = self.book.priced
         moved = self._moved
 
         # What was opened and closed between two rows was never in the ledger.
         in_ledger = priced.filter(~is_flat | is_of_today)
-        brief = self.book.reported.filter(is_flat, col.position_time >= since)
-        brief = brief.join(in_ledger, on=KEY, how="anti").join(moved, on=KEY, how="semi")
-        brief = brief.with_columns(timestamp="position_time")
+        brief = self.book.reported.with_columns(timestamp="position_time")
+        brief = brief.filter(is_closed_today)
+        brief = brief.join(in_ledger, on=KEY, how="anti")
+        brief = brief.join(moved, on=KEY, how="semi")
 
-        rows = priced.filter(is_flat & is_of_today)
-        rows = pl.concat([rows, brief], how="diagonal_relaxed").drop("daily_pnl", "realized_pnl")
-        rows = rows.join(moved, on=KEY, how="left").join(self._stated_at_close, on=KEY, how="left")
+        rows = pl.concat([priced.filter(is_closed_today), brief], how="diagonal_relaxed")
+        rows = rows.drop("daily_pnl", "realized_pnl")
+        rows = rows.join(moved, on=KEY, how="left")
+        rows = rows.join(self._stated_at_close, on=KEY, how="left")
         rows = rows.with_columns(realized_pnl=coalesce("stated", "realized"))
 
         # What the broker stated of a close is in no row of the ledger.
-        is_kept = rows.select(col.stated.is_null() & col.realized.is_not_null()).to_series()
-        rows = position_rows(rows.select(priced.columns), self.book).with_columns(kept=is_kept)
+        is_in_ledger = col.stated.is_null() & col.realized.is_not_null()
+        is_kept = rows.select(is_in_ledger).to_series()
+        rows = position_rows(rows.select(priced.columns), self.book)
+        rows = rows.with_columns(kept=is_kept)
         return self._with_owners(rows).sort("timestamp", descending=True)
 
     def _with_owners(self, closed: DataFrame) -> DataFrame:
@@ -143,34 +148,29 @@ class Figures:
             return closed
 
         owners = self.book.closes.owners_since(self.day.since)
-        of_legs = DataFrame(
-            [(conid, [*names]) for conid, names in self.day.strategies.items()],
-            {"conid": pl.Int64, "of_legs": pl.List(String)},
-            orient="row",
-        )
         rows = closed.join(owners, on=KEY, how="left", maintain_order="left")
+
+        of_contracts = self.day.strategies
+        names = [*map(list, of_contracts.values())]
+        of_legs = DataFrame({"conid": [*of_contracts], "of_legs": names}, _STRATEGIES_OF_LEGS)
         rows = rows.join(of_legs, on="conid", how="left", maintain_order="left")
 
-        names = coalesce("owners", "of_legs")
-        is_one = (names.list.len() == 1) & (names.list.first() != UNATTRIBUTED)
-        rows = rows.with_columns(
-            strategies=when(is_one).then(names).otherwise(lit([], pl.List(String))),
-            shares=when(is_one).then([1.0]).otherwise(lit([], pl.List(Float64))),
-        )
+        owner = coalesce("owners", "of_legs")
+        is_strategy = owner.list.first() != UNATTRIBUTED
+        has_one = (owner.list.len() == 1) & is_strategy
+        rows = rows.with_columns(strategies=when(has_one).then(owner))
+        rows = rows.with_columns(shares=when(has_one).then([1.0]))
+        rows = rows.with_columns(col("strategies", "shares").fill_null([]))
         return rows.drop("owners", "of_legs")
 
     @property
     def _moved(self) -> DataFrame:
         """The profit of the day, and the realised one, of each holding that moved and is gone."""
-        schema = {
-            "account": String, "conid": pl.Int64, "daily_pnl": Float64,
-            "realized": Float64,
-        }  # fmt: skip
-        realized = realized_of(self.day)
-        rows = [
-            (*key, profit, realized.get(key)) for key, profit in closed_profits(self.day).items()
-        ]
-        return DataFrame(rows, schema=schema, orient="row")
+        profits = closed_profits(self.day)
+        of_day = Series("daily_pnl", [*profits.values()], Float64)
+        realized = [*map(realized_of(self.day).get, profits)]
+        moved = DataFrame([*profits], _HOLDING, orient="row")
+        return moved.with_columns(of_day, Series("realized", realized, Float64))
 
     @property
     def _stated_at_close(self) -> DataFrame:
@@ -209,9 +209,9 @@ class Figures:
     @property
     def _gone(self) -> DataFrame:
         """What closed today, with the time from which the account's number has it (`gone_at`)."""
-        last = {change.key: change.seen_at for change in self.day.changes}
         closed = self.closed_today
-        seen = [last.get(key) for key in closed.select(KEY).iter_rows()]
+        last = {change.key: change.seen_at for change in self.day.changes}
+        seen = [*map(last.get, closed.select(KEY).rows())]
         seen_at = Series(seen, dtype=closed.schema["timestamp"])
         return closed.with_columns(gone_at=coalesce(seen_at, "timestamp"))
 
@@ -255,6 +255,10 @@ class Figures:
         return seconds_since(priced_at.min(), self.at)  # type: ignore[arg-type]
 
 
+# What a holding is known by, and whose legs a contract has or had.
+_HOLDING = {"account": String, "conid": pl.Int64}
+_STRATEGIES_OF_LEGS = {"conid": pl.Int64(), "of_legs": pl.List(String)}
+
 # The figures of the JSON, by name.
 _FIGURES: dict[str, Callable[[Figures], Any]] = {
     "version": lambda _figures: VERSION,
@@ -287,14 +291,15 @@ def _opened(rows: DataFrame, account: AccountSummary) -> Earnings:
     """Return what the open holdings of an account earned today, in its base currency."""
     rows = _in_base(rows, account)
     unknown = rows.filter(col.profit.is_null())["name"]
-    return Earnings(rows.select(col.profit.sum()).item(), unknown.to_list())
+    return Earnings(float(rows["profit"].sum()), unknown.to_list())
 
 
 def _earned(rows: DataFrame, account: AccountSummary) -> list[Earned]:
     """Return what each holding of an account earned today, in its base currency."""
     # Only what is gone has the time of that.
     columns = ("name", "profit", cs.by_name("gone_at", require_all=False))
-    return [Earned(*row) for row in _in_base(rows, account).select(columns).iter_rows()]
+    rows = _in_base(rows, account).select(columns)
+    return [*starmap(Earned, rows.iter_rows())]
 
 
 def _in_base(rows: DataFrame, account: AccountSummary) -> DataFrame:
@@ -337,19 +342,22 @@ def read_figures(lake: MoneyLake, settings: Settings, now: datetime) -> Figures:
     """
     book = read_book(lake, settings, now)
     now = book.now
-    of_day = (lake.position_changes, lake.movements, lake.closures)
     others = (lake.registry, lake.contracts, lake.updates, lake.broker_positions)
-    versions = versions_of(*of_day, *others, lake.account_values)
+    of_day = versions_of(lake.position_changes, lake.movements, lake.closures)
+    of_others = versions_of(*others, lake.account_values)
+    of_logins = tuple(map(str, book.live_since.items()))
 
     # These tables change seldom, but the sessions every few seconds.
-    day = _day(lake, settings.calendar, day_began(settings.calendar, now), versions[: len(of_day)])
+    began = day_began(settings.calendar, now)
+    day = _day(lake, settings.calendar, began, of_day)
     sessions = read_sessions(lake, day.since)
+
     return Figures(
         status=read_status(lake, settings, now, book=book),
         book=book,
         day=replace(day, sessions=sessions),
         limits=evaluate(known_limits(settings), book),
-        versions=(*versions, *map(str, book.live_since.items())),
+        versions=of_day + of_others + of_logins,
     )
 
 
@@ -369,7 +377,8 @@ def read_figures_at(lake: MoneyLake, settings: Settings, past: Past, now: dateti
         MomentError: The moment is in the future, or before the first row.
     """
     book = book_at(lake, settings, past, now)
-    day = read_day(lake, settings.calendar, day_began(settings.calendar, past.at), past.at)
+    began = day_began(settings.calendar, past.at)
+    day = read_day(lake, settings.calendar, began, past.at)
     return Figures(
         status=status_not_kept(settings, past.at),
         book=book,

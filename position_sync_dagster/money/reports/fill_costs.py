@@ -139,16 +139,17 @@ def _group_cost(group: str | None, currency: str, fills: Sequence[FillCost]) -> 
 
     def summed(name: str) -> float | None:
         if with_quote:
-            return known_sum(getattr(fill, name) for fill in with_quote)
+            return known_sum(map(attrgetter(name), with_quote))
         return None
 
     slippage = summed("slippage")
     spread = summed("spread")
-    reasons = Counter(fill.why_unknown for fill in without)
-    reasons.update("the fee is not known" for fill in fills if fill.fee is None)
     part_of_spread = None
     if slippage is not None and spread:
         part_of_spread = slippage / spread
+
+    reasons = Counter(map(attrgetter("why_unknown"), without))
+    reasons.update("the fee is not known" for fill in fills if fill.fee is None)
     why_unknown = "; ".join(f"{count}: {why}" for why, count in reasons.most_common())
     return GroupCost(
         group=group,
@@ -159,7 +160,7 @@ def _group_cost(group: str | None, currency: str, fills: Sequence[FillCost]) -> 
         part_of_spread=part_of_spread,
         fees=summed("fee"),
         cost=summed("cost"),
-        fees_without_quote=known_sum(fill.fee for fill in without),
+        fees_without_quote=known_sum(map(attrgetter("fee"), without)),
         why_unknown=why_unknown or None,
     )
 
@@ -219,17 +220,18 @@ def combinations_as_one(fills: Sequence[FillCost]) -> list[FillCost]:
     How the broker divides the price of a combination among its legs says nothing.
     """
     incomplete: dict[str, str] = {}
-    for order, of_order in grouped(lambda fill: fill.order, fills).items():
+    for order, of_order in grouped(attrgetter("order"), fills).items():
         without = [fill.contract for fill in of_order if fill.slippage is None]
-        if without and len({fill.conid for fill in of_order}) > 1:
+        if without and len(set(map(attrgetter("conid"), of_order))) > 1:
             incomplete[order] = f"another leg of its order has no quote: {without[0]}"
 
-    return [
-        replace(fill, slippage=None, cost=None, part_of_spread=None, why_unknown=why)
-        if (why := incomplete.get(fill.order)) and fill.slippage is not None
-        else fill
-        for fill in fills
-    ]
+    costs = []
+    for fill in fills:
+        why = incomplete.get(fill.order)
+        if why is not None and fill.slippage is not None:
+            fill = replace(fill, slippage=None, cost=None, part_of_spread=None, why_unknown=why)
+        costs.append(fill)
+    return costs
 
 
 # ---- what is read
@@ -244,22 +246,28 @@ def read_fill_costs(
         since: The first trading day; None: any.
     """
     zone = time_zone_of(settings.calendar)
+    first_day = since or date.min
     trades = [part for part in CampaignBook(lake).parts if part.is_trade and part.quantity]
     taken_back = cancelled_ids([part.movement for part in trades])
-    fills = [
-        _fill(part, zone)
-        for part in trades
-        if part.session >= (since or date.min) and part.movement.movement_id not in taken_back
-    ]
+    fills = []
+    for part in trades:
+        if part.session < first_day or part.movement.movement_id in taken_back:
+            continue
+
+        fills.append(_fill(part, zone))
+
+    is_streamed = (col.position != 0) & (col.source == Source.STREAM.value)
+    magnifier = magnifier_in(quoted_in_cents(lake.contracts))
+    moment_of = attrgetter("conid", "at")
     quotes = nearest_rows(
         lake,
-        [(fill.conid, fill.at) for fill in fills],
+        map(moment_of, fills),
         _QUOTED,
-        (col.position != 0) & (col.source == Source.STREAM.value),
+        is_streamed,
         before=OLDEST_QUOTE,
-        magnifier=magnifier_in(quoted_in_cents(lake.contracts)),
+        magnifier=magnifier,
     )
-    costs = [fill_cost(fill, quotes.get((fill.conid, fill.at), {})) for fill in fills]
+    costs = [fill_cost(fill, quotes.get(moment_of(fill), {})) for fill in fills]
     costs.sort(key=lambda fill: (fill.day, fill.at or NEVER, fill.movement_id))
     return combinations_as_one(costs)
 

@@ -93,44 +93,56 @@ def follow_happenings(
 
     happened = read_happenings(lake, calendar, now - WINDOW)
     if told.keys is None:
-        return Told(keys=tuple(map(attrgetter("key"), happened)), versions=versions), []
+        every_key = tuple(map(attrgetter("key"), happened))
+        return Told(keys=every_key, versions=versions), []
 
     before = set(told.keys)
-    settled = [each for each in happened if elapsed(each.at, now) >= after]
-    new = [each for each in settled if each.key not in before]
-    keys = before.union(map(attrgetter("key"), new))
-    told = Told(
-        keys=tuple(each.key for each in happened if each.key in keys),
-        versions=versions if len(settled) == len(happened) else (),
-    )
-    return told, messages_of(new, wanted)
+    new = []
+    keys = []
+    for happening in happened:
+        is_told = happening.key in before
+        if elapsed(happening.at, now) < after:
+            versions = ()  # it is looked at again
+        elif not is_told:
+            new.append(happening)
+            is_told = True
+        if is_told:
+            keys.append(happening.key)
+    return Told(keys=tuple(keys), versions=versions), messages_of(new, wanted)
 
 
 def messages_of(happenings: Iterable[Happening], wanted: Wanted) -> list[Message]:
     """Return the messages about what is wanted, one for each strategy and what happened; pure."""
+    messages = []
     of_message = grouped(attrgetter("strategies", "what"), happenings)
-    return [
-        Message(
-            title=f"{', '.join(strategies) or 'in no strategy'}: {what}",
-            body=few([f"{each.at:{SECONDS}} UTC  {each.text}" for each in those], MOST_NAMED, "\n"),
-        )
-        for (strategies, what), those in of_message.items()
-        if wanted.has(what, strategies)
-    ]
+    for (strategies, what), happened in of_message.items():
+        if not wanted.has(what, strategies):
+            continue
+
+        names = ", ".join(strategies) or "in no strategy"
+        body = few(map(_line_of, happened), MOST_NAMED, "\n")
+        messages.append(Message(title=f"{names}: {what}", body=body))
+    return messages
+
+
+def _line_of(happening: Happening) -> str:
+    return f"{happening.at:{SECONDS}} UTC  {happening.text}"
 
 
 def read_happenings(lake: MoneyLake, calendar: str, since: datetime) -> list[Happening]:
     """Return what happened since the beginning of a day, the newest, in order of time; blocks."""
-    days = read_day(lake, calendar, day_began(calendar, since))
-    happenings = [
-        _of_change(change, change.happened, day)
-        for day in days_in(calendar, days)
-        for change in changes_of(day)
-        if change.happened is not None
-    ]
+    happenings = []
+    for day in days_in(calendar, read_day(lake, calendar, day_began(calendar, since))):
+        for change in changes_of(day):
+            if change.happened is None:
+                continue
+
+            happenings.append(_of_change(change, change.happened, day))
+
     campaigns = read_campaigns(lake, day_of(calendar, since))
     days_closed = {campaign.closed for campaign in campaigns}
-    closes = closing_times(calendar, filter(exchange_of(calendar).is_trading_day, days_closed))
+    trading_days = filter(exchange_of(calendar).is_trading_day, days_closed)
+    closes = closing_times(calendar, trading_days)
     happenings += [_of_campaign(campaign, calendar, closes) for campaign in campaigns]
     return sorted(happenings, key=attrgetter("at", "key"))[-MOST_LOOKED_AT:]
 
@@ -138,7 +150,10 @@ def read_happenings(lake: MoneyLake, calendar: str, since: datetime) -> list[Hap
 def _of_change(change: DayChange, what: Happened, day: Day) -> Happening:
     """Return a line of *What changed*; what an order filled later is another happening."""
     size = sum(abs(leg.quantity) for leg in change.legs)
-    names = {name for conid in change.conids for name in day.strategies.get(conid, ())}
+    names: set[str] = set()
+    for conid in change.conids:
+        names.update(day.strategies.get(conid, ()))
+
     # A fill is known to be of a roll, and an end to be another one, later than it is seen.
     kind = change.kind if change.kind is ChangeKind.TRADE else what
     return Happening(
@@ -160,13 +175,17 @@ def _of_campaign(
     day = campaign.closed
     profit = f"profit {readable(campaign.profit)} {campaign.currency}"
     reached = f"{percent(campaign.profit_reached)} of the greatest"
-    text = f"{campaign.contracts}: {campaign.ended}, {profit}, {reached}"
-    if day not in closes:
+    text = f"{campaign.contracts}: {campaign.ended}"
+    text += f", {profit}, {reached}"
+    at = closes.get(day)
+    if at is None:
+        at = beginning_of(day + A_DAY, time_zone_of(calendar))
         text += f"; {day} is no trading day of {calendar}: materialize closed_campaigns"
+
     names = () if campaign.strategy_id == UNATTRIBUTED else (campaign.strategy_id,)
     return Happening(
         key=_key(campaign.campaign_id, campaign.currency),
-        at=closes.get(day) or beginning_of(day + A_DAY, time_zone_of(calendar)),
+        at=at,
         what=Happened.CLOSED,
         strategies=names,
         text=text,

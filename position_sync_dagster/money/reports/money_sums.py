@@ -295,42 +295,54 @@ def base_totals(
         if base is not None and len(groups) > 1:
             groups.append((None, of_base))
         for account, sums in groups:
-            if len({base, *(total.currency for total in sums)} - {None}) > 1:
-                total = _base_total(base, sums, accounts)
-                rows.append(total.model_copy(update={"account": account if are_several else None}))
+            currencies = {base, *map(attrgetter("currency"), sums)}
+            if len(currencies - {None}) < 2:
+                continue
+
+            named = account if are_several else None
+            rows.append(_base_total(named, base, sums, accounts))
     return rows
 
 
 def _base_total(
-    base: str | None, sums: Sequence[TotalSum], accounts: Mapping[str, AccountSummary]
+    account: str | None,
+    base: str | None,
+    sums: Sequence[TotalSum],
+    accounts: Mapping[str, AccountSummary],
 ) -> BaseTotal:
     """Return the total of sums of accounts with one base currency."""
-    summaries = [accounts.get(total.account or "") for total in sums]
-    rates = [
-        rate_of(summary, total.currency, base)
-        for total, summary in zip(sums, summaries, strict=True)
-    ]
+    rated = []
+    rates = {}
+    times = []
+    for total in sums:
+        summary = accounts.get(total.account or "")
+        if summary and summary.rates_received_at:
+            times.append(summary.rates_received_at)
+        rate = rate_of(summary, total.currency, base)
+        rates[total.currency or ""] = rate
+        rated.append((total, rate))
+
     amounts: dict[str, float | None] = {}
-    reasons = []
+    reasons: dict[str, None] = {}
     for name in AMOUNTS:
-        # What no holding of a currency has, as shares a theta, is in no sum: it adds nothing.
-        counted = [
-            (getattr(total, name), total.currency, rate)
-            for total, rate in zip(sums, rates, strict=True)
-            if getattr(total, name) is not None or name in total.unknown
-        ]
+        counted = []
+        for total, rate in rated:
+            amount = getattr(total, name)
+            # What no holding of a currency has, as shares a theta, is in no sum: it adds nothing.
+            if amount is None and name not in total.unknown:
+                continue
+
+            counted.append((amount, total.currency, rate))
         amounts[name], why_unknown = in_base(counted) if counted else (None, None)
         if why_unknown is not None:
-            reasons.append(why_unknown)
-
-    times = [summary.rates_received_at for summary in summaries if summary]
+            reasons[why_unknown] = None
     return BaseTotal(
-        account=None,
+        account=account,
         currency=base,
-        rates={total.currency or "": rate for total, rate in zip(sums, rates, strict=True)},
-        rates_at=min(filter(None, times), default=None),
+        rates=rates,
+        rates_at=min(times, default=None),
         **amounts,
-        why_unknown="; ".join(dict.fromkeys(reasons)) or None,
+        why_unknown="; ".join(reasons) or None,
     )
 
 

@@ -1,7 +1,6 @@
 """The columns and notes in which money and positions are shown on a terminal."""
 
 from collections.abc import Iterable, Sequence
-from operator import itemgetter
 
 import polars as pl
 from polars import col
@@ -93,7 +92,7 @@ _NOT_ALWAYS = (
 )  # fmt: skip
 
 POSITIONS = (
-    Column("leg", "name", itemgetter("name"), left=True),
+    Column("leg", "name", left=True),
     Column("qty", "position", lambda row: readable(row["position"])),
     Column("price", "market_price", lambda row: price(row["market_price"])),
     Column("value", "market_value"),
@@ -105,9 +104,9 @@ POSITIONS = (
     Column("strategy", "strategies", _strategies, left=True),
     Column("source", "value_source", _source, left=True),
     Column("notional", "notional"),
-    Column("account", "account", itemgetter("account"), left=True),
-    Column("conid", "conid", lambda row: str(row["conid"]), left=True),
-    Column("currency", "currency", itemgetter("currency"), left=True),
+    Column("account", "account", left=True),
+    Column("conid", "conid", left=True),
+    Column("currency", "currency", left=True),
     Column("vega", "vega"),
     Column("gamma", "gamma"),
 )
@@ -124,7 +123,7 @@ def sums_table(heading: str, sums: Iterable[MoneySum]) -> tuple[list[Column], li
     accounts = {row_sums.account for row_sums in listed if row_sums.account}
     rows = [_sums_row(row_sums, has_accounts=len(accounts) > 1) for row_sums in listed]
 
-    shown = [Column(heading, "title", itemgetter("title"), left=True)]
+    shown = [Column(heading, "title", left=True)]
     for column in SUM_COLUMNS:
         if column.name in _NOT_ALWAYS and all(row.get(column.name) is None for row in rows):
             continue
@@ -187,16 +186,28 @@ def money_lines(book: Book) -> list[str]:
 
 def base_line(total: BaseTotal) -> str:
     """Return a total over currencies, with the rates that it rests on, or why it is not known."""
+    subject = "all"
+    if total.account:
+        subject += f" {total.account}"
+    subject += f" in {total.currency or 'base currency'}"
+
+    amounts = []
     headings = {column.name: column.heading for column in SUM_COLUMNS}
-    amounts = [(headings[name], getattr(total, name)) for name in AMOUNTS]
-    known = [f"{heading} {amount(value)}" for heading, value in amounts if value is not None]
-    notes = [f"1 {name} = {rate:g}" for name, rate in total.rates.items() if rate not in (None, 1)]
+    for name in AMOUNTS:
+        value = getattr(total, name)
+        if value is not None:
+            amounts.append(f"{headings[name]} {amount(value)}")
+    known = ", ".join(amounts) or "not known"
+
+    notes = []
+    for currency, rate in total.rates.items():
+        if rate is None or rate == 1:
+            continue
+
+        notes.append(f"1 {currency} = {rate:g}")
     if total.why_unknown:
         notes.append(total.why_unknown)
-
-    words = ["all", total.account, "in", total.currency or "base currency"]
-    subject = " ".join(filter(None, words))
-    return f"{subject}: {', '.join(known) or 'not known'} ({'; '.join(notes)})"
+    return f"{subject}: {known} ({'; '.join(notes)})"
 
 
 def _lines_of_strategy(sums: MoneySum) -> list[str]:
@@ -205,7 +216,8 @@ def _lines_of_strategy(sums: MoneySum) -> list[str]:
         texts = sums.differences.split("; ")
     if sums.closed:
         missing = sums.legs - sums.legs_held - sums.legs_closed
-        text = f"{sums.legs_held} of {sums.legs} legs, {sums.closed}"
+        text = f"{sums.legs_held} of {sums.legs} legs"
+        text += f", {sums.closed}"
         if missing:
             text += f", {'one' if missing == 1 else missing} missing"
         texts.insert(0, text)

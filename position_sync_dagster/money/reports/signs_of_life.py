@@ -117,25 +117,33 @@ def read(home: Path | None = None) -> Programs:
     """Read the state of the programs from a home of Dagster, by default that of this process."""
     worked = changed_at(WORKED_TICK, home)
     failed = changed_at(FAILED_TICK, home)
-    ticked = max([at for at in (worked, failed) if at is not None], default=None)
     started = changed_at(SUPERVISOR, home)
-    limit_s = LATE_S
-    if ticked is None:
-        limit_s = FIRST_TICK_S
-    is_late = started is not None and abs(time.time() - (ticked or started)) > limit_s
-    is_set_back = ticked is not None and ticked > time.time() + LATE_S
+    now = time.time()
+    limit_s = FIRST_TICK_S
+    is_set_back = False
+    ticked_at = None
+    ticked = max(filter(None, (worked, failed)), default=None)
+    if ticked is not None:
+        limit_s = LATE_S
+        is_set_back = ticked > now + LATE_S
+        ticked_at = datetime.fromtimestamp(ticked, UTC)
+    is_late = started is not None and abs(now - (ticked or started)) > limit_s
+
     failing = None
     # Another sensor may tick without an error meanwhile.
     if failed is not None and (worked is None or failed > worked - FAILING_S):
         failing = text_of(FAILED_TICK, home)
+    is_switched_off = changed_at(SWITCHED_OFF, home) is not None
+    ended = text_of(ENDED_FILE, home)
+    texts = [text_of(file.name, home) for file in down_files(home)]
     return Programs(
-        ticked_at=None if ticked is None else datetime.fromtimestamp(ticked, UTC),
+        ticked_at=ticked_at,
         late=is_late,
         set_back=is_set_back,
-        switched_off=changed_at(SWITCHED_OFF, home) is not None,
-        ended=text_of(ENDED_FILE, home),
+        switched_off=is_switched_off,
+        ended=ended,
         failing=failing,
-        down=tuple(text for file in down_files(home) if (text := text_of(file.name, home))),
+        down=tuple(filter(None, texts)),
     )
 
 

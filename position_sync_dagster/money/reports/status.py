@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import date, datetime
 from enum import Enum
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -195,10 +196,11 @@ def read_status(
     if book is None:
         book = read_undivided(lake, settings, now)
     mode = lake.sessions.mode()
-    logins = [
-        _login_status(lake.sessions.current(login.gateway_id), login, mode, now)
-        for login in settings.logins
-    ]
+    logins = []
+    for login in settings.logins:
+        session = lake.sessions.current(login.gateway_id)
+        logins.append(_login_status(session, login, mode, now))
+
     programs = signs_of_life.read()
     overview = lake.queue.sync.overview()
     unanswered = 0
@@ -212,6 +214,7 @@ def read_status(
         f"{leg.described} of strategy {leg.strategy_id}: {leg.problem or NOT_LOOKED_UP}"
         for leg in lake.registry.unresolved
     ]
+
     hints = tuple(filter(None, [first_step(lake, settings), _rows_ahead(lake, book)]))
     problems = [*programs.problems, *_asked(logins)]
     problems += _attention(settings.strategies_file, unanswered, now)
@@ -277,7 +280,7 @@ def _of_all_logins(logins: Sequence[LoginStatus], now: datetime) -> dict[str, An
 
     worst = asdict(max(logins, key=trouble))
     for name in _OF_LINES:
-        worst[name] = _sum(getattr(login, name) for login in logins)
+        worst[name] = _sum(map(attrgetter(name), logins))
     return worst
 
 
