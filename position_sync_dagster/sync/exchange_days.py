@@ -139,7 +139,7 @@ def _new_york() -> Exchange:
         timezone=str(NEW_YORK),
         closes_at=closes_at,
         weekdays=range(1, 6),
-        known_until=date(2100, 12, 31),  # the end of the list
+        known_until=max(listed),
         close_on=close_on,
     )
 
