@@ -145,8 +145,8 @@ def last_campaigns(parts: Iterable[Posting]) -> dict[str, TradedCampaign]:
     Args:
         parts: All parts of movements, in order of time.
     """
-    campaigns = _of_strategies(parts, attrgetter("owner"))
-    return {campaign.strategy_id: campaign for campaign in campaigns}
+    owner_of = attrgetter("owner")
+    return {campaign.strategy_id: campaign for campaign in _of_strategies(parts, owner_of)}
 
 
 _OWNER = attrgetter("owner", "movement.account")

@@ -25,6 +25,7 @@ from position_sync_dagster.money.as_of import Past
 from position_sync_dagster.money.campaigns.campaigns import last_campaigns
 from position_sync_dagster.money.campaigns.strategy_money import (
     Remembered,
+    StrategyKey,
     StrategyMoney,
     lot_rows,
     money_of_strategies,
@@ -72,7 +73,7 @@ class Closes:
     remembered: Remembered = field(default_factory=dict)
 
     @cached_property
-    def money(self) -> Mapping[tuple[str, str | None], StrategyMoney]:
+    def money(self) -> Mapping[StrategyKey, StrategyMoney]:
         """What the movements of each strategy say of its money, in each currency."""
         return money_of_strategies(self.parts, self.details, self.remembered)
 

@@ -6,7 +6,7 @@ is not known, no sum of its group is.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from enum import StrEnum
 from math import fsum
@@ -113,20 +113,21 @@ def _result(
 ) -> GroupResult:
     number = len(campaigns)
     known = [campaign.profit for campaign in campaigns if campaign.profit is not None]
-    common: dict[str, Any] = {
-        "group": group,
-        "currency": currency,
-        "number": number,
-        "fees": known_sum(campaign.fees for campaign in campaigns),
-        "unknown": number - len(known),
-    }
-    if len(known) < number:
+    result = GroupResult(
+        group=group,
+        currency=currency,
+        number=number,
+        fees=known_sum(campaign.fees for campaign in campaigns),
+        unknown=number - len(known),
+        why_unknown=None,
+    )
+    if result.unknown:
         reasons = [
             f"{campaign.campaign_id}: {campaign.profit_unknown}"
             for campaign in campaigns
             if campaign.profit_unknown
         ]
-        return GroupResult(**common, why_unknown=first_reasons(reasons))
+        return replace(result, why_unknown=first_reasons(reasons))
 
     wins = [profit for profit in known if profit > 0]
     losses = [profit for profit in known if profit < 0]
@@ -143,8 +144,8 @@ def _result(
     if not at_risk:
         why_unknown = "return: the capital at risk of a campaign is not known"
 
-    return GroupResult(
-        **common,
+    return replace(
+        result,
         wins=len(wins),
         win_rate=len(wins) / number,
         profit=profit,
@@ -246,8 +247,7 @@ def read_days(
 ) -> list[DayResult]:
     """Read the profit of each trading day, with what campaigns realised on it; blocks."""
     chosen = col("partition.session_date") >= (since or date.min)
-    columns = ["session_date", "currency", "profit"]
-    rows = derived_rows(lake.derived_table(PROFIT_EXPLAINED), chosen=chosen, columns=columns)
-
+    table = lake.derived_table(PROFIT_EXPLAINED)
+    rows = derived_rows(table, chosen=chosen, columns=["session_date", "currency", "profit"])
     rows = rows.group_by("session_date", "currency").agg(sum_if_known(col.profit))
     return days_of(campaigns, rows.iter_rows())

@@ -55,7 +55,11 @@ class LiveMoney:
     lots: Mapping[Key, Share] = field(default_factory=dict)
 
 
-def live_money(postings: Iterable[Posting]) -> dict[tuple[str, str | None], LiveMoney]:
+# A strategy and a currency.
+StrategyKey = tuple[str, str | None]
+
+
+def live_money(postings: Iterable[Posting]) -> dict[StrategyKey, LiveMoney]:
     """Return what each strategy has earned in each currency, by average cost.
 
     Args:
@@ -70,9 +74,7 @@ def live_money(postings: Iterable[Posting]) -> dict[tuple[str, str | None], Live
     for owner, of_strategy in grouped(attrgetter("owner"), of_strategies).items():
         by_currency = grouped(attrgetter("currency"), of_strategy)
         for currency, of_currency in by_currency.items():
-            others = chain.from_iterable(
-                of_other for other, of_other in by_currency.items() if other != currency
-            )
+            others = (posting for posting in of_strategy if posting.currency != currency)
             fees = known_sum(posting.fee_in(currency) for posting in of_currency)
             fees_of_others = known_sum(posting.fee_in(currency) for posting in others)
             elsewhere = grouped(attrgetter("charged_elsewhere"), of_currency)
@@ -94,13 +96,13 @@ def live_money(postings: Iterable[Posting]) -> dict[tuple[str, str | None], Live
     return money
 
 
-def _strategy_of(posting: Posting) -> tuple[str, str | None]:
+def _strategy_of(posting: Posting) -> StrategyKey:
     return posting.owner, posting.currency
 
 
 def open_profits(
     lots: DataFrame, holdings: DataFrame, priced: DataFrame
-) -> dict[tuple[str, str | None], float | None]:
+) -> dict[StrategyKey, float | None]:
     """Return what is open of each strategy in each currency would earn; None: not known.
 
     Args:
@@ -133,7 +135,7 @@ def open_profits(
     }
 
 
-def lot_rows(money: Mapping[tuple[str, str | None], "StrategyMoney"]) -> DataFrame:
+def lot_rows(money: Mapping[StrategyKey, "StrategyMoney"]) -> DataFrame:
     """Return what is left of the contracts of strategies, in rows."""
     rows = [
         (*of_strategy, *key, lot.quantity, times(lot.cash, -1.0))
@@ -192,7 +194,7 @@ Remembered = dict[str, tuple[_Sources, MoneyByCurrency]]
 
 def money_of_strategies(
     parts: Sequence[Posting], details: Mapping[int, ContractDetails], remembered: Remembered
-) -> dict[tuple[str, str | None], StrategyMoney]:
+) -> dict[StrategyKey, StrategyMoney]:
     """Return the money of each strategy in each currency.
 
     A change concerns few strategies of a book: only their money is computed again.
@@ -204,7 +206,7 @@ def money_of_strategies(
     """
     movements_of = grouped(attrgetter("conid"), (part.movement for part in parts))
     campaigns = last_campaigns(parts)
-    money: dict[tuple[str, str | None], StrategyMoney] = {}
+    money: dict[StrategyKey, StrategyMoney] = {}
     parts_of = grouped(attrgetter("owner"), parts)
     parts_of.pop(UNATTRIBUTED, None)
     for gone in remembered.keys() - parts_of.keys():
@@ -242,8 +244,9 @@ def _money_of_strategy(
         lately = earned_lately.get((strategy, currency))
         latest = None
         if campaign and lately:
-            entry = as_opened(campaign, contracts, currency)
-            latest = LatestCampaign(entry, campaign.is_open, lately.realised)
+            latest = LatestCampaign(
+                as_opened(campaign, contracts, currency), campaign.is_open, lately.realised
+            )
         cost, _why = cost_per_share(open_parts[currency])
         money[currency] = StrategyMoney(earned, cost, latest)
     return money

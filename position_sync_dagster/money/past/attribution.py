@@ -84,9 +84,8 @@ def attributed(
     )
     by_key = grouped(attrgetter("key"), of_holdings)
     legs_of = grouped(attrgetter("conid"), legs)
-    unmoved = [key for key, opening in openings.items() if opening.contract is not None]
     holdings = _Holdings()
-    for key in dict.fromkeys([*by_key, *unmoved]):
+    for key in dict.fromkeys([*by_key, *openings]):
         opening, moved = _history(by_key[key], openings.get(key))
         if moved or opening.contract:
             holdings.add(_Holding(moved, legs_of[key[1]], opening, holdings))
@@ -141,11 +140,6 @@ class _Step(NamedTuple):
     at_end: float
 
     @property
-    def name(self) -> str:
-        """Return the id of the movement."""
-        return self.movement.movement_id
-
-    @property
     def takes(self) -> bool:
         """Return whether it took of what was held."""
         return self.before * self.movement.change < 0
@@ -179,6 +173,9 @@ class _Exchange(NamedTuple):
     gone: Sequence[Movement] = ()
     is_clear: bool = True
     parent: "_Holding | None" = None
+
+
+_FOR_NOTHING = _Exchange()
 
 
 class _Holdings:
@@ -227,7 +224,7 @@ class _Holdings:
         steps = of_kind[MovementKind.CORPORATE_ACTION]
         for name in ("action", "day_and_type"):
             joined = self.left.union(self.came_for)
-            others = [step for step in steps if step.name not in joined]
+            others = [step for step in steps if step.movement.movement_id not in joined]
             for action in grouped(attrgetter(name), others).values():
                 self._link_action(action)
             # Without an id what took a part may be an action of its own.
@@ -239,14 +236,15 @@ class _Holdings:
             if not holding.first.is_option
         }
         for step in steps:
+            arrival = step.movement
             # The words of an action begin with the symbol of what it acts on, and its number.
-            symbol, _, _number = (step.movement.description or "").partition("(")
-            parent = named.get((step.movement.account, symbol.strip()))
-            if parent is not None and not step.before and step.name not in self.came_for:
-                self.came_for[step.name] = _Exchange(parent=parent)
+            symbol, _, _number = (arrival.description or "").partition("(")
+            parent = named.get((arrival.account, symbol.strip()))
+            if parent is not None and not step.before:
+                self.came_for.setdefault(arrival.movement_id, _Exchange(parent=parent))
 
-        transfers = of_kind[MovementKind.TRANSFER]
-        for of_contract in grouped(attrgetter("movement.conid"), transfers).values():
+        transfers = grouped(attrgetter("movement.conid"), of_kind[MovementKind.TRANSFER])
+        for of_contract in transfers.values():
             self._link_transfers(of_contract)
 
     def _link_delivery(self, movements: Iterable[Movement]) -> None:
@@ -259,8 +257,7 @@ class _Holdings:
         ends = is_end[True]
         for arrival in is_end[False]:
             of_option = [end for end in ends if end.conid == arrival.counter_conid]
-            at_strike = [end for end in ends if end.strike == arrival.price]
-            gone = of_option or at_strike
+            gone = of_option or [end for end in ends if end.strike == arrival.price]
             self.came_for[arrival.movement_id] = _Exchange(gone or ends, is_clear=bool(gone))
         if not is_end[False]:
             self._lost.update((end.movement_id, "delivered") for end in ends)
@@ -282,9 +279,10 @@ class _Holdings:
                 and left.quantity == -arrival.change
                 and _days_between(left, arrival) <= BOOKED
             ]
-            for left in sorted(fits, key=partial(_days_between, arrival))[:1]:
-                self._pair([arrival], [left])
-                leaving.remove(left)
+            if fits:
+                nearest = min(fits, key=partial(_days_between, arrival))
+                self._pair([arrival], [nearest])
+                leaving.remove(nearest)
 
     def _link_action(self, steps: Iterable[_Step]) -> None:
         """Find for what contracts an action brought others, by symbol.
@@ -318,10 +316,8 @@ class _Holdings:
         if len(arrived_of) == len(gone_of):
             came_for = [*gone_of.values()]
         for rows, of_them in zip(arrived_of.values(), came_for, strict=True):
-            self.came_for |= dict.fromkeys(
-                (row.movement_id for row in rows),
-                _Exchange(of_them, is_clear=len(of_them) == 1),
-            )
+            exchange = _Exchange(of_them, is_clear=len(of_them) == 1)
+            self.came_for |= {row.movement_id: exchange for row in rows}
 
     def remember(self, part: Posting, *, is_guess: bool) -> None:
         """Remember a part: something may come for it, or be of its order.
@@ -335,16 +331,21 @@ class _Holdings:
         elif movement.order_id is not None and part.fraction == 1.0 and not is_guess:
             self.traders[movement.order_id].add(part.owner)
 
+    def brings(self, movement: Movement) -> bool:
+        """Return whether a movement is what an action, or a transfer, brought for something."""
+        return movement.kind in _ACTS and movement.movement_id in self.came_for
+
     def carries(self, movement: Movement) -> bool:
         """Return whether cost leaves with it for something else, or comes with it."""
-        name = movement.movement_id
-        return name in self.left or (movement.kind in _ACTS and name in self.came_for)
+        return movement.movement_id in self.left or self.brings(movement)
+
+    def exchange_of(self, movement: Movement) -> _Exchange:
+        """Return what went for a movement; nothing did for most."""
+        return self.came_for.get(movement.movement_id, _FOR_NOTHING)
 
     def origin_of(self, movement: Movement) -> "_Origin":
         """Return what a movement came from, and who had it."""
-        exchange = self.came_for.get(movement.movement_id)
-        if exchange is None:
-            return _Origin()
+        exchange = self.exchange_of(movement)
         if exchange.parent is not None:
             return exchange.parent.origin_of(movement)
 
@@ -357,22 +358,15 @@ class _Holdings:
             self._lost.update(dict.fromkeys(sources, "became by a corporate action"))
         return _Origin(parts)
 
-    def lost(self) -> list[Posting]:
-        """Return, for each end of which nothing arrived, that what it left is not known.
+    def lost(self) -> Iterator[Posting]:
+        """Yield, for each end of which nothing arrived, that what it left is not known.
 
         The same of what actions took, where others had what may be the origin of what came.
         """
-        return [
-            replace(
-                end,
-                effect=Effect.PAYS,
-                quantity=0.0,
-                fraction=0.0,
-                unclear=f"what {name_of(end.movement)} {became} is not known",
-            )
-            for name, became in self._lost.items()
-            for end in self.parts[name]
-        ]
+        for name, became in self._lost.items():
+            for end in self.parts[name]:
+                unclear = f"what {name_of(end.movement)} {became} is not known"
+                yield replace(end, effect=Effect.PAYS, quantity=0.0, fraction=0.0, unclear=unclear)
 
 
 class _Origin(NamedTuple):
@@ -513,15 +507,15 @@ class _Holding:
     @cached_property
     def _at_end_of(self) -> dict[date, float]:
         """What is held at the end of each day with a movement."""
-        return {step.movement.session_date: step.at_end for step in self.steps}
+        return {step.movement.session_date: step.after for step in self.steps}
 
     def held_at(self, at: datetime) -> float:
         """Return what is held at a moment."""
         held = self._opening.quantity
-        for movement in self._movements:
-            if moment_of(movement) > at:
+        for step in self.steps:
+            if moment_of(step.movement) > at:
                 break
-            held = _rounded_sum(held, movement.change)
+            held = step.after
         return held
 
     def _claim_of(self, leg: ActiveContract) -> _Claim:
@@ -560,14 +554,9 @@ class _Holding:
         for longer; what several claim is last.
         """
         is_option = any(movement.is_option for movement in (self.first, *self._movements))
-        came_for = self._holdings.came_for
-        brought = [
-            moment_of(movement)
-            for movement in self._movements
-            if movement.kind in _ACTS and movement.movement_id in came_for
-        ]
+        brought = filter(self._holdings.brings, self._movements)
+        at = min(map(moment_of, brought), default=NEVER)
         is_shared = len({claim.owner for claim in self._claims}) > 1
-        at = min(brought, default=NEVER)
         return not is_option, at, is_shared, -self._claimed_in_part_since, self.key
 
     @property
@@ -728,11 +717,12 @@ class _Holding:
                     part = self._part_of_accounts(movement, held)
                 claimed[claim.owner] += (claim.leg.quantity or 0.0) * part
 
-            lacking = {
-                owner: missing
-                for owner, size in claimed.items()
-                if (missing := size - before.get(owner, 0.0) - openers[owner]) * by > 0
-            }
+            lacking = {}
+            for owner, size in claimed.items():
+                missing = size - before.get(owner, 0.0) - openers[owner]
+                if missing * by > 0:
+                    lacking[owner] = missing
+
             if total := sum(lacking.values()):
                 fraction = min(1.0, unclaimed / total)
                 for owner, missing in lacking.items():
@@ -760,7 +750,7 @@ class _Holding:
     def _reorganize(self, movement: Movement, by: float) -> None:
         """Divide what a corporate action took, brought or changed by what the owners have."""
         total = self._total
-        if not total or self._holdings.came_for.get(movement.movement_id, _Exchange()).gone:
+        if not total or self._holdings.exchange_of(movement).gone:
             self._arrive(movement, by)
             return
 
@@ -784,8 +774,7 @@ class _Holding:
         The cost of what came for one that is still held is not known, but that it paid nothing is.
         """
         origin = self._holdings.origin_of(movement)
-        exchange = self._holdings.came_for.get(movement.movement_id)
-        is_for_what_is_held = exchange is not None and exchange.parent is not None
+        is_for_what_is_held = self._holdings.exchange_of(movement).parent is not None
         if is_for_what_is_held and self._claims and origin.sizes.keys() <= {UNATTRIBUTED}:
             origin = _Origin()
 
@@ -819,12 +808,13 @@ class _Holding:
         """
         paid_for = {}
         for payment in self._movements:
-            if not payment.quantity and payment.kind not in INCOME:
-                ends = [
-                    end for end in self._movements if end.quantity and _is_paid_by(payment, end)
-                ]
-                for end in sorted(ends, key=partial(_days_between, payment))[:1]:
-                    paid_for[payment.movement_id] = end.movement_id
+            if payment.quantity or payment.kind in INCOME:
+                continue
+
+            ends = [end for end in self._movements if end.quantity and _is_paid_by(payment, end)]
+            if ends:
+                nearest_end = min(ends, key=partial(_days_between, payment))
+                paid_for[payment.movement_id] = nearest_end.movement_id
         return paid_for
 
     def _pay(self, movement: Movement) -> None:
@@ -874,15 +864,16 @@ class _Holding:
         **said: Any,
     ) -> None:
         """Add the part of an owner; without a quantity it has of the money alone."""
-        posting = Posting(
-            owner=owner,
-            movement=movement,
-            effect=effect,
-            fraction=fraction,
-            quantity=quantity,
-            **said,
+        self._parts.append(
+            Posting(
+                owner=owner,
+                movement=movement,
+                effect=effect,
+                fraction=fraction,
+                quantity=quantity,
+                **said,
+            )
         )
-        self._parts.append(posting)
         self._has[owner] = self._has.get(owner, 0.0) + quantity
         if not rounded(self._has[owner]):
             del self._has[owner]

@@ -251,10 +251,12 @@ class Case:
 
         Its time may be wrong, or a message lost.
         """
-        strays = (booking for booking in self.bookings if booking.unclaimed * self.change.by > 0)
-        return any(
-            stray.is_trade and abs(stray.at - self.change.seen_at) <= A_DAY for stray in strays
-        )
+        for booking in self.bookings:
+            is_same_way = booking.unclaimed * self.change.by > 0
+            is_of_day = abs(booking.at - self.change.seen_at) <= A_DAY
+            if is_same_way and booking.is_trade and is_of_day:
+                return True
+        return False
 
     @property
     def is_whole(self) -> bool:
@@ -366,13 +368,12 @@ def closures_of(facts: Facts, only: Container[str] | None = None) -> list[Closur
 
 def bookings_of(movements: Iterable[Movement]) -> defaultdict[Key, list[BookedMovement]]:
     """Return what explains changes, by holding and in order of time."""
-    bookings = [
-        BookedMovement(movement, reason, movement.quantity)
-        for movement in movements
-        if movement.quantity and (reason := _stated_cause(movement)) is not None
-    ]
-    bookings.sort(key=attrgetter("at"))
-    return grouped(attrgetter("movement.key"), bookings)
+    bookings = []
+    for movement in movements:
+        reason = _stated_cause(movement)
+        if movement.quantity and reason is not None:
+            bookings.append(BookedMovement(movement, reason, movement.quantity))
+    return grouped(attrgetter("movement.key"), sorted(bookings, key=attrgetter("at")))
 
 
 def cancelled_ids(movements: Sequence[Movement]) -> set[str]:
@@ -655,7 +656,7 @@ def _closures_of_case(case: Case) -> list[Closure]:
     closures: list[Closure] = []
     open_quantity = abs(change.closed)
     for reason, evidence in by_reason.items():
-        quantity = min(open_quantity, _size_of(evidence))
+        quantity = min(open_quantity, sum(abs(part.quantity) for part in evidence))
         open_quantity = rounded(open_quantity - quantity)
         if quantity:
             closures.append(_stated_closure(change, reason, evidence, quantity))
@@ -696,23 +697,18 @@ def _stated_closure(
         closed_at=closed_at,
         price=None if paid is None else paid / sum(sizes),
         realized_pnl=realized,
-        executions=_joined(movement.execution_id for movement in moved),
-        order_ids=_joined(trade.movement.order_id for trade in trades),
-        events=_joined(movement.event_id for movement in moved),
-        statement=_joined(movement.statement for movement in moved),
+        executions=_joined("execution_id", moved),
+        order_ids=_joined("movement.order_id", trades),
+        events=_joined("event_id", moved),
+        statement=_joined("statement", moved),
         counter_conid=moved[0].counter_conid,
         evidence=[*_once(movement.execution_id or movement.event_id for movement in moved)],
     )
 
 
-def _size_of(evidence: Iterable[Evidence]) -> float:
-    """Return how much parts of bookings moved, whatever their signs."""
-    return sum(abs(part.quantity) for part in evidence)
-
-
-def _joined(texts: Iterable[str | None]) -> str | None:
-    """Return the texts, each once, separated by commas; None without any."""
-    return ",".join(_once(texts)) or None
+def _joined(name: str, records: Iterable[object]) -> str | None:
+    """Return what records have of a name, each once, separated by commas; None without any."""
+    return ",".join(_once(map(attrgetter(name), records))) or None
 
 
 def _once(texts: Iterable[str | None]) -> Iterable[str]:
@@ -735,9 +731,10 @@ def _is_stated(case: Case) -> bool:
     days = case.facts.trading_days(
         exchange_date(change.since), exchange_date(change.seen_at + EVENING)
     )
-    return bool(days) and all(
-        any(_covers(period, day, change.seen_at) for period in periods) for day in days
-    )
+    for day in days:
+        if not any(_covers(period, day, change.seen_at) for period in periods):
+            return False
+    return bool(days)
 
 
 def _covers(period: StatementEvent, day: date, until: datetime) -> bool:

@@ -46,8 +46,7 @@ def connected_contracts(movements: DataFrame, legs: DataFrame) -> DataFrame:
     delivered = ends.select("conid", partner=coalesce("counter_conid", "underlying_conid"))
     orders = movements.drop_nulls("order_id")
     of_orders = orders.select("conid", partner=col.conid.first().over("order_id"))
-    acted = _of_actions(movements, legs)
-    of_actions = acted.select("conid", partner=col.conid.first())
+    of_actions = _of_actions(movements, legs).select("conid", partner=col.conid.first())
     pairs = pl.concat([delivered, of_orders, of_actions]).drop_nulls().unique()
 
     conids = [movements["conid"], legs["conid"], pairs["partner"]]

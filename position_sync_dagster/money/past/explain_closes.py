@@ -121,11 +121,11 @@ class CloseExplainer:
         if open_ids:
             stored = lake.closures.current(one_of("change_id", open_ids), since - BEFORE)
         counting = grouped(attrgetter("change_id"), stored)
-        replaced = {
-            change_id: _judged_last(closures, counting[change_id], now)
-            for change_id, closures in judged.items()
-            if knows_more(closures, counting[change_id])
-        }
+        replaced = {}
+        for change_id, closures in judged.items():
+            before = counting[change_id]
+            if knows_more(closures, before):
+                replaced[change_id] = _judged_last(closures, before, now)
 
         closures = list(chain.from_iterable(replaced.values()))
         book.infer(closures)  # before its cause is stored: then it is not judged again
@@ -144,7 +144,7 @@ class CloseExplainer:
 
         Breaks of closes before the window stay as they are.
         """
-        of_person = [closure for closure in closures if closure.needs_person]
+        of_person = filter(attrgetter("needs_person"), closures)
         waiting = [closure for closure in of_person if elapsed(closure.closed_at, now) >= GRACE]
         waiting.sort(key=attrgetter("closed_at"))
 

@@ -8,6 +8,7 @@ and refuses one for a code that it does not know, such as GEA.
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import time as clock_time
@@ -15,7 +16,6 @@ from enum import StrEnum
 from functools import partial
 from hashlib import sha256
 from io import BytesIO
-from itertools import chain
 from operator import attrgetter
 from typing import IO, Any, NamedTuple
 from xml.etree import ElementTree as Xml
@@ -160,10 +160,13 @@ def event_of(fields: Fields) -> closes.StatementEvent:
     if not event_id:
         event_id = sha256(attributes.encode()).hexdigest()[:32]
 
-    row = fields.row(_EVENT) | {
-        "event_id": f"{fields.element}:{event_id}", "day": local.date(),
-        "time": at if has_time else None, "attributes": attributes,
-    }  # fmt: skip
+    row = fields.row(_EVENT)
+    row.update(
+        event_id=f"{fields.element}:{event_id}",
+        day=local.date(),
+        time=at if has_time else None,
+        attributes=attributes,
+    )
     return _event_of_account(_KINDS[fields.element], fields, row)
 
 
@@ -262,21 +265,20 @@ def closed_lot_event(fields: Fields) -> closes.StatementEvent | None:
     else:
         day = fields.required(TIME_FIELD, "dateTime", "tradeDate").astimezone(STATEMENT_ZONE).date()
     content = "|".join(map(str, (day, *row.values())))
-    row["event_id"] = f"Lot:{sha256(content.encode()).hexdigest()[:32]}"
-    row["attributes"] = fields.as_json()
-    return _event_of_account(closes.EventKind.CLOSED_LOT, fields, row | {"day": day})
+    event_id = f"Lot:{sha256(content.encode()).hexdigest()[:32]}"
+    row.update(event_id=event_id, day=day, attributes=fields.as_json())
+    return _event_of_account(closes.EventKind.CLOSED_LOT, fields, row)
 
 
 def _event_of_account(
     kind: closes.EventKind, fields: Fields, row: dict[str, Any], *name: str
 ) -> closes.StatementEvent:
     """Return an event of an account and a day; `name` makes its id, besides these."""
-    event_id = ":".join((kind, row["account"], str(row["day"]), *name))
-    usual: dict[str, Any] = {
-        "event_id": event_id, "kind": kind, "attributes": "{}", "source": FLEX,
-        "statement": fields.file, "stated_at": fields.stated_at,
-    }  # fmt: skip
-    return closes.StatementEvent(**usual | row)
+    row.setdefault("event_id", ":".join((kind, row["account"], str(row["day"]), *name)))
+    row.setdefault("attributes", "{}")
+    return closes.StatementEvent(
+        **row, kind=kind, source=FLEX, statement=fields.file, stated_at=fields.stated_at
+    )
 
 
 # The level, or the currency, of a sum over all currencies.
@@ -402,13 +404,11 @@ class _StatementReader:
 
         self._sections: set[str] = set()
         self._served_elements: set[str] = set()
-        self._accounts: set[str] = set()
-        if serves(self._account):
-            self._accounts.add(self._account)
+        self._accounts = set(filter(serves, [self._account]))
 
-        self._rows: dict[RowKind, list[Any]] = {kind: [] for kind in RowKind}
+        self._rows = defaultdict[RowKind, list[Any]](list)
         self._movements: list[Movement] = []
-        self._flaws: dict[RowKind, list[StatementError]] = {kind: [] for kind in RowKind}
+        self._flaws = defaultdict[RowKind, list[StatementError]](list)
 
     def add(self, tag: str, attributes: Mapping[str, str]) -> None:
         """Read an element. Where a row names no account or day, they are the statement's.
@@ -473,7 +473,7 @@ class _StatementReader:
             self._coverage(closes.EventKind.SECTIONS, account, names) for account in self._accounts
         ]
 
-        flaws = chain.from_iterable(self._flaws.values())
+        flaws = [error for kind in RowKind for error in self._flaws[kind]]
         return closes.Statement(
             file=self._fields.file,
             account=self._account,

@@ -161,8 +161,7 @@ def columns_of(record: type, **fields: str) -> dict[str, FieldColumn]:
 def flaw(fault: str, remedy: str | None = None) -> StatementError:
     """Return the error of what a statement lacks or spoils, with what to choose in the query."""
     if remedy is None:
-        fields = document("docs/do/statements.md")
-        remedy = f"In the Flex query choose the fields that {fields} lists"
+        remedy = f"In the Flex query choose the fields that {document(StatementError.page)} lists"
     return StatementError(fault, remedy=f"{remedy}, and download it again.")
 
 

@@ -223,8 +223,8 @@ def _cash_of_trade(fields: Fields, execution: Execution) -> float | None:
     proceeds = _read(fields, NUMBER, "proceeds")
     if proceeds is None or (execution.sec_type == "FUT" and proceeds == 0):
         return None
-    taxes: float | None = _read(fields, NUMBER, "taxes")
-    return float(proceeds) + (taxes or 0.0)  # a trade without taxes names none
+    # A trade without taxes names none.
+    return float(proceeds + (_read(fields, NUMBER, "taxes") or 0.0))
 
 
 def _cash(base: Movement, amount: float | None) -> Movement:
@@ -254,8 +254,8 @@ def _transfers(base: Movement, fields: Fields, event: StatementEvent) -> list[Mo
 
     cash = _read(fields, NUMBER, "cashTransfer")
     if cash:
-        nothing: dict[str, Any] = dict.fromkeys(("conid", "symbol", "sec_type", "multiplier"))
-        movements.append(replace(base, kind=_of_owner(cash), cash=cash, **nothing))
+        money = replace(base, conid=None, symbol=None, sec_type=None, multiplier=None)
+        movements.append(replace(money, kind=_of_owner(cash), cash=cash))
     return movements
 
 

@@ -93,8 +93,13 @@ def completed(movement: Movement, terms: Terms) -> Movement:
         value = times(at_price, -1.0) if value is None else value
     elif cash is None:
         cash = at_price
-    session = terms.session_of(movement.day)
-    return replace(movement, session_date=session, multiplier=multiplier, value=value, cash=cash)
+    return replace(
+        movement,
+        session_date=terms.session_of(movement.day),
+        multiplier=multiplier,
+        value=value,
+        cash=cash,
+    )
 
 
 def _cash_of_trade(movement: Movement, multiplier: float | None) -> float | None:

@@ -103,7 +103,7 @@ def _cost_by_its_close(movements: Iterable[Movement], quantity: float) -> float 
     Statements write 0 where they state none.
     """
     unclosed = quantity
-    costs: list[float | None] = []
+    costs = []
     for movement in movements:
         by = movement.change
         if by * quantity >= 0:
@@ -265,8 +265,7 @@ def _all_moved(movements: DataFrame, first_close: DataFrame) -> DataFrame:
     left = moved.group_by(KEY).agg(
         position=col.position.first() - col.quantity.sum(), at=col.closed_at.first()
     )
-    is_all = col.position.abs() < QUANTITY_ROUNDING
-    return left.filter(is_all).with_columns(position=0.0)
+    return left.filter(col.position.abs() < QUANTITY_ROUNDING).with_columns(position=0.0)
 
 
 def _transferred_costs(daily: DataFrame, first: DataFrame) -> DataFrame:

@@ -33,7 +33,7 @@ from position_sync_dagster.money.past.postings import Posting
 OWNED = (*KEY, "strategy_id")
 
 # By how much a part changed what its owner has, and which part of the movement's money is its.
-PART_COLUMNS: dict[str, Any] = {
+PART_COLUMNS = {
     "movement_id": String, "account": String, "conid": pl.Int64, "strategy_id": String,
     "by": Float64, "fraction": Float64, "is_prior": pl.Boolean,
 }  # fmt: skip
@@ -116,11 +116,10 @@ class PostingBook:
         sources = self._sources(groups)
         contents = sources.contents(groups)
         remembered = _remembered(self.lake)
-        unchanged = {
-            name: postings
-            for name, (content, postings) in [*remembered.items()]
-            if content == contents.get(name)
-        }
+        unchanged = {}
+        for name, (content, postings_before) in [*remembered.items()]:
+            if content == contents.get(name):
+                unchanged[name] = postings_before
 
         changed = groups.filter(~one_of("group", unchanged))
         group_of = dict(changed.iter_rows())
@@ -175,8 +174,7 @@ class _Sources(NamedTuple):
     def postings(self, details: Mapping[int, ContractDetails]) -> list[Posting]:
         """Return whose the movements are, by the details of the contracts."""
         movements = [*records_of(Movement, self.movements), *unexplained_ends(self.unexplained)]
-        legs = _claiming(self.legs, details)
-        return attributed(movements, legs, openings_in(self.openings))
+        return attributed(movements, _claiming(self.legs, details), openings_in(self.openings))
 
 
 def _of(contracts: DataFrame, rows: DataFrame) -> DataFrame:
@@ -235,7 +233,7 @@ def owned_at(
 
     differing = set(quantities.filter(differs)["conid"])
     legs_of = grouped(attrgetter("conid"), (leg for leg in legs if leg.conid in differing))
-    is_of_nobody = col.whole.is_null() & ~col.conid.is_in([*legs_of])
+    is_of_nobody = col.whole.is_null() & ~one_of("conid", legs_of)
     of_nobody = quantities.filter(is_of_nobody, differs)
     # Of a claim on all accounts those have a part in which nothing differs.
     of_somebody = quantities.filter(~is_of_nobody, differs.any().over("conid"))

@@ -112,11 +112,6 @@ class Posting:
         return self.movement.kind is MovementKind.TRADE and not self.is_prior
 
     @property
-    def is_unexplained(self) -> bool:
-        """Return whether nothing says how it ended."""
-        return self.movement.kind is MovementKind.UNEXPLAINED
-
-    @property
     def cash(self) -> float | None:
         """Return what it brought, without fees; None: not known."""
         return times(self.movement.cash, self.fraction)

@@ -147,9 +147,8 @@ class Moved:
 
 
 def _of_account(lake: MoneyLake, spec: Any, account: str, day: date) -> DataFrame:
-    is_of_account = col.account == account
     is_of_day = col("partition.session_date") == day
-    return derived_rows(lake.derived_table(spec), is_of_account, is_of_day)
+    return derived_rows(lake.derived_table(spec), col.account == account, is_of_day)
 
 
 def _stated_worth(lake: MoneyLake, day: date) -> dict[str, StatedWorth]:

@@ -10,6 +10,7 @@ import polars as pl
 from polars import DataFrame, coalesce, col, concat, when
 
 from position_sync_dagster.domain.holding import KEY
+from position_sync_dagster.lake.schema import one_of
 from position_sync_dagster.money.past.closes import FLEX
 from position_sync_dagster.money.past.movements import ENDS, INCOME, OWNERS_CASH, MovementKind
 from position_sync_dagster.settings import Settings
@@ -118,7 +119,7 @@ def _not_followed(
     """
     held = concat([start.select(KEY), end.select(KEY)])
     not_held = movements.join(held, on=KEY, how="anti").drop_nulls("conid")
-    return not_held.filter(~col.sec_type.is_in(list(settings.sec_types)))
+    return not_held.filter(~one_of("sec_type", settings.sec_types))
 
 
 def _included(

@@ -18,7 +18,7 @@ from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.lake import rows_of_logins
-from position_sync_dagster.lake.schema import DAILY_POSITIONS, moment
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, moment, one_of
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.magnifiers import magnifier_in
 from position_sync_dagster.money.past.closes import SLACK, EventKind
@@ -131,9 +131,14 @@ class _Sources:
         recent = recent.filter(col.day >= min(sessions) - BOOKED_BEFORE)
         conids = book.of_strategies & {*rows["conid"], *recent["conid"]}
         # What is gone without a cause is unexplained from the close at which it is missing.
-        parts = part_rows(part for part in book.postings(conids) if not part.is_unexplained)
+        explained = [
+            part
+            for part in book.postings(conids)
+            if part.movement.kind is not MovementKind.UNEXPLAINED
+        ]
+        parts = part_rows(explained)
         # A booking and its cancellation have no parts, and change nothing.
-        moved = recent.filter(col.quantity != 0, col.conid.is_in(conids), ~IS_CONVERSION)
+        moved = recent.filter(col.quantity != 0, one_of("conid", conids), ~IS_CONVERSION)
         moved_nothing = moved.join(parts, on="movement_id", how="anti")
         recent = recent.join(moved_nothing, on="movement_id", how="anti")
 
@@ -183,16 +188,15 @@ def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDa
     owned_moves = _moves_of_owners(between.moved, sources.parts_of)
     holdings = explain_holdings(owned_start, owned_end, owned_moves, days=length_days, by=OWNED)
     paid = _moves_of_owners(between.followed.filter(session_date=day), sources.parts_of)
-    fees = _fees_elsewhere(owned_moves)
-    rows = concat([holdings, fees, _income(paid)], how="diagonal_relaxed")
+    rows = concat([holdings, _fees_elsewhere(owned_moves), _income(paid)], how="diagonal_relaxed")
 
     earlier = sources.accounts.filter(col.session_date < day)["account"]
     rows = _of_known_ends(rows, start["account"], end["account"], earlier)
     if rows.is_empty():
         return PROFIT_EXPLAINED.empty
 
-    beside = _fees_beside(owned_moves, rows)
-    rows = by_strategy(concat([rows, beside], how="diagonal_relaxed"))
+    rows = concat([rows, _fees_beside(owned_moves, rows)], how="diagonal_relaxed")
+    rows = by_strategy(rows)
     rows = rows.with_columns(session_date=day, since=moment(since), closed_at=moment(closed))
     return rows.select(list(PROFIT_EXPLAINED.columns))
 
@@ -219,8 +223,8 @@ def _owned_at_ends(
     ]
     owned = []
     for is_before, held in (("before_start", start), ("before_end", end)):
-        later = between.included.filter(~col(is_before))["movement_id"].to_list()
-        is_later = ~col.is_prior & col.movement_id.is_in(later)
+        later = between.included.filter(~col(is_before))
+        is_later = ~col.is_prior & one_of("movement_id", later["movement_id"])
         owned.append(owned_at(held, sources.parts.filter(~is_later), legs, trading_day.since))
     return owned
 
@@ -429,15 +433,13 @@ def _repriced() -> Expr:
     by_unit = col.position_0 * col.unit_1 - col.value_0
     was_held = col.position_0 != 0
     # Where nothing says at what price it went, all that it earned is of its price.
-    of_price = coalesce(by_unit, "earned")
-    return when(was_held).then(of_price).otherwise(0.0)
+    return when(was_held).then(coalesce(by_unit, "earned")).otherwise(0.0)
 
 
 def _moves_by_greeks(days: float) -> dict[str, Expr]:
     """Return what each greek of the beginning makes of the moves until the end."""
-    quoted_move = col.underlying_price_1 - col.underlying_price_0
     units = col.position_0 * col.multiplier_0
-    move = quoted_move / col.magnifier_0
+    move = (col.underlying_price_1 - col.underlying_price_0) / col.magnifier_0
     points = (col.implied_vol_1 - col.implied_vol_0) * 100
 
     delta = units * col.delta_0 * move
@@ -494,9 +496,9 @@ def _of_known_ends(rows: DataFrame, start: Series, end: Series, earlier: Series)
         earlier: The accounts that have rows of any day before.
     """
     lacks_movements = IS_MISSING.any().over("account")
-    lacks_start = lacks_movements & ~col.account.is_in(start.to_list())
-    lacks_end = lacks_movements & ~col.account.is_in(end.to_list())
-    is_lost = lacks_start & col.account.is_in(earlier.to_list())
+    lacks_start = lacks_movements & ~one_of("account", start)
+    lacks_end = lacks_movements & ~one_of("account", end)
+    is_lost = lacks_start & one_of("account", earlier)
     rows = rows.filter(~lacks_end & (is_lost | ~lacks_start))
     return rows.with_columns(
         when(~is_lost).then(col(NUMBERS)),

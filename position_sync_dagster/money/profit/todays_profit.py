@@ -18,7 +18,7 @@ from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake.lake import rows_of_logins
-from position_sync_dagster.lake.schema import DAILY_POSITIONS
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
 from position_sync_dagster.money.cents import cents, in_cents, split_in_cents
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.postings import names_of
@@ -92,8 +92,8 @@ class TodaysProfit(ProfitParts):
 
 def _rows_of_session(lake: MoneyLake, session: date, closed_at: datetime) -> DataFrame:
     """Return the rows of a close, with the greeks that the ledger has of them."""
-    table = lake.derived_table(DAILY_POSITIONS)
-    rows = derived_rows(table, chosen=col("partition.session_date") == session)
+    is_of_session = col("partition.session_date") == session
+    rows = derived_rows(lake.derived_table(DAILY_POSITIONS), chosen=is_of_session)
 
     # `daily_positions` leaves out the greeks that this package computed.
     lacks_greeks = col.right.is_not_null() & (col.position != 0) & col.delta.is_null()
@@ -184,7 +184,8 @@ def _present_rows(book: Book) -> DataFrame:
 def _with_lost_closes(holdings: DataFrame, recorded: Series, session: date) -> DataFrame:
     """Return holdings; those of accounts without a close, which their movements show, say so."""
     reason = pl.lit(f"the close of {session} is not recorded")
-    is_lost = ~col.account.is_in(recorded.to_list()) & IS_MISSING.any().over("account")
+    lacks_movements = IS_MISSING.any().over("account")
+    is_lost = ~one_of("account", recorded) & lacks_movements
     return holdings.with_columns(why_unknown=when(is_lost).then(reason).otherwise("why_unknown"))
 
 
