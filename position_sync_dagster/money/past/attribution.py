@@ -432,6 +432,11 @@ class _Claim(NamedTuple):
         return str(self.leg.strategy_id)
 
     @property
+    def size(self) -> float:
+        """Return how much it claims, with its sign; 0: all, whatever that is."""
+        return self.leg.quantity or 0.0
+
+    @property
     def rank(self) -> tuple[bool, bool]:
         """Return its place: what goes on comes first, and what names the account."""
         return self.leg.removed_at is not None, self.leg.account is None
@@ -464,8 +469,9 @@ class _Holding:
         if opening.quantity and not has:
             self.first = _prior_of(self.first, opening)
         self.key = self.first.key
-        of_account = [leg for leg in legs if leg.account in (None, self.key[0])]
-        self._claims = [*map(self._claim_of, sorted(of_account, key=attrgetter("added_at")))]
+        in_order = sorted(legs, key=attrgetter("added_at"))
+        accounts = (None, self.key[0])
+        self._claims = [self._claim_of(leg) for leg in in_order if leg.account in accounts]
         self._has: _Shares = dict(has)
         self._last_owners: _Shares = {}
         # Whether it was not known whose a close was, since all of it was gone last.
@@ -539,10 +545,11 @@ class _Holding:
         """Return who had it when an action brought another contract for it."""
         at = moment_of(movement)
         parts_of = grouped(attrgetter("owner"), (part for part in self._parts if part.at <= at))
-        sizes = {
-            owner: sum(part.quantity for part in of_owner) for owner, of_owner in parts_of.items()
-        }
-        held = {owner: size for owner, size in sizes.items() if rounded(size)}
+        held = {}
+        for owner, of_owner in parts_of.items():
+            size = sum(part.quantity for part in of_owner)
+            if rounded(size):
+                held[owner] = size
         opened = [part for owner in held for part in parts_of[owner] if part.opens]
         return _Origin(opened, held)
 
@@ -565,14 +572,14 @@ class _Holding:
 
         Claims count from when they begin until what is held then is gone.
         """
-        are_sized = self._claims and all(claim.leg.quantity for claim in self._claims)
+        are_sized = self._claims and all(claim.size for claim in self._claims)
         claimed: dict[tuple[str, str | None], float] = {}
         for step in self.steps if are_sized else ():
             if not step.before:
                 claimed = {}
             for claim in self._claims:
                 if claim.covers(step.movement):
-                    claimed[claim.owner, claim.leg.account] = abs(claim.leg.quantity or 0.0)
+                    claimed[claim.owner, claim.leg.account] = abs(claim.size)
             if claimed and max(abs(step.before), abs(step.after)) > sum(claimed.values()):
                 return moment_of(step.movement).timestamp()
         return math.inf
@@ -584,18 +591,13 @@ class _Holding:
     def _open_prior(self) -> None:
         """Divide what was held before the first movement to those that claim it."""
         prior = self.first
+        openers = self._openers(prior, prior.change, {})
         unclear = None
         if prior.cash is None:
             unclear = (
                 f"what {name_of(prior)} cost is not known: it was held before its first movement"
             )
-        self._add_parts(
-            prior,
-            Effect.OPENS,
-            self._openers(prior, self._opening.quantity, {}),
-            unclear=unclear,
-            is_prior=True,
-        )
+        self._add_parts(prior, Effect.OPENS, openers, unclear=unclear, is_prior=True)
 
     def _move(self, movement: Movement, by: float) -> None:
         """Divide a movement: first it closes what is held on the other side, then it opens."""
@@ -634,8 +636,7 @@ class _Holding:
         left = self._openers(movement, self._total + by, {})
         closed = {owner: left.get(owner, 0.0) - held for owner, held in self._has.items()}
         has_no_new_owner = left.keys() <= closed.keys()
-        is_same_way = all(part * by >= 0 for part in closed.values())
-        if has_no_new_owner and is_same_way:
+        if has_no_new_owner and all(part * by >= 0 for part in closed.values()):
             return closed
         return _divided(by, self._has)
 
@@ -668,13 +669,14 @@ class _Holding:
         if movement is self._of_known_cost:
             movement = replace(movement, cash=times(self._opening.cost, -movement.change))
 
+        receivers = self._receivers(movement, by, origin)
         unclear = None
         if not origin.sizes and movement.kind in DELIVERY_KINDS and not movement.is_option:
             unclear = f"it is not known which option delivered {name_of(movement)}"
         self._add_parts(
             movement,
             Effect.OPENS,
-            self._receivers(movement, by, origin),
+            receivers,
             origin,
             unclear=unclear,
             is_owner_unclear=unclear is not None,
@@ -685,7 +687,10 @@ class _Holding:
         """What a transfer brought first, if the broker says what it had cost."""
         if self._opening.quantity or self._opening.cost is None:
             return None
-        return next((step for step in self._movements if step.kind is MovementKind.TRANSFER), None)
+        for movement in self._movements:
+            if movement.kind is MovementKind.TRANSFER:
+                return movement
+        return None
 
     def _receivers(self, movement: Movement, by: float, origin: _Origin) -> _Shares:
         """Return whose it is that came: of those who had what it came from, or who claim it."""
@@ -705,7 +710,7 @@ class _Holding:
         """
         covering = [claim for claim in self._claims if claim.covers(movement)]
         newest = {(claim.owner, claim.leg.account): claim for claim in covering}.values()
-        sized = [claim for claim in newest if (claim.leg.quantity or 0.0) * by > 0]
+        sized = [claim for claim in newest if claim.size * by > 0]
         held = sum(before.values()) + by
         openers: _Shares = defaultdict(float)
         claimed: _Shares = defaultdict(float)
@@ -715,7 +720,7 @@ class _Holding:
                 part = 1.0
                 if claim.leg.account is None:
                     part = self._part_of_accounts(movement, held)
-                claimed[claim.owner] += (claim.leg.quantity or 0.0) * part
+                claimed[claim.owner] += claim.size * part
 
             lacking = {}
             for owner, size in claimed.items():

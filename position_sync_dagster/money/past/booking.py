@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from itertools import chain
 from math import copysign
 from operator import attrgetter
 from typing import NamedTuple
@@ -259,8 +260,8 @@ class _Booker(Booking):
 
     def left_for(self, entry: _Entry) -> Iterable[_Departure]:
         """Return what left for what came."""
-        names = (name for posting in entry.postings for name in posting.came_from)
-        return dict.fromkeys(self.departures[name] for name in names if name in self.departures)
+        names = chain.from_iterable(posting.came_from for posting in entry.postings)
+        return dict.fromkeys(filter(None, map(self.departures.get, names)))
 
     def add(self, entry: _Entry) -> None:
         """Book what a movement did to what is held of a group."""

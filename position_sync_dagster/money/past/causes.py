@@ -266,7 +266,8 @@ class Case:
         """
         if self.evidence or self.has_stray or not self.is_covered:
             return False
-        return not self.change.is_option or not rounded(self.change.by + self.change.closed)
+        change = self.change
+        return not change.is_option or not rounded(change.by + change.closed)
 
     @property
     def under_key(self) -> Key | None:
@@ -580,10 +581,12 @@ def _explain_nothing_came(
     sides = {copysign(1.0, option.units or 0.0) for option in options}
     first = min((option.change.since or NEVER) for option in options)
     last = max(option.change.seen_at for option in options)
-    came = [case for case in moved if case.unexplained and case.change.seen_at > first]
-    traded = [booking for booking in bookings if booking.unclaimed and booking.at + A_DAY > first]
+    if any(case.unexplained and case.change.seen_at > first for case in moved):
+        return
+    if any(booking.unclaimed and booking.at + A_DAY > first for booking in bookings):
+        return
     are_unclear = all(option.is_in is None and option.is_whole for option in options)
-    if len(sides) > 1 or came or traded or not are_unclear:
+    if len(sides) > 1 or not are_unclear:
         return
 
     for option in options:

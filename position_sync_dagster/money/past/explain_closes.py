@@ -148,11 +148,13 @@ class CloseExplainer:
         waiting = [closure for closure in of_person if elapsed(closure.closed_at, now) >= GRACE]
         waiting.sort(key=attrgetter("closed_at"))
 
-        keys = set(closes.select(KEY).insert_column(0, pl.lit(BREAKS)).iter_rows())
+        keys = set(closes.select(KEY).iter_rows())
         self.lake.breaks.record(
             {BREAKS: list(map(_discrepancy, waiting))},
             now,
-            compared=lambda named: (named.gateway_id, named.account, named.conid) in keys,
+            compared=lambda named: (
+                named.gateway_id == BREAKS and (named.account, named.conid) in keys
+            ),
             run_id=self.run_id,
         )
         return tuple(waiting)

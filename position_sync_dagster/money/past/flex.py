@@ -158,7 +158,7 @@ def event_of(fields: Fields) -> closes.StatementEvent:
     attributes = fields.as_json()
     event_id = fields.get(TEXT, "transactionID", "tradeID", "actionID")
     if not event_id:
-        event_id = sha256(attributes.encode()).hexdigest()[:32]
+        event_id = _digest(attributes)
 
     row = fields.row(_EVENT)
     row.update(
@@ -207,7 +207,8 @@ def equity_event(fields: Fields) -> closes.StatementEvent:
         if name not in _NO_PART and not name.endswith(of_sides)
     }
 
-    row = fields.row(_EQUITY) | {"attributes": json.dumps(parts, sort_keys=True)}
+    row = fields.row(_EQUITY)
+    row["attributes"] = json.dumps(parts, sort_keys=True)
     return _event_of_account(closes.EventKind.NET_LIQUIDATION, fields, row)
 
 
@@ -265,9 +266,13 @@ def closed_lot_event(fields: Fields) -> closes.StatementEvent | None:
     else:
         day = fields.required(TIME_FIELD, "dateTime", "tradeDate").astimezone(STATEMENT_ZONE).date()
     content = "|".join(map(str, (day, *row.values())))
-    event_id = f"Lot:{sha256(content.encode()).hexdigest()[:32]}"
-    row.update(event_id=event_id, day=day, attributes=fields.as_json())
+    row.update(event_id=f"Lot:{_digest(content)}", day=day, attributes=fields.as_json())
     return _event_of_account(closes.EventKind.CLOSED_LOT, fields, row)
+
+
+def _digest(text: str) -> str:
+    """Return what names a text, the same each time."""
+    return sha256(text.encode()).hexdigest()[:32]
 
 
 def _event_of_account(
@@ -498,10 +503,10 @@ class _StatementReader:
         """
         written = fields.attributes
         level = level_of(written.get("levelOfDetail", ""))
-        is_lot = level in _LOTS or (not level and bool(written.keys() & _LOT))
-        is_part = element.becomes is RowKind.POSITIONS and is_lot
-        is_in_base = level_of(written.get("currency", "")) in _IN_BASE
-        if is_part or is_in_base:
+        is_lot = level in _LOTS or (not level and written.keys() & _LOT)
+        if is_lot and element.becomes is RowKind.POSITIONS:
+            return
+        if level_of(written.get("currency", "")) in _IN_BASE:
             return
 
         if level and level not in element.levels:

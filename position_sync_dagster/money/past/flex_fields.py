@@ -56,14 +56,10 @@ def _number(text: str) -> float:
 
 def _conid(text: str) -> int | None:
     # More digits are out of range, and Python refuses to parse thousands of them.
-    is_number = text.isascii() and text.isdigit() and len(text) <= 10
-    if not is_number:
+    if not (text.isascii() and text.isdigit() and len(text) <= 10):
         return None
-
     conid = int(text)
-    if conid in instrument.CONIDS:
-        return conid
-    return None
+    return conid if conid in instrument.CONIDS else None
 
 
 def _day(text: str) -> date:

@@ -3,7 +3,8 @@
 Rows of `daily_positions` that they state are joined with our own.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from itertools import accumulate, chain
@@ -134,7 +135,7 @@ def _stated(
 
 def _traded(
     statements: Collection[Statement], first: datetime, last: datetime
-) -> dict[Key, list[Movement]]:
+) -> defaultdict[Key, list[Movement]]:
     """Return what changed each holding between two times, in order of time."""
     stated = chain.from_iterable(statement.movements for statement in statements)
     seen_at_once = (Section.TRADES, Section.CORPORATE_ACTIONS)
@@ -186,7 +187,7 @@ def join_rows(
     covered: Collection[str],
     *,
     opened: datetime,
-    traded: Mapping[Key, Sequence[Movement]],
+    traded: defaultdict[Key, list[Movement]],
 ) -> tuple[DataFrame, list[Discrepancy]]:
     """Return our own rows of a day, completed by the broker's statement, and where they differ.
 
@@ -213,7 +214,7 @@ def join_rows(
     for account, conid, symbol, mine, stated_symbol, theirs in pairs.sort(KEY).iter_rows():
         # What only one side lists, the other does not hold.
         by = rounded((theirs or 0.0) - (mine or 0.0))
-        changes = map(attrgetter("change"), traded.get((account, conid), ()))
+        changes = map(attrgetter("change"), traded[account, conid])
         if by in map(rounded, accumulate(changes)):
             traded_later.append((account, conid))  # both are right
         elif by:
@@ -225,7 +226,7 @@ def join_rows(
                 Discrepancy(DiscrepancyType.STATEMENT, *holding, theirs, mine, detail)
             )
 
-    later = DataFrame(traded_later, {name: pairs.schema[name] for name in KEY}, orient="row")
+    later = DataFrame(traded_later, pairs.select(KEY).schema, orient="row")
     stated_alone = stated.join(fresh, on=KEY, how="anti").join(later, on=KEY, how="anti")
     return pl.concat([fresh, stated_alone]).sort(KEY), differences
 

@@ -292,8 +292,11 @@ def _moved_by_owner(moved: Moved, rates: Mapping[str, float]) -> float | None:
     in_kind = with_values_in_kind(transfers, moved.held_before, moved.held)
     columns = ("currency", "value")
     amounts = pl.concat([by_owner.select("currency", value="cash"), in_kind.select(columns)])
-    with_rates = ((value, rates.get(currency)) for currency, value in amounts.iter_rows())
-    return known_sum(None if rate is None else times(value, rate) for value, rate in with_rates)
+    in_base = []
+    for currency, value in amounts.iter_rows():
+        rate = rates.get(currency)
+        in_base.append(None if rate is None else times(value, rate))
+    return known_sum(in_base)
 
 
 def is_closed(row: Mapping[str, Any]) -> bool:

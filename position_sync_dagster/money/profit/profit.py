@@ -72,6 +72,9 @@ _STATE = (
 # Whether a quantity came or went without a movement; null where that is not known.
 IS_MISSING = col.missing.abs() > QUANTITY_ROUNDING
 
+# Whether a movement has a fee, also one that is not known.
+_IS_CHARGED = col.fee.ne_missing(0.0)
+
 IS_CONVERSION = col.kind == MovementKind.CONVERSION.value
 
 
@@ -451,7 +454,7 @@ def _moves_by_greeks(days: float) -> dict[str, Expr]:
 
 def _fees_elsewhere(moved: DataFrame) -> DataFrame:
     """Return the fees that were charged in another currency than that of the holding."""
-    fees = moved.filter(col.fee_currency != col.currency, col.fee.ne_missing(0.0))
+    fees = moved.filter(col.fee_currency != col.currency, _IS_CHARGED)
     by_holding = fees.group_by(*OWNED, *_CONTRACT, currency="fee_currency")
 
     total = sum_if_known(col.fee)
@@ -461,7 +464,7 @@ def _fees_elsewhere(moved: DataFrame) -> DataFrame:
 
 def _fees_beside(moved: DataFrame, rows: DataFrame) -> DataFrame:
     """Return which fees for contracts of others may have been charged in a currency of an owner."""
-    lacking = moved.filter(col.fee_currency.is_null(), col.fee.ne_missing(0.0))
+    lacking = moved.filter(col.fee_currency.is_null(), _IS_CHARGED)
     lacking = rows.select(*_OF_OWNER, beside="currency").unique().join(lacking, on=_OF_OWNER)
     lacking = lacking.filter(col.beside != col.currency)
     return lacking.select(
