@@ -12,8 +12,7 @@ from itertools import accumulate
 from operator import itemgetter
 from typing import Any, TypeVar
 
-import polars as pl
-from polars import col
+from polars import DataFrame, col
 
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
@@ -53,7 +52,7 @@ class ExplainedDays:
     rows: Mapping[tuple[str, str, str | None], Sequence[Row]]
 
     @classmethod
-    def of(cls, explained: pl.DataFrame, sessions: Sequence[date]) -> "ExplainedDays":
+    def of(cls, explained: DataFrame, sessions: Sequence[date]) -> "ExplainedDays":
         """Return what rows of `profit_explained` say."""
         owner = ("strategy_id", "account", "currency")
         rows = explained.sort("session_date").rows_by_key(owner, named=True, include_key=True)
@@ -104,9 +103,11 @@ def path_of(campaign: AnyCampaign, days: ExplainedDays) -> Iterator[CampaignDay]
         return
 
     for row, stands in zip(rows, _ends_of(rows), strict=True):
-        profit = row["profit"]
         yield CampaignDay(
-            day=row["session_date"], currency=campaign.currency, profit=profit, stands=stands
+            day=row["session_date"],
+            currency=campaign.currency,
+            profit=row["profit"],
+            stands=stands,
         )
 
 

@@ -86,18 +86,17 @@ class CampaignBook:
             for row in recorded
             if row.entry_after_s is not None or row.entry_unknown is not None
         }
-        rows = [
-            (self._row(campaign, currency), campaign)
-            for campaign in self.campaigns
-            for currency in campaign.currencies
-        ]
-        new = [
-            (row, entry_legs(campaign, row.currency))
-            for row, campaign in rows
-            if _FILLS(row) not in entries
-        ]
+        rows = []
+        new = []
+        for campaign in self.campaigns:
+            for currency in campaign.currencies:
+                row = self._row(campaign, currency)
+                rows.append(row)
+                if _FILLS(row) not in entries:
+                    new.append((row, entry_legs(campaign, currency)))
+
         entries |= {_FILLS(row): row for row in read_entries(self.lake, new)}
-        return [_as_recorded(row, entries[_FILLS(row)]) for row, _campaign in rows]
+        return [_as_recorded(row, entries[_FILLS(row)]) for row in rows]
 
     def columns_of(
         self, campaign: TradedCampaign, currency: str | None, *, is_open: bool

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 from enum import StrEnum
 from itertools import chain
+from operator import attrgetter
 
 from polars import col
 
@@ -197,8 +198,8 @@ def as_the_broker_matched(
         lots: Those by first in, first out.
         stated: The closed lots of statements.
     """
-    stated_of = grouped(lambda event: (event.account, event.conid, event.day), stated)
-    closed = grouped(lambda lot: (lot.account, lot.conid, lot.closed, lot.currency), lots)
+    stated_of = grouped(attrgetter("account", "conid", "day"), stated)
+    closed = grouped(attrgetter("account", "conid", "closed", "currency"), lots)
     matched: list[TradedLot] = []
     for (account, conid, day, _currency), of_day in closed.items():
         is_money_alone = not any(lot.quantity for lot in of_day)

@@ -101,23 +101,23 @@ def results_of(campaigns: Iterable[ClosedCampaign], by: Grouping) -> list[GroupR
     group_of = GROUP_OF[by]
     groups = grouped(lambda campaign: (group_of(campaign), campaign.currency), campaigns)
     results = [_result(*key, of_group) for key, of_group in groups.items()]
-    return sorted(results, key=_place_of)
-
-
-def _place_of(result: GroupResult) -> tuple[bool, str, str]:
-    return result.group is None, result.group or "", result.currency or ""
+    return sorted(
+        results,
+        key=lambda result: (result.group is None, result.group or "", result.currency or ""),
+    )
 
 
 def _result(
     group: str | None, currency: str | None, campaigns: Sequence[ClosedCampaign]
 ) -> GroupResult:
     number = len(campaigns)
+    fees = known_sum(campaign.fees for campaign in campaigns)
     known = [campaign.profit for campaign in campaigns if campaign.profit is not None]
     result = GroupResult(
         group=group,
         currency=currency,
         number=number,
-        fees=known_sum(campaign.fees for campaign in campaigns),
+        fees=fees,
         unknown=number - len(known),
         why_unknown=None,
     )
@@ -140,9 +140,7 @@ def _result(
     lost = -fsum(losses)
     profit = fsum(known)
     at_risk = known_sum(campaign.capital_at_risk for campaign in campaigns)
-    why_unknown = None
-    if not at_risk:
-        why_unknown = "return: the capital at risk of a campaign is not known"
+    is_unknown = "return: the capital at risk of a campaign is not known"
 
     return replace(
         result,
@@ -158,7 +156,7 @@ def _result(
         wins_with_days=len(worst_of_wins),
         median_worst_of_wins=median(worst_of_wins) if worst_of_wins else None,
         worst_of_wins=min(worst_of_wins, default=None),
-        why_unknown=why_unknown,
+        why_unknown=None if at_risk else is_unknown,
     )
 
 
@@ -199,7 +197,7 @@ def days_of(
     totals: defaultdict[str | None, float | None] = defaultdict(float)
     highest: defaultdict[str | None, float] = defaultdict(float)
     days = []
-    for day, currency in sorted({*profit_of, *closed}, key=_by_day):
+    for day, currency in sorted({*profit_of, *closed}, key=lambda key: (key[0], key[1] or "")):
         of_day = closed[day, currency]
         realised = known_sum(campaign.profit for campaign in of_day)
         total = totals[currency] = known_sum([totals[currency], realised])
@@ -216,11 +214,6 @@ def days_of(
         )
         days.append(result)
     return days
-
-
-def _by_day(key: tuple[date, str | None]) -> tuple[date, str]:
-    day, currency = key
-    return day, currency or ""
 
 
 # ---- what is read

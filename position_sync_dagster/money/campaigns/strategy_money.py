@@ -10,8 +10,7 @@ from itertools import chain
 from operator import attrgetter
 from typing import NamedTuple
 
-import polars as pl
-from polars import DataFrame, Float64, col
+from polars import DataFrame, Float64, Int64, String, coalesce, col, concat, when
 
 from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, Key, grouped
 from position_sync_dagster.domain.instrument import ContractDetails
@@ -67,9 +66,9 @@ def live_money(postings: Iterable[Posting]) -> dict[StrategyKey, LiveMoney]:
     """
     of_strategies = [posting for posting in postings if posting.owner != UNATTRIBUTED]
     booking = booked(of_strategies, of_owner, is_pooled=True)
-    edges_of = grouped(lambda edge: _strategy_of(edge.by.posting), booking.edges)
+    edges_of = grouped(attrgetter("by.posting.owner", "by.posting.currency"), booking.edges)
     held = chain.from_iterable(booking.held.values())
-    held_of = grouped(lambda share: _strategy_of(share.posting), held)
+    held_of = grouped(attrgetter("posting.owner", "posting.currency"), held)
     money = {}
     for owner, of_strategy in grouped(attrgetter("owner"), of_strategies).items():
         by_currency = grouped(attrgetter("currency"), of_strategy)
@@ -96,10 +95,6 @@ def live_money(postings: Iterable[Posting]) -> dict[StrategyKey, LiveMoney]:
     return money
 
 
-def _strategy_of(posting: Posting) -> StrategyKey:
-    return posting.owner, posting.currency
-
-
 def open_profits(
     lots: DataFrame, holdings: DataFrame, priced: DataFrame
 ) -> dict[StrategyKey, float | None]:
@@ -111,7 +106,7 @@ def open_profits(
         priced: All holdings: account, conid, position and market_value.
     """
     own = holdings.select(*_LOT, own=col.position * col.share, unrealized=col.unrealized_pnl)
-    held = pl.coalesce("own", "position", 0.0)  # a holding without a row is not held
+    held = coalesce("own", "position", 0.0)  # a holding without a row is not held
     rows = lots.join(own, on=_LOT, how="left")
     rows = rows.join(priced.select(*KEY, "position", "market_value"), on=KEY, how="left")
 
@@ -121,14 +116,14 @@ def open_profits(
     is_of_broker = col.own.is_not_null() & (is_another | col.cost.is_null())
     of_lots = rows.select(
         *_OF_STRATEGY,
-        amount=pl.when(is_of_broker).then("unrealized").otherwise(gained),
+        amount=when(is_of_broker).then("unrealized").otherwise(gained),
         is_less=held / col.quantity < 1 - QUANTITY_ROUNDING,
     )
 
     # Of what no movement explains the broker says it.
     without_movements = own.join(lots, on=_LOT, how="anti")
     of_broker = without_movements.select(*_OF_STRATEGY, amount="unrealized", is_less=False)
-    amounts = pl.concat([of_lots, of_broker]).group_by(_OF_STRATEGY)
+    amounts = concat([of_lots, of_broker]).group_by(_OF_STRATEGY)
     return {
         (strategy, currency): None if is_less else known_sum(profits)
         for strategy, currency, profits, is_less in amounts.agg("amount", col.is_less.any()).rows()
@@ -149,7 +144,7 @@ def lot_rows(money: Mapping[StrategyKey, "StrategyMoney"]) -> DataFrame:
 _OF_STRATEGY = ("strategy_id", "currency")
 _LOT = (*_OF_STRATEGY, *KEY)
 _LOTS = {
-    "strategy_id": pl.String, "currency": pl.String, "account": pl.String, "conid": pl.Int64,
+    "strategy_id": String, "currency": String, "account": String, "conid": Int64,
     "quantity": Float64, "cost": Float64,
 }  # fmt: skip
 

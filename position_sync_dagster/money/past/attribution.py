@@ -783,15 +783,14 @@ class _Holding:
         if is_for_what_is_held and self._claims and origin.sizes.keys() <= {UNATTRIBUTED}:
             origin = _Origin()
 
+        receivers = self._receivers(movement, by, origin)
         effect = Effect.OPENS
         unclear = None
         if origin.sizes and movement.type != _RIGHTS:
             effect = Effect.COMES
         elif movement.type != _RIGHTS:
             unclear = f"what {name_of(movement)} cost is not known: a corporate action brought it"
-        self._add_parts(
-            movement, effect, self._receivers(movement, by, origin), origin, unclear=unclear
-        )
+        self._add_parts(movement, effect, receivers, origin, unclear=unclear)
 
     def _is_lost(self, movement: Movement) -> bool:
         """Return whether it is not known what came for what an action took."""
@@ -818,8 +817,9 @@ class _Holding:
 
             ends = [end for end in self._movements if end.quantity and _is_paid_by(payment, end)]
             if ends:
-                nearest_end = min(ends, key=partial(_days_between, payment))
-                paid_for[payment.movement_id] = nearest_end.movement_id
+                paid_for[payment.movement_id] = min(
+                    ends, key=partial(_days_between, payment)
+                ).movement_id
         return paid_for
 
     def _pay(self, movement: Movement) -> None:
@@ -907,9 +907,8 @@ def _order_of(movement: Movement) -> tuple[datetime, bool, float, str]:
     What an action sells of what it brings is less than that.
     """
     is_settled = movement.kind is MovementKind.CASH_SETTLEMENT and not movement.is_option
-    size = 0.0
-    if movement.kind is MovementKind.CORPORATE_ACTION:
-        size = abs(movement.change)
+    is_action = movement.kind is MovementKind.CORPORATE_ACTION
+    size = abs(movement.change) if is_action else 0.0
     is_late = is_settled or movement.open_close == CLOSED
     return moment_of(movement), is_late, -size, movement.movement_id
 

@@ -215,8 +215,8 @@ def _entries(postings: Iterable[Posting], group_of: Callable[[Posting], Group]) 
     is_by_account = group_of is of_account
 
     def movement_in_group(posting: Posting) -> tuple[Group, str, bool]:
-        movement_id = posting.pays_for or posting.movement.movement_id
-        return group_of(posting), movement_id, posting.is_prior
+        name = posting.pays_for or posting.movement.movement_id
+        return group_of(posting), name, posting.is_prior
 
     return [
         _Entry(group, _whole(of_movement, is_by_account=is_by_account), of_movement)
@@ -333,11 +333,10 @@ class _Booker(Booking):
         held = self.held[entry.group]
         total = _quantity_of(held)
         fraction = min(1.0, -entry.share.quantity / total) if total else 0.0
-        taken = _paying(entry, [opened.part(opened.quantity * fraction) for opened in held])
+        taken = _paying(entry, _parts_of(held, fraction))
         self.departures[entry.postings[0].posting_id].taken = taken
-        kept = 1.0 - fraction
-        parts = (opened.part(opened.quantity * kept) for opened in held)
-        self.held[entry.group] = deque(part for part in parts if rounded(part.quantity))
+        kept = _parts_of(held, 1.0 - fraction)
+        self.held[entry.group] = deque(part for part in kept if rounded(part.quantity))
         self._receive(entry)
 
     def _come(self, entry: _Entry) -> None:
@@ -346,16 +345,17 @@ class _Booker(Booking):
         taken = [opened for departure in left for opened in departure.taken]
         total = _quantity_of(taken)
         if not total or any(len(departure.arrived) > 1 for departure in left):
-            name = name_of(entry.share.posting.movement)
-            why = f"what {name} cost is not known: a corporate action brought it"
+            why = (
+                f"what {name_of(entry.share.posting.movement)} cost is not known: "
+                "a corporate action brought it"
+            )
             self._open(self.held[entry.group], entry.share.unknown(why))
             return
 
         # It may come in several rows.
         whole = max((departure.arrived[entry.group] for departure in left), key=abs)
-        part = entry.share.quantity / whole
-        taken = [opened.part(opened.quantity * part) for opened in taken]
-        self._bring(entry, taken, whole / total)
+        arrived = _parts_of(taken, entry.share.quantity / whole)
+        self._bring(entry, arrived, whole / total)
 
     def _receive(self, entry: _Entry) -> None:
         """Realise what an action paid beside what it brings; what is paid for that is its cost."""
@@ -379,13 +379,18 @@ class _Booker(Booking):
             self._open(held, brought)
 
         # It keeps its day: what was opened first closes first, whatever was held before it came.
-        self.held[entry.group] = deque(sorted(held, key=lambda share: share.posting.at))
+        self.held[entry.group] = deque(sorted(held, key=attrgetter("posting.at")))
         self._receive(entry)
 
 
 def _quantity_of(shares: Iterable[Share]) -> float:
     """Return how much some shares have together."""
     return sum(share.quantity for share in shares)
+
+
+def _parts_of(shares: Iterable[Share], fraction: float) -> list[Share]:
+    """Return such a part of each share."""
+    return [share.part(share.quantity * fraction) for share in shares]
 
 
 def _paying(entry: _Entry, shares: Iterable[Share]) -> list[Share]:

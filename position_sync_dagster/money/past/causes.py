@@ -341,8 +341,8 @@ def closures_of(facts: Facts, only: Container[str] | None = None) -> list[Closur
         _claim_bookings(changed, bookings[key])
         _claim_bookings(changed, taken_back[key])
 
-    deliverable = [case for case in in_order if _may_be_of_delivery(case)]
-    for under_key, family in grouped(attrgetter("under_key"), deliverable).items():
+    deliverable = grouped(attrgetter("under_key"), filter(_may_be_of_delivery, in_order))
+    for under_key, family in deliverable.items():
         for event in _events_of(family):
             _explain_delivery(event)
 
@@ -537,21 +537,17 @@ def _explain_delivery(event: Sequence[Case]) -> None:
 
     delivery, option = sorted(event, key=attrgetter("change.is_option"))
     earliest = event[0].change.seen_at - A_DAY
-    has_stray = any(
-        booking.is_trade and booking.unclaimed and booking.at >= earliest
-        for booking in delivery.bookings
-    )
-    if has_stray or option.units != delivery.unexplained:
+    for booking in delivery.bookings:
+        if booking.is_trade and booking.unclaimed and booking.at >= earliest:
+            return
+    if option.units != delivery.unexplained:
         return
 
     is_likely = option.is_in or not option.is_over
-    until = event[1].change.seen_at + ONE_EVENT
-    if not is_likely and not option.named_until(until):
+    if not is_likely and not option.named_until(event[1].change.seen_at + ONE_EVENT):
         return
 
-    cause = Cause.ASSIGNED
-    if option.change.closed > 0:
-        cause = Cause.EXERCISED
+    cause = Cause.EXERCISED if option.change.closed > 0 else Cause.ASSIGNED
     units = f"{option.units:+g}"
     option.inference = Explanation(
         cause=cause,
@@ -654,11 +650,9 @@ def _closures_of_case(case: Case) -> list[Closure]:
     change = case.change
     # What reduced the holding.
     closing = [part for part in case.evidence if part.quantity * change.closed < 0]
-    by_reason = grouped(lambda part: part.booking.reason, closing)
-
-    closures: list[Closure] = []
+    closures = []
     open_quantity = abs(change.closed)
-    for reason, evidence in by_reason.items():
+    for reason, evidence in grouped(attrgetter("booking.reason"), closing).items():
         quantity = min(open_quantity, sum(abs(part.quantity) for part in evidence))
         open_quantity = rounded(open_quantity - quantity)
         if quantity:

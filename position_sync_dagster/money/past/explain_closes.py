@@ -7,8 +7,7 @@ from functools import cache
 from itertools import chain
 from operator import attrgetter
 
-import polars as pl
-from polars import DataFrame, Expr, coalesce, col
+from polars import DataFrame, Expr, coalesce, col, concat, min_horizontal
 
 from position_sync_dagster.domain.clock import A_DAY, NEVER, Clock, elapsed, utc_now
 from position_sync_dagster.domain.exchange_time import NEW_YORK
@@ -165,14 +164,14 @@ class CloseExplainer:
         executions = self.lake.executions.rows(since, columns=(*columns, "time"))
         of_events = (*columns, "first_day", "day")
         events = self.lake.statement_events.rows(since.date(), columns=of_events)
-        return pl.concat([executions, events], how="diagonal")
+        return concat([executions, events], how="diagonal")
 
     def _facts(self, due: DataFrame, asked: Asked) -> Facts:
         """Read what may explain the closes that are due: what changed near them, and its facts."""
         lake = self.lake
         key = ("account", "symbol")
         seen_at = col.seen_at
-        first_confirmed = pl.min_horizontal("since", seen_at).min()
+        first_confirmed = min_horizontal("since", seen_at).min()
         spans = due.group_by(key).agg(first=first_confirmed - BEFORE, last=seen_at.max() + A_DAY)
         first: datetime = spans.get_column("first").min()  # type: ignore[assignment]
 

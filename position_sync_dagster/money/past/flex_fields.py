@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, tzinfo
+from datetime import UTC, date, datetime
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from position_sync_dagster.dagster_files import document
@@ -74,9 +74,7 @@ def _moment(text: str) -> datetime:
     words = re.sub("[;,T]", " ", text, count=1).split(maxsplit=2)
     day, clock, named_zone = [*words, "", ""][:3]
     digits = clock.replace(":", "") or "000000"
-    zone: tzinfo | None = STATEMENT_ZONE
-    if named_zone:
-        zone = zone_of(named_zone)
+    zone = zone_of(named_zone) if named_zone else STATEMENT_ZONE
     if zone is None or len(digits) != 6:  # strptime takes 1530 for 15:03
         raise ValueError(text)
 

@@ -7,7 +7,7 @@ trading day and what only other sources know of a contract are added where movem
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import date, datetime, time
+from datetime import date, time
 from math import copysign
 from operator import attrgetter
 from typing import Any
@@ -158,9 +158,7 @@ def _kind_of_trade(execution: Execution) -> MovementKind:
 
     kind = MovementKind.TRADE
     if "GEA" in codes:
-        kind = MovementKind.ASSIGNMENT
-        if execution.change < 0:
-            kind = MovementKind.EXERCISE
+        kind = MovementKind.EXERCISE if execution.change < 0 else MovementKind.ASSIGNMENT
     elif "A" in codes:
         kind = MovementKind.ASSIGNMENT
     elif codes & EXERCISE_CODES:
@@ -183,9 +181,8 @@ def _trade(fields: Fields, execution: Execution) -> Movement:
     fee = times(execution.commission, -1.0)
     if fee is None and kind not in (MovementKind.TRADE, MovementKind.CONVERSION):
         fee = 0.0  # the broker charges none for what it books by itself
-    at: datetime | None = execution.time
-    if execution.time.astimezone(NEW_YORK).time() == time():
-        at = None  # a day alone is stored with its midnight
+    # A day alone is stored with its midnight.
+    is_timed = execution.time.astimezone(NEW_YORK).time() != time()
 
     movement = _moved(
         fields,
@@ -193,7 +190,7 @@ def _trade(fields: Fields, execution: Execution) -> Movement:
         exchange_date(execution.time),
         kind=kind,
         section=Section.TRADES,
-        at=at,
+        at=execution.time if is_timed else None,
         quantity=execution.change,
         price=execution.price,
         cash=_cash_of_trade(fields, execution),

@@ -10,8 +10,7 @@ from math import copysign
 from operator import attrgetter
 from typing import Any
 
-import polars as pl
-from polars import col
+from polars import col, concat
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.exchange_time import beginning_of
@@ -148,8 +147,9 @@ class MovementBook:
             return stated
 
         are_moved = one_of("conid", {movement.conid for movement in sideless})
-        daily = self.lake.derived_table(DAILY_POSITIONS)
-        closes = derived_rows(daily, are_moved, columns=_CLOSE).rows()
+        closes = derived_rows(
+            self.lake.derived_table(DAILY_POSITIONS), are_moved, columns=_CLOSE
+        ).rows()
         positions = chain.from_iterable(statement.positions for statement in statements)
         closes += map(attrgetter("day", *_CLOSE[1:]), positions)
         return [_with_side(movement, closes) for movement in stated]
@@ -179,7 +179,7 @@ class MovementBook:
         are_named = one_of("conid", without_details)
         latest = self.lake.updates.sync.latest().filter(are_named).select(columns)
         daily = self.lake.derived_table(DAILY_POSITIONS)
-        rows = pl.concat([latest, derived_rows(daily, are_named, columns=columns)])
+        rows = concat([latest, derived_rows(daily, are_named, columns=columns)])
         rows = rows.sort("timestamp")
         multipliers = dict(rows.select("conid", "multiplier").iter_rows())
         return replace(terms, multipliers=multipliers, magnifiers=magnifiers_of(rows))
@@ -223,8 +223,8 @@ def _stated_once(statements: Iterable[Statement]) -> Iterator[Movement]:
     """Return what statements state; one that is there twice, in a file or in two, is read once."""
     parts: dict[tuple[StatementName, Section], list[Movement]] = {}
     for statement in statements:
-        by_part = grouped(attrgetter("stated_by", "section"), statement.movements)
-        for name, movements in by_part.items():
+        part_of = attrgetter("stated_by", "section")
+        for name, movements in grouped(part_of, statement.movements).items():
             if len(movements) > len(parts.get(name, ())):
                 parts[name] = movements
     return chain.from_iterable(parts.values())

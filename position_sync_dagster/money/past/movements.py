@@ -14,8 +14,7 @@ from math import copysign, fsum
 from operator import attrgetter
 from typing import Any
 
-import polars as pl
-from polars import col
+from polars import Expr, coalesce, col, when
 
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.exchange_time import NEW_YORK
@@ -292,9 +291,11 @@ class Movement:
 def signed_transfer(transfer: Movement, quantity: float) -> Movement:
     """Return a transfer of a quantity, of which its value has the sign."""
     value = transfer.value
-    if value is not None:
-        value = copysign(value, quantity)
-    return replace(transfer, quantity=quantity, value=value)
+    return replace(
+        transfer,
+        quantity=quantity,
+        value=None if value is None else copysign(value, quantity),
+    )
 
 
 # When in its day, in New York, a trade counts as made, and a booking, of which only the day is
@@ -307,18 +308,16 @@ def moment_of(movement: Movement) -> datetime:
     """Return when a movement happened, as far as that is known."""
     if movement.at is not None:
         return movement.at
-    usual = _BOOKED_AT
-    if movement.kind is MovementKind.TRADE:
-        usual = _TRADED_AT
+    usual = _TRADED_AT if movement.kind is MovementKind.TRADE else _BOOKED_AT
     return datetime.combine(movement.day, usual, NEW_YORK).astimezone(UTC)
 
 
-def moment_in() -> pl.Expr:
+def moment_in() -> Expr:
     """Return the same of rows of `movements`."""
     is_trade = col.kind == MovementKind.TRADE.value
-    usual = pl.when(is_trade).then(_TRADED_AT).otherwise(_BOOKED_AT)
+    usual = when(is_trade).then(_TRADED_AT).otherwise(_BOOKED_AT)
     of_day = col.day.dt.combine(usual).dt.replace_time_zone(str(NEW_YORK))
-    return pl.coalesce("at", of_day.dt.convert_time_zone("UTC"))
+    return coalesce("at", of_day.dt.convert_time_zone("UTC"))
 
 
 # What sources name in the same words as a movement, as far as they have it.

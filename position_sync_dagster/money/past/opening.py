@@ -6,8 +6,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-import polars as pl
-from polars import DataFrame, Expr, col, when
+from polars import DataFrame, Expr, coalesce, col, concat, min_horizontal, struct, when
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.exchange_time import exchange_date
@@ -185,7 +184,7 @@ def _steps_at_closes(lake: MoneyLake, _version: int) -> DataFrame:
     """
     columns = ["session_date", "closed_at", *_HELD]
     rows = derived_rows(lake.derived_table(DAILY_POSITIONS), columns=columns).sort("session_date")
-    held = pl.struct("position", "average_cost")
+    held = struct("position", "average_cost")
     last = col.session_date.max()
     rows = rows.with_columns(is_held=last.over(KEY) == last.over("account"))
     return rows.filter(held.ne_missing(held.shift().over(KEY)))
@@ -215,7 +214,7 @@ def openings_of(
 
     first_changes = changes.sort("seen_at").unique(KEY, keep="first", maintain_order=True)
     first_changes = first_changes.with_columns(
-        position="before", at=pl.coalesce("since", "seen_at")
+        position="before", at=coalesce("since", "seen_at")
     ).join(first, on=KEY, how="left")
     first_changes = first_changes.filter(col.about.is_null() | _is_before(col.at))
 
@@ -225,7 +224,7 @@ def openings_of(
         for held in (reported.with_columns(at="position_time"), at_close)
     ]
     seen = [held.select(*_HELD, "at") for held in (closes, first_changes, *unmoved)]
-    rows = pl.concat([*seen, _all_moved(movements, first_close)], how="diagonal_relaxed")
+    rows = concat([*seen, _all_moved(movements, first_close)], how="diagonal_relaxed")
 
     # Whatever says how much it was, it may have been held at a close long before.
     since = first_close.select(*KEY, first_close="closed_at")
@@ -235,7 +234,7 @@ def openings_of(
     cost = col.average_cost.filter(col.position == col.position.first()).drop_nulls().first()
     openings = rows.group_by(KEY, maintain_order=True).agg(
         col("position", *_CONTRACT).first(),
-        at=pl.min_horizontal("at", "first_close").first(),
+        at=min_horizontal("at", "first_close").first(),
         average_cost=cost,
     )
     openings = openings.join(first.select(*KEY, "about"), on=KEY, how="left")

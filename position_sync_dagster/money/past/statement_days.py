@@ -10,8 +10,7 @@ from functools import cached_property
 from itertools import accumulate, chain
 from operator import attrgetter
 
-import polars as pl
-from polars import DataFrame, col
+from polars import DataFrame, col, concat
 
 from position_sync_dagster.domain.holding import KEY, Key, grouped
 from position_sync_dagster.domain.position_update import PriceKind, trading_mode_of
@@ -218,9 +217,7 @@ def join_rows(
         if by in map(rounded, accumulate(changes)):
             traded_later.append((account, conid))  # both are right
         elif by:
-            detail = "the quantity differs from the broker's statement"
-            if mine is None:
-                detail = "the broker's statement lists it, and we have no row of the day"
+            detail = _LISTED_ALONE if mine is None else _DIFFERS
             holding = (account, conid, symbol or stated_symbol or "")
             differences.append(
                 Discrepancy(DiscrepancyType.STATEMENT, *holding, theirs, mine, detail)
@@ -228,7 +225,10 @@ def join_rows(
 
     later = DataFrame(traded_later, pairs.select(KEY).schema, orient="row")
     stated_alone = stated.join(fresh, on=KEY, how="anti").join(later, on=KEY, how="anti")
-    return pl.concat([fresh, stated_alone]).sort(KEY), differences
+    return concat([fresh, stated_alone]).sort(KEY), differences
 
 
 _COMPARED = [*KEY, "symbol", "position"]
+
+_DIFFERS = "the quantity differs from the broker's statement"
+_LISTED_ALONE = "the broker's statement lists it, and we have no row of the day"

@@ -44,7 +44,7 @@ def stays_of(postings: Iterable[Posting]) -> list[list[Posting]]:
     Args:
         postings: Those of one owner, or of one holding of an owner.
     """
-    by_session = sorted(postings, key=lambda part: (part.session, part.at))
+    by_session = sorted(postings, key=attrgetter("session", "at"))
     # What an action took may come as something else days later.
     came_on = {
         source: part.session
@@ -98,7 +98,7 @@ def structures_of(postings: Iterable[Posting]) -> Iterator[list[Posting]]:
     for members in groups.members():
         yield sorted(
             chain.from_iterable(stays[number] for number in members),
-            key=lambda part: (part.at, part.key),
+            key=attrgetter("at", "key"),
         )
 
 

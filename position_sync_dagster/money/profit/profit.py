@@ -12,7 +12,21 @@ from datetime import date, timedelta
 from typing import Any
 
 import polars as pl
-from polars import DataFrame, Expr, Float64, Series, coalesce, col, concat, lit, when
+from polars import (
+    DataFrame,
+    Expr,
+    Float64,
+    Series,
+    all_horizontal,
+    any_horizontal,
+    coalesce,
+    col,
+    concat,
+    duration,
+    lit,
+    sum_horizontal,
+    when,
+)
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING
@@ -167,7 +181,7 @@ def rows_to_explain(lake: MoneyLake, settings: Settings, rows: DataFrame) -> Dat
     value of an earlier day, the profit of two days would be that of one.
     """
     rows = rows_of_logins(rows, settings)
-    valued_at = col.closed_at - pl.duration(seconds="age_s")
+    valued_at = col.closed_at - duration(seconds="age_s")
     time_zone = str(time_zone_of(settings.calendar))
     is_older = valued_at.dt.convert_time_zone(time_zone).dt.date() < col.session_date
     magnifier = magnifier_in(lake.contracts.get(set(rows["conid"])))
@@ -386,14 +400,15 @@ def _with_profit(rows: DataFrame) -> DataFrame:
 def _why_unknown() -> Expr:
     """Return why the profit of a holding is not known, by the first reason; null where it is."""
     missing = pl.format("what moved {}", col.missing.round(6))
-    value_before = _if_null("value_0", "its value at the close before")
-    value = _if_null("value_1", "its value at the close")
-    quantity = _if_null("missing", "a quantity that moved")
-    unexplained = when(IS_MISSING).then(missing)
-    cash = _if_null("cash", "what a movement paid")
-    fees = _if_null("fees", "a commission")
-    brought = _if_null("brought", "the value of a transfer")
-    return coalesce(value_before, value, quantity, unexplained, cash, fees, brought)
+    return coalesce(
+        _if_null("value_0", "its value at the close before"),
+        _if_null("value_1", "its value at the close"),
+        _if_null("missing", "a quantity that moved"),
+        when(IS_MISSING).then(missing),
+        _if_null("cash", "what a movement paid"),
+        _if_null("fees", "a commission"),
+        _if_null("brought", "the value of a transfer"),
+    )
 
 
 def _if_null(name: str, reason: str) -> Expr:
@@ -416,7 +431,7 @@ def _with_parts(rows: DataFrame, days: float) -> DataFrame:
     parts = greeks | {
         MARKET: held,
         # What greeks do not explain, since one of them is not known, is repricing.
-        "repricing": held - pl.sum_horizontal(greeks.values()),
+        "repricing": held - sum_horizontal(greeks.values()),
         "trades": when(is_priced).then(col.earned - held).otherwise(0.0),
         "fees": col.fees,
         "assignments": when(is_priced).then(0.0).otherwise("earned"),
@@ -445,11 +460,12 @@ def _moves_by_greeks(days: float) -> dict[str, Expr]:
     move = (col.underlying_price_1 - col.underlying_price_0) / col.magnifier_0
     points = (col.implied_vol_1 - col.implied_vol_0) * 100
 
-    delta = units * col.delta_0 * move
-    gamma = units * col.gamma_0 * move**2 / 2
-    vega = units * col.vega_0 * points
-    theta = units * col.theta_0 * days
-    return {"delta": delta, "gamma": gamma, "vega": vega, "theta": theta}
+    return {
+        "delta": units * col.delta_0 * move,
+        "gamma": units * col.gamma_0 * move**2 / 2,
+        "vega": units * col.vega_0 * points,
+        "theta": units * col.theta_0 * days,
+    }
 
 
 def _fees_elsewhere(moved: DataFrame) -> DataFrame:
@@ -534,7 +550,7 @@ def by_strategy(rows: DataFrame) -> DataFrame:
     is_unknown = col.why_unknown.is_not_null()
     with_contract = pl.format("{}: {}", "contract", "why_unknown")
     reasons = coalesce(with_contract, "why_unknown").filter(is_unknown).sort()
-    lacks_greeks = col.is_split & pl.any_horizontal(col(BY_GREEKS).is_null())
+    lacks_greeks = col.is_split & any_horizontal(col(BY_GREEKS).is_null())
     lacking = col.contract.filter(lacks_greeks).sort()
 
     by = ("strategy_id", "account", "currency")
@@ -545,7 +561,7 @@ def by_strategy(rows: DataFrame) -> DataFrame:
         why_unknown=reasons.str.join("; ").replace("", None),
         lacking=lacking.str.join("; "),
     )
-    are_carried = pl.all_horizontal(col(BY_GREEKS).is_not_null())
+    are_carried = all_horizontal(col(BY_GREEKS).is_not_null())
     sums = sums.with_columns(
         repricing=when(are_carried).then("repricing"),
         greeks_unknown=when(col.profit.is_not_null() & ~are_carried).then(

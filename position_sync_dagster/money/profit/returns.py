@@ -174,8 +174,14 @@ def _added(days: Sequence[AccountDay]) -> Iterator[AccountDay]:
 def _returned(period: str, days: Sequence[AccountDay]) -> PeriodReturn:
     first = days[0]
     last = days[-1]
-    returns = [(day.returned, day.day) for day in days if day.returned is not None]
-    unknown = [f"{day.day}: {day.why_unknown}" for day in days if day.returned is None]
+    returns = []
+    unknown = []
+    for day in days:
+        returned = day.returned
+        if returned is None:
+            unknown.append(f"{day.day}: {day.why_unknown}")
+        else:
+            returns.append((returned, day.day))
 
     numbers: dict[str, Any] = {}
     if not unknown:
