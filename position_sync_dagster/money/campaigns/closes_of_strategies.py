@@ -141,7 +141,7 @@ class Closes:
             profit_of_one = when(~col.is_divided).then("realized_pnl")
             rows = self._with_owners.with_columns(realized_pnl=profit_of_one)
             rows = rows.filter(col.owners.list.contains(lit(name)))
-        rows = rows.filter(col.currency == currency, col.account == (account or col.account))
+        rows = rows.filter(currency=currency, account=account or col.account)
         return rows.select(**SUMS_OF_CLOSES).row(0, named=True) | {"realized_since": self.since}
 
     def owners_since(self, since: datetime) -> DataFrame:

@@ -586,12 +586,13 @@ def _explain_nothing_came(
         return
 
     for option in options:
+        if option.ended is None:
+            continue
+
         _begin, until = option.asked
         # The broker books expiries in the night.
-        night_is_over = option.ended is not None and until >= beginning_of(
-            exchange_date(option.ended) + A_DAY
-        )
-        if option.units and night_is_over and option.named_until(last + ONE_EVENT):
+        night_ends = beginning_of(exchange_date(option.ended) + A_DAY)
+        if option.units and until >= night_ends and option.named_until(last + ONE_EVENT):
             option.inference = Explanation(
                 cause=Cause.EXPIRED_WORTHLESS,
                 detail="not clearly in or out of the money at its end; by the positions and all "

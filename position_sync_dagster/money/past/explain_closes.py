@@ -176,7 +176,8 @@ class CloseExplainer:
         first: datetime = spans.get_column("first").min()  # type: ignore[assignment]
 
         near = lake.position_changes.rows(first, one_of("symbol", spans["symbol"]))
-        near = near.join(spans, on=key).filter(seen_at.is_between("first", "last"))
+        near = near.join(spans, on=key)
+        near = near.filter(seen_at.is_between("first", "last"))
         changes = records_of(PositionChange, near.sort("seen_at", "change_id"))
 
         conids = near.get_column("conid").unique().to_list()
@@ -207,8 +208,8 @@ class CloseExplainer:
         begin = ended - LAST_PRICE
         priced = ("conid", "greeks_time", "underlying_price")
         rows = self.lake.updates.sync.between(begin, ended, contracts["conid"], priced)
-        rows = rows.filter(col.greeks_time.is_between(begin, ended)).drop_nulls("underlying_price")
-        rows = rows.join(contracts, on="conid").sort("greeks_time")
+        rows = rows.filter(col.greeks_time.is_between(begin, ended))
+        rows = rows.drop_nulls("underlying_price").join(contracts, on="conid").sort("greeks_time")
         return dict(rows.select("under_conid", "underlying_price").iter_rows())
 
 

@@ -404,10 +404,8 @@ class _StatementReader:
         self._account = fields.required(TEXT, "accountId")
         self._first = fields.required(DAY, "fromDate")
         self._last = fields.required(DAY, "toDate")
-        self._inherited = {
-            "accountId": fields.attributes["accountId"],
-            "reportDate": fields.attributes["toDate"],
-        }
+        written = fields.attributes
+        self._inherited = {"accountId": written["accountId"], "reportDate": written["toDate"]}
         self._serves = serves
 
         self._sections: set[str] = set()

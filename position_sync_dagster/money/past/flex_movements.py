@@ -122,6 +122,7 @@ def _moved(fields: Fields, record: Execution | StatementEvent, day: date, **name
     return movement_of(
         record,
         day,
+        movement_id="",  # `joined` names it
         source=MovementSource.STATEMENT,
         statement=record.statement,
         right=right,

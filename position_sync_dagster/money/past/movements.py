@@ -335,7 +335,7 @@ def movement_of(record: object, day: date, **named: Any) -> Movement:
         named: What the record does not have in the same words; these count.
     """
     same: dict[str, Any] = {name: getattr(record, name, None) for name in _SAME}
-    return Movement(**same | {"movement_id": "", "day": day, "session_date": day} | named)
+    return Movement(**same | {"day": day, "session_date": day} | named)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -213,9 +213,8 @@ def openings_of(
     closes = closes.unique(KEY, keep="last", maintain_order=True)
 
     first_changes = changes.sort("seen_at").unique(KEY, keep="first", maintain_order=True)
-    first_changes = first_changes.with_columns(
-        position="before", at=coalesce("since", "seen_at")
-    ).join(first, on=KEY, how="left")
+    first_changes = first_changes.with_columns(position="before", at=coalesce("since", "seen_at"))
+    first_changes = first_changes.join(first, on=KEY, how="left")
     first_changes = first_changes.filter(col.about.is_null() | _is_before(col.at))
 
     at_close = daily.filter("is_held").unique(KEY, keep="last", maintain_order=True)
@@ -260,7 +259,8 @@ def openings_in(rows: DataFrame) -> dict[Key, Opening]:
 def _all_moved(movements: DataFrame, first_close: DataFrame) -> DataFrame:
     """Return the holdings of which nothing was held before: their first close was all moved."""
     until = first_close.select(*KEY, "position", "closed_at", until="session_date")
-    moved = movements.join(until, on=KEY).filter(col.session_date <= col.until)
+    moved = movements.join(until, on=KEY)
+    moved = moved.filter(col.session_date <= col.until)
     left = moved.group_by(KEY).agg(
         position=col.position.first() - col.quantity.sum(), at=col.closed_at.first()
     )
@@ -273,7 +273,7 @@ def _transferred_costs(daily: DataFrame, first: DataFrame) -> DataFrame:
     The broker may learn only later what it had cost elsewhere.
     """
     arrived = daily.join(first.filter("is_transfer"), on=KEY)
-    arrived = arrived.filter(col.session_date >= col.first_day, col.position == col.by)
+    arrived = arrived.filter(col.session_date >= col.first_day, position=col.by)
     arrived = arrived.drop_nulls("average_cost").sort("session_date")
     return arrived.unique(KEY, keep="last").select(*KEY, transferred_cost="average_cost")
 

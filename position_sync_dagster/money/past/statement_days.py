@@ -92,7 +92,7 @@ class StatementDays(ClosingService[MoneyLake]):
         return ClosedDay(
             closed_at=closed,
             rows=joined,
-            stated=joined.filter(col.value_source == FLEX).height,
+            stated=joined.filter(value_source=FLEX).height,
             files=tuple(files),
             left_out=tuple(fault for fault, _remedy in faults),
             differences=tuple(differences),

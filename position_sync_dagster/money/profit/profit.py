@@ -162,7 +162,8 @@ class _Sources:
         is_sections = col.kind == EventKind.SECTIONS.value
         stated = lake.statement_events.rows(None, is_sections, ["first_day", "account"])
         accounts = table.rows(columns=["session_date", "account"])
-        accounts = concat([accounts, stated.rename({"first_day": "session_date"})]).unique()
+        stated = stated.rename({"first_day": "session_date"})
+        accounts = concat([accounts, stated]).unique()
         by_movement = parts.filter(~col.is_prior).group_by("movement_id", "strategy_id")
         return cls(
             rows=rows,
@@ -481,8 +482,8 @@ def _fees_elsewhere(moved: DataFrame) -> DataFrame:
 def _fees_beside(moved: DataFrame, rows: DataFrame) -> DataFrame:
     """Return which fees for contracts of others may have been charged in a currency of an owner."""
     lacking = moved.filter(col.fee_currency.is_null(), _IS_CHARGED)
-    lacking = rows.select(*_OF_OWNER, beside="currency").unique().join(lacking, on=_OF_OWNER)
-    lacking = lacking.filter(col.beside != col.currency)
+    currencies = rows.select(*_OF_OWNER, beside="currency").unique()
+    lacking = currencies.join(lacking, on=_OF_OWNER).filter(col.beside != col.currency)
     return lacking.select(
         *_OF_OWNER,
         currency="beside",

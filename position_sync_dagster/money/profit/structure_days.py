@@ -77,7 +77,8 @@ def read_structure_days(
         and not (_is_whole(row) and row.closed < corrected_since)
     }
     conids = {conid for name in opened for conid in structure_of[name].conids}
-    worth = _read_worth(lake, settings, conids, min(opened.values(), default=date.max))
+    first = min(opened.values(), default=date.max)
+    worth = _read_worth(lake, settings, conids, first)
     exchange = exchange_of(settings.calendar)
 
     def completed(row: ClosedCampaign) -> ClosedCampaign:
