@@ -140,7 +140,7 @@ def _result(
     lost = -fsum(losses)
     profit = fsum(known)
     at_risk = known_sum(campaign.capital_at_risk for campaign in campaigns)
-    is_unknown = "return: the capital at risk of a campaign is not known"
+    no_return = "return: the capital at risk of a campaign is not known"
 
     return replace(
         result,
@@ -156,7 +156,7 @@ def _result(
         wins_with_days=len(worst_of_wins),
         median_worst_of_wins=median(worst_of_wins) if worst_of_wins else None,
         worst_of_wins=min(worst_of_wins, default=None),
-        why_unknown=None if at_risk else is_unknown,
+        why_unknown=None if at_risk else no_return,
     )
 
 

@@ -346,6 +346,8 @@ class _Holdings:
     def origin_of(self, movement: Movement) -> "_Origin":
         """Return what a movement came from, and who had it."""
         exchange = self.exchange_of(movement)
+        if exchange is _FOR_NOTHING:
+            return _Origin()
         if exchange.parent is not None:
             return exchange.parent.origin_of(movement)
 

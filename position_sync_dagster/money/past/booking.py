@@ -215,8 +215,11 @@ def _entries(postings: Iterable[Posting], group_of: Callable[[Posting], Group]) 
     is_by_account = group_of is of_account
 
     def movement_in_group(posting: Posting) -> tuple[Group, str, bool]:
-        name = posting.pays_for or posting.movement.movement_id
-        return group_of(posting), name, posting.is_prior
+        return (
+            group_of(posting),
+            posting.pays_for or posting.movement.movement_id,
+            posting.is_prior,
+        )
 
     return [
         _Entry(group, _whole(of_movement, is_by_account=is_by_account), of_movement)
@@ -324,9 +327,8 @@ class _Booker(Booking):
 
     def _lose(self, entry: _Entry) -> None:
         """Make unknown what is held of a group."""
-        held = self.held[entry.group]
         why = entry.share.why_unknown
-        self.held[entry.group] = deque(opened.unknown(why) for opened in held)
+        self.held[entry.group] = deque(opened.unknown(why) for opened in self.held[entry.group])
 
     def _leave(self, entry: _Entry) -> None:
         """Take, in proportion, what goes to what comes for it."""
