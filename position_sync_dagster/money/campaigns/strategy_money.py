@@ -69,6 +69,7 @@ def live_money(postings: Iterable[Posting]) -> dict[StrategyKey, LiveMoney]:
     edges_of = grouped(attrgetter("by.posting.owner", "by.posting.currency"), booking.edges)
     held = chain.from_iterable(booking.held.values())
     held_of = grouped(attrgetter("posting.owner", "posting.currency"), held)
+
     money = {}
     for owner, of_strategy in grouped(attrgetter("owner"), of_strategies).items():
         by_currency = grouped(attrgetter("currency"), of_strategy)
@@ -77,6 +78,7 @@ def live_money(postings: Iterable[Posting]) -> dict[StrategyKey, LiveMoney]:
             fees = known_sum(posting.fee_in(currency) for posting in of_currency)
             fees_of_others = known_sum(posting.fee_in(currency) for posting in others)
             elsewhere = grouped(attrgetter("charged_elsewhere"), of_currency)
+
             edges = edges_of[owner, currency]
             closing = [edge for edge in edges if edge.kind is EdgeKind.CLOSES]
             money[owner, currency] = LiveMoney(
@@ -204,13 +206,16 @@ def money_of_strategies(
     money: dict[StrategyKey, StrategyMoney] = {}
     parts_of = grouped(attrgetter("owner"), parts)
     parts_of.pop(UNATTRIBUTED, None)
+
     for gone in remembered.keys() - parts_of.keys():
         remembered.pop(gone, None)
+
     for strategy, owned in parts_of.items():
         campaign = campaigns.get(strategy)
         conids = campaign.conids if campaign else ()
         of_contracts = {conid: (movements_of[conid], details.get(conid)) for conid in conids}
         sources = (owned, of_contracts)
+
         computed_from, by_currency = remembered.get(strategy, (None, {}))
         if computed_from != sources:
             contracts = {conid: contract_of(*stated) for conid, stated in of_contracts.items()}

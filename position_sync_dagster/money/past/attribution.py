@@ -714,6 +714,7 @@ class _Holding:
         newest = {(claim.owner, claim.leg.account): claim for claim in covering}.values()
         sized = [claim for claim in newest if claim.size * by > 0]
         held = sum(before.values()) + by
+
         openers: _Shares = defaultdict(float)
         claimed: _Shares = defaultdict(float)
         unclaimed = by

@@ -111,6 +111,7 @@ class MovementBook:
         if since is not None:
             # The day of a movement may differ by one from that of its time in UTC.
             begin = beginning_of(since, UTC) - A_DAY
+
         reported = self.lake.executions.records(begin, col.source != FLEX)
         read_now = {
             (account, statement.first, statement.last, statement.generated_at)
@@ -118,6 +119,7 @@ class MovementBook:
             for account in statement.accounts
         }
         judged_now = {closure.change_id for closure in judged}
+
         is_reported = col.source == MovementSource.API.value
         stated = self._stated(statements)
         of_files = grouped(_FILE_OF, sections)

@@ -215,8 +215,10 @@ def book_parts(first: StatedWorth, last: StatedWorth, moved: Moved) -> dict[str,
         rates = last.rates
         commissions = _in_base(moved.explained, "fees", rates)
         profit = _in_base(moved.explained, "profit", rates)
+
         for name, kinds in _CASH_OF.items():
             parts[name] = _in_base(cash.filter(col.kind.is_in(kinds)), "cash", rates)
+
         parts["fees"] += commissions
         parts["profit"] = profit - commissions - _in_base(moved.explained, "cash", rates)
         parts["rates"] = _effect_of_rates(moved, first, last)
