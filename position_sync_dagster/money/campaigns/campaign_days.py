@@ -5,14 +5,14 @@ where these add up to its profit: then the days are its own, and none of them is
 one each day has to be recorded, until the newest that is.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import accumulate
+from operator import itemgetter
 from typing import Any, TypeVar
 
-import polars as pl
-from polars import col
+from polars import DataFrame, col
 
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
@@ -52,7 +52,7 @@ class ExplainedDays:
     rows: Mapping[tuple[str, str, str | None], Sequence[Row]]
 
     @classmethod
-    def of(cls, explained: pl.DataFrame, sessions: Sequence[date]) -> "ExplainedDays":
+    def of(cls, explained: DataFrame, sessions: Sequence[date]) -> "ExplainedDays":
         """Return what rows of `profit_explained` say."""
         owner = ("strategy_id", "account", "currency")
         rows = explained.sort("session_date").rows_by_key(owner, named=True, include_key=True)
@@ -79,11 +79,11 @@ def with_days(campaign: AnyCampaign, days: ExplainedDays) -> AnyCampaign:
     """Return a campaign with how it stood and what it earned from; pure."""
     rows = _rows_of(campaign, days)
     if isinstance(rows, str):
-        stood: tuple[str, ...] = () if rows == NOT_DIVIDED else ("worst", "best")
-        return because(campaign, f"{', '.join((*stood, *CAUSES))}: {rows}")
+        names = CAUSES if rows == NOT_DIVIDED else ("worst", "best", *CAUSES)
+        return campaign.because(f"{', '.join(names)}: {rows}")
 
-    ends = _ends_of(rows) or [0.0]
-    causes: dict[str, Any] = {name: known_sum(row[name] for row in rows) for name in CAUSES}
+    ends = list(_ends_of(rows)) or [0.0]
+    causes: dict[str, Any] = {name: known_sum(map(itemgetter(name), rows)) for name in CAUSES}
     campaign = replace(campaign, worst=min(ends), best=max(ends), **causes)
     if isinstance(campaign, OpenCampaign):
         campaign = replace(campaign, path=tuple(ends), stands=ends[-1], until=days.sessions[-1])
@@ -91,27 +91,29 @@ def with_days(campaign: AnyCampaign, days: ExplainedDays) -> AnyCampaign:
     unknown = [name for name, amount in causes.items() if amount is None]
     if not unknown:
         return campaign
-    without = sum(None in (row[name] for name in CAUSES) for row in rows)
+    without = sum(None in causes_of_day for causes_of_day in map(itemgetter(*CAUSES), rows))
     why = f"{without} of its {len(rows)} days have no recorded greeks"
-    return because(campaign, f"{', '.join(unknown)}: {why}")
+    return campaign.because(f"{', '.join(unknown)}: {why}")
 
 
-def path_of(campaign: AnyCampaign, days: ExplainedDays) -> list[CampaignDay]:
-    """Return the days of a campaign whose sum is its profit; none where a day lacks; pure."""
+def path_of(campaign: AnyCampaign, days: ExplainedDays) -> Iterator[CampaignDay]:
+    """Yield the days of a campaign whose sum is its profit; none where a day lacks; pure."""
     rows = _rows_of(campaign, days)
     if isinstance(rows, str):
-        return []
-    return [
-        CampaignDay(
-            day=row["session_date"], currency=row["currency"], profit=row["profit"], stands=stands
+        return
+
+    for row, stands in zip(rows, _ends_of(rows), strict=True):
+        yield CampaignDay(
+            day=row["session_date"],
+            currency=campaign.currency,
+            profit=row["profit"],
+            stands=stands,
         )
-        for row, stands in zip(rows, _ends_of(rows), strict=True)
-    ]
 
 
-def _ends_of(rows: Iterable[Row]) -> list[float]:
+def _ends_of(rows: Iterable[Row]) -> Iterable[float]:
     """Return what a campaign had earned at the end of each day."""
-    return [*accumulate(row["profit"] for row in rows)]
+    return accumulate(map(itemgetter("profit"), rows))
 
 
 def _rows_of(campaign: ClosedCampaign | OpenCampaign, days: ExplainedDays) -> list[Row] | str:
@@ -147,11 +149,6 @@ def _rows_of(campaign: ClosedCampaign | OpenCampaign, days: ExplainedDays) -> li
     return rows
 
 
-def because(campaign: AnyCampaign, reason: str) -> AnyCampaign:
-    """Return a campaign with one more reason why something of it is not known."""
-    return replace(campaign, why_unknown="; ".join(filter(None, [campaign.why_unknown, reason])))
-
-
 def read_explained(
     lake: MoneyLake, calendar: str, campaigns: Sequence[AnyCampaign]
 ) -> ExplainedDays:
@@ -165,9 +162,9 @@ def read_explained(
     table = lake.derived_table(PROFIT_EXPLAINED)
     begun = (campaign.opened or campaign.closed for campaign in campaigns)
     first = min(filter(None, begun), default=date.max)
-    session = col("partition.session_date")
+    since_first = col("partition.session_date") >= first
     columns = ["session_date", "strategy_id", "account", "currency", "profit", *CAUSES]
-    explained = derived_rows(table, chosen=session >= first, columns=columns)
+    explained = derived_rows(table, chosen=since_first, columns=columns)
 
     newest = max(explained["session_date"], default=date.min)
     last = max((campaign.closed or newest for campaign in campaigns), default=newest)

@@ -145,8 +145,9 @@ def last_campaigns(parts: Iterable[Posting]) -> dict[str, TradedCampaign]:
     Args:
         parts: All parts of movements, in order of time.
     """
-    campaigns = _of_strategies(parts, attrgetter("owner"))
-    return {campaign.strategy_id: campaign for campaign in campaigns}
+    return {
+        campaign.strategy_id: campaign for campaign in _of_strategies(parts, attrgetter("owner"))
+    }
 
 
 _OWNER = attrgetter("owner", "movement.account")
@@ -223,11 +224,10 @@ def states_of(campaign: TradedCampaign, currency: str | None) -> list[CampaignSt
 
 def _after(state: CampaignState, parts: Sequence[Posting], currency: str | None) -> CampaignState:
     """Return what a campaign had after some more parts."""
-    cash = [part.known_cash for part in parts if part.currency == currency]
+    lots = left_of(parts, state.lots)
+    cash = [None if part.unclear else part.cash for part in parts if part.currency == currency]
     brought = known_sum([state.brought, *cash])
-    return CampaignState(
-        session=parts[-1].session, lots=left_of(parts, state.lots), brought=brought
-    )
+    return CampaignState(session=parts[-1].session, lots=lots, brought=brought)
 
 
 def _until_most(parts: Sequence[Posting]) -> Sequence[Posting]:

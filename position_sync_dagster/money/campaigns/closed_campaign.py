@@ -1,8 +1,9 @@
 """A campaign that is over: a row of the table `closed_campaigns`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from enum import StrEnum
+from typing import Self
 
 
 class CampaignEnd(StrEnum):
@@ -96,6 +97,10 @@ class CampaignColumns:
     entry_underlying_price: float | None = None
     entry_after_s: float | None = None
     entry_unknown: str | None = None
+
+    def because(self, reason: str) -> Self:
+        """Return it with one more reason why something of it is not known."""
+        return replace(self, why_unknown="; ".join(filter(None, [self.why_unknown, reason])))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isclose, prod
 from operator import attrgetter
-from typing import Any
 
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.domain.valuation import FACTOR_TOLERANCE
+from position_sync_dagster.lake.schema import fields_of
 from position_sync_dagster.money.campaigns.campaigns import (
     Contract,
     TradedCampaign,
@@ -26,7 +26,10 @@ from position_sync_dagster.money.campaigns.campaigns import (
     rolls_in,
     states_of,
 )
-from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
+from position_sync_dagster.money.campaigns.closed_campaign import (
+    CampaignColumns,
+    ClosedCampaign,
+)
 from position_sync_dagster.money.campaigns.entry_values import (
     entry_legs,
     read_entries,
@@ -83,33 +86,33 @@ class CampaignBook:
             for row in recorded
             if row.entry_after_s is not None or row.entry_unknown is not None
         }
-        rows = [
-            (self._row(campaign, currency), campaign)
-            for campaign in self.campaigns
-            for currency in campaign.currencies
-        ]
-        new = [
-            (row, entry_legs(campaign, row.currency))
-            for row, campaign in rows
-            if _FILLS(row) not in entries
-        ]
+        rows = []
+        new = []
+        for campaign in self.campaigns:
+            for currency in campaign.currencies:
+                row = self._row(campaign, currency)
+                rows.append(row)
+                if _FILLS(row) not in entries:
+                    new.append((row, entry_legs(campaign, currency)))
+
         entries |= {_FILLS(row): row for row in read_entries(self.lake, new)}
-        return [_as_recorded(row, entries[_FILLS(row)]) for row, _campaign in rows]
+        return [_as_recorded(row, entries[_FILLS(row)]) for row in rows]
 
     def columns_of(
         self, campaign: TradedCampaign, currency: str | None, *, is_open: bool
-    ) -> dict[str, Any]:
+    ) -> tuple[CampaignColumns, float | None]:
         """Return the columns that a campaign has in one currency, whether it is open or over.
 
-        `profit` is what it brought: of an open one without the value of what is left.
+        Also what it brought, of an open one without the value of what is left; None: not known.
         """
-        parts = campaign.parts_in(currency)
         money = money_of(campaign.parts, currency)
         contracts = self.contracts
         states = states_of(campaign, currency)
         kind, why_no_kind = kind_in(states[0].lots, contracts)
         risk, why_no_risk = capital_at_risk(states, contracts, currency)
-        shares = parts if is_open else parts_with_shares(campaign, states, currency)
+        shares = campaign.parts_in(currency)
+        if not is_open:
+            shares = parts_with_shares(campaign, states, currency)
         cost, why_no_cost = cost_per_share(shares)
         reasons = {
             "kind": why_no_kind,
@@ -119,61 +122,60 @@ class CampaignBook:
         }
         if campaign.opened is None:
             reasons["opened"] = "it was held before all movements"
-        if risk == 0 and not is_open:
-            reasons["return_on_risk"] = "nothing was at risk"
-        of_closed = {}
-        if not is_open:  # the book values what an open one has left, and says how far it is
-            opened = as_opened(campaign, contracts, currency)
-            of_closed["profit_reached"], reasons["profit_reached"] = part_reached(
-                money.profit, opened
-            )
 
         symbols = {part.movement.symbol or "?" for part in campaign.parts}
         names = [contracts[conid].name for conid in campaign.conids]
         unknown = [f"{column}: {reason}" for column, reason in reasons.items() if reason]
-        return {
-            "campaign_id": campaign.campaign_id,
-            "strategy_id": campaign.strategy_id,
-            "account": campaign.account,
-            "currency": currency,
-            "underlying": ",".join(sorted(symbols)),
-            "kind": kind,
-            "opened": campaign.opened,
-            "legs": len(campaign.conids),
-            "contracts": "; ".join(names),
-            "conids": ",".join(map(str, campaign.conids)),
-            "rolls": len(rolls_in(campaign, contracts)),
-            "profit": money.profit,
-            "fees": money.fees,
-            "premium_received": money.received,
-            "premium_paid": money.paid,
-            "capital_at_risk": risk,
-            "cost_per_share": cost,
-            "profit_unknown": money.unknown,
-            "why_unknown": "; ".join(unknown) or None,
-            **of_closed,
-        }
+        columns = CampaignColumns(
+            campaign_id=campaign.campaign_id,
+            strategy_id=campaign.strategy_id,
+            account=campaign.account,
+            currency=currency,
+            underlying=",".join(sorted(symbols)),
+            kind=kind,
+            opened=campaign.opened,
+            legs=len(campaign.conids),
+            contracts="; ".join(names),
+            conids=",".join(map(str, campaign.conids)),
+            rolls=len(rolls_in(campaign, contracts)),
+            fees=money.fees,
+            premium_received=money.received,
+            premium_paid=money.paid,
+            capital_at_risk=risk,
+            cost_per_share=cost,
+            profit_unknown=money.unknown,
+            why_unknown="; ".join(unknown) or None,
+        )
+        return columns, money.profit
 
     def _row(self, campaign: TradedCampaign, currency: str | None) -> ClosedCampaign:
-        columns = self.columns_of(campaign, currency, is_open=False)
+        columns, profit = self.columns_of(campaign, currency, is_open=False)
         days = None
         if campaign.opened is not None:
             days = (campaign.closed - campaign.opened).days
 
-        profit = columns["profit"]
-        risk = columns["capital_at_risk"]
+        risk = columns.capital_at_risk
         return_on_risk = return_per_year = None
         if risk and profit is not None:
             return_on_risk = profit / risk
         if return_on_risk is not None and days is not None:
             return_per_year = return_on_risk * DAYS_OF_A_YEAR / max(days, 1)
+        if risk == 0:
+            columns = columns.because("return_on_risk: nothing was at risk")
+
+        # The book values what an open one has left, and says how far it is.
+        reached, why_unknown = part_reached(profit, as_opened(campaign, self.contracts, currency))
+        if why_unknown:
+            columns = columns.because(f"profit_reached: {why_unknown}")
         return ClosedCampaign(
-            **columns,
+            **fields_of(columns),
             closed=campaign.closed,
             days=days,
             ended=end_of(campaign),
+            profit=profit,
             return_on_risk=return_on_risk,
             return_per_year=return_per_year,
+            profit_reached=reached,
         )
 
     # -- what is read -------------------------------------------------------------------------

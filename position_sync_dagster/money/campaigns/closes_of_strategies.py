@@ -13,18 +13,18 @@ from operator import attrgetter
 from typing import Any
 
 import polars as pl
-from polars import DataFrame, String, col, lit
+from polars import Boolean, DataFrame, Datetime, Int64, String, col, concat_list, lit, when
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import KEY, grouped
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
-from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.schema import records_of
+from position_sync_dagster.lake.schema import ACTIVE_STRATEGIES, is_ahead, moment, records_of
 from position_sync_dagster.money.as_of import Past
 from position_sync_dagster.money.campaigns.campaigns import last_campaigns
 from position_sync_dagster.money.campaigns.strategy_money import (
     Remembered,
+    StrategyKey,
     StrategyMoney,
     lot_rows,
     money_of_strategies,
@@ -66,13 +66,13 @@ class Closes:
     rows: DataFrame = field(default_factory=CLOSURES.polars.to_frame)
     since: datetime | None = None
     ends: Ends = field(default_factory=dict)
-    legs: DataFrame = field(default_factory=schema.ACTIVE_STRATEGIES.polars.to_frame)
+    legs: DataFrame = field(default_factory=ACTIVE_STRATEGIES.polars.to_frame)
     parts: Sequence[Posting] = ()
     details: Mapping[int, ContractDetails] = field(default_factory=dict)
     remembered: Remembered = field(default_factory=dict)
 
     @cached_property
-    def money(self) -> Mapping[tuple[str, str | None], StrategyMoney]:
+    def money(self) -> Mapping[StrategyKey, StrategyMoney]:
         """What the movements of each strategy say of its money, in each currency."""
         return money_of_strategies(self.parts, self.details, self.remembered)
 
@@ -96,7 +96,7 @@ class Closes:
         """The rows, with those that had what closed, and whether its profit is divided."""
         said = col.evidence.fill_null([])
         rows = self.rows.with_row_index("row")
-        inferred = pl.concat_list("change_id", col.counter_conid.cast(String))
+        inferred = concat_list("change_id", col.counter_conid.cast(String))
         evidence = rows.select("row", *KEY, evidence=said.list.concat(inferred)).explode("evidence")
         named = evidence.join(self._closing, on=[*KEY, "evidence"])
         is_divided = (col.owner.n_unique() > 1) | col.is_unclear.any()
@@ -138,15 +138,15 @@ class Closes:
         rows = self.rows
         if name is not None:
             # The parts of a profit that is divided are not known.
-            profit_of_one = pl.when(~col.is_divided).then("realized_pnl")
+            profit_of_one = when(~col.is_divided).then("realized_pnl")
             rows = self._with_owners.with_columns(realized_pnl=profit_of_one)
             rows = rows.filter(col.owners.list.contains(lit(name)))
-        rows = rows.filter(col.currency == currency, col.account == (account or col.account))
+        rows = rows.filter(currency=currency, account=account or col.account)
         return rows.select(**SUMS_OF_CLOSES).row(0, named=True) | {"realized_since": self.since}
 
     def owners_since(self, since: datetime) -> DataFrame:
         """Return who had what closed since a time: account, conid and `owners`."""
-        by_holding = self._closing.filter(col.at >= schema.moment(since)).group_by(KEY)
+        by_holding = self._closing.filter(col.at >= moment(since)).group_by(KEY)
         return by_holding.agg(owners=col.owner.unique())
 
     def end_of(self, leg: ActiveContract) -> str | None:
@@ -228,13 +228,12 @@ def read_ends(lake: MoneyLake) -> Closes:
 
 def _changes(lake: MoneyLake, until: datetime | None = None) -> DataFrame:
     """Return the changes of quantities, the oldest first; of a past moment those until then."""
-    names = ["change_id", *KEY, "after", "seen_at"]
-    changes = lake.position_changes.rows(columns=names)
+    changes = lake.position_changes.rows(columns=["change_id", *KEY, "after", "seen_at"])
     # One that a clock ahead dated came before those that have been written since.
-    changes = changes.sort(~schema.is_ahead("seen_at", utc_now()), "seen_at")
+    changes = changes.sort(~is_ahead("seen_at", utc_now()), "seen_at")
     if until is None:
         return changes
-    return changes.filter(col.seen_at <= schema.moment(until))
+    return changes.filter(col.seen_at <= moment(until))
 
 
 @lru_cache(maxsize=2)
@@ -250,8 +249,8 @@ def _first_session(lake: MoneyLake, past: Past | None) -> datetime | None:
 
 
 _CLOSING: dict[str, Any] = {
-    "account": String, "conid": pl.Int64, "at": pl.Datetime("us", "UTC"), "evidence": String,
-    "owner": String, "is_unclear": pl.Boolean,
+    "account": String, "conid": Int64, "at": Datetime("us", "UTC"), "evidence": String,
+    "owner": String, "is_unclear": Boolean,
 }  # fmt: skip
 
 
@@ -276,7 +275,7 @@ def _ends(changes: DataFrame, rows: DataFrame, legs: DataFrame) -> Ends:
     closures_of = grouped(attrgetter("change_id"), closures)
 
     ends: defaultdict[int, dict[str, tuple[datetime, str | None]]] = defaultdict(dict)
-    columns = (*KEY, "change_id", "seen_at")
-    for account, conid, change_id, seen_at in closed.select(columns).iter_rows():
+    closed = closed.select(*KEY, "change_id", "seen_at")
+    for account, conid, change_id, seen_at in closed.iter_rows():
         ends[conid][account] = (seen_at, end_text(closures_of[change_id]))
     return ends

@@ -7,11 +7,12 @@ what became of it.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, TypeVar
 
 from polars import col
 
+from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.money.campaigns.campaigns import TradedCampaign, states_of
 from position_sync_dagster.money.lake import Moment, MoneyLake, nearest_rows
 from position_sync_dagster.money.past.movements import known_sum, times
@@ -71,30 +72,32 @@ def entry_of(legs: Collection[EntryLeg], first_rows: Mapping[Moment, Row]) -> En
         if why is not None:
             return Entry(entry_unknown=why)
 
-    rows = [(leg, first_rows[leg.conid, leg.at]) for leg in legs if leg.is_option]
-    if not rows:
+    are_options = grouped(attrgetter("is_option"), legs)
+    options = are_options[True]
+    if not options:
         return Entry(entry_unknown="it began without an option")
 
-    deltas = [times(leg.size, row["delta"]) for leg, row in rows]
-    shares = [leg.size for leg in legs if not leg.is_option]
-    weights = [abs(leg.quantity) for leg, _row in rows]
-    weighted = (times(row["implied_vol"], abs(leg.quantity)) for leg, row in rows)
-    volatility = times(known_sum(weighted), 1 / sum(weights))
-    price = min((row for _leg, row in rows), key=itemgetter("timestamp"))["underlying_price"]
+    rows = [first_rows[leg.conid, leg.at] for leg in options]
+    size_of = attrgetter("size")
+    deltas = map(times, map(size_of, options), map(itemgetter("delta"), rows))
+    weights = [abs(leg.quantity) for leg in options]
+    weighted = known_sum(map(times, map(itemgetter("implied_vol"), rows), weights))
+    volatility = times(weighted, 1 / sum(weights))
+    price = min(rows, key=itemgetter("timestamp"))["underlying_price"]
 
     unknown = {}
     if volatility is None:
         unknown["entry_implied_vol"] = "a first row has none"
     if price is None:
         unknown["entry_underlying_price"] = "the first row has none"
-    if len({leg.symbol for leg, _row in rows}) > 1:
+    if len({leg.symbol for leg in options}) > 1:
         price = None
         unknown["entry_underlying_price"] = "it has several underlyings"
     return Entry(
-        entry_delta=known_sum(deltas + shares),
+        entry_delta=known_sum([*deltas, *map(size_of, are_options[False])]),
         entry_implied_vol=volatility,
         entry_underlying_price=price,
-        entry_after_s=max((row["timestamp"] - row["at"]).total_seconds() for _leg, row in rows),
+        entry_after_s=max((row["timestamp"] - row["at"]).total_seconds() for row in rows),
         entry_unknown="; ".join(f"{name}: {why}" for name, why in unknown.items()) or None,
     )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 from enum import StrEnum
 from itertools import chain
-from typing import Any
+from operator import attrgetter
 
 from polars import col
 
@@ -147,24 +147,14 @@ def _lot(opened: Share, closing: Share | None) -> TradedLot:
     sides = [opened.cash, None]
     fees = opened.fees
     why_unknown = opened.why_unknown
-
-    ended: dict[str, Any] = {}
     if closing is not None:
         contract = closing.posting.movement
         sides = [opened.cash, closing.cash]
         fees = known_sum([opened.fees, closing.fees])
         why_unknown = why_unknown or closing.why_unknown
-        ended = {
-            "profit": known_sum(sides),
-            "closed": contract.day,
-            "closed_at": contract.at,
-            "closed_by": contract.kind,
-            "closed_through": contract.through,
-            "days": None if since is None else (contract.day - since).days,
-        }
 
     bought, sold = sides if opened.quantity >= 0 else reversed(sides)
-    return TradedLot(
+    lot = TradedLot(
         account=contract.account,
         conid=contract.key[1],
         contract=name_of(contract),
@@ -183,7 +173,17 @@ def _lot(opened: Share, closing: Share | None) -> TradedLot:
         proceeds=sold,
         fees=fees,
         why_unknown=why_unknown,
-        **ended,
+    )
+    if closing is None:
+        return lot
+    return replace(
+        lot,
+        closed=contract.day,
+        closed_at=contract.at,
+        closed_by=contract.kind,
+        closed_through=contract.through,
+        days=None if since is None else (contract.day - since).days,
+        profit=known_sum(sides),
     )
 
 
@@ -198,8 +198,8 @@ def as_the_broker_matched(
         lots: Those by first in, first out.
         stated: The closed lots of statements.
     """
-    stated_of = grouped(lambda event: (event.account, event.conid, event.day), stated)
-    closed = grouped(lambda lot: (lot.account, lot.conid, lot.closed, lot.currency), lots)
+    stated_of = grouped(attrgetter("account", "conid", "day"), stated)
+    closed = grouped(attrgetter("account", "conid", "closed", "currency"), lots)
     matched: list[TradedLot] = []
     for (account, conid, day, _currency), of_day in closed.items():
         is_money_alone = not any(lot.quantity for lot in of_day)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import date
 from itertools import chain
 
+from position_sync_dagster.lake.schema import fields_of
 from position_sync_dagster.money.campaigns.campaigns import open_campaigns
 from position_sync_dagster.money.campaigns.closed_campaign import CampaignColumns
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
@@ -58,7 +59,7 @@ def read_open_campaigns(
     entered = []
     for campaign in campaigns:
         for currency in campaign.currencies:
-            columns = book.columns_of(campaign, currency, is_open=True)
-            row = OpenCampaign(brought=columns.pop("profit"), **columns)
+            columns, brought = book.columns_of(campaign, currency, is_open=True)
+            row = OpenCampaign(**fields_of(columns), brought=brought)
             entered.append((row, entry_legs(campaign, currency)))
     return read_entries(lake, entered)

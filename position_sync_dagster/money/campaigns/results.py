@@ -6,7 +6,7 @@ is not known, no sum of its group is.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from enum import StrEnum
 from math import fsum
@@ -101,32 +101,33 @@ def results_of(campaigns: Iterable[ClosedCampaign], by: Grouping) -> list[GroupR
     group_of = GROUP_OF[by]
     groups = grouped(lambda campaign: (group_of(campaign), campaign.currency), campaigns)
     results = [_result(*key, of_group) for key, of_group in groups.items()]
-    return sorted(results, key=_place_of)
-
-
-def _place_of(result: GroupResult) -> tuple[bool, str, str]:
-    return result.group is None, result.group or "", result.currency or ""
+    return sorted(
+        results,
+        key=lambda result: (result.group is None, result.group or "", result.currency or ""),
+    )
 
 
 def _result(
     group: str | None, currency: str | None, campaigns: Sequence[ClosedCampaign]
 ) -> GroupResult:
     number = len(campaigns)
+    fees = known_sum(campaign.fees for campaign in campaigns)
     known = [campaign.profit for campaign in campaigns if campaign.profit is not None]
-    common: dict[str, Any] = {
-        "group": group,
-        "currency": currency,
-        "number": number,
-        "fees": known_sum(campaign.fees for campaign in campaigns),
-        "unknown": number - len(known),
-    }
-    if len(known) < number:
+    result = GroupResult(
+        group=group,
+        currency=currency,
+        number=number,
+        fees=fees,
+        unknown=number - len(known),
+        why_unknown=None,
+    )
+    if result.unknown:
         reasons = [
             f"{campaign.campaign_id}: {campaign.profit_unknown}"
             for campaign in campaigns
             if campaign.profit_unknown
         ]
-        return GroupResult(**common, why_unknown=first_reasons(reasons))
+        return replace(result, why_unknown=first_reasons(reasons))
 
     wins = [profit for profit in known if profit > 0]
     losses = [profit for profit in known if profit < 0]
@@ -139,12 +140,10 @@ def _result(
     lost = -fsum(losses)
     profit = fsum(known)
     at_risk = known_sum(campaign.capital_at_risk for campaign in campaigns)
-    why_unknown = None
-    if not at_risk:
-        why_unknown = "return: the capital at risk of a campaign is not known"
+    no_return = "return: the capital at risk of a campaign is not known"
 
-    return GroupResult(
-        **common,
+    return replace(
+        result,
         wins=len(wins),
         win_rate=len(wins) / number,
         profit=profit,
@@ -157,7 +156,7 @@ def _result(
         wins_with_days=len(worst_of_wins),
         median_worst_of_wins=median(worst_of_wins) if worst_of_wins else None,
         worst_of_wins=min(worst_of_wins, default=None),
-        why_unknown=why_unknown,
+        why_unknown=None if at_risk else no_return,
     )
 
 
@@ -198,7 +197,7 @@ def days_of(
     totals: defaultdict[str | None, float | None] = defaultdict(float)
     highest: defaultdict[str | None, float] = defaultdict(float)
     days = []
-    for day, currency in sorted({*profit_of, *closed}, key=_by_day):
+    for day, currency in sorted({*profit_of, *closed}, key=lambda key: (key[0], key[1] or "")):
         of_day = closed[day, currency]
         realised = known_sum(campaign.profit for campaign in of_day)
         total = totals[currency] = known_sum([totals[currency], realised])
@@ -215,11 +214,6 @@ def days_of(
         )
         days.append(result)
     return days
-
-
-def _by_day(key: tuple[date, str | None]) -> tuple[date, str]:
-    day, currency = key
-    return day, currency or ""
 
 
 # ---- what is read
@@ -246,8 +240,7 @@ def read_days(
 ) -> list[DayResult]:
     """Read the profit of each trading day, with what campaigns realised on it; blocks."""
     chosen = col("partition.session_date") >= (since or date.min)
-    columns = ["session_date", "currency", "profit"]
-    rows = derived_rows(lake.derived_table(PROFIT_EXPLAINED), chosen=chosen, columns=columns)
-
+    table = lake.derived_table(PROFIT_EXPLAINED)
+    rows = derived_rows(table, chosen=chosen, columns=["session_date", "currency", "profit"])
     rows = rows.group_by("session_date", "currency").agg(sum_if_known(col.profit))
     return days_of(campaigns, rows.iter_rows())

@@ -2,13 +2,13 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from polars import DataFrame, col
+from polars import col
 
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
@@ -75,28 +75,26 @@ def read_day_rates(lake: MoneyLake, campaigns: Sequence[ClosedCampaign]) -> DayR
     if not days:
         return DayRates(bases, {})
 
-    sent = [
-        (account, day, base, currency, rate)
-        for account, day, base, rates in _rates_on(lake, days).iter_rows()
-        for currency, rate in json.loads(rates).items()
-    ]
     is_rate = (col.kind == EventKind.RATE.value) & col.day.is_in(days)
     stated = lake.statement_events.rows(days[0], is_rate).sort("stated_at", nulls_last=False)
     stated = stated.select("account", "day", "type", "currency", "amount").drop_nulls()
     of_day: defaultdict[tuple[str, date], dict[str, float]] = defaultdict(dict)
-    for account, day, base, currency, rate in (*sent, *stated.iter_rows()):
+    for account, day, base, currency, rate in (*_sent_rates(lake, days), *stated.iter_rows()):
         if base == bases.setdefault(account, base):
             of_day[account, day][currency] = rate
     return DayRates(bases, of_day)
 
 
-def _rates_on(lake: MoneyLake, days: Sequence[date]) -> DataFrame:
-    """Return the last rates that the broker sent of each account on days (UTC).
+def _sent_rates(lake: MoneyLake, days: Sequence[date]) -> Iterator[tuple[Any, ...]]:
+    """Yield the last rates that the broker sent of each account on days (UTC).
 
-    The columns are account, date, currency (the base one) and exchange_rates.
+    They are account, date, base currency, currency and rate.
     """
     has_rates = col.currency.is_not_null() & col.exchange_rates.is_not_null()
     of_days = col("partition.date").is_in(days)
     rows = lake.account_values.table.rows(has_rates & col.date.is_in(days), of_days)
     newest = col("currency", "exchange_rates").sort_by("timestamp").last()
-    return rows.group_by("account", "date").agg(newest)
+    newest_of_days = rows.group_by("account", "date").agg(newest)
+    for account, day, base, rates in newest_of_days.iter_rows():
+        for currency, rate in json.loads(rates).items():
+            yield account, day, base, currency, rate

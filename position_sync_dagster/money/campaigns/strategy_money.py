@@ -10,8 +10,7 @@ from itertools import chain
 from operator import attrgetter
 from typing import NamedTuple
 
-import polars as pl
-from polars import DataFrame, Float64, col
+from polars import DataFrame, Float64, Int64, String, coalesce, col, concat, when
 
 from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, Key, grouped
 from position_sync_dagster.domain.instrument import ContractDetails
@@ -55,7 +54,11 @@ class LiveMoney:
     lots: Mapping[Key, Share] = field(default_factory=dict)
 
 
-def live_money(postings: Iterable[Posting]) -> dict[tuple[str, str | None], LiveMoney]:
+# A strategy and a currency.
+StrategyKey = tuple[str, str | None]
+
+
+def live_money(postings: Iterable[Posting]) -> dict[StrategyKey, LiveMoney]:
     """Return what each strategy has earned in each currency, by average cost.
 
     Args:
@@ -63,19 +66,19 @@ def live_money(postings: Iterable[Posting]) -> dict[tuple[str, str | None], Live
     """
     of_strategies = [posting for posting in postings if posting.owner != UNATTRIBUTED]
     booking = booked(of_strategies, of_owner, is_pooled=True)
-    edges_of = grouped(lambda edge: _strategy_of(edge.by.posting), booking.edges)
+    edges_of = grouped(attrgetter("by.posting.owner", "by.posting.currency"), booking.edges)
     held = chain.from_iterable(booking.held.values())
-    held_of = grouped(lambda share: _strategy_of(share.posting), held)
+    held_of = grouped(attrgetter("posting.owner", "posting.currency"), held)
+
     money = {}
     for owner, of_strategy in grouped(attrgetter("owner"), of_strategies).items():
         by_currency = grouped(attrgetter("currency"), of_strategy)
         for currency, of_currency in by_currency.items():
-            others = chain.from_iterable(
-                of_other for other, of_other in by_currency.items() if other != currency
-            )
+            others = (posting for posting in of_strategy if posting.currency != currency)
             fees = known_sum(posting.fee_in(currency) for posting in of_currency)
             fees_of_others = known_sum(posting.fee_in(currency) for posting in others)
             elsewhere = grouped(attrgetter("charged_elsewhere"), of_currency)
+
             edges = edges_of[owner, currency]
             closing = [edge for edge in edges if edge.kind is EdgeKind.CLOSES]
             money[owner, currency] = LiveMoney(
@@ -94,13 +97,9 @@ def live_money(postings: Iterable[Posting]) -> dict[tuple[str, str | None], Live
     return money
 
 
-def _strategy_of(posting: Posting) -> tuple[str, str | None]:
-    return posting.owner, posting.currency
-
-
 def open_profits(
     lots: DataFrame, holdings: DataFrame, priced: DataFrame
-) -> dict[tuple[str, str | None], float | None]:
+) -> dict[StrategyKey, float | None]:
     """Return what is open of each strategy in each currency would earn; None: not known.
 
     Args:
@@ -109,7 +108,7 @@ def open_profits(
         priced: All holdings: account, conid, position and market_value.
     """
     own = holdings.select(*_LOT, own=col.position * col.share, unrealized=col.unrealized_pnl)
-    held = pl.coalesce("own", "position", 0.0)  # a holding without a row is not held
+    held = coalesce("own", "position", 0.0)  # a holding without a row is not held
     rows = lots.join(own, on=_LOT, how="left")
     rows = rows.join(priced.select(*KEY, "position", "market_value"), on=KEY, how="left")
 
@@ -119,21 +118,21 @@ def open_profits(
     is_of_broker = col.own.is_not_null() & (is_another | col.cost.is_null())
     of_lots = rows.select(
         *_OF_STRATEGY,
-        amount=pl.when(is_of_broker).then("unrealized").otherwise(gained),
+        amount=when(is_of_broker).then("unrealized").otherwise(gained),
         is_less=held / col.quantity < 1 - QUANTITY_ROUNDING,
     )
 
     # Of what no movement explains the broker says it.
     without_movements = own.join(lots, on=_LOT, how="anti")
     of_broker = without_movements.select(*_OF_STRATEGY, amount="unrealized", is_less=False)
-    amounts = pl.concat([of_lots, of_broker]).group_by(_OF_STRATEGY)
+    amounts = concat([of_lots, of_broker]).group_by(_OF_STRATEGY)
     return {
         (strategy, currency): None if is_less else known_sum(profits)
         for strategy, currency, profits, is_less in amounts.agg("amount", col.is_less.any()).rows()
     }
 
 
-def lot_rows(money: Mapping[tuple[str, str | None], "StrategyMoney"]) -> DataFrame:
+def lot_rows(money: Mapping[StrategyKey, "StrategyMoney"]) -> DataFrame:
     """Return what is left of the contracts of strategies, in rows."""
     rows = [
         (*of_strategy, *key, lot.quantity, times(lot.cash, -1.0))
@@ -147,7 +146,7 @@ def lot_rows(money: Mapping[tuple[str, str | None], "StrategyMoney"]) -> DataFra
 _OF_STRATEGY = ("strategy_id", "currency")
 _LOT = (*_OF_STRATEGY, *KEY)
 _LOTS = {
-    "strategy_id": pl.String, "currency": pl.String, "account": pl.String, "conid": pl.Int64,
+    "strategy_id": String, "currency": String, "account": String, "conid": Int64,
     "quantity": Float64, "cost": Float64,
 }  # fmt: skip
 
@@ -192,7 +191,7 @@ Remembered = dict[str, tuple[_Sources, MoneyByCurrency]]
 
 def money_of_strategies(
     parts: Sequence[Posting], details: Mapping[int, ContractDetails], remembered: Remembered
-) -> dict[tuple[str, str | None], StrategyMoney]:
+) -> dict[StrategyKey, StrategyMoney]:
     """Return the money of each strategy in each currency.
 
     A change concerns few strategies of a book: only their money is computed again.
@@ -204,16 +203,19 @@ def money_of_strategies(
     """
     movements_of = grouped(attrgetter("conid"), (part.movement for part in parts))
     campaigns = last_campaigns(parts)
-    money: dict[tuple[str, str | None], StrategyMoney] = {}
+    money: dict[StrategyKey, StrategyMoney] = {}
     parts_of = grouped(attrgetter("owner"), parts)
     parts_of.pop(UNATTRIBUTED, None)
+
     for gone in remembered.keys() - parts_of.keys():
         remembered.pop(gone, None)
+
     for strategy, owned in parts_of.items():
         campaign = campaigns.get(strategy)
         conids = campaign.conids if campaign else ()
         of_contracts = {conid: (movements_of[conid], details.get(conid)) for conid in conids}
         sources = (owned, of_contracts)
+
         computed_from, by_currency = remembered.get(strategy, (None, {}))
         if computed_from != sources:
             contracts = {conid: contract_of(*stated) for conid, stated in of_contracts.items()}
@@ -242,8 +244,9 @@ def _money_of_strategy(
         lately = earned_lately.get((strategy, currency))
         latest = None
         if campaign and lately:
-            entry = as_opened(campaign, contracts, currency)
-            latest = LatestCampaign(entry, campaign.is_open, lately.realised)
+            latest = LatestCampaign(
+                as_opened(campaign, contracts, currency), campaign.is_open, lately.realised
+            )
         cost, _why = cost_per_share(open_parts[currency])
         money[currency] = StrategyMoney(earned, cost, latest)
     return money

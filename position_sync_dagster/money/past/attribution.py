@@ -84,9 +84,8 @@ def attributed(
     )
     by_key = grouped(attrgetter("key"), of_holdings)
     legs_of = grouped(attrgetter("conid"), legs)
-    unmoved = [key for key, opening in openings.items() if opening.contract is not None]
     holdings = _Holdings()
-    for key in dict.fromkeys([*by_key, *unmoved]):
+    for key in dict.fromkeys([*by_key, *openings]):
         opening, moved = _history(by_key[key], openings.get(key))
         if moved or opening.contract:
             holdings.add(_Holding(moved, legs_of[key[1]], opening, holdings))
@@ -141,11 +140,6 @@ class _Step(NamedTuple):
     at_end: float
 
     @property
-    def name(self) -> str:
-        """Return the id of the movement."""
-        return self.movement.movement_id
-
-    @property
     def takes(self) -> bool:
         """Return whether it took of what was held."""
         return self.before * self.movement.change < 0
@@ -179,6 +173,9 @@ class _Exchange(NamedTuple):
     gone: Sequence[Movement] = ()
     is_clear: bool = True
     parent: "_Holding | None" = None
+
+
+_FOR_NOTHING = _Exchange()
 
 
 class _Holdings:
@@ -227,7 +224,7 @@ class _Holdings:
         steps = of_kind[MovementKind.CORPORATE_ACTION]
         for name in ("action", "day_and_type"):
             joined = self.left.union(self.came_for)
-            others = [step for step in steps if step.name not in joined]
+            others = [step for step in steps if step.movement.movement_id not in joined]
             for action in grouped(attrgetter(name), others).values():
                 self._link_action(action)
             # Without an id what took a part may be an action of its own.
@@ -239,14 +236,15 @@ class _Holdings:
             if not holding.first.is_option
         }
         for step in steps:
+            arrival = step.movement
             # The words of an action begin with the symbol of what it acts on, and its number.
-            symbol, _, _number = (step.movement.description or "").partition("(")
-            parent = named.get((step.movement.account, symbol.strip()))
-            if parent is not None and not step.before and step.name not in self.came_for:
-                self.came_for[step.name] = _Exchange(parent=parent)
+            symbol, _, _number = (arrival.description or "").partition("(")
+            parent = named.get((arrival.account, symbol.strip()))
+            if parent is not None and not step.before:
+                self.came_for.setdefault(arrival.movement_id, _Exchange(parent=parent))
 
-        transfers = of_kind[MovementKind.TRANSFER]
-        for of_contract in grouped(attrgetter("movement.conid"), transfers).values():
+        transfers = grouped(attrgetter("movement.conid"), of_kind[MovementKind.TRANSFER])
+        for of_contract in transfers.values():
             self._link_transfers(of_contract)
 
     def _link_delivery(self, movements: Iterable[Movement]) -> None:
@@ -259,8 +257,7 @@ class _Holdings:
         ends = is_end[True]
         for arrival in is_end[False]:
             of_option = [end for end in ends if end.conid == arrival.counter_conid]
-            at_strike = [end for end in ends if end.strike == arrival.price]
-            gone = of_option or at_strike
+            gone = of_option or [end for end in ends if end.strike == arrival.price]
             self.came_for[arrival.movement_id] = _Exchange(gone or ends, is_clear=bool(gone))
         if not is_end[False]:
             self._lost.update((end.movement_id, "delivered") for end in ends)
@@ -282,9 +279,10 @@ class _Holdings:
                 and left.quantity == -arrival.change
                 and _days_between(left, arrival) <= BOOKED
             ]
-            for left in sorted(fits, key=partial(_days_between, arrival))[:1]:
-                self._pair([arrival], [left])
-                leaving.remove(left)
+            if fits:
+                nearest = min(fits, key=partial(_days_between, arrival))
+                self._pair([arrival], [nearest])
+                leaving.remove(nearest)
 
     def _link_action(self, steps: Iterable[_Step]) -> None:
         """Find for what contracts an action brought others, by symbol.
@@ -318,10 +316,8 @@ class _Holdings:
         if len(arrived_of) == len(gone_of):
             came_for = [*gone_of.values()]
         for rows, of_them in zip(arrived_of.values(), came_for, strict=True):
-            self.came_for |= dict.fromkeys(
-                (row.movement_id for row in rows),
-                _Exchange(of_them, is_clear=len(of_them) == 1),
-            )
+            exchange = _Exchange(of_them, is_clear=len(of_them) == 1)
+            self.came_for |= {row.movement_id: exchange for row in rows}
 
     def remember(self, part: Posting, *, is_guess: bool) -> None:
         """Remember a part: something may come for it, or be of its order.
@@ -335,15 +331,22 @@ class _Holdings:
         elif movement.order_id is not None and part.fraction == 1.0 and not is_guess:
             self.traders[movement.order_id].add(part.owner)
 
+    def brings(self, movement: Movement) -> bool:
+        """Return whether a movement is what an action, or a transfer, brought for something."""
+        return movement.kind in _ACTS and movement.movement_id in self.came_for
+
     def carries(self, movement: Movement) -> bool:
         """Return whether cost leaves with it for something else, or comes with it."""
-        name = movement.movement_id
-        return name in self.left or (movement.kind in _ACTS and name in self.came_for)
+        return movement.movement_id in self.left or self.brings(movement)
+
+    def exchange_of(self, movement: Movement) -> _Exchange:
+        """Return what went for a movement; nothing did for most."""
+        return self.came_for.get(movement.movement_id, _FOR_NOTHING)
 
     def origin_of(self, movement: Movement) -> "_Origin":
         """Return what a movement came from, and who had it."""
-        exchange = self.came_for.get(movement.movement_id)
-        if exchange is None:
+        exchange = self.exchange_of(movement)
+        if exchange is _FOR_NOTHING:
             return _Origin()
         if exchange.parent is not None:
             return exchange.parent.origin_of(movement)
@@ -357,22 +360,15 @@ class _Holdings:
             self._lost.update(dict.fromkeys(sources, "became by a corporate action"))
         return _Origin(parts)
 
-    def lost(self) -> list[Posting]:
-        """Return, for each end of which nothing arrived, that what it left is not known.
+    def lost(self) -> Iterator[Posting]:
+        """Yield, for each end of which nothing arrived, that what it left is not known.
 
         The same of what actions took, where others had what may be the origin of what came.
         """
-        return [
-            replace(
-                end,
-                effect=Effect.PAYS,
-                quantity=0.0,
-                fraction=0.0,
-                unclear=f"what {name_of(end.movement)} {became} is not known",
-            )
-            for name, became in self._lost.items()
-            for end in self.parts[name]
-        ]
+        for name, became in self._lost.items():
+            for end in self.parts[name]:
+                unclear = f"what {name_of(end.movement)} {became} is not known"
+                yield replace(end, effect=Effect.PAYS, quantity=0.0, fraction=0.0, unclear=unclear)
 
 
 class _Origin(NamedTuple):
@@ -438,6 +434,11 @@ class _Claim(NamedTuple):
         return str(self.leg.strategy_id)
 
     @property
+    def size(self) -> float:
+        """Return how much it claims, with its sign; 0: all, whatever that is."""
+        return self.leg.quantity or 0.0
+
+    @property
     def rank(self) -> tuple[bool, bool]:
         """Return its place: what goes on comes first, and what names the account."""
         return self.leg.removed_at is not None, self.leg.account is None
@@ -470,8 +471,9 @@ class _Holding:
         if opening.quantity and not has:
             self.first = _prior_of(self.first, opening)
         self.key = self.first.key
-        of_account = [leg for leg in legs if leg.account in (None, self.key[0])]
-        self._claims = [*map(self._claim_of, sorted(of_account, key=attrgetter("added_at")))]
+        in_order = sorted(legs, key=attrgetter("added_at"))
+        accounts = (None, self.key[0])
+        self._claims = [self._claim_of(leg) for leg in in_order if leg.account in accounts]
         self._has: _Shares = dict(has)
         self._last_owners: _Shares = {}
         # Whether it was not known whose a close was, since all of it was gone last.
@@ -513,15 +515,15 @@ class _Holding:
     @cached_property
     def _at_end_of(self) -> dict[date, float]:
         """What is held at the end of each day with a movement."""
-        return {step.movement.session_date: step.at_end for step in self.steps}
+        return {step.movement.session_date: step.after for step in self.steps}
 
     def held_at(self, at: datetime) -> float:
         """Return what is held at a moment."""
         held = self._opening.quantity
-        for movement in self._movements:
-            if moment_of(movement) > at:
+        for step in self.steps:
+            if moment_of(step.movement) > at:
                 break
-            held = _rounded_sum(held, movement.change)
+            held = step.after
         return held
 
     def _claim_of(self, leg: ActiveContract) -> _Claim:
@@ -545,10 +547,11 @@ class _Holding:
         """Return who had it when an action brought another contract for it."""
         at = moment_of(movement)
         parts_of = grouped(attrgetter("owner"), (part for part in self._parts if part.at <= at))
-        sizes = {
-            owner: sum(part.quantity for part in of_owner) for owner, of_owner in parts_of.items()
-        }
-        held = {owner: size for owner, size in sizes.items() if rounded(size)}
+        held = {}
+        for owner, of_owner in parts_of.items():
+            size = sum(part.quantity for part in of_owner)
+            if rounded(size):
+                held[owner] = size
         opened = [part for owner in held for part in parts_of[owner] if part.opens]
         return _Origin(opened, held)
 
@@ -560,14 +563,9 @@ class _Holding:
         for longer; what several claim is last.
         """
         is_option = any(movement.is_option for movement in (self.first, *self._movements))
-        came_for = self._holdings.came_for
-        brought = [
-            moment_of(movement)
-            for movement in self._movements
-            if movement.kind in _ACTS and movement.movement_id in came_for
-        ]
+        brought = filter(self._holdings.brings, self._movements)
+        at = min(map(moment_of, brought), default=NEVER)
         is_shared = len({claim.owner for claim in self._claims}) > 1
-        at = min(brought, default=NEVER)
         return not is_option, at, is_shared, -self._claimed_in_part_since, self.key
 
     @property
@@ -576,14 +574,14 @@ class _Holding:
 
         Claims count from when they begin until what is held then is gone.
         """
-        are_sized = self._claims and all(claim.leg.quantity for claim in self._claims)
+        are_sized = self._claims and all(claim.size for claim in self._claims)
         claimed: dict[tuple[str, str | None], float] = {}
         for step in self.steps if are_sized else ():
             if not step.before:
                 claimed = {}
             for claim in self._claims:
                 if claim.covers(step.movement):
-                    claimed[claim.owner, claim.leg.account] = abs(claim.leg.quantity or 0.0)
+                    claimed[claim.owner, claim.leg.account] = abs(claim.size)
             if claimed and max(abs(step.before), abs(step.after)) > sum(claimed.values()):
                 return moment_of(step.movement).timestamp()
         return math.inf
@@ -595,18 +593,13 @@ class _Holding:
     def _open_prior(self) -> None:
         """Divide what was held before the first movement to those that claim it."""
         prior = self.first
+        openers = self._openers(prior, prior.change, {})
         unclear = None
         if prior.cash is None:
             unclear = (
                 f"what {name_of(prior)} cost is not known: it was held before its first movement"
             )
-        self._add_parts(
-            prior,
-            Effect.OPENS,
-            self._openers(prior, self._opening.quantity, {}),
-            unclear=unclear,
-            is_prior=True,
-        )
+        self._add_parts(prior, Effect.OPENS, openers, unclear=unclear, is_prior=True)
 
     def _move(self, movement: Movement, by: float) -> None:
         """Divide a movement: first it closes what is held on the other side, then it opens."""
@@ -645,8 +638,7 @@ class _Holding:
         left = self._openers(movement, self._total + by, {})
         closed = {owner: left.get(owner, 0.0) - held for owner, held in self._has.items()}
         has_no_new_owner = left.keys() <= closed.keys()
-        is_same_way = all(part * by >= 0 for part in closed.values())
-        if has_no_new_owner and is_same_way:
+        if has_no_new_owner and all(part * by >= 0 for part in closed.values()):
             return closed
         return _divided(by, self._has)
 
@@ -679,13 +671,14 @@ class _Holding:
         if movement is self._of_known_cost:
             movement = replace(movement, cash=times(self._opening.cost, -movement.change))
 
+        receivers = self._receivers(movement, by, origin)
         unclear = None
         if not origin.sizes and movement.kind in DELIVERY_KINDS and not movement.is_option:
             unclear = f"it is not known which option delivered {name_of(movement)}"
         self._add_parts(
             movement,
             Effect.OPENS,
-            self._receivers(movement, by, origin),
+            receivers,
             origin,
             unclear=unclear,
             is_owner_unclear=unclear is not None,
@@ -696,7 +689,10 @@ class _Holding:
         """What a transfer brought first, if the broker says what it had cost."""
         if self._opening.quantity or self._opening.cost is None:
             return None
-        return next((step for step in self._movements if step.kind is MovementKind.TRANSFER), None)
+        for movement in self._movements:
+            if movement.kind is MovementKind.TRANSFER:
+                return movement
+        return None
 
     def _receivers(self, movement: Movement, by: float, origin: _Origin) -> _Shares:
         """Return whose it is that came: of those who had what it came from, or who claim it."""
@@ -716,8 +712,9 @@ class _Holding:
         """
         covering = [claim for claim in self._claims if claim.covers(movement)]
         newest = {(claim.owner, claim.leg.account): claim for claim in covering}.values()
-        sized = [claim for claim in newest if (claim.leg.quantity or 0.0) * by > 0]
+        sized = [claim for claim in newest if claim.size * by > 0]
         held = sum(before.values()) + by
+
         openers: _Shares = defaultdict(float)
         claimed: _Shares = defaultdict(float)
         unclaimed = by
@@ -726,13 +723,14 @@ class _Holding:
                 part = 1.0
                 if claim.leg.account is None:
                     part = self._part_of_accounts(movement, held)
-                claimed[claim.owner] += (claim.leg.quantity or 0.0) * part
+                claimed[claim.owner] += claim.size * part
 
-            lacking = {
-                owner: missing
-                for owner, size in claimed.items()
-                if (missing := size - before.get(owner, 0.0) - openers[owner]) * by > 0
-            }
+            lacking = {}
+            for owner, size in claimed.items():
+                missing = size - before.get(owner, 0.0) - openers[owner]
+                if missing * by > 0:
+                    lacking[owner] = missing
+
             if total := sum(lacking.values()):
                 fraction = min(1.0, unclaimed / total)
                 for owner, missing in lacking.items():
@@ -760,7 +758,7 @@ class _Holding:
     def _reorganize(self, movement: Movement, by: float) -> None:
         """Divide what a corporate action took, brought or changed by what the owners have."""
         total = self._total
-        if not total or self._holdings.came_for.get(movement.movement_id, _Exchange()).gone:
+        if not total or self._holdings.exchange_of(movement).gone:
             self._arrive(movement, by)
             return
 
@@ -784,20 +782,18 @@ class _Holding:
         The cost of what came for one that is still held is not known, but that it paid nothing is.
         """
         origin = self._holdings.origin_of(movement)
-        exchange = self._holdings.came_for.get(movement.movement_id)
-        is_for_what_is_held = exchange is not None and exchange.parent is not None
+        is_for_what_is_held = self._holdings.exchange_of(movement).parent is not None
         if is_for_what_is_held and self._claims and origin.sizes.keys() <= {UNATTRIBUTED}:
             origin = _Origin()
 
+        receivers = self._receivers(movement, by, origin)
         effect = Effect.OPENS
         unclear = None
         if origin.sizes and movement.type != _RIGHTS:
             effect = Effect.COMES
         elif movement.type != _RIGHTS:
             unclear = f"what {name_of(movement)} cost is not known: a corporate action brought it"
-        self._add_parts(
-            movement, effect, self._receivers(movement, by, origin), origin, unclear=unclear
-        )
+        self._add_parts(movement, effect, receivers, origin, unclear=unclear)
 
     def _is_lost(self, movement: Movement) -> bool:
         """Return whether it is not known what came for what an action took."""
@@ -819,12 +815,14 @@ class _Holding:
         """
         paid_for = {}
         for payment in self._movements:
-            if not payment.quantity and payment.kind not in INCOME:
-                ends = [
-                    end for end in self._movements if end.quantity and _is_paid_by(payment, end)
-                ]
-                for end in sorted(ends, key=partial(_days_between, payment))[:1]:
-                    paid_for[payment.movement_id] = end.movement_id
+            if payment.quantity or payment.kind in INCOME:
+                continue
+
+            ends = [end for end in self._movements if end.quantity and _is_paid_by(payment, end)]
+            if ends:
+                paid_for[payment.movement_id] = min(
+                    ends, key=partial(_days_between, payment)
+                ).movement_id
         return paid_for
 
     def _pay(self, movement: Movement) -> None:
@@ -874,15 +872,16 @@ class _Holding:
         **said: Any,
     ) -> None:
         """Add the part of an owner; without a quantity it has of the money alone."""
-        posting = Posting(
-            owner=owner,
-            movement=movement,
-            effect=effect,
-            fraction=fraction,
-            quantity=quantity,
-            **said,
+        self._parts.append(
+            Posting(
+                owner=owner,
+                movement=movement,
+                effect=effect,
+                fraction=fraction,
+                quantity=quantity,
+                **said,
+            )
         )
-        self._parts.append(posting)
         self._has[owner] = self._has.get(owner, 0.0) + quantity
         if not rounded(self._has[owner]):
             del self._has[owner]
@@ -911,9 +910,8 @@ def _order_of(movement: Movement) -> tuple[datetime, bool, float, str]:
     What an action sells of what it brings is less than that.
     """
     is_settled = movement.kind is MovementKind.CASH_SETTLEMENT and not movement.is_option
-    size = 0.0
-    if movement.kind is MovementKind.CORPORATE_ACTION:
-        size = abs(movement.change)
+    is_action = movement.kind is MovementKind.CORPORATE_ACTION
+    size = abs(movement.change) if is_action else 0.0
     is_late = is_settled or movement.open_close == CLOSED
     return moment_of(movement), is_late, -size, movement.movement_id
 

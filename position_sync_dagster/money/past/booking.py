@@ -10,10 +10,12 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from itertools import chain
 from math import copysign
+from operator import attrgetter
 from typing import NamedTuple
 
-from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.money.past.movements import known_sum, rounded, times
 from position_sync_dagster.money.past.postings import Effect, Posting, name_of
 
@@ -69,7 +71,7 @@ class Share(NamedTuple):
     def with_all(self, shares: Sequence["Share"]) -> "Share":
         """Return it with what several have, itself among them."""
         return self._replace(
-            quantity=sum(share.quantity for share in shares),
+            quantity=_quantity_of(shares),
             cash=known_sum(share.cash for share in shares),
             fees=known_sum(share.fees for share in shares),
             why_unknown=next((share.why_unknown for share in shares if share.why_unknown), None),
@@ -151,9 +153,8 @@ def booked(
     booker = _Booker(is_pooled=is_pooled)
     for entry in entries:
         if entry.effect is Effect.LEAVES:
-            booker.departures |= dict.fromkeys(
-                (posting.posting_id for posting in entry.postings), _Departure(entry.at)
-            )
+            names = map(attrgetter("posting_id"), entry.postings)
+            booker.departures |= dict.fromkeys(names, _Departure(entry.at))
 
     arrivals = [entry for entry in entries if entry.effect is Effect.COMES]
     brought = {(entry.group, entry.at) for entry in arrivals}
@@ -164,7 +165,7 @@ def booked(
     def order_of(entry: _Entry) -> tuple[datetime, int]:
         """Return the sort key: what comes is after what left for it, and before what it sells."""
         if entry.effect is Effect.COMES:
-            return max([entry.at, *(left.at for left in booker.left_for(entry))]), 1
+            return max(map(attrgetter("at"), (entry, *booker.left_for(entry)))), 1
         is_sold_of_it = entry.effect is Effect.CLOSES and (entry.group, entry.at) in brought
         return entry.at, 2 if is_sold_of_it else 0
 
@@ -212,13 +213,17 @@ class _Departure:
 def _entries(postings: Iterable[Posting], group_of: Callable[[Posting], Group]) -> list[_Entry]:
     """Return the entries of postings, with the money that is a part of each."""
     is_by_account = group_of is of_account
-    by_movement: defaultdict[tuple[Group, str, bool], list[Posting]] = defaultdict(list)
-    for posting in postings:
-        movement_id = posting.pays_for or posting.movement.movement_id
-        by_movement[group_of(posting), movement_id, posting.is_prior].append(posting)
+
+    def movement_in_group(posting: Posting) -> tuple[Group, str, bool]:
+        return (
+            group_of(posting),
+            posting.pays_for or posting.movement.movement_id,
+            posting.is_prior,
+        )
+
     return [
         _Entry(group, _whole(of_movement, is_by_account=is_by_account), of_movement)
-        for (group, _movement, _is_prior), of_movement in by_movement.items()
+        for (group, *_movement), of_movement in grouped(movement_in_group, postings).items()
     ]
 
 
@@ -258,8 +263,8 @@ class _Booker(Booking):
 
     def left_for(self, entry: _Entry) -> Iterable[_Departure]:
         """Return what left for what came."""
-        names = (name for posting in entry.postings for name in posting.came_from)
-        return dict.fromkeys(self.departures[name] for name in names if name in self.departures)
+        names = chain.from_iterable(posting.came_from for posting in entry.postings)
+        return dict.fromkeys(filter(None, map(self.departures.get, names)))
 
     def add(self, entry: _Entry) -> None:
         """Book what a movement did to what is held of a group."""
@@ -270,7 +275,7 @@ class _Booker(Booking):
 
             case Effect.KEEPS:
                 held = self.held[entry.group]
-                total = sum(opened.quantity for opened in held)
+                total = _quantity_of(held)
                 ratio = (total + share.quantity) / total if total else 1.0
                 self._bring(entry, held, ratio)
 
@@ -283,7 +288,7 @@ class _Booker(Booking):
             case Effect.PAYS:
                 self._pay(share)
             case Effect.LOSES:
-                self._lose(entry, share.why_unknown)
+                self._lose(entry)
                 self._pay(share)
 
     def _trade(self, entry: _Entry) -> None:
@@ -307,7 +312,7 @@ class _Booker(Booking):
             self._open(held, share)
 
         if share.posting.is_owner_unclear and entry.group != of_account(share.posting):
-            self._lose(entry, share.why_unknown)
+            self._lose(entry)
 
     def _open(self, held: deque[Share], share: Share) -> None:
         if self.is_pooled and held:
@@ -318,42 +323,41 @@ class _Booker(Booking):
     def _pay(self, share: Share, kind: EdgeKind = EdgeKind.PAYS) -> None:
         """Record money that changed no quantity, or that it is not known what changed."""
         if share.cash != 0:
-            paid = share._replace(quantity=0.0)
-            self.edges.append(Edge(kind=kind, opened=None, by=paid))
+            self.edges.append(Edge(kind=kind, opened=None, by=share._replace(quantity=0.0)))
 
-    def _lose(self, entry: _Entry, why: str | None) -> None:
+    def _lose(self, entry: _Entry) -> None:
         """Make unknown what is held of a group."""
-        held = self.held[entry.group]
-        self.held[entry.group] = deque(opened.unknown(why) for opened in held)
+        why = entry.share.why_unknown
+        self.held[entry.group] = deque(opened.unknown(why) for opened in self.held[entry.group])
 
     def _leave(self, entry: _Entry) -> None:
         """Take, in proportion, what goes to what comes for it."""
         held = self.held[entry.group]
-        total = sum(opened.quantity for opened in held)
+        total = _quantity_of(held)
         fraction = min(1.0, -entry.share.quantity / total) if total else 0.0
-        taken = _paying(entry, [opened.part(opened.quantity * fraction) for opened in held])
+        taken = _paying(entry, _parts_of(held, fraction))
         self.departures[entry.postings[0].posting_id].taken = taken
-        kept = 1.0 - fraction
-        parts = (opened.part(opened.quantity * kept) for opened in held)
-        self.held[entry.group] = deque(part for part in parts if rounded(part.quantity))
+        kept = _parts_of(held, 1.0 - fraction)
+        self.held[entry.group] = deque(part for part in kept if rounded(part.quantity))
         self._receive(entry)
 
     def _come(self, entry: _Entry) -> None:
         """Bring what has the cost and the day of what left for it."""
         left = self.left_for(entry)
         taken = [opened for departure in left for opened in departure.taken]
-        total = sum(opened.quantity for opened in taken)
+        total = _quantity_of(taken)
         if not total or any(len(departure.arrived) > 1 for departure in left):
-            movement = entry.share.posting.movement
-            why = f"what {name_of(movement)} cost is not known: a corporate action brought it"
+            why = (
+                f"what {name_of(entry.share.posting.movement)} cost is not known: "
+                "a corporate action brought it"
+            )
             self._open(self.held[entry.group], entry.share.unknown(why))
             return
 
         # It may come in several rows.
         whole = max((departure.arrived[entry.group] for departure in left), key=abs)
-        part = entry.share.quantity / whole
-        taken = [opened.part(opened.quantity * part) for opened in taken]
-        self._bring(entry, taken, whole / total)
+        arrived = _parts_of(taken, entry.share.quantity / whole)
+        self._bring(entry, arrived, whole / total)
 
     def _receive(self, entry: _Entry) -> None:
         """Realise what an action paid beside what it brings; what is paid for that is its cost."""
@@ -377,17 +381,25 @@ class _Booker(Booking):
             self._open(held, brought)
 
         # It keeps its day: what was opened first closes first, whatever was held before it came.
-        in_order = sorted(held, key=lambda share: share.posting.at)
-        held.clear()
-        held.extend(in_order)
+        self.held[entry.group] = deque(sorted(held, key=attrgetter("posting.at")))
         self._receive(entry)
+
+
+def _quantity_of(shares: Iterable[Share]) -> float:
+    """Return how much some shares have together."""
+    return sum(share.quantity for share in shares)
+
+
+def _parts_of(shares: Iterable[Share], fraction: float) -> list[Share]:
+    """Return such a part of each share."""
+    return [share.part(share.quantity * fraction) for share in shares]
 
 
 def _paying(entry: _Entry, shares: Iterable[Share]) -> list[Share]:
     """Return shares with what an entry paid for what comes for them, by their quantities."""
     paid = min(entry.share.cash or 0.0, 0.0)
     shares = [*shares]
-    total = sum(share.quantity for share in shares)
+    total = _quantity_of(shares)
     if not paid or not total:
         return shares
     return [share._replace(paid=share.paid + paid * share.quantity / total) for share in shares]

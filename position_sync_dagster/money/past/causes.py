@@ -251,10 +251,12 @@ class Case:
 
         Its time may be wrong, or a message lost.
         """
-        strays = (booking for booking in self.bookings if booking.unclaimed * self.change.by > 0)
-        return any(
-            stray.is_trade and abs(stray.at - self.change.seen_at) <= A_DAY for stray in strays
-        )
+        for booking in self.bookings:
+            is_same_way = booking.unclaimed * self.change.by > 0
+            is_of_day = abs(booking.at - self.change.seen_at) <= A_DAY
+            if is_same_way and booking.is_trade and is_of_day:
+                return True
+        return False
 
     @property
     def is_whole(self) -> bool:
@@ -264,7 +266,8 @@ class Case:
         """
         if self.evidence or self.has_stray or not self.is_covered:
             return False
-        return not self.change.is_option or not rounded(self.change.by + self.change.closed)
+        change = self.change
+        return not change.is_option or not rounded(change.by + change.closed)
 
     @property
     def under_key(self) -> Key | None:
@@ -338,8 +341,8 @@ def closures_of(facts: Facts, only: Container[str] | None = None) -> list[Closur
         _claim_bookings(changed, bookings[key])
         _claim_bookings(changed, taken_back[key])
 
-    deliverable = [case for case in in_order if _may_be_of_delivery(case)]
-    for under_key, family in grouped(attrgetter("under_key"), deliverable).items():
+    deliverable = grouped(attrgetter("under_key"), filter(_may_be_of_delivery, in_order))
+    for under_key, family in deliverable.items():
         for event in _events_of(family):
             _explain_delivery(event)
 
@@ -366,13 +369,12 @@ def closures_of(facts: Facts, only: Container[str] | None = None) -> list[Closur
 
 def bookings_of(movements: Iterable[Movement]) -> defaultdict[Key, list[BookedMovement]]:
     """Return what explains changes, by holding and in order of time."""
-    bookings = [
-        BookedMovement(movement, reason, movement.quantity)
-        for movement in movements
-        if movement.quantity and (reason := _stated_cause(movement)) is not None
-    ]
-    bookings.sort(key=attrgetter("at"))
-    return grouped(attrgetter("movement.key"), bookings)
+    bookings = []
+    for movement in movements:
+        reason = _stated_cause(movement)
+        if movement.quantity and reason is not None:
+            bookings.append(BookedMovement(movement, reason, movement.quantity))
+    return grouped(attrgetter("movement.key"), sorted(bookings, key=attrgetter("at")))
 
 
 def cancelled_ids(movements: Sequence[Movement]) -> set[str]:
@@ -535,21 +537,17 @@ def _explain_delivery(event: Sequence[Case]) -> None:
 
     delivery, option = sorted(event, key=attrgetter("change.is_option"))
     earliest = event[0].change.seen_at - A_DAY
-    has_stray = any(
-        booking.is_trade and booking.unclaimed and booking.at >= earliest
-        for booking in delivery.bookings
-    )
-    if has_stray or option.units != delivery.unexplained:
+    for booking in delivery.bookings:
+        if booking.is_trade and booking.unclaimed and booking.at >= earliest:
+            return
+    if option.units != delivery.unexplained:
         return
 
     is_likely = option.is_in or not option.is_over
-    until = event[1].change.seen_at + ONE_EVENT
-    if not is_likely and not option.named_until(until):
+    if not is_likely and not option.named_until(event[1].change.seen_at + ONE_EVENT):
         return
 
-    cause = Cause.ASSIGNED
-    if option.change.closed > 0:
-        cause = Cause.EXERCISED
+    cause = Cause.EXERCISED if option.change.closed > 0 else Cause.ASSIGNED
     units = f"{option.units:+g}"
     option.inference = Explanation(
         cause=cause,
@@ -579,19 +577,22 @@ def _explain_nothing_came(
     sides = {copysign(1.0, option.units or 0.0) for option in options}
     first = min((option.change.since or NEVER) for option in options)
     last = max(option.change.seen_at for option in options)
-    came = [case for case in moved if case.unexplained and case.change.seen_at > first]
-    traded = [booking for booking in bookings if booking.unclaimed and booking.at + A_DAY > first]
+    if any(case.unexplained and case.change.seen_at > first for case in moved):
+        return
+    if any(booking.unclaimed and booking.at + A_DAY > first for booking in bookings):
+        return
     are_unclear = all(option.is_in is None and option.is_whole for option in options)
-    if len(sides) > 1 or came or traded or not are_unclear:
+    if len(sides) > 1 or not are_unclear:
         return
 
     for option in options:
+        if option.ended is None:
+            continue
+
         _begin, until = option.asked
         # The broker books expiries in the night.
-        night_is_over = option.ended is not None and until >= beginning_of(
-            exchange_date(option.ended) + A_DAY
-        )
-        if option.units and night_is_over and option.named_until(last + ONE_EVENT):
+        night_ends = beginning_of(exchange_date(option.ended) + A_DAY)
+        if option.units and until >= night_ends and option.named_until(last + ONE_EVENT):
             option.inference = Explanation(
                 cause=Cause.EXPIRED_WORTHLESS,
                 detail="not clearly in or out of the money at its end; by the positions and all "
@@ -650,12 +651,10 @@ def _closures_of_case(case: Case) -> list[Closure]:
     change = case.change
     # What reduced the holding.
     closing = [part for part in case.evidence if part.quantity * change.closed < 0]
-    by_reason = grouped(lambda part: part.booking.reason, closing)
-
-    closures: list[Closure] = []
+    closures = []
     open_quantity = abs(change.closed)
-    for reason, evidence in by_reason.items():
-        quantity = min(open_quantity, _size_of(evidence))
+    for reason, evidence in grouped(attrgetter("booking.reason"), closing).items():
+        quantity = min(open_quantity, sum(abs(part.quantity) for part in evidence))
         open_quantity = rounded(open_quantity - quantity)
         if quantity:
             closures.append(_stated_closure(change, reason, evidence, quantity))
@@ -696,23 +695,18 @@ def _stated_closure(
         closed_at=closed_at,
         price=None if paid is None else paid / sum(sizes),
         realized_pnl=realized,
-        executions=_joined(movement.execution_id for movement in moved),
-        order_ids=_joined(trade.movement.order_id for trade in trades),
-        events=_joined(movement.event_id for movement in moved),
-        statement=_joined(movement.statement for movement in moved),
+        executions=_joined("execution_id", moved),
+        order_ids=_joined("movement.order_id", trades),
+        events=_joined("event_id", moved),
+        statement=_joined("statement", moved),
         counter_conid=moved[0].counter_conid,
         evidence=[*_once(movement.execution_id or movement.event_id for movement in moved)],
     )
 
 
-def _size_of(evidence: Iterable[Evidence]) -> float:
-    """Return how much parts of bookings moved, whatever their signs."""
-    return sum(abs(part.quantity) for part in evidence)
-
-
-def _joined(texts: Iterable[str | None]) -> str | None:
-    """Return the texts, each once, separated by commas; None without any."""
-    return ",".join(_once(texts)) or None
+def _joined(name: str, records: Iterable[object]) -> str | None:
+    """Return what records have of a name, each once, separated by commas; None without any."""
+    return ",".join(_once(map(attrgetter(name), records))) or None
 
 
 def _once(texts: Iterable[str | None]) -> Iterable[str]:
@@ -735,9 +729,10 @@ def _is_stated(case: Case) -> bool:
     days = case.facts.trading_days(
         exchange_date(change.since), exchange_date(change.seen_at + EVENING)
     )
-    return bool(days) and all(
-        any(_covers(period, day, change.seen_at) for period in periods) for day in days
-    )
+    for day in days:
+        if not any(_covers(period, day, change.seen_at) for period in periods):
+            return False
+    return bool(days)
 
 
 def _covers(period: StatementEvent, day: date, until: datetime) -> bool:

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable
 
-import polars as pl
-from polars import DataFrame, Int64, coalesce, col
+from polars import DataFrame, Int64, coalesce, col, concat
 
 from position_sync_dagster.domain.instrument import OPTION_TYPES
 from position_sync_dagster.money.past.movements import DELIVERY_KINDS, MovementKind
@@ -46,12 +45,11 @@ def connected_contracts(movements: DataFrame, legs: DataFrame) -> DataFrame:
     delivered = ends.select("conid", partner=coalesce("counter_conid", "underlying_conid"))
     orders = movements.drop_nulls("order_id")
     of_orders = orders.select("conid", partner=col.conid.first().over("order_id"))
-    acted = _of_actions(movements, legs)
-    of_actions = acted.select("conid", partner=col.conid.first())
-    pairs = pl.concat([delivered, of_orders, of_actions]).drop_nulls().unique()
+    of_actions = _of_actions(movements, legs).select("conid", partner=col.conid.first())
+    pairs = concat([delivered, of_orders, of_actions]).drop_nulls().unique()
 
     conids = [movements["conid"], legs["conid"], pairs["partner"]]
-    groups = Groups(pl.concat(conids).drop_nulls())
+    groups = Groups(concat(conids).drop_nulls())
     for conid, partner in pairs.filter(col.conid != col.partner).iter_rows():
         groups.join(conid, partner)
     rows = [(conid, members[0]) for members in groups.members() for conid in members]
@@ -62,6 +60,6 @@ def _of_actions(movements: DataFrame, legs: DataFrame) -> DataFrame:
     """Return the contracts that corporate actions moved, or that their words begin with."""
     moved = movements.filter(kind=MovementKind.CORPORATE_ACTION)
     symbol = col.description.str.split("(").list.first().str.strip_chars()
-    contracts = pl.concat([rows.select("conid", "symbol") for rows in (movements, legs)])
+    contracts = concat([rows.select("conid", "symbol") for rows in (movements, legs)])
     parents = contracts.join(moved.select(symbol=symbol), on="symbol", how="semi")
-    return pl.concat([moved.select("conid"), parents.select("conid")]).drop_nulls().sort("conid")
+    return concat([moved.select("conid"), parents.select("conid")]).drop_nulls().sort("conid")

@@ -7,8 +7,7 @@ from functools import cache
 from itertools import chain
 from operator import attrgetter
 
-import polars as pl
-from polars import DataFrame, Expr, coalesce, col
+from polars import DataFrame, Expr, coalesce, col, concat, min_horizontal
 
 from position_sync_dagster.domain.clock import A_DAY, NEVER, Clock, elapsed, utc_now
 from position_sync_dagster.domain.exchange_time import NEW_YORK
@@ -121,11 +120,11 @@ class CloseExplainer:
         if open_ids:
             stored = lake.closures.current(one_of("change_id", open_ids), since - BEFORE)
         counting = grouped(attrgetter("change_id"), stored)
-        replaced = {
-            change_id: _judged_last(closures, counting[change_id], now)
-            for change_id, closures in judged.items()
-            if knows_more(closures, counting[change_id])
-        }
+        replaced = {}
+        for change_id, closures in judged.items():
+            before = counting[change_id]
+            if knows_more(closures, before):
+                replaced[change_id] = _judged_last(closures, before, now)
 
         closures = list(chain.from_iterable(replaced.values()))
         book.infer(closures)  # before its cause is stored: then it is not judged again
@@ -144,15 +143,17 @@ class CloseExplainer:
 
         Breaks of closes before the window stay as they are.
         """
-        of_person = [closure for closure in closures if closure.needs_person]
+        of_person = filter(attrgetter("needs_person"), closures)
         waiting = [closure for closure in of_person if elapsed(closure.closed_at, now) >= GRACE]
         waiting.sort(key=attrgetter("closed_at"))
 
-        keys = set(closes.select(KEY).insert_column(0, pl.lit(BREAKS)).iter_rows())
+        keys = set(closes.select(KEY).iter_rows())
         self.lake.breaks.record(
             {BREAKS: list(map(_discrepancy, waiting))},
             now,
-            compared=lambda named: (named.gateway_id, named.account, named.conid) in keys,
+            compared=lambda named: (
+                named.gateway_id == BREAKS and (named.account, named.conid) in keys
+            ),
             run_id=self.run_id,
         )
         return tuple(waiting)
@@ -163,19 +164,20 @@ class CloseExplainer:
         executions = self.lake.executions.rows(since, columns=(*columns, "time"))
         of_events = (*columns, "first_day", "day")
         events = self.lake.statement_events.rows(since.date(), columns=of_events)
-        return pl.concat([executions, events], how="diagonal")
+        return concat([executions, events], how="diagonal")
 
     def _facts(self, due: DataFrame, asked: Asked) -> Facts:
         """Read what may explain the closes that are due: what changed near them, and its facts."""
         lake = self.lake
         key = ("account", "symbol")
         seen_at = col.seen_at
-        first_confirmed = pl.min_horizontal("since", seen_at).min()
+        first_confirmed = min_horizontal("since", seen_at).min()
         spans = due.group_by(key).agg(first=first_confirmed - BEFORE, last=seen_at.max() + A_DAY)
         first: datetime = spans.get_column("first").min()  # type: ignore[assignment]
 
         near = lake.position_changes.rows(first, one_of("symbol", spans["symbol"]))
-        near = near.join(spans, on=key).filter(seen_at.is_between("first", "last"))
+        near = near.join(spans, on=key)
+        near = near.filter(seen_at.is_between("first", "last"))
         changes = records_of(PositionChange, near.sort("seen_at", "change_id"))
 
         conids = near.get_column("conid").unique().to_list()
@@ -206,8 +208,8 @@ class CloseExplainer:
         begin = ended - LAST_PRICE
         priced = ("conid", "greeks_time", "underlying_price")
         rows = self.lake.updates.sync.between(begin, ended, contracts["conid"], priced)
-        rows = rows.filter(col.greeks_time.is_between(begin, ended)).drop_nulls("underlying_price")
-        rows = rows.join(contracts, on="conid").sort("greeks_time")
+        rows = rows.filter(col.greeks_time.is_between(begin, ended))
+        rows = rows.drop_nulls("underlying_price").join(contracts, on="conid").sort("greeks_time")
         return dict(rows.select("under_conid", "underlying_price").iter_rows())
 
 

@@ -8,6 +8,7 @@ and refuses one for a code that it does not know, such as GEA.
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import time as clock_time
@@ -15,7 +16,6 @@ from enum import StrEnum
 from functools import partial
 from hashlib import sha256
 from io import BytesIO
-from itertools import chain
 from operator import attrgetter
 from typing import IO, Any, NamedTuple
 from xml.etree import ElementTree as Xml
@@ -24,8 +24,13 @@ from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.execution import Execution, Side
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.errors import shown
-from position_sync_dagster.money.past import closes
-from position_sync_dagster.money.past.closes import FLEX
+from position_sync_dagster.money.past.closes import (
+    FLEX,
+    EventKind,
+    Statement,
+    StatementEvent,
+    StatementPosition,
+)
 from position_sync_dagster.money.past.flex_fields import (
     DAY,
     NUMBER,
@@ -50,7 +55,7 @@ from position_sync_dagster.money.past.movements import (
 )
 
 _POSITION = columns_of(
-    closes.StatementPosition,
+    StatementPosition,
     account="accountId", day="reportDate", conid="conid", symbol="underlyingSymbol symbol",
     sec_type="assetCategory", right="putCall", strike="strike", expiry="expiry",
     currency="currency", local_symbol="symbol", position="position", market_price="markPrice",
@@ -58,7 +63,7 @@ _POSITION = columns_of(
 )  # fmt: skip
 
 
-def position_of(fields: Fields) -> closes.StatementPosition:
+def position_of(fields: Fields) -> StatementPosition:
     """Return an OpenPosition.
 
     Raises:
@@ -78,7 +83,7 @@ def position_of(fields: Fields) -> closes.StatementPosition:
     if cost is not None and row["position"]:
         average = abs(cost / row["position"])
 
-    return closes.StatementPosition(
+    return StatementPosition(
         **row, multiplier=multiplier, average_cost=average, statement=fields.file
     )
 
@@ -128,7 +133,7 @@ def execution_of(fields: Fields) -> Execution:
 
 
 _EVENT = columns_of(
-    closes.StatementEvent,
+    StatementEvent,
     account="accountId", type="transactionType type", conid="conid",
     symbol="underlyingSymbol symbol", sec_type="assetCategory", currency="currency",
     quantity="quantity", price="tradePrice transferPrice", amount="amount proceeds cashTransfer",
@@ -138,14 +143,14 @@ _EVENT = columns_of(
 
 # The elements that are events.
 _KINDS = {
-    "OptionEAE": closes.EventKind.OPTION_EVENT,
-    "CorporateAction": closes.EventKind.CORPORATE_ACTION,
-    "Transfer": closes.EventKind.TRANSFER,
-    "CashTransaction": closes.EventKind.CASH,
+    "OptionEAE": EventKind.OPTION_EVENT,
+    "CorporateAction": EventKind.CORPORATE_ACTION,
+    "Transfer": EventKind.TRANSFER,
+    "CashTransaction": EventKind.CASH,
 }
 
 
-def event_of(fields: Fields) -> closes.StatementEvent:
+def event_of(fields: Fields) -> StatementEvent:
     """Return an event.
 
     Raises:
@@ -158,12 +163,15 @@ def event_of(fields: Fields) -> closes.StatementEvent:
     attributes = fields.as_json()
     event_id = fields.get(TEXT, "transactionID", "tradeID", "actionID")
     if not event_id:
-        event_id = sha256(attributes.encode()).hexdigest()[:32]
+        event_id = _digest(attributes)
 
-    row = fields.row(_EVENT) | {
-        "event_id": f"{fields.element}:{event_id}", "day": local.date(),
-        "time": at if has_time else None, "attributes": attributes,
-    }  # fmt: skip
+    row = fields.row(_EVENT)
+    row.update(
+        event_id=f"{fields.element}:{event_id}",
+        day=local.date(),
+        time=at if has_time else None,
+        attributes=attributes,
+    )
     return _event_of_account(_KINDS[fields.element], fields, row)
 
 
@@ -174,7 +182,7 @@ _NO_PART = {
 
 
 _EQUITY = columns_of(
-    closes.StatementEvent,
+    StatementEvent,
     account="accountId", day="reportDate", currency="currency", amount="total",
 )  # fmt: skip
 
@@ -188,7 +196,7 @@ class RowKind(StrEnum):
     STATED = "stated"
 
 
-def equity_event(fields: Fields) -> closes.StatementEvent:
+def equity_event(fields: Fields) -> StatementEvent:
     """Return net liquidation and its parts as an event.
 
     A part that is split again into Long and Short is counted once; brokerCashComponent and the like
@@ -204,24 +212,25 @@ def equity_event(fields: Fields) -> closes.StatementEvent:
         if name not in _NO_PART and not name.endswith(of_sides)
     }
 
-    row = fields.row(_EQUITY) | {"attributes": json.dumps(parts, sort_keys=True)}
-    return _event_of_account(closes.EventKind.NET_LIQUIDATION, fields, row)
+    row = fields.row(_EQUITY)
+    row["attributes"] = json.dumps(parts, sort_keys=True)
+    return _event_of_account(EventKind.NET_LIQUIDATION, fields, row)
 
 
 _BALANCE = columns_of(
-    closes.StatementEvent,
+    StatementEvent,
     account="accountId", day="toDate reportDate", currency="currency", amount="endingCash",
 )  # fmt: skip
 _RATE = columns_of(
-    closes.StatementEvent,
+    StatementEvent,
     account="accountId", day="reportDate", currency="fromCurrency", amount="rate",
     type="toCurrency",
 )  # fmt: skip
 
 
 def _event_in_currency(
-    kind: closes.EventKind, columns: Mapping[str, FieldColumn], fields: Fields
-) -> closes.StatementEvent:
+    kind: EventKind, columns: Mapping[str, FieldColumn], fields: Fields
+) -> StatementEvent:
     """Return the event of an account, a day and a currency that a row is.
 
     Raises:
@@ -232,14 +241,14 @@ def _event_in_currency(
 
 
 _CLOSED_LOT = columns_of(
-    closes.StatementEvent,
+    StatementEvent,
     account="accountId", conid="conid", symbol="underlyingSymbol symbol", sec_type="assetCategory",
     currency="currency", quantity="quantity", price="tradePrice", time="openDateTime",
     amount="cost", realized_pnl="fifoPnlRealized", codes="notes code",
 )  # fmt: skip
 
 
-def closed_lot_event(fields: Fields) -> closes.StatementEvent | None:
+def closed_lot_event(fields: Fields) -> StatementEvent | None:
     """Return a closed lot, with the sign of what was held; None if it does not say what it cost.
 
     Its side is that of the close, its quantity and cost are of the opening and may have no sign.
@@ -262,21 +271,24 @@ def closed_lot_event(fields: Fields) -> closes.StatementEvent | None:
     else:
         day = fields.required(TIME_FIELD, "dateTime", "tradeDate").astimezone(STATEMENT_ZONE).date()
     content = "|".join(map(str, (day, *row.values())))
-    row["event_id"] = f"Lot:{sha256(content.encode()).hexdigest()[:32]}"
-    row["attributes"] = fields.as_json()
-    return _event_of_account(closes.EventKind.CLOSED_LOT, fields, row | {"day": day})
+    row.update(event_id=f"Lot:{_digest(content)}", day=day, attributes=fields.as_json())
+    return _event_of_account(EventKind.CLOSED_LOT, fields, row)
+
+
+def _digest(text: str) -> str:
+    """Return what names a text, the same each time."""
+    return sha256(text.encode()).hexdigest()[:32]
 
 
 def _event_of_account(
-    kind: closes.EventKind, fields: Fields, row: dict[str, Any], *name: str
-) -> closes.StatementEvent:
+    kind: EventKind, fields: Fields, row: dict[str, Any], *name: str
+) -> StatementEvent:
     """Return an event of an account and a day; `name` makes its id, besides these."""
-    event_id = ":".join((kind, row["account"], str(row["day"]), *name))
-    usual: dict[str, Any] = {
-        "event_id": event_id, "kind": kind, "attributes": "{}", "source": FLEX,
-        "statement": fields.file, "stated_at": fields.stated_at,
-    }  # fmt: skip
-    return closes.StatementEvent(**usual | row)
+    row.setdefault("event_id", ":".join((kind, row["account"], str(row["day"]), *name)))
+    row.setdefault("attributes", "{}")
+    return StatementEvent(
+        **row, kind=kind, source=FLEX, statement=fields.file, stated_at=fields.stated_at
+    )
 
 
 # The level, or the currency, of a sum over all currencies.
@@ -315,12 +327,10 @@ _ELEMENTS = {
     ),
     "CashReportCurrency": _Element(
         RowKind.STATED,
-        partial(_event_in_currency, closes.EventKind.CASH_BALANCE, _BALANCE),
+        partial(_event_in_currency, EventKind.CASH_BALANCE, _BALANCE),
         ["CURRENCY", "DETAIL", "SUMMARY"],
     ),
-    "ConversionRate": _Element(
-        RowKind.STATED, partial(_event_in_currency, closes.EventKind.RATE, _RATE)
-    ),
+    "ConversionRate": _Element(RowKind.STATED, partial(_event_in_currency, EventKind.RATE, _RATE)),
     "Lot": _Element(RowKind.STATED, closed_lot_event, ["CLOSED_LOT", "CLOSED_LOTS"]),
     **dict.fromkeys(
         _KINDS,
@@ -394,21 +404,17 @@ class _StatementReader:
         self._account = fields.required(TEXT, "accountId")
         self._first = fields.required(DAY, "fromDate")
         self._last = fields.required(DAY, "toDate")
-        self._inherited = {
-            "accountId": fields.attributes["accountId"],
-            "reportDate": fields.attributes["toDate"],
-        }
+        written = fields.attributes
+        self._inherited = {"accountId": written["accountId"], "reportDate": written["toDate"]}
         self._serves = serves
 
         self._sections: set[str] = set()
         self._served_elements: set[str] = set()
-        self._accounts: set[str] = set()
-        if serves(self._account):
-            self._accounts.add(self._account)
+        self._accounts = set(filter(serves, [self._account]))
 
-        self._rows: dict[RowKind, list[Any]] = {kind: [] for kind in RowKind}
+        self._rows = defaultdict[RowKind, list[Any]](list)
         self._movements: list[Movement] = []
-        self._flaws: dict[RowKind, list[StatementError]] = {kind: [] for kind in RowKind}
+        self._flaws = defaultdict[RowKind, list[StatementError]](list)
 
     def add(self, tag: str, attributes: Mapping[str, str]) -> None:
         """Read an element. Where a row names no account or day, they are the statement's.
@@ -424,8 +430,7 @@ class _StatementReader:
         if attributes.get("accountId", "").strip() in ("-", "--"):
             return
 
-        account = written.get("accountId", self._account).strip()
-        if not self._serves(account):
+        if not self._serves(written.get("accountId", self._account).strip()):
             return
 
         self._served_elements.add(tag)
@@ -440,7 +445,7 @@ class _StatementReader:
         except StatementError as error:
             self._flaws[element.becomes].append(error)
 
-    def finished(self) -> closes.Statement:
+    def finished(self) -> Statement:
         """Return the statement, after its last element.
 
         Raises:
@@ -467,14 +472,12 @@ class _StatementReader:
         covered = {SECTION_OF[tag] for tag in self._sections & SECTION_OF.keys()}
         if "Trades" in self._sections and not has_flaws and self._serves(self._account):
             covered.add(Section.TRADES)
-            events.append(self._coverage(closes.EventKind.PERIOD, self._account))
+            events.append(self._coverage(EventKind.PERIOD, self._account))
         names = json.dumps(sorted(covered))
-        events += [
-            self._coverage(closes.EventKind.SECTIONS, account, names) for account in self._accounts
-        ]
+        events += [self._coverage(EventKind.SECTIONS, account, names) for account in self._accounts]
 
-        flaws = chain.from_iterable(self._flaws.values())
-        return closes.Statement(
+        flaws = [error for kind in RowKind for error in self._flaws[kind]]
+        return Statement(
             file=self._fields.file,
             account=self._account,
             first=self._first,
@@ -498,10 +501,10 @@ class _StatementReader:
         """
         written = fields.attributes
         level = level_of(written.get("levelOfDetail", ""))
-        is_lot = level in _LOTS or (not level and bool(written.keys() & _LOT))
-        is_part = element.becomes is RowKind.POSITIONS and is_lot
-        is_in_base = level_of(written.get("currency", "")) in _IN_BASE
-        if is_part or is_in_base:
+        is_lot = level in _LOTS or (not level and written.keys() & _LOT)
+        if is_lot and element.becomes is RowKind.POSITIONS:
+            return
+        if level_of(written.get("currency", "")) in _IN_BASE:
             return
 
         if level and level not in element.levels:
@@ -518,7 +521,7 @@ class _StatementReader:
         if element.becomes in (RowKind.EXECUTIONS, RowKind.EVENTS):
             self._movements += movements_of(fields, record)
 
-    def _single_positions(self) -> list[closes.StatementPosition]:
+    def _single_positions(self) -> list[StatementPosition]:
         """Return the holdings of each day, without those that are there twice."""
         listed = grouped(attrgetter("account", "day", "conid"), self._rows[RowKind.POSITIONS])
         for (account, day, conid), positions in listed.items():
@@ -536,9 +539,7 @@ class _StatementReader:
                 fault = f"{self._fields.file}: {self._account} has no {becomes}, but {listed}."
                 self._flaws[becomes].append(flaw(fault, _LEVELS))
 
-    def _coverage(
-        self, kind: closes.EventKind, account: str, attributes: str = "{}"
-    ) -> closes.StatementEvent:
+    def _coverage(self, kind: EventKind, account: str, attributes: str = "{}") -> StatementEvent:
         """Return what the statement covers of an account; one that is made again has another."""
         event_id = f"{kind}:{account}:{self._first}:{self._last}"
         made = self._fields.stated_at
@@ -556,7 +557,7 @@ class _FileReader:
 
     def __init__(self, file: str, serves: Callable[[str], bool]) -> None:
         self.root = ""
-        self.statements: list[closes.Statement] = []
+        self.statements: list[Statement] = []
         self._file = file
         self._serves = serves
         self._reader: _StatementReader | None = None
@@ -580,7 +581,7 @@ def read_statements(
     file: str,
     *,
     serves: Callable[[str], bool] = every_account,
-) -> list[closes.Statement]:
+) -> list[Statement]:
     """Return the statements of a Flex query result, one for each account and period.
 
     A row that cannot be read is left out and named with the statement. The standard parser loads no
@@ -597,9 +598,7 @@ def read_statements(
             "in progress".
         OSError: The file cannot be read.
     """
-    source = data
-    if isinstance(source, bytes):
-        source = BytesIO(source)
+    source = BytesIO(data) if isinstance(data, bytes) else data
     answer = answer_of(source.read(_BEGIN))
     source.seek(0)
     if answer:

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, tzinfo
+from datetime import UTC, date, datetime
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from position_sync_dagster.dagster_files import document
@@ -56,14 +56,10 @@ def _number(text: str) -> float:
 
 def _conid(text: str) -> int | None:
     # More digits are out of range, and Python refuses to parse thousands of them.
-    is_number = text.isascii() and text.isdigit() and len(text) <= 10
-    if not is_number:
+    if not (text.isascii() and text.isdigit() and len(text) <= 10):
         return None
-
     conid = int(text)
-    if conid in instrument.CONIDS:
-        return conid
-    return None
+    return conid if conid in instrument.CONIDS else None
 
 
 def _day(text: str) -> date:
@@ -78,9 +74,7 @@ def _moment(text: str) -> datetime:
     words = re.sub("[;,T]", " ", text, count=1).split(maxsplit=2)
     day, clock, named_zone = [*words, "", ""][:3]
     digits = clock.replace(":", "") or "000000"
-    zone: tzinfo | None = STATEMENT_ZONE
-    if named_zone:
-        zone = zone_of(named_zone)
+    zone = zone_of(named_zone) if named_zone else STATEMENT_ZONE
     if zone is None or len(digits) != 6:  # strptime takes 1530 for 15:03
         raise ValueError(text)
 
@@ -161,8 +155,7 @@ def columns_of(record: type, **fields: str) -> dict[str, FieldColumn]:
 def flaw(fault: str, remedy: str | None = None) -> StatementError:
     """Return the error of what a statement lacks or spoils, with what to choose in the query."""
     if remedy is None:
-        fields = document("docs/do/statements.md")
-        remedy = f"In the Flex query choose the fields that {fields} lists"
+        remedy = f"In the Flex query choose the fields that {document(StatementError.page)} lists"
     return StatementError(fault, remedy=f"{remedy}, and download it again.")
 
 

@@ -7,7 +7,7 @@ trading day and what only other sources know of a contract are added where movem
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import date, datetime, time
+from datetime import date, time
 from math import copysign
 from operator import attrgetter
 from typing import Any
@@ -122,6 +122,7 @@ def _moved(fields: Fields, record: Execution | StatementEvent, day: date, **name
     return movement_of(
         record,
         day,
+        movement_id="",  # `joined` names it
         source=MovementSource.STATEMENT,
         statement=record.statement,
         right=right,
@@ -158,9 +159,7 @@ def _kind_of_trade(execution: Execution) -> MovementKind:
 
     kind = MovementKind.TRADE
     if "GEA" in codes:
-        kind = MovementKind.ASSIGNMENT
-        if execution.change < 0:
-            kind = MovementKind.EXERCISE
+        kind = MovementKind.EXERCISE if execution.change < 0 else MovementKind.ASSIGNMENT
     elif "A" in codes:
         kind = MovementKind.ASSIGNMENT
     elif codes & EXERCISE_CODES:
@@ -183,9 +182,8 @@ def _trade(fields: Fields, execution: Execution) -> Movement:
     fee = times(execution.commission, -1.0)
     if fee is None and kind not in (MovementKind.TRADE, MovementKind.CONVERSION):
         fee = 0.0  # the broker charges none for what it books by itself
-    at: datetime | None = execution.time
-    if execution.time.astimezone(NEW_YORK).time() == time():
-        at = None  # a day alone is stored with its midnight
+    # A day alone is stored with its midnight.
+    is_timed = execution.time.astimezone(NEW_YORK).time() != time()
 
     movement = _moved(
         fields,
@@ -193,7 +191,7 @@ def _trade(fields: Fields, execution: Execution) -> Movement:
         exchange_date(execution.time),
         kind=kind,
         section=Section.TRADES,
-        at=at,
+        at=execution.time if is_timed else None,
         quantity=execution.change,
         price=execution.price,
         cash=_cash_of_trade(fields, execution),
@@ -223,8 +221,8 @@ def _cash_of_trade(fields: Fields, execution: Execution) -> float | None:
     proceeds = _read(fields, NUMBER, "proceeds")
     if proceeds is None or (execution.sec_type == "FUT" and proceeds == 0):
         return None
-    taxes: float | None = _read(fields, NUMBER, "taxes")
-    return float(proceeds) + (taxes or 0.0)  # a trade without taxes names none
+    # A trade without taxes names none.
+    return float(proceeds + (_read(fields, NUMBER, "taxes") or 0.0))
 
 
 def _cash(base: Movement, amount: float | None) -> Movement:
@@ -254,8 +252,8 @@ def _transfers(base: Movement, fields: Fields, event: StatementEvent) -> list[Mo
 
     cash = _read(fields, NUMBER, "cashTransfer")
     if cash:
-        nothing: dict[str, Any] = dict.fromkeys(("conid", "symbol", "sec_type", "multiplier"))
-        movements.append(replace(base, kind=_of_owner(cash), cash=cash, **nothing))
+        money = replace(base, conid=None, symbol=None, sec_type=None, multiplier=None)
+        movements.append(replace(money, kind=_of_owner(cash), cash=cash))
     return movements
 
 

@@ -76,9 +76,7 @@ def refusal(texts: Mapping[str, str], source: str) -> FlexServiceError:
     code = texts.get("ErrorCode") or texts.get("code") or "no code"
     message = (texts.get("ErrorMessage") or "no statement and no error")[:200].rstrip(".")
     remedy = _REMEDIES.get(code, "See the error codes of IB's Flex Web Service.")
-    kind = FlexServiceError
-    if code in _LATER:
-        kind = LaterError
+    kind = LaterError if code in _LATER else FlexServiceError
     return kind(f"{source}: the Flex service answered {code}: {message}.", remedy=remedy)
 
 
@@ -147,12 +145,8 @@ class FlexService:
         except HTTPError as error:
             error.close()
             code = error.code
-            kind = FlexServiceError
-            if code >= 500 or code == 429:
-                kind = LaterError
-            answered = "HTTP"
-            if 300 <= code < 400:
-                answered = "a redirect, which is refused"
+            kind = LaterError if code >= 500 or code == 429 else FlexServiceError
+            answered = "a redirect, which is refused" if 300 <= code < 400 else "HTTP"
             raise self._no_answer(kind, source, f"{answered} {code}") from None
 
         except (HTTPException, OSError, ValueError) as error:

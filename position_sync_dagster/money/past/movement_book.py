@@ -10,12 +10,10 @@ from math import copysign
 from operator import attrgetter
 from typing import Any
 
-import polars as pl
-from polars import col
+from polars import col, concat
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.exchange_time import beginning_of
-from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.holding import KEY, grouped
 from position_sync_dagster.lake.derived import Replaced
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
@@ -113,6 +111,7 @@ class MovementBook:
         if since is not None:
             # The day of a movement may differ by one from that of its time in UTC.
             begin = beginning_of(since, UTC) - A_DAY
+
         reported = self.lake.executions.records(begin, col.source != FLEX)
         read_now = {
             (account, statement.first, statement.last, statement.generated_at)
@@ -120,21 +119,17 @@ class MovementBook:
             for account in statement.accounts
         }
         judged_now = {closure.change_id for closure in judged}
+
         is_reported = col.source == MovementSource.API.value
         stated = self._stated(statements)
         of_files = grouped(_FILE_OF, sections)
-        stored = [
-            _dated(movement, of_files[_FILE_OF(movement)])
-            for movement in self.lake.movements.records(since, ~is_reported)
-        ]
-        stated += [
-            movement
-            for movement in stored
-            if movement.stated_by not in read_now and movement.change_id not in judged_now
-        ]
+        for stored in self.lake.movements.records(since, ~is_reported):
+            movement = _dated(stored, of_files[_FILE_OF(stored)])
+            if movement.stated_by not in read_now and movement.change_id not in judged_now:
+                stated.append(movement)
 
-        records: tuple[Movement | Execution | Closure, ...] = (*stated, *reported, *judged)
-        terms = self._terms({record.conid for record in records if record.conid is not None})
+        conids = {*map(attrgetter("conid"), (*stated, *reported, *judged))}
+        terms = self._terms(conids - {None})
         # What is known of the contract and of its calendar now counts, of a stored movement too.
         movements = [completed(movement, terms) for movement in stated]
         movements += [reported_movement(execution, terms) for execution in reported]
@@ -154,8 +149,9 @@ class MovementBook:
             return stated
 
         are_moved = one_of("conid", {movement.conid for movement in sideless})
-        table = self.lake.derived_table(DAILY_POSITIONS)
-        closes = derived_rows(table, are_moved, columns=_CLOSE).rows()
+        closes = derived_rows(
+            self.lake.derived_table(DAILY_POSITIONS), are_moved, columns=_CLOSE
+        ).rows()
         positions = chain.from_iterable(statement.positions for statement in statements)
         closes += map(attrgetter("day", *_CLOSE[1:]), positions)
         return [_with_side(movement, closes) for movement in stated]
@@ -185,7 +181,7 @@ class MovementBook:
         are_named = one_of("conid", without_details)
         latest = self.lake.updates.sync.latest().filter(are_named).select(columns)
         daily = self.lake.derived_table(DAILY_POSITIONS)
-        rows = pl.concat([latest, derived_rows(daily, are_named, columns=columns)])
+        rows = concat([latest, derived_rows(daily, are_named, columns=columns)])
         rows = rows.sort("timestamp")
         multipliers = dict(rows.select("conid", "multiplier").iter_rows())
         return replace(terms, multipliers=multipliers, magnifiers=magnifiers_of(rows))
@@ -202,8 +198,10 @@ def _with_side(movement: Movement, closes: Iterable[tuple[Any, ...]]) -> Movemen
     """
     if not movement.is_sideless:
         return movement
-    until_then = (close for close in closes if close[0] <= movement.day)
-    held = max((close for close in until_then if close[1:3] == movement.key), default=None)
+    until_then = (
+        close for close in closes if close[0] <= movement.day and close[1:3] == movement.key
+    )
+    held = max(until_then, default=None)
     if held is None:
         return replace(movement, quantity=None, value=None)
     return signed_transfer(movement, copysign(movement.change, -held[-1]))
@@ -227,8 +225,8 @@ def _stated_once(statements: Iterable[Statement]) -> Iterator[Movement]:
     """Return what statements state; one that is there twice, in a file or in two, is read once."""
     parts: dict[tuple[StatementName, Section], list[Movement]] = {}
     for statement in statements:
-        by_part = grouped(attrgetter("stated_by", "section"), statement.movements)
-        for name, movements in by_part.items():
+        part_of = attrgetter("stated_by", "section")
+        for name, movements in grouped(part_of, statement.movements).items():
             if len(movements) > len(parts.get(name, ())):
                 parts[name] = movements
     return chain.from_iterable(parts.values())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date, tzinfo
 from typing import Any
 
-import polars as pl
+from polars import DataFrame
 
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.execution import Execution
@@ -93,17 +93,20 @@ def completed(movement: Movement, terms: Terms) -> Movement:
         value = times(at_price, -1.0) if value is None else value
     elif cash is None:
         cash = at_price
-    session = terms.session_of(movement.day)
-    return replace(movement, session_date=session, multiplier=multiplier, value=value, cash=cash)
+    return replace(
+        movement,
+        session_date=terms.session_of(movement.day),
+        multiplier=multiplier,
+        value=value,
+        cash=cash,
+    )
 
 
 def _cash_of_trade(movement: Movement, multiplier: float | None) -> float | None:
     """Return what a movement received by its price; None: not known."""
     if movement.quantity is None or movement.price is None or multiplier is None:
         return None
-    parts_of_price = 1.0
-    if movement.sec_type in PERCENT_TYPES:
-        parts_of_price = 100.0
+    parts_of_price = 100.0 if movement.sec_type in PERCENT_TYPES else 1.0
     return 0.0 - movement.quantity * multiplier * movement.price / parts_of_price
 
 
@@ -114,9 +117,7 @@ def reported_movement(execution: Execution, terms: Terms) -> Movement:
     them, those of the contract's details count.
     """
     magnifier = terms.magnifier_of(execution)
-    kind = MovementKind.TRADE
-    if execution.sec_type == "CASH":
-        kind = MovementKind.CONVERSION
+    kind = MovementKind.CONVERSION if execution.sec_type == "CASH" else MovementKind.TRADE
     day = (execution.time.astimezone(terms.zone) + EVENING).date()
     movement = movement_of(
         execution,
@@ -150,7 +151,7 @@ def inferred_kind(closure: Closure) -> MovementKind | None:
     return kind
 
 
-def unexplained_ends(closures: pl.DataFrame) -> list[Movement]:
+def unexplained_ends(closures: DataFrame) -> list[Movement]:
     """Return what closed without a known cause: a quantity and when it was gone, and no cash."""
     kind = MovementKind.UNEXPLAINED
     return [
@@ -224,9 +225,7 @@ def _delivery(option: Movement, conid: int, magnifier: float | None) -> Movement
         # One future for an option on it, whose multiplier is that of the option.
         units = 1.0
         of_units = {"sec_type": "FUT", "multiplier": option.multiplier}
-    side = -1.0
-    if option.right == Right.CALL:
-        side = 1.0
+    side = 1.0 if option.right == Right.CALL else -1.0
     # An option that is gone was held with the opposite sign of the change.
     held = -option.change
     return replace(

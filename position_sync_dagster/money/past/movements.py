@@ -14,8 +14,7 @@ from math import copysign, fsum
 from operator import attrgetter
 from typing import Any
 
-import polars as pl
-from polars import col, lit
+from polars import Expr, coalesce, col, when
 
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.exchange_time import NEW_YORK
@@ -292,9 +291,11 @@ class Movement:
 def signed_transfer(transfer: Movement, quantity: float) -> Movement:
     """Return a transfer of a quantity, of which its value has the sign."""
     value = transfer.value
-    if value is not None:
-        value = copysign(value, quantity)
-    return replace(transfer, quantity=quantity, value=value)
+    return replace(
+        transfer,
+        quantity=quantity,
+        value=None if value is None else copysign(value, quantity),
+    )
 
 
 # When in its day, in New York, a trade counts as made, and a booking, of which only the day is
@@ -307,18 +308,16 @@ def moment_of(movement: Movement) -> datetime:
     """Return when a movement happened, as far as that is known."""
     if movement.at is not None:
         return movement.at
-    usual = _BOOKED_AT
-    if movement.kind is MovementKind.TRADE:
-        usual = _TRADED_AT
+    usual = _TRADED_AT if movement.kind is MovementKind.TRADE else _BOOKED_AT
     return datetime.combine(movement.day, usual, NEW_YORK).astimezone(UTC)
 
 
-def moment_in() -> pl.Expr:
+def moment_in() -> Expr:
     """Return the same of rows of `movements`."""
     is_trade = col.kind == MovementKind.TRADE.value
-    usual = pl.when(is_trade).then(lit(_TRADED_AT)).otherwise(lit(_BOOKED_AT))
+    usual = when(is_trade).then(_TRADED_AT).otherwise(_BOOKED_AT)
     of_day = col.day.dt.combine(usual).dt.replace_time_zone(str(NEW_YORK))
-    return pl.coalesce("at", of_day.dt.convert_time_zone("UTC"))
+    return coalesce("at", of_day.dt.convert_time_zone("UTC"))
 
 
 # What sources name in the same words as a movement, as far as they have it.
@@ -336,7 +335,7 @@ def movement_of(record: object, day: date, **named: Any) -> Movement:
         named: What the record does not have in the same words; these count.
     """
     same: dict[str, Any] = {name: getattr(record, name, None) for name in _SAME}
-    return Movement(**(same | {"movement_id": "", "day": day, "session_date": day} | named))
+    return Movement(**same | {"day": day, "session_date": day} | named)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -374,8 +373,8 @@ def _age_of(name: StatementName) -> tuple[datetime, date, date]:
 # an expiry on Friday, a long weekend, and the position is gone on Tuesday.
 BOOKED = timedelta(days=5)
 
-# Account and section.
-_Part = tuple[str, Section]
+# The sections of statements, by account and section.
+_Coverage = defaultdict[tuple[str, Section], list[StatedSection]]
 
 
 def counting_movements(
@@ -398,20 +397,21 @@ def counting_movements(
         movements: Of all sources and of all statements.
         coverage: The sections of all statements.
     """
-    covering: defaultdict[_Part, list[StatedSection]] = grouped(
-        attrgetter("account", "section"), coverage
-    )
+    covering = grouped(attrgetter("account", "section"), coverage)
     for statements in covering.values():
         statements.sort(key=lambda covered: _age_of(covered.name), reverse=True)
 
-    stated: list[Movement] = []
-    unstated: list[Movement] = []
+    stated = []
+    unstated = []
     for movement in movements:
         newest = newest_of(covering[movement.account, movement.section], movement.day)
         if movement.source is MovementSource.STATEMENT:
             stated_at = movement.stated_at or NEVER
-            is_late = newest is None or stated_at > (newest.stated_at or NEVER)
-            if is_late or (newest is not None and newest.name == movement.stated_by):
+            if (
+                newest is None
+                or newest.name == movement.stated_by
+                or stated_at > (newest.stated_at or NEVER)
+            ):
                 stated.append(movement)
         elif _may_be_unnamed(movement, newest, covering):
             unstated.append(movement)
@@ -437,7 +437,7 @@ def newest_of(statements: Iterable[StatedSection], day: date) -> StatedSection |
 def _may_be_unnamed(
     movement: Movement,
     newest: StatedSection | None,
-    covering: defaultdict[_Part, list[StatedSection]],
+    covering: _Coverage,
 ) -> bool:
     """Return whether a movement counts though no statement names it.
 
@@ -467,9 +467,7 @@ def _newest_bookings(stated: Iterable[Movement]) -> list[Movement]:
     return newest
 
 
-def _with_single_ends(
-    stated: Sequence[Movement], covering: defaultdict[_Part, list[StatedSection]]
-) -> list[Movement]:
+def _with_single_ends(stated: Sequence[Movement], covering: _Coverage) -> list[Movement]:
     """Return movements where each end of an option, and what it delivered, is once."""
     ends = grouped(attrgetter("key"), [end for end in stated if end.kind in ENDS])
     beside = (_beside(movement, ends[movement.key], covering) for movement in stated)
@@ -477,9 +475,7 @@ def _with_single_ends(
 
 
 def _beside(
-    movement: Movement,
-    of_contract: Sequence[Movement],
-    covering: defaultdict[_Part, list[StatedSection]],
+    movement: Movement, of_contract: Sequence[Movement], covering: _Coverage
 ) -> Movement | None:
     """Return a movement as it counts beside the ends of its contract; None: one of trades has it.
 
@@ -510,14 +506,12 @@ def _beside(
 
 def _settlement_beside(event: Movement, ends: Sequence[Movement]) -> Movement | None:
     """Return the event of a settlement; None: its cash is the price of an end in the trades."""
-    in_cash = [end for end in ends if end.kind is MovementKind.CASH_SETTLEMENT]
-    if any(end.section is Section.TRADES and end.price for end in in_cash):
-        return None
-
     for end in ends:
         if end.kind is not MovementKind.CASH_SETTLEMENT:
             # The quantity is that of the other end: its cash is there alone.
             event = replace(event, quantity=0.0, at=event.at or end.at)
+        elif end.section is Section.TRADES and end.price:
+            return None
     return event
 
 

@@ -6,8 +6,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-import polars as pl
-from polars import DataFrame, Expr, col, when
+from polars import DataFrame, Expr, coalesce, col, concat, min_horizontal, struct, when
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.exchange_time import exchange_date
@@ -103,7 +102,7 @@ def _cost_by_its_close(movements: Iterable[Movement], quantity: float) -> float 
     Statements write 0 where they state none.
     """
     unclosed = quantity
-    costs: list[float | None] = []
+    costs = []
     for movement in movements:
         by = movement.change
         if by * quantity >= 0:
@@ -185,7 +184,7 @@ def _steps_at_closes(lake: MoneyLake, _version: int) -> DataFrame:
     """
     columns = ["session_date", "closed_at", *_HELD]
     rows = derived_rows(lake.derived_table(DAILY_POSITIONS), columns=columns).sort("session_date")
-    held = pl.struct("position", "average_cost")
+    held = struct("position", "average_cost")
     last = col.session_date.max()
     rows = rows.with_columns(is_held=last.over(KEY) == last.over("account"))
     return rows.filter(held.ne_missing(held.shift().over(KEY)))
@@ -214,9 +213,8 @@ def openings_of(
     closes = closes.unique(KEY, keep="last", maintain_order=True)
 
     first_changes = changes.sort("seen_at").unique(KEY, keep="first", maintain_order=True)
-    first_changes = first_changes.with_columns(
-        position="before", at=pl.coalesce("since", "seen_at")
-    ).join(first, on=KEY, how="left")
+    first_changes = first_changes.with_columns(position="before", at=coalesce("since", "seen_at"))
+    first_changes = first_changes.join(first, on=KEY, how="left")
     first_changes = first_changes.filter(col.about.is_null() | _is_before(col.at))
 
     at_close = daily.filter("is_held").unique(KEY, keep="last", maintain_order=True)
@@ -225,7 +223,7 @@ def openings_of(
         for held in (reported.with_columns(at="position_time"), at_close)
     ]
     seen = [held.select(*_HELD, "at") for held in (closes, first_changes, *unmoved)]
-    rows = pl.concat([*seen, _all_moved(movements, first_close)], how="diagonal_relaxed")
+    rows = concat([*seen, _all_moved(movements, first_close)], how="diagonal_relaxed")
 
     # Whatever says how much it was, it may have been held at a close long before.
     since = first_close.select(*KEY, first_close="closed_at")
@@ -235,7 +233,7 @@ def openings_of(
     cost = col.average_cost.filter(col.position == col.position.first()).drop_nulls().first()
     openings = rows.group_by(KEY, maintain_order=True).agg(
         col("position", *_CONTRACT).first(),
-        at=pl.min_horizontal("at", "first_close").first(),
+        at=min_horizontal("at", "first_close").first(),
         average_cost=cost,
     )
     openings = openings.join(first.select(*KEY, "about"), on=KEY, how="left")
@@ -261,12 +259,12 @@ def openings_in(rows: DataFrame) -> dict[Key, Opening]:
 def _all_moved(movements: DataFrame, first_close: DataFrame) -> DataFrame:
     """Return the holdings of which nothing was held before: their first close was all moved."""
     until = first_close.select(*KEY, "position", "closed_at", until="session_date")
-    moved = movements.join(until, on=KEY).filter(col.session_date <= col.until)
+    moved = movements.join(until, on=KEY)
+    moved = moved.filter(col.session_date <= col.until)
     left = moved.group_by(KEY).agg(
         position=col.position.first() - col.quantity.sum(), at=col.closed_at.first()
     )
-    is_all = col.position.abs() < QUANTITY_ROUNDING
-    return left.filter(is_all).with_columns(position=0.0)
+    return left.filter(col.position.abs() < QUANTITY_ROUNDING).with_columns(position=0.0)
 
 
 def _transferred_costs(daily: DataFrame, first: DataFrame) -> DataFrame:
@@ -275,7 +273,7 @@ def _transferred_costs(daily: DataFrame, first: DataFrame) -> DataFrame:
     The broker may learn only later what it had cost elsewhere.
     """
     arrived = daily.join(first.filter("is_transfer"), on=KEY)
-    arrived = arrived.filter(col.session_date >= col.first_day, col.position == col.by)
+    arrived = arrived.filter(col.session_date >= col.first_day, position=col.by)
     arrived = arrived.drop_nulls("average_cost").sort("session_date")
     return arrived.unique(KEY, keep="last").select(*KEY, transferred_cost="average_cost")
 

@@ -8,8 +8,7 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-import polars as pl
-from polars import DataFrame, Float64, String, coalesce, col
+from polars import Boolean, DataFrame, Float64, Int64, String, coalesce, col, concat, lit
 
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.contract_match import contract_mismatch
@@ -33,9 +32,9 @@ from position_sync_dagster.money.past.postings import Posting
 OWNED = (*KEY, "strategy_id")
 
 # By how much a part changed what its owner has, and which part of the movement's money is its.
-PART_COLUMNS: dict[str, Any] = {
-    "movement_id": String, "account": String, "conid": pl.Int64, "strategy_id": String,
-    "by": Float64, "fraction": Float64, "is_prior": pl.Boolean,
+PART_COLUMNS = {
+    "movement_id": String, "account": String, "conid": Int64, "strategy_id": String,
+    "by": Float64, "fraction": Float64, "is_prior": Boolean,
 }  # fmt: skip
 _PART = attrgetter(
     "movement.movement_id", "movement.account", "conid", "owner", "quantity", "fraction", "is_prior"
@@ -116,11 +115,10 @@ class PostingBook:
         sources = self._sources(groups)
         contents = sources.contents(groups)
         remembered = _remembered(self.lake)
-        unchanged = {
-            name: postings
-            for name, (content, postings) in [*remembered.items()]
-            if content == contents.get(name)
-        }
+        unchanged = {}
+        for name, (content, postings_before) in [*remembered.items()]:
+            if content == contents.get(name):
+                unchanged[name] = postings_before
 
         changed = groups.filter(~one_of("group", unchanged))
         group_of = dict(changed.iter_rows())
@@ -169,14 +167,13 @@ class _Sources(NamedTuple):
         hashes = [
             rows.select("conid", content=rows.hash_rows(number)) for number, rows in enumerate(self)
         ]
-        of_groups = pl.concat(hashes).join(groups, on="conid").group_by("group")
+        of_groups = concat(hashes).join(groups, on="conid").group_by("group")
         return dict(of_groups.agg(col.content.sum()).iter_rows())
 
     def postings(self, details: Mapping[int, ContractDetails]) -> list[Posting]:
         """Return whose the movements are, by the details of the contracts."""
         movements = [*records_of(Movement, self.movements), *unexplained_ends(self.unexplained)]
-        legs = _claiming(self.legs, details)
-        return attributed(movements, legs, openings_in(self.openings))
+        return attributed(movements, _claiming(self.legs, details), openings_in(self.openings))
 
 
 def _of(contracts: DataFrame, rows: DataFrame) -> DataFrame:
@@ -228,28 +225,28 @@ def owned_at(
     quantities = held.join(whole, on=KEY, how="left").select(
         *KEY,
         "whole",
-        strategy_id=pl.lit(UNATTRIBUTED),
+        strategy_id=lit(UNATTRIBUTED),
         by=col.position - col.whole.fill_null(0.0),
     )
     differs = col.by.abs() >= QUANTITY_ROUNDING
 
     differing = set(quantities.filter(differs)["conid"])
     legs_of = grouped(attrgetter("conid"), (leg for leg in legs if leg.conid in differing))
-    is_of_nobody = col.whole.is_null() & ~col.conid.is_in([*legs_of])
+    is_of_nobody = col.whole.is_null() & ~one_of("conid", legs_of)
     of_nobody = quantities.filter(is_of_nobody, differs)
     # Of a claim on all accounts those have a part in which nothing differs.
     of_somebody = quantities.filter(~is_of_nobody, differs.any().over("conid"))
     has_of = owned.join(of_somebody, on=KEY, how="semi").rows_by_key(KEY)
 
     unexplained: list[tuple[str, int, str, float]] = []
-    by_account = of_somebody.select("conid", "account", "by")
-    for conid, of_contract in by_account.rows_by_key("conid").items():
+    of_somebody = of_somebody.select("conid", "account", "by")
+    for conid, of_contract in of_somebody.rows_by_key("conid").items():
         claiming = tuple(legs_of[conid])
         seen_at = at or max((leg.added_at for leg in claiming), default=NEVER)
         differences = tuple((account, by, *has_of[account, conid]) for account, by in of_contract)
         unexplained += _unexplained(conid, claiming, differences, seen_at)
     claimed = DataFrame(unexplained, owned.schema, orient="row")
-    return _summed(pl.concat([owned, of_nobody.select(owned.columns), claimed]))
+    return _summed(concat([owned, of_nobody.select(owned.columns), claimed]))
 
 
 @lru_cache(maxsize=50_000)

@@ -9,7 +9,7 @@ from datetime import date, datetime
 from enum import StrEnum
 
 import polars as pl
-from polars import DataFrame, Expr, col
+from polars import DataFrame, Expr, String, col, concat_str, lit, when
 
 from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.instrument import digits, leg_name
@@ -112,11 +112,6 @@ class Posting:
         return self.movement.kind is MovementKind.TRADE and not self.is_prior
 
     @property
-    def is_unexplained(self) -> bool:
-        """Return whether nothing says how it ended."""
-        return self.movement.kind is MovementKind.UNEXPLAINED
-
-    @property
     def cash(self) -> float | None:
         """Return what it brought, without fees; None: not known."""
         return times(self.movement.cash, self.fraction)
@@ -154,13 +149,6 @@ class Posting:
         return f"{name_of(self.movement)} of {self.movement.day}"
 
     @property
-    def known_cash(self) -> float | None:
-        """Return what it brought to its owner, without fees; None: that is not known."""
-        if self.unclear:
-            return None
-        return self.cash
-
-    @property
     def fee(self) -> float | None:
         """Return its fee; positive was paid; None: not known."""
         return times(self.movement.fee, -self.fraction)
@@ -193,16 +181,16 @@ def name_of(movement: Movement) -> str:
 def names_of(rows: DataFrame) -> Expr:
     """Return the names of the contracts of rows, as `leg_name` makes them."""
     strikes = {strike: digits(strike) for strike in rows["strike"].drop_nulls().unique()}
-    strike = col.strike.replace_strict(strikes, default=None, return_dtype=pl.String)
+    strike = col.strike.replace_strict(strikes, default=None, return_dtype=String)
     strike += col.right.fill_null("").str.slice(0, 1)
-    return pl.concat_str(
+    return concat_str(
         "symbol", strike, col.expiry.dt.to_string("%d%b%y"), separator=" ", ignore_nulls=True
     )
 
 
 def why_no_fees(rows: DataFrame) -> Expr:
     """Return why rows of `movements` do not say what was charged for them in their currency."""
-    lacking = pl.when(col.fee.is_null()).then(pl.lit(_NO_FEE)).otherwise(pl.lit(_NO_FEE_CURRENCY))
+    lacking = when(col.fee.is_null()).then(lit(_NO_FEE)).otherwise(lit(_NO_FEE_CURRENCY))
     return lacking.str.replace("{}", pl.format("{} of {}", names_of(rows), "day"), literal=True)
 
 

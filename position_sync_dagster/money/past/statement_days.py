@@ -4,23 +4,27 @@ Rows of `daily_positions` that they state are joined with our own.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from itertools import accumulate, chain
 from operator import attrgetter
 
-import polars as pl
-from polars import DataFrame, col
+from polars import DataFrame, col, concat
 
-from position_sync_dagster.domain.holding import KEY, Key
+from position_sync_dagster.domain.holding import KEY, Key, grouped
 from position_sync_dagster.domain.position_update import PriceKind, trading_mode_of
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import PositionSyncError
-from position_sync_dagster.lake.schema import DAILY_POSITIONS, fields_of, frame_of
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, fields_of, frame_of, one_of
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import FLEX, Statement, StatementPosition
-from position_sync_dagster.money.past.movements import Section, counting_movements, rounded
+from position_sync_dagster.money.past.movements import (
+    Movement,
+    Section,
+    counting_movements,
+    rounded,
+)
 from position_sync_dagster.money.past.statement_folder import (
     ServedAccounts,
     StatementFolder,
@@ -41,8 +45,7 @@ class StatementDays(ClosingService[MoneyLake]):
 
     @cached_property
     def _folder(self) -> StatementFolder:
-        accounts = ServedAccounts(self.lake, self.settings)
-        return StatementFolder(self.settings.flex_folder, accounts)
+        return StatementFolder(self.settings.flex_folder, ServedAccounts(self.lake, self.settings))
 
     @cached_property
     def _contents(self) -> Statements:
@@ -89,7 +92,7 @@ class StatementDays(ClosingService[MoneyLake]):
         return ClosedDay(
             closed_at=closed,
             rows=joined,
-            stated=joined.filter(col.value_source == FLEX).height,
+            stated=joined.filter(value_source=FLEX).height,
             files=tuple(files),
             left_out=tuple(fault for fault, _remedy in faults),
             differences=tuple(differences),
@@ -131,8 +134,8 @@ def _stated(
 
 def _traded(
     statements: Collection[Statement], first: datetime, last: datetime
-) -> dict[Key, list[float]]:
-    """Return by how much what happened between two times changed each holding, in order of time."""
+) -> defaultdict[Key, list[Movement]]:
+    """Return what changed each holding between two times, in order of time."""
     stated = chain.from_iterable(statement.movements for statement in statements)
     seen_at_once = (Section.TRADES, Section.CORPORATE_ACTIONS)
     changing = [
@@ -141,10 +144,7 @@ def _traded(
         if movement.section in seen_at_once and movement.quantity
         if movement.at is not None and first < movement.at < last
     ]
-    traded: defaultdict[Key, list[float]] = defaultdict(list)
-    for movement in sorted(changing, key=attrgetter("at", "quantity")):
-        traded[movement.key].append(movement.change)
-    return traded
+    return grouped(attrgetter("key"), sorted(changing, key=attrgetter("at", "quantity")))
 
 
 def stated_rows(positions: Iterable[StatementPosition], day: date, closed: datetime) -> DataFrame:
@@ -186,7 +186,7 @@ def join_rows(
     covered: Collection[str],
     *,
     opened: datetime,
-    traded: Mapping[Key, Sequence[float]],
+    traded: defaultdict[Key, list[Movement]],
 ) -> tuple[DataFrame, list[Discrepancy]]:
     """Return our own rows of a day, completed by the broker's statement, and where they differ.
 
@@ -199,9 +199,9 @@ def join_rows(
         stated: As `stated_rows` returns them.
         covered: The accounts that the statements cover; a position they do not list is not held.
         opened: Local midnight at the start of the day.
-        traded: By how much each trade after the close changed a holding, in order of time.
+        traded: What changed each holding after the close, in order of time.
     """
-    is_covered = col.account.is_in(list(covered))
+    is_covered = one_of("account", covered)
     written = col.timestamp >= opened.astimezone(UTC)
     fresh = valued.filter(written | ~is_covered)
     compared = fresh.filter(is_covered).select(_COMPARED)
@@ -213,20 +213,22 @@ def join_rows(
     for account, conid, symbol, mine, stated_symbol, theirs in pairs.sort(KEY).iter_rows():
         # What only one side lists, the other does not hold.
         by = rounded((theirs or 0.0) - (mine or 0.0))
-        if by in map(rounded, accumulate(traded.get((account, conid), ()))):
+        changes = map(attrgetter("change"), traded[account, conid])
+        if by in map(rounded, accumulate(changes)):
             traded_later.append((account, conid))  # both are right
         elif by:
-            detail = "the quantity differs from the broker's statement"
-            if mine is None:
-                detail = "the broker's statement lists it, and we have no row of the day"
+            detail = _LISTED_ALONE if mine is None else _DIFFERS
             holding = (account, conid, symbol or stated_symbol or "")
             differences.append(
                 Discrepancy(DiscrepancyType.STATEMENT, *holding, theirs, mine, detail)
             )
 
-    later = DataFrame(traded_later, {name: pairs.schema[name] for name in KEY}, orient="row")
+    later = DataFrame(traded_later, pairs.select(KEY).schema, orient="row")
     stated_alone = stated.join(fresh, on=KEY, how="anti").join(later, on=KEY, how="anti")
-    return pl.concat([fresh, stated_alone]).sort(KEY), differences
+    return concat([fresh, stated_alone]).sort(KEY), differences
 
 
 _COMPARED = [*KEY, "symbol", "position"]
+
+_DIFFERS = "the quantity differs from the broker's statement"
+_LISTED_ALONE = "the broker's statement lists it, and we have no row of the day"

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-import polars as pl
+from polars import concat
 from pydantic import SecretStr, TypeAdapter
 
 from position_sync_dagster.domain.clock import NEVER
@@ -69,7 +69,7 @@ class ServedAccounts:
         recorded = lake.updates.sync.latest().select("account")
         changed = lake.position_changes.table.rows(columns=["account"])  # also what closed long ago
         valued = lake.account_values.latest().select("account")
-        rows = pl.concat([held, recorded, changed, valued])
+        rows = concat([held, recorded, changed, valued])
         return frozenset(rows["account"]) - {""}
 
     def check(self, statements: Sequence[Statement]) -> None:
@@ -352,8 +352,7 @@ def flex_queries(settings: Settings) -> tuple[list[FlexQuery], list[PositionSync
         if not token:  # also of an empty text
             continue
 
-        query_ids = map(str.strip, (names.flex_query_id or "").split(","))
-        for query_id in filter(None, query_ids):
+        for query_id in filter(None, map(str.strip, (names.flex_query_id or "").split(","))):
             queries.setdefault((token, query_id), FlexQuery(token, query_id, login))
     return [*queries.values()], mistakes
 
@@ -430,12 +429,10 @@ def import_statements(lake: MoneyLake, settings: Settings, run_id: str | None = 
     executions = [execution for statement in statements for execution in statement.executions]
     events = [event for statement in statements for event in statement.events]
     MovementBook(lake, settings.calendar, run_id=run_id).update(statements)
-    done = read._replace(
-        executions=lake.executions.add(executions, run_id=run_id),
-        events=lake.statement_events.add(events, run_id=run_id),
-    )
+    new_executions = lake.executions.add(executions, run_id=run_id)
+    new_events = lake.statement_events.add(events, run_id=run_id)
     folder.remember(served)
-    return done
+    return read._replace(executions=new_executions, events=new_events)
 
 
 def forget_files(settings: Settings) -> None:

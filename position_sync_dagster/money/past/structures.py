@@ -20,6 +20,9 @@ from position_sync_dagster.money.past.postings import Effect, Posting
 
 _Stay = Sequence[Posting]
 
+# What may be a roll, by what its postings have in common.
+_Moves = defaultdict[tuple[object, ...], list[Posting]]
+
 # What both sides of a roll have in common. Of one symbol may be a share and a future: the type
 # says which of them an option is on.
 SERIES = attrgetter("account", "symbol", "sec_type", "right")
@@ -41,7 +44,7 @@ def stays_of(postings: Iterable[Posting]) -> list[list[Posting]]:
     Args:
         postings: Those of one owner, or of one holding of an owner.
     """
-    by_session = sorted(postings, key=lambda part: (part.session, part.at))
+    by_session = sorted(postings, key=attrgetter("session", "at"))
     # What an action took may come as something else days later.
     came_on = {
         source: part.session
@@ -95,16 +98,18 @@ def structures_of(postings: Iterable[Posting]) -> Iterator[list[Posting]]:
     for members in groups.members():
         yield sorted(
             chain.from_iterable(stays[number] for number in members),
-            key=lambda part: (part.at, part.key),
+            key=attrgetter("at", "key"),
         )
 
 
 def _covered(stays: Sequence[_Stay]) -> Iterator[_Stay]:
     """Yield what an option had delivered, with each option that was sold while that was held."""
-    delivered = grouped(
-        lambda stay: stay[0].movement.symbol,
-        [stay for stay in stays if stay[0].came_from and stay[0].effect is Effect.OPENS],
-    )
+    delivered = defaultdict(list)
+    for stay in stays:
+        first = stay[0]
+        if first.came_from and first.effect is Effect.OPENS:
+            delivered[first.movement.symbol].append(stay)
+
     for sold, *_later in stays:
         if not sold.is_option or sold.quantity >= 0:
             continue
@@ -129,9 +134,9 @@ def rolls_of(postings: Iterable[Posting]) -> list[list[Posting]]:
         postings: Those of one owner and account, in order of time.
     """
     traded = [part for part in postings if part.is_trade and part.is_option]
-    rolled: defaultdict[tuple[object, ...], list[Posting]] = defaultdict(list)
+    rolled: _Moves = defaultdict(list)
     opened_on = {part.key: part.session for part in reversed(traded)}
-    by_side: defaultdict[tuple[object, ...], list[Posting]] = defaultdict(list)
+    by_side: _Moves = defaultdict(list)
     for order, of_order in grouped(attrgetter("movement.order_id"), traded).items():
         if order is not None and _is_roll(of_order):
             rolled[order,] = of_order
@@ -149,5 +154,7 @@ def rolls_of(postings: Iterable[Posting]) -> list[list[Posting]]:
 
 
 def _is_roll(postings: Iterable[Posting]) -> bool:
-    by_way = grouped(attrgetter("opens"), postings)
-    return replaces({part.key for part in by_way[False]}, {part.key for part in by_way[True]})
+    by_way = defaultdict(set)
+    for part in postings:
+        by_way[part.opens].add(part.key)
+    return replaces(by_way[False], by_way[True])

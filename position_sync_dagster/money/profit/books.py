@@ -12,8 +12,7 @@ from datetime import date
 from math import fsum
 from typing import Any
 
-import polars as pl
-from polars import DataFrame, col
+from polars import DataFrame, String, col, concat, when
 
 from position_sync_dagster.lake.derived import same_rows
 from position_sync_dagster.lake.lake import rows_of_logins
@@ -84,14 +83,14 @@ def close_books(lake: MoneyLake, settings: Settings, day: date) -> DataFrame:
     before = session_before(settings.calendar, day)
     first = _stated_worth(lake, before)
     last = _stated_worth(lake, day)
-    accounts = DataFrame({"account": sorted(first.keys() & last.keys())}, {"account": pl.String})
+    accounts = DataFrame({"account": sorted(first.keys() & last.keys())}, {"account": String})
     rows = []
     for account in rows_of_logins(accounts, settings)["account"]:
-        is_of_account = col.account == account
-        is_of_day = col.session_date == day
         moved = Moved(
             explained=_of_account(lake, PROFIT_EXPLAINED, account, day),
-            movements=lake.movements.rows(only=is_of_account & is_of_day),
+            movements=lake.movements.rows(
+                only=(col.account == account) & (col.session_date == day)
+            ),
             held_before=_of_account(lake, DAILY_POSITIONS, account, before),
             held=_of_account(lake, DAILY_POSITIONS, account, day),
         )
@@ -129,8 +128,8 @@ class Moved:
     @property
     def lacks_profit(self) -> bool:
         """Whether something was held or moved, and no row says what it earned."""
-        is_of_holding = col.conid.is_not_null() & ~col.kind.is_in([*INCOME, *OWNERS_CASH])
-        moves = self.movements.filter(is_of_holding)
+        is_money_alone = col.kind.is_in([*INCOME, *OWNERS_CASH])
+        moves = self.movements.drop_nulls("conid").filter(~is_money_alone)
         return self.explained.is_empty() and bool(
             moves.height + self.held_before.height + self.held.height
         )
@@ -147,9 +146,8 @@ class Moved:
 
 
 def _of_account(lake: MoneyLake, spec: Any, account: str, day: date) -> DataFrame:
-    is_of_account = col.account == account
     is_of_day = col("partition.session_date") == day
-    return derived_rows(lake.derived_table(spec), is_of_account, is_of_day)
+    return derived_rows(lake.derived_table(spec), col.account == account, is_of_day)
 
 
 def _stated_worth(lake: MoneyLake, day: date) -> dict[str, StatedWorth]:
@@ -157,12 +155,11 @@ def _stated_worth(lake: MoneyLake, day: date) -> dict[str, StatedWorth]:
     kinds = [EventKind.NET_LIQUIDATION.value, EventKind.CASH_BALANCE.value, EventKind.RATE.value]
     events = lake.statement_events.rows(day, col.kind.is_in(kinds) & (col.day == day))
     events = events.drop_nulls("amount").sort("stated_at", nulls_last=False)
-    # The newest one of a name counts.
-    totals = events.filter(kind=EventKind.NET_LIQUIDATION.value)
     of_currencies = events.drop_nulls("currency").rows_by_key(("account", "kind"), named=True)
 
     worth = {}
-    for event in totals.iter_rows(named=True):
+    # The newest one of a name counts.
+    for event in events.filter(kind=EventKind.NET_LIQUIDATION.value).iter_rows(named=True):
         account, base = event["account"], event["currency"]
         parts = json.loads(event["attributes"])
         accruals = sum(amount for name, amount in parts.items() if name.endswith("Accruals"))
@@ -212,13 +209,16 @@ def book_parts(first: StatedWorth, last: StatedWorth, moved: Moved) -> dict[str,
 
     change = last.total - first.total
     difference = None
-    parts: dict[str, Any] = {**dict.fromkeys(EXPLAINS), "owner": owner}
+    parts: dict[str, Any] = dict.fromkeys(EXPLAINS)
+    parts["owner"] = owner
     if not unknown:
         rates = last.rates
         commissions = _in_base(moved.explained, "fees", rates)
         profit = _in_base(moved.explained, "profit", rates)
+
         for name, kinds in _CASH_OF.items():
             parts[name] = _in_base(cash.filter(col.kind.is_in(kinds)), "cash", rates)
+
         parts["fees"] += commissions
         parts["profit"] = profit - commissions - _in_base(moved.explained, "cash", rates)
         parts["rates"] = _effect_of_rates(moved, first, last)
@@ -253,7 +253,7 @@ def _effect_of_rates(moved: Moved, first: StatedWorth, last: StatedWorth) -> flo
     # The value of a future is notional: its profit is in the cash. That of a CFD is too: the
     # account has its open profit.
     worth = moved.held_before.filter(col.sec_type != "FUT")
-    value_of_it = pl.when(sec_type="CFD").then("unrealized_pnl").otherwise("market_value")
+    value_of_it = when(sec_type="CFD").then("unrealized_pnl").otherwise("market_value")
     had = defaultdict(float, first.cash)
     for currency, value in worth.group_by("currency").agg(value_of_it.sum()).iter_rows():
         had[currency] += value
@@ -292,9 +292,12 @@ def _moved_by_owner(moved: Moved, rates: Mapping[str, float]) -> float | None:
     transfers = moved.movements.filter(kind=MovementKind.TRANSFER.value)
     in_kind = with_values_in_kind(transfers, moved.held_before, moved.held)
     columns = ("currency", "value")
-    amounts = pl.concat([by_owner.select("currency", value="cash"), in_kind.select(columns)])
-    with_rates = ((value, rates.get(currency)) for currency, value in amounts.iter_rows())
-    return known_sum(None if rate is None else times(value, rate) for value, rate in with_rates)
+    amounts = concat([by_owner.select("currency", value="cash"), in_kind.select(columns)])
+    in_base = []
+    for currency, value in amounts.iter_rows():
+        rate = rates.get(currency)
+        in_base.append(None if rate is None else times(value, rate))
+    return known_sum(in_base)
 
 
 def is_closed(row: Mapping[str, Any]) -> bool:

@@ -6,10 +6,10 @@ The rows of a statement have the quantities of the end of its day, our own those
 from datetime import date, datetime
 from typing import NamedTuple
 
-import polars as pl
-from polars import DataFrame, coalesce, col, concat, when
+from polars import DataFrame, coalesce, col, concat, lit, when
 
 from position_sync_dagster.domain.holding import KEY
+from position_sync_dagster.lake.schema import one_of
 from position_sync_dagster.money.past.closes import FLEX
 from position_sync_dagster.money.past.movements import ENDS, INCOME, OWNERS_CASH, MovementKind
 from position_sync_dagster.settings import Settings
@@ -72,12 +72,11 @@ def movements_between(
     moved = with_values_in_kind(moved, start, end)
 
     # What is not followed, and one currency for another, is in no profit; their fees are.
-    conversions = movements.filter(kind=MovementKind.CONVERSION)
-    fees_alone = concat([_of_contracts(elsewhere), conversions])
+    fees_alone = concat([_of_contracts(elsewhere), movements.filter(kind=MovementKind.CONVERSION)])
     fees_alone = fees_alone.filter(session_date=trading_day.day)
     # Without its currency a commission is not known: it leaves the trade's currency unknown.
     fees_alone = fees_alone.with_columns(
-        kind=pl.lit(MovementKind.TRADE),
+        kind=lit(MovementKind.TRADE),
         currency=coalesce("fee_currency", "currency"),
         quantity=0.0,
         cash=0.0,
@@ -97,8 +96,8 @@ def with_values_in_kind(movements: DataFrame, start: DataFrame, end: DataFrame) 
         end: Those at the close.
     """
     is_held = (col.position != 0) & col.market_value.is_not_null()
-    columns = (*KEY, (col.market_value / col.position).alias("mark"))
-    held = concat([rows.filter(is_held).select(columns) for rows in (end, start)])
+    unit = (col.market_value / col.position).alias("mark")
+    held = concat([rows.filter(is_held).select(*KEY, unit) for rows in (end, start)])
     marks = held.unique(KEY, keep="first", maintain_order=True)
     marked = movements.join(marks, on=KEY, how="left", maintain_order="left")
     at_mark = when(kind=MovementKind.TRANSFER).then(col.quantity * col.mark)
@@ -118,7 +117,7 @@ def _not_followed(
     """
     held = concat([start.select(KEY), end.select(KEY)])
     not_held = movements.join(held, on=KEY, how="anti").drop_nulls("conid")
-    return not_held.filter(~col.sec_type.is_in(list(settings.sec_types)))
+    return not_held.filter(~one_of("sec_type", settings.sec_types))
 
 
 def _included(

@@ -12,13 +12,27 @@ from datetime import date, timedelta
 from typing import Any
 
 import polars as pl
-from polars import DataFrame, Expr, Float64, Series, coalesce, col, concat, lit, when
+from polars import (
+    DataFrame,
+    Expr,
+    Float64,
+    Series,
+    all_horizontal,
+    any_horizontal,
+    coalesce,
+    col,
+    concat,
+    duration,
+    lit,
+    sum_horizontal,
+    when,
+)
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.lake import rows_of_logins
-from position_sync_dagster.lake.schema import DAILY_POSITIONS, moment
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, moment, one_of
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.magnifiers import magnifier_in
 from position_sync_dagster.money.past.closes import SLACK, EventKind
@@ -71,6 +85,9 @@ _STATE = (
 
 # Whether a quantity came or went without a movement; null where that is not known.
 IS_MISSING = col.missing.abs() > QUANTITY_ROUNDING
+
+# Whether a movement has a fee, also one that is not known.
+_IS_CHARGED = col.fee.ne_missing(0.0)
 
 IS_CONVERSION = col.kind == MovementKind.CONVERSION.value
 
@@ -131,16 +148,22 @@ class _Sources:
         recent = recent.filter(col.day >= min(sessions) - BOOKED_BEFORE)
         conids = book.of_strategies & {*rows["conid"], *recent["conid"]}
         # What is gone without a cause is unexplained from the close at which it is missing.
-        parts = part_rows(part for part in book.postings(conids) if not part.is_unexplained)
+        explained = [
+            part
+            for part in book.postings(conids)
+            if part.movement.kind is not MovementKind.UNEXPLAINED
+        ]
+        parts = part_rows(explained)
         # A booking and its cancellation have no parts, and change nothing.
-        moved = recent.filter(col.quantity != 0, col.conid.is_in(conids), ~IS_CONVERSION)
+        moved = recent.filter(col.quantity != 0, one_of("conid", conids), ~IS_CONVERSION)
         moved_nothing = moved.join(parts, on="movement_id", how="anti")
         recent = recent.join(moved_nothing, on="movement_id", how="anti")
 
         is_sections = col.kind == EventKind.SECTIONS.value
         stated = lake.statement_events.rows(None, is_sections, ["first_day", "account"])
         accounts = table.rows(columns=["session_date", "account"])
-        accounts = concat([accounts, stated.rename({"first_day": "session_date"})]).unique()
+        stated = stated.rename({"first_day": "session_date"})
+        accounts = concat([accounts, stated]).unique()
         by_movement = parts.filter(~col.is_prior).group_by("movement_id", "strategy_id")
         return cls(
             rows=rows,
@@ -159,7 +182,7 @@ def rows_to_explain(lake: MoneyLake, settings: Settings, rows: DataFrame) -> Dat
     value of an earlier day, the profit of two days would be that of one.
     """
     rows = rows_of_logins(rows, settings)
-    valued_at = col.closed_at - pl.duration(seconds="age_s")
+    valued_at = col.closed_at - duration(seconds="age_s")
     time_zone = str(time_zone_of(settings.calendar))
     is_older = valued_at.dt.convert_time_zone(time_zone).dt.date() < col.session_date
     magnifier = magnifier_in(lake.contracts.get(set(rows["conid"])))
@@ -183,16 +206,15 @@ def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDa
     owned_moves = _moves_of_owners(between.moved, sources.parts_of)
     holdings = explain_holdings(owned_start, owned_end, owned_moves, days=length_days, by=OWNED)
     paid = _moves_of_owners(between.followed.filter(session_date=day), sources.parts_of)
-    fees = _fees_elsewhere(owned_moves)
-    rows = concat([holdings, fees, _income(paid)], how="diagonal_relaxed")
+    rows = concat([holdings, _fees_elsewhere(owned_moves), _income(paid)], how="diagonal_relaxed")
 
     earlier = sources.accounts.filter(col.session_date < day)["account"]
     rows = _of_known_ends(rows, start["account"], end["account"], earlier)
     if rows.is_empty():
         return PROFIT_EXPLAINED.empty
 
-    beside = _fees_beside(owned_moves, rows)
-    rows = by_strategy(concat([rows, beside], how="diagonal_relaxed"))
+    rows = concat([rows, _fees_beside(owned_moves, rows)], how="diagonal_relaxed")
+    rows = by_strategy(rows)
     rows = rows.with_columns(session_date=day, since=moment(since), closed_at=moment(closed))
     return rows.select(list(PROFIT_EXPLAINED.columns))
 
@@ -219,8 +241,8 @@ def _owned_at_ends(
     ]
     owned = []
     for is_before, held in (("before_start", start), ("before_end", end)):
-        later = between.included.filter(~col(is_before))["movement_id"].to_list()
-        is_later = ~col.is_prior & col.movement_id.is_in(later)
+        later = between.included.filter(~col(is_before))
+        is_later = ~col.is_prior & one_of("movement_id", later["movement_id"])
         owned.append(owned_at(held, sources.parts.filter(~is_later), legs, trading_day.since))
     return owned
 
@@ -379,14 +401,15 @@ def _with_profit(rows: DataFrame) -> DataFrame:
 def _why_unknown() -> Expr:
     """Return why the profit of a holding is not known, by the first reason; null where it is."""
     missing = pl.format("what moved {}", col.missing.round(6))
-    value_before = _if_null("value_0", "its value at the close before")
-    value = _if_null("value_1", "its value at the close")
-    quantity = _if_null("missing", "a quantity that moved")
-    unexplained = when(IS_MISSING).then(missing)
-    cash = _if_null("cash", "what a movement paid")
-    fees = _if_null("fees", "a commission")
-    brought = _if_null("brought", "the value of a transfer")
-    return coalesce(value_before, value, quantity, unexplained, cash, fees, brought)
+    return coalesce(
+        _if_null("value_0", "its value at the close before"),
+        _if_null("value_1", "its value at the close"),
+        _if_null("missing", "a quantity that moved"),
+        when(IS_MISSING).then(missing),
+        _if_null("cash", "what a movement paid"),
+        _if_null("fees", "a commission"),
+        _if_null("brought", "the value of a transfer"),
+    )
 
 
 def _if_null(name: str, reason: str) -> Expr:
@@ -409,7 +432,7 @@ def _with_parts(rows: DataFrame, days: float) -> DataFrame:
     parts = greeks | {
         MARKET: held,
         # What greeks do not explain, since one of them is not known, is repricing.
-        "repricing": held - pl.sum_horizontal(greeks.values()),
+        "repricing": held - sum_horizontal(greeks.values()),
         "trades": when(is_priced).then(col.earned - held).otherwise(0.0),
         "fees": col.fees,
         "assignments": when(is_priced).then(0.0).otherwise("earned"),
@@ -429,27 +452,26 @@ def _repriced() -> Expr:
     by_unit = col.position_0 * col.unit_1 - col.value_0
     was_held = col.position_0 != 0
     # Where nothing says at what price it went, all that it earned is of its price.
-    of_price = coalesce(by_unit, "earned")
-    return when(was_held).then(of_price).otherwise(0.0)
+    return when(was_held).then(coalesce(by_unit, "earned")).otherwise(0.0)
 
 
 def _moves_by_greeks(days: float) -> dict[str, Expr]:
     """Return what each greek of the beginning makes of the moves until the end."""
-    quoted_move = col.underlying_price_1 - col.underlying_price_0
     units = col.position_0 * col.multiplier_0
-    move = quoted_move / col.magnifier_0
+    move = (col.underlying_price_1 - col.underlying_price_0) / col.magnifier_0
     points = (col.implied_vol_1 - col.implied_vol_0) * 100
 
-    delta = units * col.delta_0 * move
-    gamma = units * col.gamma_0 * move**2 / 2
-    vega = units * col.vega_0 * points
-    theta = units * col.theta_0 * days
-    return {"delta": delta, "gamma": gamma, "vega": vega, "theta": theta}
+    return {
+        "delta": units * col.delta_0 * move,
+        "gamma": units * col.gamma_0 * move**2 / 2,
+        "vega": units * col.vega_0 * points,
+        "theta": units * col.theta_0 * days,
+    }
 
 
 def _fees_elsewhere(moved: DataFrame) -> DataFrame:
     """Return the fees that were charged in another currency than that of the holding."""
-    fees = moved.filter(col.fee_currency != col.currency, col.fee.ne_missing(0.0))
+    fees = moved.filter(col.fee_currency != col.currency, _IS_CHARGED)
     by_holding = fees.group_by(*OWNED, *_CONTRACT, currency="fee_currency")
 
     total = sum_if_known(col.fee)
@@ -459,9 +481,9 @@ def _fees_elsewhere(moved: DataFrame) -> DataFrame:
 
 def _fees_beside(moved: DataFrame, rows: DataFrame) -> DataFrame:
     """Return which fees for contracts of others may have been charged in a currency of an owner."""
-    lacking = moved.filter(col.fee_currency.is_null(), col.fee.ne_missing(0.0))
-    lacking = rows.select(*_OF_OWNER, beside="currency").unique().join(lacking, on=_OF_OWNER)
-    lacking = lacking.filter(col.beside != col.currency)
+    lacking = moved.filter(col.fee_currency.is_null(), _IS_CHARGED)
+    currencies = rows.select(*_OF_OWNER, beside="currency").unique()
+    lacking = currencies.join(lacking, on=_OF_OWNER).filter(col.beside != col.currency)
     return lacking.select(
         *_OF_OWNER,
         currency="beside",
@@ -494,9 +516,9 @@ def _of_known_ends(rows: DataFrame, start: Series, end: Series, earlier: Series)
         earlier: The accounts that have rows of any day before.
     """
     lacks_movements = IS_MISSING.any().over("account")
-    lacks_start = lacks_movements & ~col.account.is_in(start.to_list())
-    lacks_end = lacks_movements & ~col.account.is_in(end.to_list())
-    is_lost = lacks_start & col.account.is_in(earlier.to_list())
+    lacks_start = lacks_movements & ~one_of("account", start)
+    lacks_end = lacks_movements & ~one_of("account", end)
+    is_lost = lacks_start & one_of("account", earlier)
     rows = rows.filter(~lacks_end & (is_lost | ~lacks_start))
     return rows.with_columns(
         when(~is_lost).then(col(NUMBERS)),
@@ -529,7 +551,7 @@ def by_strategy(rows: DataFrame) -> DataFrame:
     is_unknown = col.why_unknown.is_not_null()
     with_contract = pl.format("{}: {}", "contract", "why_unknown")
     reasons = coalesce(with_contract, "why_unknown").filter(is_unknown).sort()
-    lacks_greeks = col.is_split & pl.any_horizontal(col(BY_GREEKS).is_null())
+    lacks_greeks = col.is_split & any_horizontal(col(BY_GREEKS).is_null())
     lacking = col.contract.filter(lacks_greeks).sort()
 
     by = ("strategy_id", "account", "currency")
@@ -540,7 +562,7 @@ def by_strategy(rows: DataFrame) -> DataFrame:
         why_unknown=reasons.str.join("; ").replace("", None),
         lacking=lacking.str.join("; "),
     )
-    are_carried = pl.all_horizontal(col(BY_GREEKS).is_not_null())
+    are_carried = all_horizontal(col(BY_GREEKS).is_not_null())
     sums = sums.with_columns(
         repricing=when(are_carried).then("repricing"),
         greeks_unknown=when(col.profit.is_not_null() & ~are_carried).then(

@@ -6,7 +6,7 @@ which one of these is not known breaks every chain that it is in.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from enum import StrEnum
@@ -48,10 +48,8 @@ class Period(StrEnum):
         >>> Period.MONTH.of(date(2026, 3, 2)), Period.ALL.of(date(2026, 3, 2))
         ('2026-03', 'all')
         """
-        letters = {Period.YEAR: 4, Period.MONTH: 7, Period.DAY: 10}
-        if self in letters:
-            return day.isoformat()[: letters[self]]
-        return self.value
+        formats = {Period.YEAR: "%Y", Period.MONTH: "%Y-%m", Period.DAY: "%Y-%m-%d"}
+        return day.strftime(formats.get(self, self.value))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,38 +159,41 @@ def returns_of(days: Iterable[AccountDay], by: Period) -> list[PeriodReturn]:
     ]
 
 
-def _added(days: Sequence[AccountDay]) -> list[AccountDay]:
-    """Return the days of all accounts of each currency that has several."""
+def _added(days: Sequence[AccountDay]) -> Iterator[AccountDay]:
+    """Yield the days of all accounts of each currency that has several."""
     accounts_of = grouped(itemgetter(0), {(day.currency, day.account) for day in days})
     # From one account to another is no flow.
-    return [
-        replace(
-            of_day[0],
-            account=None,
-            before=known_sum(each.before for each in of_day),
-            after=known_sum(each.after for each in of_day),
-            owner=known_sum(each.owner for each in of_day),
-        )
-        for (currency, _day), of_day in grouped(attrgetter("currency", "day"), days).items()
-        if len(accounts_of[currency]) > 1
-    ]
+    amounts_of = attrgetter("before", "after", "owner")
+    for (currency, _day), of_day in grouped(attrgetter("currency", "day"), days).items():
+        if len(accounts_of[currency]) > 1:
+            amounts = zip(*map(amounts_of, of_day), strict=True)
+            before, after, owner = map(known_sum, amounts)
+            yield replace(of_day[0], account=None, before=before, after=after, owner=owner)
 
 
 def _returned(period: str, days: Sequence[AccountDay]) -> PeriodReturn:
     first = days[0]
     last = days[-1]
-    returns = [(day.returned, day.day) for day in days if day.returned is not None]
-    unknown = [f"{day.day}: {day.why_unknown}" for day in days if day.returned is None]
+    returns = []
+    unknown = []
+    for day in days:
+        returned = day.returned
+        if returned is None:
+            unknown.append(f"{day.day}: {day.why_unknown}")
+        else:
+            returns.append((returned, day.day))
 
     numbers: dict[str, Any] = {}
     if not unknown:
         parts = [part for part, _day in returns]
-        numbers["time_weighted"] = math.prod(1 + part for part in parts) - 1
-        numbers["deepest_fall"] = deepest_fall(parts)
         numbers["worst_return"], numbers["worst_on"] = min(returns)
         numbers["best_return"], numbers["best_on"] = max(returns)
-        numbers["brought"] = known_sum(day.owner for day in days)
-        numbers["profit"] = known_sum(_profit_of(day) for day in days)
+        numbers.update(
+            time_weighted=math.prod(1 + part for part in parts) - 1,
+            deepest_fall=deepest_fall(parts),
+            brought=known_sum(day.owner for day in days),
+            profit=math.fsum(map(_profit_of, days)),
+        )
 
         if len(parts) > 1:
             numbers["volatility"] = stdev(parts) * math.sqrt(TRADING_DAYS_OF_A_YEAR)
@@ -221,11 +222,9 @@ def _returned(period: str, days: Sequence[AccountDay]) -> PeriodReturn:
     )
 
 
-def _profit_of(day: AccountDay) -> float | None:
-    change = (day.after or 0.0) - (day.before or 0.0)  # its return is known, and so are these
-    if day.owner is None:
-        return None
-    return change - day.owner
+def _profit_of(day: AccountDay) -> float:
+    # Its return is known, and so are these.
+    return (day.after or 0.0) - (day.before or 0.0) - (day.owner or 0.0)
 
 
 def deepest_fall(returns: Iterable[float]) -> float:
@@ -243,8 +242,8 @@ def _payments(days: Sequence[AccountDay]) -> list[tuple[date, float]]:
     payments = []
     worth = 0.0
     for day in days:
-        before = day.before or 0.0  # known, as above
-        payments.append((day.since, worth - before))  # an account that joins brings what it has
+        # All are known, as above. An account that joins brings what it has.
+        payments.append((day.since, worth - (day.before or 0.0)))
         payments.append((day.day, -(day.owner or 0.0)))
         worth = day.after or 0.0
     return [*payments, (days[-1].day, worth)]

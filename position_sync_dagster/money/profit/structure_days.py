@@ -12,7 +12,6 @@ from polars import col
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
-from position_sync_dagster.money.campaigns.campaign_days import because
 from position_sync_dagster.money.campaigns.campaigns import TradedCampaign, left_of, money_of
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
@@ -50,8 +49,8 @@ def with_stands(
     if stands and len(known) == len(stands):
         return replace(campaign, worst=min(known), best=max(known))
     lacking = len(stands) - len(known)
-    return because(
-        campaign, f"worst, best: {lacking} of its {len(stands)} days have no recorded value"
+    return campaign.because(
+        f"worst, best: {lacking} of its {len(stands)} days have no recorded value"
     )
 
 
@@ -78,14 +77,15 @@ def read_structure_days(
         and not (_is_whole(row) and row.closed < corrected_since)
     }
     conids = {conid for name in opened for conid in structure_of[name].conids}
-    worth = _read_worth(lake, settings, conids, min(opened.values(), default=date.max))
+    first = min(opened.values(), default=date.max)
+    worth = _read_worth(lake, settings, conids, first)
     exchange = exchange_of(settings.calendar)
 
     def completed(row: ClosedCampaign) -> ClosedCampaign:
         if row.strategy_id != UNATTRIBUTED:
             return row
         if row.profit is None:
-            return because(row, "worst, best: its profit is not known")
+            return row.because("worst, best: its profit is not known")
         since = opened.get(row.campaign_id)
         if since is None:
             return row

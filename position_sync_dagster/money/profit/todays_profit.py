@@ -12,13 +12,13 @@ from datetime import date, datetime
 from typing import Any
 
 import polars as pl
-from polars import DataFrame, Series, coalesce, col, when
+from polars import DataFrame, Float64, Series, coalesce, col, exclude, lit, sum_horizontal, when
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake.lake import rows_of_logins
-from position_sync_dagster.lake.schema import DAILY_POSITIONS
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
 from position_sync_dagster.money.cents import cents, in_cents, split_in_cents
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.postings import names_of
@@ -96,15 +96,15 @@ def _rows_of_session(lake: MoneyLake, session: date, closed_at: datetime) -> Dat
     rows = derived_rows(table, chosen=col("partition.session_date") == session)
 
     # `daily_positions` leaves out the greeks that this package computed.
-    lacks_greeks = col.right.is_not_null() & (col.position != 0) & col.delta.is_null()
-    if rows.filter(lacks_greeks).is_empty():
+    options = rows.drop_nulls("right").filter(col.position != 0)
+    if not options["delta"].has_nulls():
         return rows
 
     written = lake.updates.sync.last_before(closed_at, ROWS_OF_CLOSE_DAYS)
     written = written.select("update_id", *_SPLIT_BY)
     rows = rows.join(written, on="update_id", how="left", suffix="_computed", maintain_order="left")
     rows = rows.with_columns(coalesce(name, f"{name}_computed") for name in _SPLIT_BY)
-    return rows.select(pl.exclude("^.*_computed$"))
+    return rows.select(exclude("^.*_computed$"))
 
 
 def day_and_close_before(calendar: str, now: datetime) -> tuple[date, date, datetime]:
@@ -122,14 +122,9 @@ def explain_today(lake: MoneyLake, settings: Settings, figures: Figures) -> list
     """
     today, session, closed_at = day_and_close_before(settings.calendar, figures.book.now)
     rows = rows_to_explain(lake, settings, _rows_of_session(lake, session, closed_at))
+    so_far = TradingDay(today, session, closed_at, figures.book.now)
     movements = lake.movements.rows(since=session - BOOKED_BEFORE)
-    return explained(
-        figures,
-        TradingDay(today, session, closed_at, figures.book.now),
-        rows,
-        rows_of_logins(movements, settings),
-        settings,
-    )
+    return explained(figures, so_far, rows, rows_of_logins(movements, settings), settings)
 
 
 def of_strategy(
@@ -177,14 +172,15 @@ def _present_rows(book: Book) -> DataFrame:
     """Return the open holdings with the columns that `explain_holdings` reads."""
     open_holdings = book.priced.filter(col.position != 0)
     magnifiers = book.split.parts.unique(KEY)
-    magnifiers = magnifiers.select(*KEY, col.magnifier.cast(pl.Float64))
+    magnifiers = magnifiers.select(*KEY, col.magnifier.cast(Float64))
     return open_holdings.join(magnifiers, on=KEY, how="left", maintain_order="left")
 
 
 def _with_lost_closes(holdings: DataFrame, recorded: Series, session: date) -> DataFrame:
     """Return holdings; those of accounts without a close, which their movements show, say so."""
-    reason = pl.lit(f"the close of {session} is not recorded")
-    is_lost = ~col.account.is_in(recorded.to_list()) & IS_MISSING.any().over("account")
+    reason = lit(f"the close of {session} is not recorded")
+    lacks_movements = IS_MISSING.any().over("account")
+    is_lost = ~one_of("account", recorded) & lacks_movements
     return holdings.with_columns(why_unknown=when(is_lost).then(reason).otherwise("why_unknown"))
 
 
@@ -196,10 +192,10 @@ def _parts_of(book: Book, holdings: DataFrame) -> DataFrame:
     parts = parts.with_columns(col(*PROFIT_PARTS, "value_0") * col.share)
 
     # The broker's profit of the day has no commissions.
-    others = pl.sum_horizontal("repricing", "trades", "assignments", "cash", ignore_nulls=False)
+    others = sum_horizontal("repricing", "trades", "assignments", "cash", ignore_nulls=False)
     return parts.with_columns(
         fees=when(col.why_unknown.is_null()).then(0.0),
-        unexplained=col.daily_pnl - others - pl.sum_horizontal(BY_GREEKS),
+        unexplained=col.daily_pnl - others - sum_horizontal(BY_GREEKS),
     )
 
 
