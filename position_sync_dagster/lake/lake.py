@@ -243,7 +243,7 @@ class Lake:
         before = now.clear()
         if since is not None:
             match = VERSION_TOKEN.fullmatch(str(since))
-            # `stored` is the token of what that version has now.
+            # `stored` is the token of what that version has now; None if `since` is no token.
             stored, rows = (None, now) if match is None else read(int(match[1]))
             if stored != since:
                 raise TokenError(

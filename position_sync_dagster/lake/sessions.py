@@ -107,8 +107,8 @@ class GatewaySessions:
 
         A lease that has expired is renewed too, if no other session has followed.
 
-        A column that is not named stays as it is, except those of `OF_A_HEARTBEAT`, which are
-        cleared.
+        A column that is not named stays as it is, except those of `OF_A_HEARTBEAT`, such as
+        `detail`: they describe one heartbeat, and are cleared.
 
         Args:
             session: The session of the owner.
@@ -122,6 +122,7 @@ class GatewaySessions:
         """
 
         def change(stored: GatewaySession, now: datetime) -> GatewaySession:
+            # `state_since` and `outages` follow from the step from the stored state to this one.
             return replace(
                 stored,
                 heartbeat_at=now,
@@ -178,7 +179,8 @@ class GatewaySessions:
         """
 
         def annotated(stored: GatewaySession | None, now: datetime) -> GatewaySession | None:
-            # The same object as it was given: nothing changes (`Decide`).
+            # The same object as it was given: nothing changes (`Decide`). The detail of a session
+            # that is alive is its owner's.
             if stored is None or stored.session_id != session.session_id:
                 return stored
             if stored.is_alive(now) or stored.detail == detail:

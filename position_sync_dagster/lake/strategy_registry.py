@@ -240,6 +240,10 @@ class SyncRegistry:
 
         A leg with other values than before counts as one that left and one that joined.
 
+        Args:
+            step: Gets the active legs, and a call that reads those that ended, for legs that follow
+                rolls.
+
         Returns:
             How many legs joined, and how many left.
         """
@@ -295,7 +299,9 @@ class SyncRegistry:
                 return Change((before, after))
 
             removed: list[Leg] = []
-            if ends:  # a contract that was found ends no membership
+            # A contract that was found ends no membership, and `settled` has looked whether another
+            # strategy holds the whole of it.
+            if ends:
                 refuse_two_whole_holders(after.values())
                 now = self.clock()
                 removed = [leg.ended(now) for key, leg in before.items() if after.get(key) != leg]
