@@ -133,12 +133,12 @@ def is_fragmented(files: DataFrame, added: int) -> bool:
 class BrokerPositionsTable:
     """The table `broker_positions`: the newest row of each (gateway_id, account, conid) counts.
 
-    By gateway, `_replaced` has what `_base` returned at the last `replace`: `update` compares.
+    `_replaced` has, by gateway, what `_base` returned at the last `replace`. While it returns the
+    same, `update` may add to those rows.
     """
 
     def __init__(self, table: Table) -> None:
         self.table = table
-        # What `_base` returned when `replace` was called last, by gateway.
         self._replaced: dict[str, tuple[int | None, ...]] = {}
         # The rows of each gateway that were read last, and the files that have them.
         self._cached: dict[str, tuple[frozenset[str], DataFrame]] = {}

@@ -177,6 +177,7 @@ def _replace(
     wanted = _typed(table, rows)
 
     def step(handle: DeltaTable) -> Replaced:
+        # It runs again on the newest version if another writer was first.
         files = data_files(handle).filter(chosen)
         is_last = False  # whether these rows are of a later look than those that are stored
         if last_look_stays:

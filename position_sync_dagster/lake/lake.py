@@ -230,6 +230,7 @@ class Lake:
         options = options_at(path, self._options.get("storage_options"))
 
         def read(number: int | None) -> tuple[str, DataFrame]:
+            # The token and the rows of a version; None: of the newest.
             try:
                 handle = DeltaTable(path, version=number, storage_options=options)
                 return version_token(handle), pl.scan_delta(handle).collect()

@@ -331,6 +331,7 @@ class SyncQueue:
         worker = storable(owner or f"pid-{os.getpid()}")  # without what UTF-8 cannot store
 
         def step(snapshot: Snapshot) -> Change[list[QueuedPosition]]:
+            # It runs again if another change was committed first: on the newest rows.
             now = self.clock()
             is_granted = snapshot.live["lease_token"] == token
             if is_granted.any():  # by an attempt before, of which only the answer was lost

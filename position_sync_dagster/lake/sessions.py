@@ -43,7 +43,10 @@ PAST = "past"
 
 
 class GatewaySessions:
-    """The table `gateway_sessions`: leases by which one process at a time owns a login."""
+    """The table `gateway_sessions`: leases by which one process at a time owns a login.
+
+    The columns of OF_A_HEARTBEAT, such as `detail`, describe one heartbeat: the next clears them.
+    """
 
     def __init__(self, table: Table, clock: Clock = utc_now) -> None:
         self.table = table
@@ -107,8 +110,8 @@ class GatewaySessions:
 
         A lease that has expired is renewed too, if no other session has followed.
 
-        A column that is not named stays as it is, except those of `OF_A_HEARTBEAT`, such as
-        `detail`: they describe one heartbeat, and are cleared.
+        A column that is not named stays as it is, except those of `OF_A_HEARTBEAT`, which are
+        cleared.
 
         Args:
             session: The session of the owner.

@@ -147,7 +147,7 @@ def write(
     """Append rows, or replace the rows that match a predicate by them.
 
     An append conflicts only with an append of the same writer; a replacement with every commit that
-    changes or adds rows that match. No checkpoint is written here (NO_HOOKS): `Table` does later.
+    changes or adds rows that match. No checkpoint is written here (NO_HOOKS): `Table` writes them.
 
     Args:
         commit_info: What the log says of the commit.

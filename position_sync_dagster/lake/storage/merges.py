@@ -146,7 +146,7 @@ def _merge_parts(table: "Table", small_bytes: int, handle: DeltaTable) -> int:
     [part] = schema.new_ids(datetime.now(UTC), 1)
     rows = table.scan_stored(files.join(chosen, on=by_part, how="semi")).collect()
     merged = rows.with_columns(part=lit(part))
-    ordered = merged.sort(table.spec.indexed[0])  # by id, or by the time of its begin
+    ordered = merged.sort(table.spec.indexed[0])  # by id, or by the time it began
     # Delta writes no row that the predicate does not choose: the new part is in it too.
     replaced = in_parts(bucket, [*chosen["partition.part"], part])
     commits.write(handle, ordered, {"action": "compact"}, predicate=replaced)

@@ -334,7 +334,8 @@ class TableHandle:
     def record(self, version: int) -> None:
         """Record the newest version, which this process read or committed now."""
         self._last_entry = self._entry(version)
-        # Of a remote table it stays the time of its opening: one that was made anew looks the same.
+        # Of a remote table it stays the time of its opening, so that it is opened anew after a
+        # while: one that was created again looks the same.
         if not self.is_remote:
             self._newest_at = time.monotonic()
 
