@@ -238,11 +238,8 @@ class SyncRegistry:
     def replace(self, step: Replacement) -> tuple[int, int]:
         """Make the active legs equal to those that a step returns, in one commit.
 
-        A leg with other values than before counts as one that left and one that joined.
-
-        Args:
-            step: Gets the active legs, and a call that reads those that ended, for legs that follow
-                rolls.
+        A leg with other values than before counts as one that left and one that joined. The step
+        gets the active legs, and a call that reads those that ended: a roll is found among them.
 
         Returns:
             How many legs joined, and how many left.
