@@ -43,7 +43,8 @@ class AccountValuesTable:
 
         Raises:
             TradingModeError: The table holds data of another trading mode.
-            LeaseLostError: A later owner of the gateway has fenced the table.
+            LeaseLostError: The gateway has a later owner, which has fenced the table: rows of the
+                earlier ones are refused.
         """
         listed = list(summaries)
         ids = [summary.row_id or new_ids(summary.timestamp, 1)[0] for summary in listed]

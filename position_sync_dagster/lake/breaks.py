@@ -2,6 +2,9 @@
 
 What becomes of a break after a comparison is decided in `domain/reconciliation.py`
 (`after_comparison`).
+
+A break that is there is a live row of a `LifecycleTable`; one that is gone is a finished row, in
+the partition of CLOSED_BUCKET.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -54,7 +57,8 @@ class ReconciliationBreaks:
         `after_comparison`. Nothing is written when nothing changed.
 
         Args:
-            found: The discrepancies by gateway; a break that was of another one moves to it.
+            found: The discrepancies by gateway; a break that another gateway found before moves to
+                the one that finds it now.
             at: The time of the comparison.
             compared: Which breaks were looked for: the others stay as they are. None: those of the
                 gateways in `found`.

@@ -1,9 +1,11 @@
 """What the broker reported: the newest positions with their values.
 
-A holding may have several rows in `broker_positions`; the one that was added last counts. The owner
-of a login first writes all rows of its gateway (`replace`), then those that change (`update`).
+A holding may have several rows in `broker_positions`; the one that was added last, by the greatest
+`published_version`, counts. The owner of a login first writes all rows of its gateway (`replace`),
+then those that change (`update`).
 
 A holding is *followed* while a PnLSingle subscription of the broker sends its value.
+`completeness` says how much of an account the broker has sent.
 """
 
 from collections.abc import Iterable, Mapping
@@ -94,7 +96,8 @@ def with_account_facts(rows: DataFrame) -> DataFrame:
     # value there is only the quantity, which a list confirms.
     may_be_confirmed = col.confirmed_at.is_not_null() | col.market_value.is_null()
 
-    # A row has the completeness of its own commit; the confirmation of that commit applies to it.
+    # A row has the completeness of its own commit, and a newer one counts in its place; the
+    # confirmation of its own commit applies to it too (>=).
     is_newer = version > own_version
     is_confirmed = may_be_confirmed & (version >= own_version)
     is_followed = col.followed & (version >= own_version)
@@ -119,7 +122,8 @@ def is_fragmented(files: DataFrame, added: int) -> bool:
         files: The data files of one gateway.
         added: The number of rows of the present commit.
     """
-    # The largest file is that of the last replacement; the others are changes since.
+    # The largest file is that of the last replacement; the others are changes since. They
+    # may be as many rows as it has; of a small gateway FOLD_FILES, else it would be replaced often.
     counts = files["num_records"].drop_nulls()
     largest = max(counts, default=0)
     changes = sum(counts) - largest + added
@@ -127,11 +131,14 @@ def is_fragmented(files: DataFrame, added: int) -> bool:
 
 
 class BrokerPositionsTable:
-    """The table `broker_positions`: the newest row of each (gateway_id, account, conid) counts."""
+    """The table `broker_positions`: the newest row of each (gateway_id, account, conid) counts.
+
+    `_replaced` has, by gateway, what `_base` returned at the last `replace`. While it returns the
+    same, `update` may add to those rows.
+    """
 
     def __init__(self, table: Table) -> None:
         self.table = table
-        # What `_base` returned when `replace` was called last, by gateway.
         self._replaced: dict[str, tuple[int | None, ...]] = {}
         # The rows of each gateway that were read last, and the files that have them.
         self._cached: dict[str, tuple[frozenset[str], DataFrame]] = {}
@@ -214,7 +221,7 @@ class BrokerPositionsTable:
 
         def step(handle: DeltaTable) -> int | None:
             # None, and nothing is written, where `replace` has to come first: it was called for
-            # another session or table, or there are too many files.
+            # another session or table, or there are too many files. `bind` checks the trading mode.
             bind(handle, self.table.path, modes)
             if self._replaced.get(gateway_id) != self._base(handle, gateway_id, session):
                 return None
@@ -255,7 +262,8 @@ class BrokerPositionsTable:
         """Return the table's generation, the session's token, and that of the gateway's owner.
 
         `update` adds rows only while they are as at the last `replace`: otherwise the rows that it
-        would add to may be others. An owner is stored by `replace` (`bind`) alone.
+        would add to may be others. An owner is stored by `replace` (`bind`) alone. The generation
+        grows when the table may have been created again or restored.
 
         Raises:
             LeaseLostError: An owner with a newer session has written already.

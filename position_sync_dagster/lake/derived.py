@@ -109,7 +109,7 @@ def derive_from_ledger(
         make: Reads the sources; what it returns is returned.
         rows_of: Returns the rows; what `make` returns by default.
     """
-    for _attempt in range(2):  # if another process replaces the rows in each, its own ones stay
+    for _attempt in range(2):  # of two in vain, the rows of the other process stay
         looked_at = table.version()
         made = make()
         try:
@@ -140,6 +140,7 @@ def _is_outdated(read: Read) -> bool:
         before, now = map(read.step, (removed, added))
     except STORAGE_ERRORS:
         return True  # the files that were removed are deleted by now
+    # What was read of the removed files is compared with what is read of the added ones.
     if isinstance(now, DataFrame):
         return not same_rows(before, now)
     return bool(before != now)
@@ -156,7 +157,7 @@ def _replace(
     """Make a table, or its partitions of some days, equal to these rows, in one commit.
 
     Args:
-        rows: All rows of the table, or by their day those of some.
+        rows: All rows of the table; or those of some days, by the day.
         looked_at: The version of the table before the sources of the rows were read.
         run_id: The Dagster run, for the log.
         last_look_stays: Rows with a smaller `ledger_version` are replaced, whoever wrote them.
@@ -176,6 +177,7 @@ def _replace(
     wanted = _typed(table, rows)
 
     def step(handle: DeltaTable) -> Replaced:
+        # It runs again on the newest version if another writer was first.
         files = data_files(handle).filter(chosen)
         is_last = False  # whether these rows are of a later look than those that are stored
         if last_look_stays:

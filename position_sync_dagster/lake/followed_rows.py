@@ -138,7 +138,8 @@ class AddedRows:
                 last_row = rows.select("ledger_version", "update_id", _COMMITTED_AT).row(-1)
                 answer = Added(rows, Place(place.ledger_id, *last_row).token)
 
-            # Two: a follower asks at its place, then at the next one; the others do after it.
+            # The last two are kept: a follower asks at its place, then at the next one. The others
+            # ask the same after it, and nothing is read again.
             self._answers = dict([*self._answers.items(), (key, answer)][-2:])
         return self._answers[key]
 
@@ -192,7 +193,8 @@ class AddedRows:
         they are within `most_rows`. There is a later row: `after` has looked.
         """
         smallest = "min.ledger_version"
-        # Of the files in the order of their first rows, those within `most_rows`, and one more.
+        # Of the files in the order of their first rows, those within `most_rows`, and one more; if
+        # no commit is whole in them, twice as many.
         later = files.filter(col("max.ledger_version") > version).sort(smallest)
         is_within = col.num_records.cum_sum() <= self._most_rows
         file_count = later.filter(is_within).height + 1
@@ -262,7 +264,8 @@ class Follower:
             LakeError: The table cannot be read; the next read goes on at the same place.
         """
         place = self._place
-        if place is None:
+        if place is None:  # nothing was read yet, and there is no token
+            # `through`: the version up to which the ledger was read for the newest rows.
             rows, through = self._latest.read_through()
             # NOW and START begin without these rows: behind them, or before the first one.
             if self._since is not None:

@@ -230,6 +230,7 @@ class Lake:
         options = options_at(path, self._options.get("storage_options"))
 
         def read(number: int | None) -> tuple[str, DataFrame]:
+            # The token and the rows of a version; None: of the newest.
             try:
                 handle = DeltaTable(path, version=number, storage_options=options)
                 return version_token(handle), pl.scan_delta(handle).collect()
@@ -243,7 +244,7 @@ class Lake:
         before = now.clear()
         if since is not None:
             match = VERSION_TOKEN.fullmatch(str(since))
-            # `stored` is the token of what that version has now.
+            # `stored` is the token of what that version has now; None if `since` is no token.
             stored, rows = (None, now) if match is None else read(int(match[1]))
             if stored != since:
                 raise TokenError(

@@ -180,7 +180,7 @@ class LatestRows:
 
         Args:
             handle: The ledger.
-            known: The known rows, with which the first read begins; None: without them.
+            known: The known rows, with which a first read begins; None: without them.
         """
         # Rows are only added: of those that were read the newest stays the newest, and the next
         # read needs only the rows that came since. A merge writes old rows into new files: it adds
@@ -188,7 +188,8 @@ class LatestRows:
         files = data_files(handle)
         generation = self._table.cache_key(handle)[0]
         last = last_added(files)
-        # A smaller version: somebody took rows back, such as with `DeltaTable.restore`.
+        # The generation grows when the table may have been created again or restored. A smaller
+        # version: somebody took rows back, such as with `DeltaTable.restore`.
         if generation != self._generation or last < self._through:
             self._generation = generation
             self._through = 0
@@ -200,7 +201,9 @@ class LatestRows:
         self._through = last
 
     def _first_rows(self, files: DataFrame, known: DataFrame | None) -> LazyFrame:
-        """Return as few rows as possible that include the newest row of each holding held lately.
+        """Return as few rows as possible that include the newest row of each holding.
+
+        The known rows may lack holdings that were closed long ago; then these are left out.
 
         Each commit has a greater version than those before it. Only rows that were added after
         the known ones can be newer than they are, whatever the clocks said. The known ones are not

@@ -192,7 +192,7 @@ Ids = str | Iterable[str]
 
 
 def ids_of(request_ids: Ids) -> list[str]:
-    """Return ids as a list, each once."""
+    """Return ids as a list, each once, in the form in which UTF-8 can store them."""
     if isinstance(request_ids, str):
         request_ids = [request_ids]
     return list(dict.fromkeys(map(storable, request_ids)))
@@ -328,9 +328,10 @@ class SyncQueue:
             return []
 
         token = os.urandom(16).hex()
-        worker = storable(owner or f"pid-{os.getpid()}")
+        worker = storable(owner or f"pid-{os.getpid()}")  # without what UTF-8 cannot store
 
         def step(snapshot: Snapshot) -> Change[list[QueuedPosition]]:
+            # It runs again if another change was committed first: on the newest rows.
             now = self.clock()
             is_granted = snapshot.live["lease_token"] == token
             if is_granted.any():  # by an attempt before, of which only the answer was lost

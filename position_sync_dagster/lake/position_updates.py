@@ -72,7 +72,7 @@ def coerce_update(update: PositionUpdate) -> PositionUpdate:
             needs, such as the position, is unknown.
     """
     changes: dict[str, Any] = {}
-    for name, column, coerce in _CHECKS:
+    for name, column, coerce in _CHECKS:  # each column, and what reads a value for it
         value = getattr(update, name)
         coerced = None
         if value is not None:
@@ -106,7 +106,10 @@ UNSET_FROM = 1e300
 
 
 def _number(value: Any) -> float | None:
-    """Return a number, None for one that counts as unknown; no text that looks like one."""
+    """Return a number; None for one that counts as unknown, such as IB's DBL_MAX.
+
+    No text is taken for a number, and no bool.
+    """
     if isinstance(value, bool | str | bytes):
         raise TypeError
     number = float(value)
@@ -150,7 +153,7 @@ _BY_KIND: dict[type, tuple[Callable[[Any], object], str]] = {
 
 def _check_of(column: StoredColumn) -> Callable[[Any], object]:
     """Return what reads a value for a column, and raises an error for a wrong one."""
-    if column.choices is None and column.kind is not date:
+    if column.choices is None and column.kind is not date:  # the one date is the expiry
         return _BY_KIND[column.kind][0]
 
     read = parse_right if column.choices is Right else column.choices or parse_expiry
@@ -265,7 +268,8 @@ def append_rows(
     def step(handle: DeltaTable) -> AppendResult:
         """Check who writes, leave out what is stored, number the rows, and commit them.
 
-        It runs again when another writer was first.
+        It runs again when another writer was first. Refused are an owner that a later one of its
+        gateway has followed, and data of another trading mode than the table's (`bind`).
         """
         nonlocal through
         for gateway_id, token in owners:
@@ -293,7 +297,9 @@ def append_rows(
         rows = rows.with_columns(
             ledger_version=lit(ledger_version, Int64), committed_at=moment(now)
         )
-        if "clock_resets" in rows.columns:  # of the ledger alone; see `ledger_rows`
+        # How often a writer's clock was behind a stored time: by it the newest row of a holding in
+        # the ledger is found (`ledger_rows`). In other tables the row that was added last counts.
+        if "clock_resets" in rows.columns:
             rows = rows.with_columns(clock_resets=lit(clock_resets(files, now), Int64))
         commits.write(handle, rows, commit_info, writer=table.spec.name)
         return AppendResult(
@@ -455,7 +461,7 @@ class SyncUpdates:
         """Return the newest row of each holding of some contracts, if it is not older than `since`.
 
         It reads what `latest` reads, and copies no rows of other contracts. With the rows comes the
-        newest commit that was read: a later row of these holdings stands behind `through`.
+        newest version that was read, `through`: a row that is added later has a greater one.
         """
         rows, through = self._latest.read_through()
         is_recent = col.timestamp >= since.astimezone(UTC)
@@ -467,7 +473,8 @@ class SyncUpdates:
     def as_of(self, moment: datetime, *, as_known_now: bool = False) -> DataFrame:
         """Return the newest row per (account, conid) among those that were committed by a moment.
 
-        This is what `latest` returned then. It reads a few columns of all rows up to the moment.
+        This is what `latest` returned then. It reads a few columns of all rows up to the moment. A
+        row of an older release, without the time of its commit, counts from its timestamp.
 
         Args:
             moment: With a time zone; one without is local time.

@@ -343,14 +343,15 @@ def insert_requests(
 
 
 class Action(Enum):
-    """An action on requests that the caller claimed or read."""
+    """An action on requests that the caller claimed or read.
 
-    # Success or failure; allowed also for requests that were only read.
+    MARK: success or failure; allowed also for requests that were only read.
+    RELEASE: back to PENDING; of requests that are claimed.
+    HOLD: success of claimed requests; allowed only under the caller's own lease.
+    """
+
     MARK = auto()
-
     RELEASE = auto()
-
-    # Success of claimed requests; allowed only under the caller's own lease.
     HOLD = auto()
 
 
@@ -368,6 +369,8 @@ def check_lease(request: QueuedPosition, token: str | None, action: Action, now:
     is_claimed = request.status is QueueStatus.PROCESSING
     is_leased = is_claimed and expires_at is not None and expires_at > now
 
+    # Without a token the caller only read the request: nobody may hold it. An expired lease is
+    # nobody's, and bars HOLD alone.
     if token is not None:
         if not is_leased or request.lease_token != token:
             raise lease_lost(request.request_id)

@@ -3,9 +3,10 @@
 Columns are derived from a dataclass of the domain, or from a class here that names no values, with
 the description that its docstring has. Rows become values, and values rows, in this module alone.
 
-Ids sort by time. Where rows change, they lie in the bucket `live` until they are finished, in the
-part `0`, sessions in one each. Finished rows lie in a bucket of their own kind, in a new part for
-each commit that finished them.
+Ids sort by time. Bucket and part are the partitions of tables whose rows change. Rows lie in the
+bucket `live` until they are finished, in the part `0`; the sessions of each login in a part of its
+own. Finished rows lie in a bucket of their own kind, in a new part for each commit that finished
+them.
 """
 
 import ast

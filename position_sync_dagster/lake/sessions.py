@@ -43,7 +43,10 @@ PAST = "past"
 
 
 class GatewaySessions:
-    """The table `gateway_sessions`: leases by which one process at a time owns a login."""
+    """The table `gateway_sessions`: leases by which one process at a time owns a login.
+
+    The columns of OF_A_HEARTBEAT, such as `detail`, describe one heartbeat: the next clears them.
+    """
 
     def __init__(self, table: Table, clock: Clock = utc_now) -> None:
         self.table = table
@@ -122,6 +125,7 @@ class GatewaySessions:
         """
 
         def change(stored: GatewaySession, now: datetime) -> GatewaySession:
+            # `state_since` and `outages` follow from the step from the stored state to this one.
             return replace(
                 stored,
                 heartbeat_at=now,
@@ -178,7 +182,8 @@ class GatewaySessions:
         """
 
         def annotated(stored: GatewaySession | None, now: datetime) -> GatewaySession | None:
-            # The same object as it was given: nothing changes (`Decide`).
+            # The same object as it was given: nothing changes (`Decide`). The detail of a session
+            # that is alive is its owner's.
             if stored is None or stored.session_id != session.session_id:
                 return stored
             if stored.is_alive(now) or stored.detail == detail:

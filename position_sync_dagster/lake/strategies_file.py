@@ -133,7 +133,7 @@ class StrategiesFile:
             # An entry that is no strategy has no fields: a mistyped strategy may be meant.
             field_names = type(part).model_fields or self.strategy_part.model_fields
             for name in part.model_extra or ():
-                line = self.yaml.line((*at, name, FIELD_NAME))
+                line = self.yaml.line((*at, name, FIELD_NAME))  # of the name, not of its value
                 nearest = next(iter(get_close_matches(name, field_names)), None)
                 place = f"{self.yaml.path}, line {line}"
                 fields.setdefault(name, UnreadField(place, name, nearest))

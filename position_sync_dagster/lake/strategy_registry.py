@@ -238,7 +238,8 @@ class SyncRegistry:
     def replace(self, step: Replacement) -> tuple[int, int]:
         """Make the active legs equal to those that a step returns, in one commit.
 
-        A leg with other values than before counts as one that left and one that joined.
+        A leg with other values than before counts as one that left and one that joined. The step
+        gets the active legs, and a call that reads those that ended: a roll is found among them.
 
         Returns:
             How many legs joined, and how many left.
@@ -295,7 +296,9 @@ class SyncRegistry:
                 return Change((before, after))
 
             removed: list[Leg] = []
-            if ends:  # a contract that was found ends no membership
+            # A contract that was found ends no membership, and `settled` has looked whether another
+            # strategy holds the whole of it.
+            if ends:
                 refuse_two_whole_holders(after.values())
                 now = self.clock()
                 removed = [leg.ended(now) for key, leg in before.items() if after.get(key) != leg]

@@ -100,7 +100,7 @@ def to_lake_error(error: Exception, path: str) -> LakeError:
     if isinstance(error, LakeError):
         return error
 
-    text = _COLOUR.sub("", str(error))
+    text = _COLOUR.sub("", str(error))  # without the colours of a terminal
     if _is_of_store(text):
         return StoreError(
             f"The object store of {path.rpartition('/')[0]} cannot be used: {_summary(text)}.",

@@ -74,8 +74,8 @@ def bind(
 
     The mode of the first data is stored, and the owner as the newest of its gateway: owners with a
     smaller token are refused from now on. Call it in a step, before it reads: what is new is a
-    commit of its own, after which the step goes on. Nothing else of the process runs meanwhile:
-    delta-rs keeps the interpreter for itself.
+    commit of its own, after which the step goes on. While it is committed, no other Python thread
+    runs: delta-rs does not release the interpreter's lock.
 
     Args:
         path: The table's path, for the error.
@@ -147,7 +147,7 @@ def write(
     """Append rows, or replace the rows that match a predicate by them.
 
     An append conflicts only with an append of the same writer; a replacement with every commit that
-    changes or adds rows that match.
+    changes or adds rows that match. No checkpoint is written here (NO_HOOKS): `Table` writes them.
 
     Args:
         commit_info: What the log says of the commit.
@@ -198,10 +198,11 @@ _CHANCE = random.Random()  # noqa: S311 - of a pause, not a secret
 
 
 def retried(attempt: Callable[[], T], *, path: str, contention_s: float) -> T:
-    """Run an attempt until it succeeds, and return its result.
+    """Run an attempt, again after errors that may pass, and return its result.
 
     Conflicts are retried for `contention_s` seconds with growing random pauses, missing or
-    incomplete files a few times, and other errors not at all: a panic prints pages each time.
+    incomplete files a few times, and other errors not at all; nor a panic, which prints pages each
+    time.
 
     Args:
         attempt: Must read anew each time that it runs.

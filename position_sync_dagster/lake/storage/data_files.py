@@ -1,4 +1,8 @@
-"""The data files of a table, and which of them may hold a value, by the log alone."""
+"""The data files of a table, and which of them may hold a value, by the log alone.
+
+For each file the log has the smallest and the greatest value of some columns (`min.NAME` and
+`max.NAME`). It cuts times to milliseconds: the greatest time may be up to `_CUT` later.
+"""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,7 +23,6 @@ def data_files(handle: DeltaTable) -> DataFrame:
     return DataFrame(handle.get_add_actions(flatten=True))
 
 
-# The log's statistics cut times to milliseconds: the greatest time of a file may be so much later.
 _CUT = timedelta(milliseconds=1)
 
 

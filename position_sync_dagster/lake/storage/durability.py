@@ -113,7 +113,8 @@ def parse_entry(text: bytes) -> LogEntry:
 def _missing_action(info: dict[str, Any], kinds: list[str]) -> str | None:
     """Return the flaw of an entry that has fewer actions than its `commitInfo` says, else None.
 
-    A kind of which `commitInfo` says no number is not counted.
+    A kind of which `commitInfo` says no number is not counted. Some operations always write the
+    schema (`metaData`) or the `protocol`.
     """
     metrics = info.get("operationMetrics") or {}
     expected = {
@@ -201,7 +202,10 @@ def refuse_torn(table: Path) -> None:
 
 
 def names_besides_log(table: Path) -> list[str]:
-    """Return the names in the folder of a table that are not of its log, its lock or set aside."""
+    """Return the names in the folder of a table that are not of its log, its lock or set aside.
+
+    If the table has no log, they are in the way of a new one.
+    """
     aside = (WRITER_LOCK, LOG, SET_ASIDE)
     return [name for name in sorted(os.listdir(table)) if not name.startswith(aside)]
 
@@ -220,6 +224,9 @@ class SyncedCommits:
     versions since the last synced one are synced; at first, all since the last checkpoint, whose
     writer has synced the versions before it.
 
+    `_folders` are those of the data files that were synced last: all folders around them are on
+    the disk.
+
     Args:
         on: Whether to sync at all.
     """
@@ -230,7 +237,6 @@ class SyncedCommits:
         self._on = on
         # None: no version is known to be on the disk.
         self._through: int | None = None
-        # Those of the data files that were synced last: all folders around them are on the disk.
         self._folders: set[Path] = set()
 
     def forget(self) -> None:
@@ -250,7 +256,7 @@ class SyncedCommits:
         if not self._on or (self._through is not None and version <= self._through):
             return
 
-        with self._confirming():
+        with self._confirming():  # an error of the disk becomes a LakeNotWritableError
             if self._through is None:
                 checkpoints = versions_of(self._log, CHECKPOINT)
                 checkpoint = max((v for v in checkpoints if v <= version), default=0)

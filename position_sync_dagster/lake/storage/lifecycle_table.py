@@ -5,8 +5,8 @@ Live rows lie in partitions of their own; each commit puts finished rows into ne
 makes, in one overwrite whose predicate names partitions only. Of two changes at once that name the
 same partition one runs again, also where no row lies in it. No change scans finished rows.
 
-A live row that lacks a value it needs, which only another program writes, is in no snapshot; each
-change leaves it as it is.
+A live row that lacks a value it needs, which only another program writes, is *incomplete*: it is in
+no snapshot, and each change leaves it as it is.
 
 Live rows lie in the part `0`, unless a table gives each a part of its own. Changes of two parts do
 not conflict if each names its part. Every other change names all live rows and conflicts with each
@@ -124,12 +124,15 @@ class _LiveRows(NamedTuple):
 
 
 class LifecycleTable:
-    """A `Table` whose rows are split into live and finished ones."""
+    """A `Table` whose rows are split into live and finished ones.
+
+    `_newest` has the live rows that were read or written last, behind the key (generation and
+    version) of the table that has them: the generation grows when the table was replaced.
+    """
 
     def __init__(self, table: Table, clock: Clock) -> None:
         self.table = table
         self._clock = clock
-        # The live rows that were read last, behind the key of the version that has them.
         self._newest = ((-1, -1), _LiveRows(table.spec.empty, table.spec.empty))
 
     def change(self, step: Step[T], info: Mapping[str, str], part: str = "") -> T:

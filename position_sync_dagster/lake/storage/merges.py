@@ -116,7 +116,8 @@ def compact(table: "Table", small_bytes: int) -> int:
     table twice.
 
     Finished rows are merged by their parts, so that changes of live rows go on. Other tables are
-    merged along their `order`: rows that are appended meanwhile come after the merged ones.
+    merged along their `order`: rows that are appended meanwhile come after the merged ones. A table
+    without an order is only replaced, and not merged.
     """
     merge = _merge_parts if "part" in table.spec.partition_by else _merge_in_order
     merged = 0
@@ -145,7 +146,7 @@ def _merge_parts(table: "Table", small_bytes: int, handle: DeltaTable) -> int:
     [part] = schema.new_ids(datetime.now(UTC), 1)
     rows = table.scan_stored(files.join(chosen, on=by_part, how="semi")).collect()
     merged = rows.with_columns(part=lit(part))
-    ordered = merged.sort(table.spec.indexed[0])
+    ordered = merged.sort(table.spec.indexed[0])  # by id, or by the time it began
     # Delta writes no row that the predicate does not choose: the new part is in it too.
     replaced = in_parts(bucket, [*chosen["partition.part"], part])
     commits.write(handle, ordered, {"action": "compact"}, predicate=replaced)

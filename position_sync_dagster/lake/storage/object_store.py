@@ -95,7 +95,10 @@ def polars_options(options: StorageOptions) -> dict[str, object]:
 
 
 def data_file_below(path: str, options: StorageOptions) -> list[str]:
-    """Return a Parquet file below the URI of a table, if there is any."""
+    """Return a Parquet file below the URI of a table, if there is any.
+
+    If the table has no log, there are data without one: no table may be created over them.
+    """
     files = pl.scan_parquet(
         f"{path}/**/*.parquet",
         schema={},  # with a schema it is no error that there is none

@@ -247,7 +247,8 @@ class TableHandle:
 
     Attributes:
         is_remote: Whether the table lies in an object store.
-        generation: Grows by one each time that `synced` forgets.
+        generation: Grows by one each time that `synced` forgets: what is cached counts no more.
+        _last_entry: The newest entry of the log that this process saw; None: none yet.
     """
 
     path: str
@@ -263,7 +264,6 @@ class TableHandle:
     _newest_at: float = 0.0
     # Its version when it was opened: see `_is_outdated`.
     _opened_version: int = -1
-    # The newest entry of the log that this process saw; None: it has not opened the table.
     _last_entry: _Entry | None = None
 
     def __post_init__(self) -> None:
@@ -302,7 +302,8 @@ class TableHandle:
                 self.synced.forget()
                 self._last_entry = None
 
-            # Only of a table that is new to this process: see `refuse_torn`.
+            # Only of a table that is new to this process: a loss of power that could tear a commit
+            # would have ended the process (`refuse_torn`).
             if self._last_entry is None and not self.is_remote:
                 refuse_torn(Path(self.path))
             self._handle = handle
@@ -320,7 +321,7 @@ class TableHandle:
             # Versions have no gaps, so one look-up tells; listing the log takes 1.6 ms.
             if self.is_remote or os.path.exists(self._entry_path(handle.version() + 1)):
                 handle.update_incremental()
-            if not self._is_outdated(handle):
+            if not self._is_outdated(handle):  # once more: it may have moved on, or been migrated
                 self.record(handle.version())
                 return handle
         self._handle = None
@@ -333,7 +334,8 @@ class TableHandle:
     def record(self, version: int) -> None:
         """Record the newest version, which this process read or committed now."""
         self._last_entry = self._entry(version)
-        # Of a remote table it stays the time of its opening: one that was made anew looks the same.
+        # Of a remote table it stays the time of its opening, so that it is opened anew after a
+        # while: one that was created again looks the same.
         if not self.is_remote:
             self._newest_at = time.monotonic()
 
@@ -370,7 +372,8 @@ class TableHandle:
     def _open(self) -> DeltaTable:
         """Open the newest version; create the table where there is none.
 
-        A table that this process has used is not created again: somebody took it away.
+        A table that this process has used is not created again: somebody took it away. Nor is one
+        that is opened only to look at it (`use`).
 
         Raises:
             ForeignTableError, NewerTableError, BrokenTableError, LakeNotWritableError.

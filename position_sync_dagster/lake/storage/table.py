@@ -312,7 +312,7 @@ class Table:
                     folder.rmdir()
 
     def _run(self, step: Callable[[DeltaTable], T], *, change: bool) -> T:
-        """Run a step until it succeeds, each time on the newest version.
+        """Run a step on the newest version, again after errors that may pass (`retried`).
 
         Args:
             change: Whether it may commit: writers take turns, and sync what was committed.
@@ -338,7 +338,8 @@ class Table:
                 commit is synced to the disk.
 
         Raises:
-            StalledError: The process stood still meanwhile; it is not tried again.
+            StalledError: The process stood still while it committed: the commit may be lost
+                (`_record_commit`), and is not tried again.
         """
         if not self.is_remote:
             # A folder of something else is refused before a lock file is put there.
@@ -348,7 +349,7 @@ class Table:
             started = time.clock_gettime(_CLOCK)
             before = handle.version()
             result = step(handle)
-            self._record_commit(handle, before, started)
+            self._record_commit(handle, before, started)  # if there was one
         if change:
             # Outside the lock: others may commit while this commit is synced.
             self._synced.sync_through(handle.version())
