@@ -60,7 +60,8 @@ class ProfitSubscriptions(ABC, Generic[Sub]):
     """Subscriptions to profits that are requested until messages come, and again without them.
 
     One that is refused or silent, or whose values do not count, is requested again after a delay
-    that doubles each time.
+    that doubles each time. In a subclass `_take` keeps the values of a message, and `_ended`
+    forgets those of a subscription.
 
     Args:
         ib: The connection.
