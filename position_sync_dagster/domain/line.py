@@ -185,7 +185,10 @@ class Line:
         )
 
     def reopened(self, now_s: float) -> "Line":
-        """Return the line after its connection opened again: what was found before is over."""
+        """Return the line after its connection opened again: what was found before is over.
+
+        It may be renewed as soon as it is suspect (`renew_at_s`).
+        """
         if not self.held:
             return self
         return self._awaiting(

@@ -276,7 +276,8 @@ class Moment:
     def if_in_session(self, ticked_at: datetime | None) -> datetime | None:
         """Return the time of a tick; None of one that came while the contract did not trade.
 
-        If a line is requested outside the session, it opens with a price from before.
+        If a line is requested outside the session, it opens with a price from before. Where the
+        hours are not known, the contract may have traded (`may_trade`).
         """
         if ticked_at is None or not may_trade(self.hours, ticked_at):
             return None

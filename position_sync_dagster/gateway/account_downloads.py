@@ -499,7 +499,7 @@ class AccountDownloads:
                 subscription.finish("another program is subscribed to another account (code 2101)")
         elif code == GatewayCode.ACCOUNT_UNSUBSCRIBED:
             if self._unanswered_stops:
-                self._unanswered_stops -= 1
+                self._unanswered_stops -= 1  # the answer to a stop of ours: it ends nothing
             elif subscription is not None:
                 self._subscription = None
                 if not subscription.finish(STOPPED):

@@ -351,7 +351,10 @@ class GatewayConnection:
         gate = asyncio.Semaphore(CONCURRENT_REQUESTS)
 
         async def request(conid: int) -> ContractDetails | None:
-            """Return the details of one contract; None without an answer that can be read."""
+            """Return the details of one contract, and renew `unknown` about it.
+
+            None: no answer that can be read came.
+            """
             contract = Contract(conId=conid)
             async with gate:
                 listings, refused_with, _ = await self._ask(
@@ -359,6 +362,7 @@ class GatewayConnection:
                 )
 
             self.unknown.discard(conid)
+            # Without IB or its farm of definitions each contract gets this code.
             if self._knows_contracts and GatewayCode.NO_CONTRACT in refused_with:
                 self.unknown.add(conid)
             return _details_in(listings) if listings else None
@@ -417,7 +421,7 @@ class GatewayConnection:
         if answer is None or not whole or self.connectivity.lost is not None:
             return None
         if refused_with and not self._knows_contracts:
-            return None
+            return None  # each description gets code 200 then
         if refused_with != ([] if answer else [GatewayCode.NO_CONTRACT]):
             return None  # ib_async ends an answer at any error
 

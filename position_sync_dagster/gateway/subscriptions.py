@@ -413,7 +413,8 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
             return
         if value.tag == ACCOUNT_READY:
             account.is_ready = value.value != "false"
-        # `BASE` is the sum over the currencies of a ledger, of which only the rates are read.
+        # Without a currency it is no amount. `BASE` is the sum over the currencies of the account:
+        # of the values by currency only the rates are read.
         if value.currency in ("", "BASE") or not account.is_ready:
             return
 
