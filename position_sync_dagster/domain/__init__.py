@@ -12,8 +12,8 @@ To change something here, open:
 - `exchange_time`: names of time zones, trading hours of a contract; trading days of an exchange:
   `sync/exchange_days`
 - `execution`, `position_change`: the columns of `executions` and `position_changes`
-- `gateway_session`: states and columns of a session, the login of the week; the length of a lease:
-  `settings` (`session_lease_s`)
+- `gateway_session`: states and columns of a session, whether it is alive (`is_alive`), the login of
+  the week; the length of a lease: `settings` (`session_lease_s`)
 - `holding`: a holding as the broker reports it and its times; when a followed value has moved far
   enough for a row (`has_moved`)
 - `instrument`: contract details (`ContractDetails`; `gateway/translate` reads them in `details_of`,
@@ -30,9 +30,10 @@ To change something here, open:
   delays of its attempts (`RetryPolicy`); all that becomes of one: `lake/queue_transitions`;
   finished ones are kept for good
 - `quote`: which parts of the newest market data count (`Quote.counted`, `MODEL_SILENCE`)
-- `reconciliation`: the columns of breaks; when one begins, is confirmed and ends
-  (`after_comparison`), what ends an acceptance; how long a result names a difference as unconfirmed
-  (`CONFIRM_AFTER`); what is a difference, and which breaks were looked for: `sync/reconciliation`
+- `reconciliation`: the columns of breaks; when one begins, has the state CONFIRMED and ends
+  (`after_comparison`), what ends an acceptance; how long a result names a difference as
+  unconfirmed, whatever that state (`CONFIRM_AFTER`); what is a difference, and which breaks were
+  looked for: `sync/reconciliation`
 - `retry`: delays that double (`Backoff`), pauses between commits (`rest_s`)
 - `streamed_holding`: when a row of a streamed holding is due (`ROW_INTERVAL_S`), and when its line
   is doubted because the broker's value differs (`SETTLE_S`, `allowed_difference`), by more than 3 %

@@ -118,6 +118,8 @@ class AccountState:
     def take_list(self, now_s: float, *, is_emptied: bool) -> None:
         """Record a whole list of the positions.
 
+        A second list that empties it ends the doubt after `SECOND_LIST_S`; sooner it shows nothing.
+
         Args:
             now_s: When it ended.
             is_emptied: Whether the account holds something, and the list names none of it.
@@ -194,6 +196,8 @@ class AccountState:
     def fail(self, now_s: float, why: str, random: Random | None = None) -> None:
         """Request its values again later; at once after a subscription that lasted.
 
+        It lasted if it was current for `ACCOUNT_INTERVAL_S`. Without failures there is no delay.
+
         Args:
             now_s: When the download failed, or the subscription ended.
             why: Why the values are not whole, for people.
@@ -224,7 +228,7 @@ class AccountState:
 
         Nothing of it is due: an account without `ended_at` is downloaded in any case.
         """
-        self.contradict()
+        self.contradict()  # a doubt stays, and the next list that empties it is a first one
         self.whole_since_s = None
         self.is_covered = False
         self.confirmed_at = None

@@ -5,8 +5,9 @@ After a larger one nothing that the process holds in memory says how old it is, 
 (`ClockWatch`) and begins anew. No other code compares times of its own process for that.
 
 A time from a table or a file may come from before such a step, or from another machine. If it lies
-ahead by more than `SKEW`, its age is unknown: `is_recent` is false for it, and no age is shown.
-What waits until a span is over waits no longer than the span (`elapsed`).
+ahead by more than `SKEW`, its age is unknown: `is_recent` is false for it. Where an age is shown,
+that of any time ahead is 0 (`seconds_since`). What waits until a span is over does not wait on a
+time that lies ahead by the span or more (`elapsed`).
 """
 
 from collections.abc import Callable
@@ -94,7 +95,8 @@ class ClockWatch:
 def elapsed(since: datetime, now: datetime) -> timedelta:
     """Return how long ago a stored time was, for what waits until a span is over.
 
-    A time ahead of now counts as so long ago: the wait never lasts longer than its span.
+    A time ahead of now counts as so long ago. If it lies ahead by the span or more, the wait is
+    over at once; else it may last up to twice its span.
     """
     return abs(now - since)
 
@@ -110,7 +112,7 @@ def is_recent(at: datetime | None, span: timedelta, now: datetime) -> bool:
 
 
 def seconds_since(at: datetime | None, now: datetime) -> float | None:
-    """Return the seconds since a time, at least 0; None if it is unknown."""
+    """Return the seconds since a time, 0 of any time ahead of now; None if it is not given."""
     if at is None:
         return None
 

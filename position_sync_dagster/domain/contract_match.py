@@ -38,7 +38,8 @@ def contract_mismatch(leg: Membership, details: ContractDetails | None) -> str |
         return None
 
     names = (details.symbol.upper(), details.trading_class.upper())
-    # A leg with an expiry differs from a share, but not from a future whose day is not known.
+    # A leg with an expiry differs from a share (`UNDATED_TYPES`: types that never expire), but not
+    # from a future whose day is not known.
     is_expiry_known = details.expiry is not None or details.sec_type in UNDATED_TYPES
     fits_expiry = leg.expiry is None or not is_expiry_known or _expires_on(leg.expiry, details)
     agrees = {name: getattr(leg, name) in (None, getattr(details, name)) for name in _MAY_BE_UNSAID}
@@ -58,7 +59,10 @@ def contract_mismatch(leg: Membership, details: ContractDetails | None) -> str |
 
 
 def _expires_on(day: date, details: ContractDetails) -> bool:
-    """Return whether a day may be called the expiry of a contract."""
+    """Return whether a day may be called the expiry of a contract (`contract_mismatch`).
+
+    If neither of its days is known, none fits.
+    """
     last_trade = details.last_trade_date
     expiry = details.expires_on
     if expiry is None:

@@ -74,6 +74,9 @@ class UnknownZoneError(ValueError):
 def zone_of(text: str | None) -> tzinfo | None:
     """Return the zone of a name as the broker writes it; None if it is not known, or `UNSURE`.
 
+    `UNSURE` are names by which people mean other clocks than the IANA database. `_ZONES` has the
+    names that are not of that database.
+
     >>> zone_of("US/Central (Chicago)"), zone_of("EST"), zone_of("somewhere"), zone_of("GMT+08:00")
     (zoneinfo.ZoneInfo(key='US/Central'), zoneinfo.ZoneInfo(key='America/New_York'), None, \
 datetime.timezone(datetime.timedelta(seconds=28800)))

@@ -92,7 +92,8 @@ MOST_OUTAGES = 50
 class SessionState(StrEnum):
     """The state of a session: STARTING → LIVE ⇄ BLIND → ENDED | LOST.
 
-    BLIND: the owner is disconnected. LOST: the lease expired before the owner ended the session.
+    BLIND: the owner has no gateway, or one that has lost IB. LOST: the lease expired before the
+    owner ended the session.
     """
 
     STARTING = "STARTING"
@@ -122,7 +123,7 @@ class GatewaySession:
         started_at: When the lease was acquired (UTC).
         heartbeat_at: When the lease was last renewed, or when the session ended (UTC).
         expires_at: End of the lease (UTC); the owner must renew it before.
-        state: STARTING, LIVE, BLIND (disconnected), ENDED or LOST.
+        state: STARTING, LIVE, BLIND (no gateway, or one without IB), ENDED or LOST.
         state_since: LIVE: since when the gateway is seen without an interruption. Any other state:
             the time after which nobody has seen it, also across sessions (UTC).
         lines_in_use: Market data lines that the owner has in use.
@@ -296,6 +297,8 @@ SetAside = dict[str, Any]
 def set_aside_of(reasons: Mapping[Key, str]) -> SetAside | None:
     """Return the holdings that are set aside, given why each of them is; None without one.
 
+    The newest row of such a holding cannot be used. The first `SET_ASIDE_NAMED` are named.
+
     >>> set_aside_of({("DU1", 7): "no symbol"})
     {'count': 1, 'first': [{'account': 'DU1', 'conid': 7, 'why': 'no symbol'}]}
     """
@@ -310,7 +313,7 @@ def set_aside_of(reasons: Mapping[Key, str]) -> SetAside | None:
 
 
 def _text_of(set_aside: SetAside) -> str:
-    """Return the holdings that are set aside in words."""
+    """Return the holdings that are set aside in words: those named, and how many more there are."""
     named = [
         f"conid {row['conid']} of {row['account'] or 'no account'} ({row['why']})"
         for row in set_aside["first"]

@@ -28,7 +28,7 @@ class LegState(StrEnum):
 
     A leg of a strategy is ARMED until the account holds it, then STREAMED with a market data line
     or in OVERFLOW without one, and CLOSED at the end. A holding that is in no strategy is
-    MONITORED, then CLOSED.
+    MONITORED, or STREAMED if its contract has a line anyway; then CLOSED.
     """
 
     ARMED = "ARMED"
@@ -174,7 +174,7 @@ class UnresolvedLeg(Membership):
         return (self.strategy_id, self.account, self.terms)
 
     def resolved(self, conid: int, at: datetime | None) -> ActiveContract:
-        """Return the same membership with its contract."""
+        """Return the same membership with its contract; `at` None: it was given, not searched."""
         membership = {name: getattr(self, name) for name in _MEMBERSHIP}
         return ActiveContract(**membership | {"conid": conid}, resolved_at=at)
 

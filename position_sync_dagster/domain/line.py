@@ -8,7 +8,9 @@ the rows of its holdings wait a moment for a tick (`withheld_until_s`). A denial
 live data, which the line of the contract remembers; for some time it counts.
 
 A line is a frozen record; an event that says nothing in its state leaves it as it is. Times are
-seconds of a monotonic clock that the caller reads, unless they are called a moment.
+seconds of a monotonic clock that the caller reads, unless they are called a moment. `_awaiting`
+starts the time that a line has to tick, `_suspect` makes what has come until now count no more, and
+`_in` counts each change of the state (`changes`).
 """
 
 import math
@@ -183,7 +185,10 @@ class Line:
         )
 
     def reopened(self, now_s: float) -> "Line":
-        """Return the line after its connection opened again: what was found before is over."""
+        """Return the line after its connection opened again: what was found before is over.
+
+        It may be renewed as soon as it is suspect (`renew_at_s`).
+        """
         if not self.held:
             return self
         return self._awaiting(
@@ -271,8 +276,9 @@ class Line:
     def compared(self, holding: Key, *, agrees: bool) -> "Line":
         """Return the line after a newer value of the broker differed from its own, or did not.
 
-        If they differ it is SUSPECT. If they agree its dispute and its count of renewals end; only
-        the holding that began a dispute ends it. It is trusted again at its next price (`priced`).
+        If they differ, a trusted line is SUSPECT, and any other stays as it is. If they agree, its
+        dispute and its count of renewals end; only the holding that began a dispute ends it. It is
+        trusted again at its next price (`priced`).
 
         Args:
             holding: Whose value it is: holdings of several accounts share a line.
@@ -358,7 +364,7 @@ class Line:
             return replace(self, overdue_at_s=now_s + LINE_SILENCE_S)
         if now_s < self.overdue_at_s:
             return self
-        if self.trusted:  # and its data should flow again: it may only be quiet
+        if self.trusted:  # awaited since a notice that data flow again: it may only be quiet
             return self.doubted(now_s, NOT_TICKED)
         return self._suspect(self.reason or NOT_TICKED)
 
@@ -372,7 +378,8 @@ class Line:
     def is_due_for_renewal(self, now_s: float, *, session_open: bool = True) -> bool:
         """Return whether the line is to be cancelled and requested with a new id now.
 
-        Outside the session this holds only for a line that the broker's value contradicts.
+        Outside the session silence shows no fault: then it holds only for a line that the broker's
+        value contradicts.
         """
         is_due = self.suspect and now_s >= self.renew_at_s
         return is_due and (session_open or self.dispute is not None)

@@ -99,6 +99,7 @@ def allocate_lines(
 ) -> frozenset[int]:
     """Choose the conids that hold a line from now on, by `rank`; add none above the budget.
 
+    Underlyings come first, then legs by their priority; of one priority, what has a line already.
     Underlyings get a quarter of these lines at most, also where others are spare. A line younger
     than `min_hold_s` is kept in any case, and counts. If the budget has fallen below the number of
     young lines, they are kept and none is added.

@@ -149,7 +149,10 @@ class LoginLines:
         return sorted(delayed - self.denials(now_s).keys())
 
     def take_due_for_renewal(self, now_s: float) -> list[int]:
-        """Return the lines to request again now, a few at once; they count as requested then."""
+        """Return the lines to request again now; they count as requested then.
+
+        They are few at once (`RENEWALS_AT_ONCE`), since the gateway takes 50 messages in a second.
+        """
         due = [
             conid
             for conid, line in self._lines.items()

@@ -23,7 +23,7 @@ class Reason(StrEnum):
 
     SNAPSHOT: the first download after a connection. CHANGED: the holding is new or has changed.
     REFRESH: the periodic refresh, or a person who materialized `position_queue`. OVERFLOW: an
-    active leg has no market data line. MANUAL: a person or a script.
+    active leg has no market data line. MANUAL: a person or another program.
     """
 
     SNAPSHOT = "SNAPSHOT"
@@ -197,7 +197,8 @@ def attempts_of(request: QueuedPosition) -> list[ProcessingAttempt]:
         (worker, _moment(began), _moment(ended), outcome, error)
         for worker, began, ended, outcome, error in json.loads(request.earlier_attempts or "[]")
     ]
-    # The newest attempt is in the row itself. That of a PENDING request has ended, and is added.
+    # The newest attempt is in the row itself. That of a PENDING request has ended: it is in
+    # `earlier_attempts`.
     status = request.status
     if status is not QueueStatus.PENDING:
         ended_at = None if status is QueueStatus.PROCESSING else request.updated_at

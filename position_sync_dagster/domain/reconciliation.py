@@ -1,7 +1,9 @@
 """Differences between the broker's holdings and the tables, from the first sight to the end; pure.
 
 `after_comparison` decides what becomes of each break: it begins, is confirmed, changes or ends.
-`ReconciliationResult.judged_by` decides what counts as confirmed in the result of one comparison.
+`ReconciliationResult.judged_by` decides what counts as confirmed in the result of one comparison:
+there a break has lasted for `CONFIRM_AFTER`, while its state is CONFIRMED at its second sight. The
+key of a break is its type, account and conid.
 """
 
 from collections.abc import Iterable, Mapping
@@ -159,7 +161,7 @@ def seen_again(opened: Break, seen: Break) -> Break:
 
     Args:
         opened: The break as it is stored.
-        seen: What was found, as a new break.
+        seen: What was found, as a new break: its `opened_at` is the time of this comparison.
     """
     is_same_expected = _equal(opened.expected, seen.expected)
     is_same_actual = _equal(opened.actual, seen.actual)

@@ -107,7 +107,7 @@ class Comparison:
     note: str | None = None
 
 
-# Nothing speaks against the row.
+# Nothing speaks against the row: the line values it, and nothing is learned of the line.
 AS_USUAL = Comparison()
 
 
@@ -128,7 +128,9 @@ class StreamedHolding:
     """The state of one streamed holding.
 
     Events (a tick, a change of the broker's values or of the line's trust, the passing of time)
-    make it due. `step` then decides the value, and whether a reader could use a row with it.
+    make it due. `step` then decides the value, and whether a reader could use a row with it. It
+    remembers what its last row said (`_written`), and by `Line.changes` which state of the line it
+    was valued with (`_valued_at_changes`).
 
     Attributes:
         key: (account, conid).
@@ -178,9 +180,11 @@ class StreamedHolding:
         self.due = False
         self.check_at_s = math.inf
         if self._is_withheld(holding, line, at.now_s):
+            # The row waits for a price until `withheld_until_s`. After any tick it stays due: so
+            # it is still written if the holding loses its line meanwhile.
             self.due = self.has_ticked
             self.check_at_s = line.withheld_until_s
-            return None, line  # it may tick yet: the row waits, and is due then
+            return None, line
 
         self.has_ticked = False
         self._record_factor(holding, at.price_magnifier)
@@ -277,7 +281,8 @@ class StreamedHolding:
         """Compare a row with the broker's value.
 
         A difference that lasts `SETTLE_S` is a disagreement: the line is requested again, and its
-        dispute lasts until it is answered. Then one of the two is chosen (`_decided`).
+        dispute lasts until it is answered. Then one of the two is chosen (`_decided`). Until
+        something is decided the row stays as it is (`AS_USUAL`).
         """
         priced_at = _priced_time(row, quote)
         own, broker = row.market_value, holding.market_value

@@ -39,7 +39,8 @@ _content_of = attrgetter(*VALUES, *TERMS, "trading_class", "local_symbol", "gate
 def says_the_same(row: PositionUpdate, known: PositionUpdate) -> bool:
     """Return whether a row has the same content for readers as the known row of its holding.
 
-    The drain asks it of what it would append; the stream compares `values_of`.
+    The content is its values, terms, names and login: no times, and nothing of its writer. The
+    drain asks it of what it would append; the stream compares `values_of`.
 
     The path that wrote the newest row of a holding shows how the holding is valued now. Therefore a
     row of another path says something new, unless it records a close.
@@ -89,9 +90,10 @@ def price_of(quote: Quote, *, now: datetime) -> Price | None:
     is offered for a few ticks: a price of 0 without a size means that there is no data. Source: IB,
     "EWrapper.tickPrice" (interactivebrokers.github.io/tws-api/interfaceIBApi_1_1EWrapper.html).
 
-    LAST counts only if the exchange's time of the trade is recent, and if the price is inside an
-    uncrossed two-sided quote. Without a bid, a last trade says nothing about today: bid none, ask
-    0.05 and last 1.20 do not mean 1.20. The age of a trade without a time is unknown.
+    LAST counts only if the exchange's time of the trade is recent (its clock may be ahead by
+    `CLOCK_LEAD`), and if the price is inside an uncrossed two-sided quote. Without a bid, a last
+    trade says nothing about today: bid none, ask 0.05 and last 1.20 do not mean 1.20. The age of a
+    trade without a time is unknown.
 
     MID counts only in a quote that is not wider than its mid or than a few ticks: 0.01/199.99 does
     not mean 100. While trading is halted there is none: the quote is frozen or withdrawn, and
@@ -223,7 +225,8 @@ def _factor_between(
 ) -> int | None:
     """Return the factor from the unit of an amount to the quoted unit; None: unclear.
 
-    An amount or a price of 0 shows no unit.
+    Apart from the unit they may differ by a factor of up to `MODEL_BAND`. An amount or a price of 0
+    shows no unit.
     """
     if not amount or not quoted or price_magnifier is None:
         return None
@@ -273,7 +276,8 @@ class Moment:
     def if_in_session(self, ticked_at: datetime | None) -> datetime | None:
         """Return the time of a tick; None of one that came while the contract did not trade.
 
-        If a line is requested outside the session, it opens with a price from before.
+        If a line is requested outside the session, it opens with a price from before. Where the
+        hours are not known, the contract may have traded (`may_trade`).
         """
         if ticked_at is None or not may_trade(self.hours, ticked_at):
             return None
@@ -464,7 +468,11 @@ def _row(
     source: Source = Source.STREAM,
     note: str | None = None,
 ) -> PositionUpdate:
-    """Return a row; of a holding that is closed it is the zero row, without market data."""
+    """Return a row; of a holding that is closed it is the zero row, without market data.
+
+    The tuples `_OF_…` name the columns that are copied. Greeks of the gateway come before computed
+    ones.
+    """
     instrument = holding.instrument
     market = quote or NO_QUOTE
     if holding.position == 0:

@@ -47,7 +47,8 @@ def moment_of(text: str, *, now: datetime, zone: tzinfo) -> datetime | None:
     A clock that is ahead by up to `CLOCK_AHEAD` shows the present time.
 
     Returns:
-        None where the text is no time of day, or no plausible one (`OLDEST`).
+        None where the text is no time of day, or one more than `OLDEST` ago: then the clock is in
+        another zone, or too far ahead.
 
     >>> moment_of("23:59", now=datetime(2026, 1, 2, 0, 1, tzinfo=UTC), zone=UTC).isoformat()
     '2026-01-01T23:59:00+00:00'
@@ -329,7 +330,7 @@ class AccountDownloads:
             self.request_again(account)
 
     def _stop(self) -> None:
-        """End the subscription: the gateway serves one account at a time."""
+        """End the subscription: the gateway serves one account at a time, and answers by 2100."""
         subscription = self._subscription
         self._subscription = None
         if subscription is not None and self._ib.isConnected():
@@ -486,7 +487,10 @@ class AccountDownloads:
         self._hear(account, confirms=False)
 
     def _on_error(self, _request: int, code: int, _text: str, _contract: object) -> None:
-        """Record that the gateway does not serve an account, or ended its subscription."""
+        """Record that the gateway does not serve an account, or ended its subscription.
+
+        A subscription whose download has ended is not ended by 2101, but by `end_silent`.
+        """
         subscription = self._subscription
         if code == GatewayCode.ACCOUNT_NOT_SERVED:  # no end follows
             if subscription is not None and not subscription.result.done():
@@ -495,7 +499,7 @@ class AccountDownloads:
                 subscription.finish("another program is subscribed to another account (code 2101)")
         elif code == GatewayCode.ACCOUNT_UNSUBSCRIBED:
             if self._unanswered_stops:
-                self._unanswered_stops -= 1
+                self._unanswered_stops -= 1  # the answer to a stop of ours: it ends nothing
             elif subscription is not None:
                 self._subscription = None
                 if not subscription.finish(STOPPED):

@@ -105,7 +105,11 @@ class AccountFeed:
 
     @property
     def positions_due(self) -> bool:
-        """Return whether a new list of the positions should be requested now."""
+        """Return whether a new list of the positions should be requested now.
+
+        So it is without a recent one, to end a doubt, and if messages may be missing since the
+        newest one (`_list_wanted`), as after a loss of IB.
+        """
         interval = timedelta(seconds=POSITIONS_INTERVAL_S)
         is_listed = is_recent(self.states.listed_at, interval, utc_now())
         now_s = time.monotonic()
@@ -155,7 +159,7 @@ class AccountFeed:
         return account.ended_at is not None and not is_doubted
 
     def interrupted(self) -> None:
-        """Treat the next list that empties an account as a first one: the gateway lost IB."""
+        """Count no download under way, and an emptying list as a first one: the gateway lost IB."""
         self.values.interrupted()
         for account in self.states.values():
             account.contradict()
@@ -198,8 +202,9 @@ class AccountFeed:
 
         Messages of positions do not name their request, and at any end message ib_async ends the
         request that it waits for (2.1.0, wrapper.py). Therefore no list is requested while another
-        one is under way, and a timeout ends the connection: the late rows of that list would be
-        taken for the whole answer to the next request.
+        one is under way (`_listing`, also after a cancelled wait), and a timeout ends the
+        connection: the late rows of that list would be taken for the whole answer to the next
+        request.
         """
         login = self._login
         try:
@@ -225,17 +230,18 @@ class AccountFeed:
             raise timeout from None
 
     def _end_list(self) -> None:
-        """Count a list that came to its end: close what it does not name (`_named`).
+        """Count a list that came to its end: close what it does not name.
 
-        Its rows, and later ones, were merged before. Nothing is closed in an account that the list
-        empties, until a second one does so too. A holding that was set aside, and is not named any
-        more, is closed like the others.
+        Its rows, and later ones, were merged before; `_named` has their keys. Nothing is closed in
+        an account that the list empties, until a second one does so too. A holding that was set
+        aside, and is not named any more, is closed like the others.
         """
         self.states.listed_at = utc_now()
         now_s = time.monotonic()
         set_aside = self.states.set_aside.keys()
         for account, conid in set_aside - self._named:
             del self.states.odd_rows[account][conid]
+        # A row of 0 names no account: only one of a holding that is open, or set aside.
         open_keys = {holding.key for holding in self.book.rows if holding.position}
         named_accounts = {account for account, _conid in self._named & (open_keys | set_aside)}
 
@@ -332,14 +338,15 @@ class AccountFeed:
         )
         was_downloaded = self.states[account].ended_at is not None
         if is_new and was_downloaded and len(self.accounts) > 1:
-            self.values.request_again(account)  # only one that stays subscribed sends values itself
+            # Only the account of a login with one stays subscribed, and sends its values itself.
+            self.values.request_again(account)
         self._note_for_list(row)
         return True
 
     def _read_portfolio(self, fields: list[str]) -> bool:
         """Take a row with values of the subscribed account; False: it is malformed."""
         if len(fields) != len(PORTFOLIO_FIELDS):
-            self.values.miss_row()
+            self.values.miss_row()  # the download lacks a row: it is not whole
             return False
         row = self._usable_or_set_aside(translate.portfolio_row(fields))
         if row is not None and self.values.put_row(row):

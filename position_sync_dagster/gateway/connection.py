@@ -1,7 +1,8 @@
 """One live connection to the gateway: its account feed, market data lines, requests and watchdog.
 
 The requests are those that are answered once: contract details, and the executions of the day.
-`IBConnectionManager` shares the connection with the other managers of an event loop.
+An answer is whole if every message that may belong to it was read. `IBConnectionManager` shares the
+connection with the other managers of an event loop.
 """
 
 import asyncio
@@ -71,9 +72,10 @@ class DayExecutions(NamedTuple):
 
 
 def day_begin(now: datetime) -> datetime:
-    """Return since when an answer names every execution, whichever of `_DAYS` the gateway has.
+    """Return since when an answer names every execution.
 
-    That is the latest of their last midnights.
+    The gateway's day begins at midnight in one of the zones of `_DAYS`, and it does not say in
+    which: that is the latest of their last midnights.
 
     >>> day_begin(datetime(2026, 3, 20, 15, 30, tzinfo=UTC)).isoformat()
     '2026-03-20T04:00:00+00:00'
@@ -227,7 +229,8 @@ class MessageReader:
     def _on_unreadable(self, message_type: str, error: Exception) -> None:
         """Record that a message is not understood, and log it without its values.
 
-        One whose type cannot be read may have been of any type.
+        One whose type cannot be read may have been of any type. `_IN_ANSWERS` are the types of the
+        answers to `_ask`.
         """
         may_be_any = not message_type.isdecimal()
         # No list of this connection ends any more: it times out, and the next connection asks anew.
@@ -333,21 +336,25 @@ class GatewayConnection:
 
     @property
     def _knows_contracts(self) -> bool:
-        """Whether code 200 says that there is no such contract."""
+        """Whether code 200 says that there is no such contract: the farm of definitions works."""
         return self.connectivity.knows_contracts and self.is_connected
 
     async def details(self, conids: Iterable[int]) -> DetailsByConid:
         """Request contract details; a conid without an answer that can be read is left out.
 
         The gateway answers an unknown conid by code 200 and no end message (recorded: ibkr-go
-        contract_details_not_found.txt): `unknown` has it then, unless the farm of definitions is
-        away, when that code comes for every contract. A request that it refuses by 321 never ends
-        in ib_async: hence the bound of each answer.
+        contract_details_not_found.txt): `unknown` has it then, until it is requested again. While
+        the farm of definitions or IB is away, that code comes for every contract, and does not
+        count (`_knows_contracts`). A request that it refuses by 321 never ends in ib_async: hence
+        the bound of each answer.
         """
         gate = asyncio.Semaphore(CONCURRENT_REQUESTS)
 
         async def request(conid: int) -> ContractDetails | None:
-            """Return the details of one contract; None without an answer that can be read."""
+            """Return the details of one contract, and renew `unknown` about it.
+
+            None: no answer that can be read came.
+            """
             contract = Contract(conId=conid)
             async with gate:
                 listings, refused_with, _ = await self._ask(
@@ -355,6 +362,7 @@ class GatewayConnection:
                 )
 
             self.unknown.discard(conid)
+            # Without IB or its farm of definitions each contract gets this code.
             if self._knows_contracts and GatewayCode.NO_CONTRACT in refused_with:
                 self.unknown.add(conid)
             return _details_in(listings) if listings else None
@@ -368,7 +376,8 @@ class GatewayConnection:
         Source: IB, "Executions and Commissions" (interactivebrokers.github.io/tws-api/
         executions_commissions.html): those since midnight. ib_async takes an error for the end of
         an empty answer, so any error that arrives meanwhile and names no contract makes the answer
-        worthless. Commissions follow the executions; a later answer has them.
+        worthless. If the answer is not whole, its `begin` is its `end`: that others are absent
+        proves nothing. Commissions follow the executions; a later answer has them.
         """
         if not self.sees_ib:
             return None
@@ -384,7 +393,7 @@ class GatewayConnection:
         begin = day_begin(utc_now() + SKEW) if whole else asked_at
         for fill in fills:
             if fill.contract.secType == "BAG" or not fill.execution.shares:
-                continue  # the legs of a combo are named too
+                continue  # of a combo the legs are named too; a quantity of 0 changes no position
             try:
                 executions.append(execution_of(fill, reports[fill.execution.execId], asked_at))
             except ValueError:
@@ -401,8 +410,9 @@ class GatewayConnection:
         seen to be told apart. Futures are requested by day, since their month is that of delivery.
 
         Returns:
-            The contracts; an empty list if the gateway knows none (code 200); None if it did not
-            answer, or had lost IB, which says nothing about the leg.
+            The contracts; an empty list if the gateway knows none (code 200). None without a sure
+            answer, which says nothing about the leg: none came, it is not whole, another error
+            came, or IB or its farm of definitions is away (`_knows_contracts`).
         """
         if not self.sees_ib:
             return None
@@ -411,7 +421,7 @@ class GatewayConnection:
         if answer is None or not whole or self.connectivity.lost is not None:
             return None
         if refused_with and not self._knows_contracts:
-            return None
+            return None  # each description gets code 200 then
         if refused_with != ([] if answer else [GatewayCode.NO_CONTRACT]):
             return None  # ib_async ends an answer at any error
 
@@ -435,15 +445,15 @@ class GatewayConnection:
             about: The contract; None for a request that names none.
 
         Returns:
-            The answer, None if none came in time; the codes of errors that arrived meanwhile, of
-            this contract, or of requests without one; and whether every message that may belong to
-            the answer was read.
+            The answer, None if none came in time; the codes of errors that arrived meanwhile about
+            this contract, or without a contract if `about` is None; and whether the answer is
+            whole.
         """
         refused_with: list[int] = []
         missed = self._reader.missed
 
         def note(request_id: int, code: int, _text: str, contract: Contract | None) -> None:
-            """Record an error of this request, or of one without a contract; a notice has no id."""
+            """Record an error about the same contract, or about none; a notice has no id."""
             if request_id > 0 and contract is about:
                 refused_with.append(code)
 
@@ -627,7 +637,10 @@ class IBConnectionManager:
                 shared.connection = None
 
     def _slot(self) -> "_Shared":
-        """Return what the managers of this gateway and client id share in this event loop."""
+        """Return what the managers of this gateway and client id share in this event loop.
+
+        `_ADDRESS` reads these from the settings.
+        """
         slots = self._shared.setdefault(asyncio.get_running_loop(), {})
         return slots.setdefault(_ADDRESS(self.settings), _Shared())
 

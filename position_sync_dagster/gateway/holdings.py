@@ -3,7 +3,8 @@
 Holdings are immutable: each row, of a list of positions or of the portfolio, replaces one. What
 PnLSingle sends of a holding is kept beside it, and merged when the holding is read. It is followed
 while such a message comes about every second. A value that stays the same although portfolio rows
-move stands still, and does not count: PnLSingle has missed a move.
+move stands still, and does not count: PnLSingle has missed a move. Any other value of PnLSingle
+counts before that of a row, unless it is older by more than `FOLLOWED_S` (`Profit.counts`).
 
 Confirmations of whole accounts are kept with their states, and each holding that is returned
 contains its newest one. Watchers collect what changed.
@@ -541,7 +542,10 @@ class HoldingsBook:
         self.change(key, confirmed_at=None)
 
     def doubt_values_before(self, account: str, since: datetime) -> None:
-        """Doubt the values of an account whose rows came before a moment: a download lacks them."""
+        """Doubt the values of an account whose rows came before a moment: a download lacks them.
+
+        Values of PnLSingle are confirmed by their own messages.
+        """
         if self.states[account].is_doubted:
             return  # nothing confirms them anyway
         for key, holding in self._holdings.items():
@@ -614,7 +618,7 @@ class HoldingsBook:
             confirmed_at = max(filter(None, times), default=None)
 
         if not newest and _stated_of(holding) == (completeness, confirmed_at, greeks):
-            return holding
+            return holding  # nothing differs: no copy
         return replace(
             holding,
             **{**newest, "completeness": completeness, "confirmed_at": confirmed_at},

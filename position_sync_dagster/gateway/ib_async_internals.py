@@ -47,7 +47,7 @@ def quiet_loggers() -> None:
     """Silence the lines of ib_async that would leak holdings or repeat our own errors.
 
     It logs each position with its account at INFO. Its client, its decoder and eventkit log what
-    we raise as errors with a cause and a remedy.
+    we raise as errors with a cause and a remedy. Late ticks of ended requests come in hundreds.
     """
     logging.getLogger("ib_async").setLevel(logging.WARNING)
     for name in ("ib_async.client", "ib_async.Decoder", "eventkit"):
@@ -250,7 +250,7 @@ def rewrite_times(ib: IB) -> None:
         return False
 
     def rewrite_details(fields: list[str]) -> bool:
-        """Join time and zone of the last trade, which ib_async would split; leave it the rest."""
+        """Join time and zone of the last trade by IN_ZONE: ib_async would split them at blanks."""
         # Older messages have a version of their own before it.
         place = _LAST_TRADE_AT + (ib.client.serverVersion() < _SHORT_DETAILS)
         if len(fields) > place:

@@ -114,7 +114,8 @@ async def _log_in_as(
     """Make one attempt to log in; raise an error as soon as it has failed, not at the timeout.
 
     When the gateway refuses the client id, it sends 326 and closes the socket. ib_async's
-    `connectAsync` fails at its timeout then; `errorEvent` comes before.
+    `connectAsync` fails at its timeout then; `errorEvent` comes before. What ib_async does at the
+    log-in or later with positions and account summaries is skipped: the account feed has them.
     """
     ib = IB()
     ib_async_internals.set_pace(ib, *MESSAGE_PACE)
@@ -160,6 +161,7 @@ async def _log_in_as(
         attempt.cancel()
         with suppress(asyncio.CancelledError):
             await asyncio.gather(attempt, return_exceptions=True)
+        # A failure that came with the log-in, such as too many accounts, ends what is connected.
         if not ib.isConnected() or listener.failure.done():
             ib.client.disconnect()
         listener.detach()

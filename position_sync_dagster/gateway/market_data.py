@@ -182,7 +182,7 @@ class MarketDataRequests:
 
         Args:
             request: One that is sent.
-            cancel: Whether the gateway may still have it.
+            cancel: Whether the gateway may still have it; not after an error, by which it ended it.
         """
         conid = request.contract.conId
         del self._requests[conid]

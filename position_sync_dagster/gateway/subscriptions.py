@@ -60,7 +60,8 @@ class ProfitSubscriptions(ABC, Generic[Sub]):
     """Subscriptions to profits that are requested until messages come, and again without them.
 
     One that is refused or silent, or whose values do not count, is requested again after a delay
-    that doubles each time.
+    that doubles each time. In a subclass `_take` keeps the values of a message, and `_ended`
+    forgets those of a subscription.
 
     Args:
         ib: The connection.
@@ -412,7 +413,8 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
             return
         if value.tag == ACCOUNT_READY:
             account.is_ready = value.value != "false"
-        # `BASE` is the sum over the currencies of a ledger, of which only the rates are read.
+        # Without a currency it is no amount. `BASE` is the sum over the currencies of the account:
+        # of the values by currency only the rates are read.
         if value.currency in ("", "BASE") or not account.is_ready:
             return
 

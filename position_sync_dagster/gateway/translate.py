@@ -220,7 +220,8 @@ def _market_data_exchange(details: ContractDetails) -> str:
 
     The gateway refuses an exchange that `validExchanges` does not name: options of EUREX, for
     example, have no SMART (code 200, "Invalid destination exchange specified": ib-ruby).
-    Where that list is not known, options and stocks stream from SMART.
+    Where that list is not known, options and stocks stream from SMART. A venue for algorithms
+    (`ALGO_VENUE`) is no exchange.
     """
     listed = [name.strip() for name in (details.valid_exchanges or "").split(",")]
     is_usual = not details.valid_exchanges and details.sec_type in {"OPT", "STK", "WAR", "IOPT"}
@@ -261,7 +262,8 @@ class Arrivals:
         """Record the arrival of the parts that the newest ticks brought.
 
         A part has arrived if a tick of it is there, or if the ticker has it otherwise than at the
-        last call. Once data are live, what came as frozen or delayed data does not count.
+        last call (`_sides`, `_mark`, `_greeks`). Once data are live, what came as frozen or delayed
+        data does not count.
         """
         live = MarketDataType.LIVE
         if self.kind not in (None, live) and ticker.marketDataType == live:
@@ -427,7 +429,7 @@ def position_row(fields: Sequence[str]) -> HoldingRow | OddRow:
 
 
 def portfolio_row(fields: Sequence[str]) -> HoldingRow | OddRow:
-    """Read message 7. A price of 0 or −1 is none: what follows from it is unknown."""
+    """Read message 7. A price of 0 or −1 is none: it, the value and the profit are unknown."""
     row = _holding_row(dict(zip(PORTFOLIO_FIELDS, fields, strict=True)), _AMOUNTS)
     if isinstance(row, HoldingRow) and row.position and row.amounts["market_price"] in NO_PRICE:
         row.amounts.update(dict.fromkeys(_OF_PRICE))
