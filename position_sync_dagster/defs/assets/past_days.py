@@ -239,7 +239,7 @@ def exchange_partitions(
         start=first.isoformat(),
         fmt="%Y-%m-%d",
         timezone=days.timezone,
-        cron_schedule=f"{begin.minute},{at_end}",
+        cron_schedule=f"{begin.minute},{at_end}",  # a window begins at `begin`, and one at `end`
         exclusions=[at_end, *closed],
     )
 
