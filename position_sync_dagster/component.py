@@ -180,7 +180,7 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
     def definitions(
         self, settings: Settings, overrides: Mapping[str, object] | None = None
     ) -> dg.Definitions:
-        """Return the definitions of the core and its extension, with the attributes of this one.
+        """Return the definitions of core and extension, with the attributes of this component.
 
         Args:
             settings: The settings as they are now.

@@ -351,7 +351,8 @@ class Work(Generic[L]):
             return
 
         is_due, span = looked
-        # If no event is due now, the rows after `since` wait for the next one.
+        # If no event is due now, the rows after `since` wait for the next one, and the next tick
+        # counts only those after `streamed_through`.
         self.keep(ledger_version=span.since, streamed_through=span.added.version)
         if not is_due:
             return

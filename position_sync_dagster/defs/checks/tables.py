@@ -377,7 +377,7 @@ def agrees_with_the_broker(lake: Lake, settings: Settings) -> dg.AssetCheckResul
     strategies.
     """
     result = asyncio.run(reconciliation.ReconciliationService(lake, settings).run())
-    confirmed = result.confirmed
+    confirmed = result.confirmed  # whose break has been open for CONFIRM_AFTER
     if not result.complete and not confirmed:
         return _download_unfinished(lake, settings, result)
 
