@@ -10,8 +10,10 @@ To change …, open … – the `__init__.py` of a folder has a line for each of
 - the stream, the drain, ages of values, reconciliation, trading days: `sync/`
 - what Dagster runs and shows, and when: `defs/`; groups, tags and keys of assets: `component.py`;
   the code location of this project, with its owners and tags: `definitions.py`
-- errors, each with its remedy: `errors.py`; a file that people write: `yaml_file.py`; what is
-  logged once: `outage_log.py`; where files of Dagster are: `dagster_files.py`
+- the gateways file, its fields and what is refused in it: `settings.py` (`load_gateways`); how any
+  YAML file of a person is read, and the texts of its mistakes: `yaml_file.py`
+- errors, each with its remedy: `errors.py`; what is logged once: `outage_log.py`; where Dagster's
+  home and our documents are, and the files that ticks leave for `doctor`: `dagster_files.py`
 - what follows from the tables: `money/`; what people see: `web/`, `cli/`, `terminal/`;
   which programs run: `processes/`, `demo.py`; Dagster's webserver with our pages: `webserver.py`
 

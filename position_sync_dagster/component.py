@@ -180,7 +180,7 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
     def definitions(
         self, settings: Settings, overrides: Mapping[str, object] | None = None
     ) -> dg.Definitions:
-        """Return the definitions of the core and its extension, with the attributes of this one.
+        """Return the definitions of core and extension, with the attributes of this component.
 
         Args:
             settings: The settings as they are now.
@@ -235,6 +235,7 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
         if LINEAGE in spec.metadata:
             metadata[LINEAGE] = _prefixed(spec.metadata[LINEAGE], composition.keys)
 
+        # The `groups` of an extension are parts; the group is one for all assets.
         part = PART_OF.get(name, extension.groups.get(name, BROKER_PART))
         spec = spec.merge_attributes(
             metadata=metadata, owners=self.owners, tags={PART: part, **self.tags}
@@ -282,7 +283,7 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
             if getattr(self, name) is not None:
                 overrides[name] = getattr(self, name)
 
-        for name in PATHS:
+        for name in PATHS:  # a URI, as of a bucket, is whole
             if name in overrides and "://" not in str(overrides[name]):
                 overrides[name] = str(root / str(overrides[name]))
         return overrides

@@ -351,6 +351,7 @@ class Settings(BaseSettings):
     # Security types that are valued.
     sec_types: SecTypes = ("OPT", "FOP", "STK", "FUT")
 
+    # auto: at most `MAX_BATCH_SIZE` (`sync/drain.py`), which does not bound a number.
     batch_size: BatchSize = Field(
         "auto",
         description="Requests that one batch claims at most; auto: a quarter of what waits, at "
@@ -359,6 +360,7 @@ class Settings(BaseSettings):
     drain_interval_s: float = Field(
         5.0, ge=5, le=DAY_S, description="Seconds between two drains; Dagster looks every 5 s."
     )
+    # Runs of `close_day`, and the newest event and result of each asset and check, stay for good.
     history_days: int = Field(
         90, ge=1, le=3650, description="Days for which Dagster's runs, events and results are kept."
     )
@@ -397,7 +399,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_agreement(self) -> Self:
-        """Refuse settings that contradict each other; a login of a file is checked there."""
+        """Refuse settings that contradict each other; `load_gateways` checks a login of a file."""
         if self.reserved_lines >= self.max_lines:
             raise SettingsError(
                 f"{PREFIX}RESERVED_LINES={self.reserved_lines} leaves none of the "
@@ -464,7 +466,7 @@ class Settings(BaseSettings):
         Raises:
             GatewaysFileError: The file cannot be read.
         """
-        whole = self._whole or self
+        whole = self._whole or self  # those of one login know those of all
         path = whole.gateways_file
         if path is None:
             return (whole,)
@@ -539,6 +541,7 @@ def state_of_sources() -> tuple[object, ...]:
     2.4 ms, and it asks each 5 s.
     """
     env_file = Path(".env")
+    # Other rights change neither its size nor its time.
     return frozenset(os.environ.items()), saved_state(env_file), os.access(env_file, os.R_OK)
 
 

@@ -112,7 +112,7 @@ class YamlFile:
             )
             place = (*at, *first["loc"])
             if first["type"] == "extra_forbidden":
-                place = (*place, FIELD_NAME)
+                place = (*place, FIELD_NAME)  # the name is the mistake, not the value
 
             cause, remedy = _explain(kind, first)
             self.fail(place, cause, remedy)
@@ -133,7 +133,7 @@ class YamlFile:
         node = key = self._root
         for step in at:
             if step == FIELD_NAME:
-                return key
+                return key  # the name of the field whose value the last step found
             if isinstance(node, SequenceNode) and isinstance(step, int):
                 node = node.value[step]
             elif isinstance(node, MappingNode):
@@ -153,7 +153,8 @@ class YamlFile:
         """
         self._values += 1
         if self._values > MOST_VALUES or node in around:
-            # An alias stands after what it repeats.
+            # A repeated node has the place where it was written first, before any alias of it. The
+            # node around that begins last in the text is therefore the one that holds the alias.
             alias = max(around, key=lambda outer: outer.start_mark.index)
             cause = f"aliases in it repeat what is around them, or over {MOST_VALUES:,} values"
             raise self._error_at(alias, cause, "Write what is meant")

@@ -1,9 +1,10 @@
 """What Dagster runs and shows of the core: resource, assets, checks, jobs, sensors, schedules.
 
-`component` loads every module here, with its definitions; a derived table and a check are listed
-besides (`Composition.written_by_ticks`, `TABLE_CHECKS`). Decisions of the stream and the drain are
-in `sync`. Dagster looks for definitions in every name of a module: Polars' `col`, which has any
-attribute, must be none.
+`component` loads every module here, with its definitions; a table that ticks derive and a check
+are listed besides (`Composition.written_by_ticks`, `TABLE_CHECKS`). A table of past days is not:
+`close_day` writes it, by an asset with `over_trading_days` (`assets/past_days.py`). Decisions of
+the stream and the drain are in `sync`. Dagster looks for definitions in every name of a module:
+Polars' `col`, which has any attribute, must be none.
 
 To change …, open …
 
@@ -21,7 +22,7 @@ To change …, open …
   how often it is evaluated: `checks/`. The group and part of an asset, owners, tags, key prefix:
   `component.py`.
 - What a project's definitions are made of, which tables ticks write, what an extension adds
-  (groups, pages, jobs): `composition.py`.
+  (parts, pages, jobs): `composition.py`.
 - How a sensor is made of a tick, its shortest interval (`TICK_S`), cursors, names of jobs, errors
   in Dagster, the settings that its page shows: `resources.py`.
 - Private symbols of Dagster: `dagster_internals.py`.

@@ -33,7 +33,7 @@ RANGE_END = "dagster/asset_partition_range_end"
 def closing(context: dg.ComponentLoadContext) -> dg.Definitions:
     """Define the asset of past days, its job and its schedules for the exchange in the settings."""
     composition = composition_of(context, Lake)
-    stated = composition.extension.stated
+    stated = composition.extension.stated  # the class that collects past days
     # Stated positions may be of days before the ledger: they move the first partition.
     exchange, first_partition = exchange_since(composition.read_settings(), stated)
     partitions = exchange_partitions(exchange, first_partition)

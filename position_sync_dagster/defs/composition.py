@@ -55,10 +55,11 @@ class Extension(Generic[L]):
         stream_parts: Returns the parts of a stream with further ones.
         tick_parts: What each tick does after the work of the core.
         stated: The class that collects past days; one of an extension reads stated positions, too.
-        groups: The part of the lineage that each asset has as a tag; others are of the broker.
+        groups: The part (`component.PART`) that each asset has as a tag; without an entry it is
+            that of the broker's account. The group of Dagster is one for all assets.
         pages: The page that shows what an asset holds.
         addresses: Where an asset without a table is.
-        short_jobs: Jobs whose old runs are deleted.
+        short_jobs: Jobs whose old runs are deleted, as those of the stream and of maintenance are.
         imported: What tables are made of that runs alone write, by name: ticks report them too.
     """
 
@@ -111,7 +112,7 @@ class Composition(Generic[L]):
 
     @cached_property
     def _settings(self) -> Callable[[object], Settings]:
-        """Return the settings of a state of their sources: the last ones are kept."""
+        """Return the settings of a state of their sources, which is only compared with the last."""
         return lru_cache(maxsize=1)(lambda _state: load_settings(**self.overrides))
 
     @cached_property

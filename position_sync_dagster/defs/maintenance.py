@@ -96,7 +96,7 @@ def delete_old_events(
         events = connection.execute(sql.text(DELETE_EVENTS).bindparams(of_own, old))
         results = connection.execute(sql.text(DELETE_RESULTS).bindparams(of_own, old))
 
-    if isinstance(storage, SqliteEventLogStorage):  # their copies, which are not counted
+    if isinstance(storage, SqliteEventLogStorage):  # copies of any age; not counted
         with storage.run_connection(NO_RUN) as connection:
             connection.execute(sql.text(DELETE_COPIES).bindparams(of_own))
             for key in keys:
@@ -131,17 +131,20 @@ def maintain_tables(context: dg.OpExecutionContext, position_sync: PositionSyncR
 
 def maintenance_job(composition: Composition[L]) -> dg.JobDefinition:
     """Return the job, which also deletes the old history of a composition's jobs and assets."""
-    short_jobs = (*PRUNED_JOBS, *composition.extension.short_jobs)
+    pruned_jobs = (*PRUNED_JOBS, *composition.extension.short_jobs)  # not `close_day`
 
     @dg.op(tags={"domain": "upkeep"}, config_schema={})
     @dagster_failures()
     def forget_old_history(
         context: dg.OpExecutionContext, position_sync: PositionSyncResource
     ) -> None:
-        """Delete runs, events and results of checks that are older than `history_days`."""
+        """Delete runs, events and results of checks that are older than `history_days`.
+
+        Runs of `close_day` stay, and so does the newest event and result of each asset and check.
+        """
         kept = position_sync.settings.history_days
         before = utc_now() - timedelta(days=kept)
-        deleted = delete_old_runs(context.instance, short_jobs, before)
+        deleted = delete_old_runs(context.instance, pruned_jobs, before)
         events = delete_old_events(context.instance, composition.own_assets(), before)
         context.log.info(
             f"Deleted {deleted} runs, and {events} events and results of checks, that are older "

@@ -112,7 +112,7 @@ class StreamThread:
         """Wait until the stream has ended, or `until`, called each LOOK_S, says that it should."""
         look_at = time.monotonic() + LOOK_S
         while self._thread.is_alive():
-            self._thread.join(POLL_S)
+            self._thread.join(POLL_S)  # short: Dagster's interrupt is raised between two waits
             if time.monotonic() >= look_at:
                 look_at = time.monotonic() + LOOK_S
                 if until():
@@ -237,7 +237,7 @@ def stream_job(
                     raise
             total = thread.result()
 
-        # A termination that did not reach this process.
+        # A termination that did not reach this process: only the state of the run says so.
         if status_of(instance, context.run_id) in TERMINATED:
             raise dg.DagsterExecutionInterruptedError
         context.log.info(
@@ -407,7 +407,7 @@ def supervise(
         return Supervision(_describe(in_progress[0], owner, now), lost=lost)
 
     # None of the runs is in progress any more: an owner that is none of them is another program.
-    # The refresh of an earlier release ends by itself, within seconds.
+    # REFRESH, a drain of an earlier release, ends by itself, within seconds.
     are_over = {run.run_id for run in recent}
     if owner is not None and owner.owner is not Owner.REFRESH and owner.run_id not in are_over:
         reason = f"process {owner.pid} on {owner.host} streams outside Dagster"
@@ -461,7 +461,7 @@ def _is_lost(
         return False
     if session is None or session.run_id != run.run_id:
         return not is_recent(run.since, START_GRACE, now)
-    # Its own session, whose lease ran out or was given up long ago.
+    # Its own session: the lease ran out (the state stayed ALIVE), or was given up long ago.
     return session.state in ALIVE or not is_recent(session.heartbeat_at, END_GRACE, now)
 
 

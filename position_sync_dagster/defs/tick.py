@@ -124,7 +124,8 @@ class TickCursor:
 class Work(Generic[L]):
     """The work of one tick.
 
-    `drain_queue` makes one for each tick and calls `tick`; parts of an extension get it too.
+    `drain_queue` makes one for each tick and calls `tick`; parts of an extension get it too. A step
+    that must not stop the others is called by `alone`, which returns None where it failed.
 
     Attributes:
         driver: Evaluates the checks.
@@ -313,7 +314,10 @@ class Work(Generic[L]):
         self.report(RECONCILIATION_BREAKS.name, partial(table_checks.breaks_state, self.lake))
 
     def _follow_table(self, table: Table) -> bool:
-        """Keep the version that a table has now; return whether the tick before saw another one."""
+        """Keep the version that a table has now; return whether the tick before saw another one.
+
+        One that cannot be read is None: the table counts as moved, and again once it can be read.
+        """
         name = table.spec.name
         version = self.alone(f"{name} is not followed", table.version)
         has_moved = version != self.cursor.versions.get(name)
@@ -330,7 +334,7 @@ class Work(Generic[L]):
             drained: What this tick drained: the event has its attempts, also where no row came.
             states: The state of each login; none if they are unknown.
         """
-        versions = self.cursor.versions
+        versions = self.cursor.versions  # those of the last tick
         has_new_quantities = self._follow_table(self.lake.position_changes.table)
         has_breaks = self._follow_table(self.lake.breaks.table)
         # Readers wait for what is derived: a break came or ended (it is in the sums), or
@@ -347,7 +351,8 @@ class Work(Generic[L]):
             return
 
         is_due, span = looked
-        # If no event is due now, the rows after `since` wait for the next one.
+        # If no event is due now, the rows after `since` wait for the next one, and the next tick
+        # counts only those after `streamed_through`.
         self.keep(ledger_version=span.since, streamed_through=span.added.version)
         if not is_due:
             return
@@ -449,7 +454,7 @@ class Work(Generic[L]):
         """Return what an asset is made of, if runs of Dagster make it too; else None.
 
         Only a new version of the strategies marks an asset that ticks write as out of date: the
-        other sources move all the time.
+        other sources move all the time, and have the version FOLLOWED, which is always the same.
         """
         table = self.written_by_ticks.get(name)
         if table is not None:
@@ -458,7 +463,8 @@ class Work(Generic[L]):
                 versions[ACTIVE_STRATEGIES.name] = str(self.cursor.registry_version)
             return Sources(table.spec, versions)
 
-        # What runs alone make, such as an import: its sources may have no event yet.
+        # What runs alone make, such as an import: a source without an event has Dagster's version
+        # for it, NEVER_MATERIALIZED.
         made = self.imported.get(name)
         if made is None:
             return None

@@ -49,10 +49,13 @@ def latest_positions(lake: Lake, settings: Settings, run_id: str | None) -> Deri
 
     def make() -> DataFrame:
         """Return the rows; `derive_from_ledger` replaces those of the table by them."""
+        # By `active_strategies`, a source of `position_updates`, an old closed row of a leg stays;
+        # no column is made of it.
         legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
         listing = listed(lake.updates.sync.latest(), legs, now)
         priced = confirmations.with_priced(listing, all_broker_rows(lake, settings), now)
-        # The column of the table has an older name.
+        # PRICED, when the price of a row arrived or was last confirmed, has an older name in the
+        # table: `confirmed_at`.
         return priced.select(*listing.columns, confirmed_at=confirmations.PRICED)
 
     rows, result = derived.derive_from_ledger(table, make, run_id=run_id)

@@ -125,7 +125,8 @@ def daily_asset(
                 context.add_asset_metadata(describe(closed), partition_key=day.isoformat())
             return dg.MaterializeResult(metadata=shared, data_version=dg.DataVersion(version))
 
-        # Where a day is left out, the run has no event: it would count all its days as filled.
+        # Where a day is left out, the output has no event (WITHOUT_EVENTS), as it would count all
+        # days of the run as filled: each filled day has one of its own.
         key = context.asset_key
         for day, closed in closed_days.filled.items():
             event = dg.AssetMaterialization(
@@ -239,7 +240,7 @@ def exchange_partitions(
         start=first.isoformat(),
         fmt="%Y-%m-%d",
         timezone=days.timezone,
-        cron_schedule=f"{begin.minute},{at_end}",
+        cron_schedule=f"{begin.minute},{at_end}",  # a window begins at `begin`, and one at `end`
         exclusions=[at_end, *closed],
     )
 

@@ -155,7 +155,7 @@ class TickTable(Generic[L_contra]):
         ) -> dg.MaterializeResult[None]:
             lake = position_sync.lake_of(kind)
             written = self.derive(lake, position_sync.settings, context.run.run_id)
-            # The run has no checks planned: their results are events.
+            # Dagster planned no check in this run: results of checks can only be events of it.
             for key, result in written.checks.items():
                 event_key = dg.AssetCheckKey(context.asset_key, key.name)
                 context.log_event(check_evaluation(event_key, result))
@@ -207,7 +207,8 @@ def table_metadata(
 ) -> "dict[str, dg.RawMetadataValue]":
     """Return the metadata of a table's definition: name, columns, and what writes it.
 
-    The URI is added when the definitions are loaded, since it depends on the settings.
+    The URI is added when the definitions are loaded, since it depends on the settings. `columns` is
+    the key of the columns: the UI shows them (COLUMN_SCHEMA), or a link to them (COLUMNS).
     """
     described = [
         dg.TableColumn(name, spec.columns[name], description=column.description)

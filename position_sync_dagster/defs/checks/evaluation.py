@@ -195,6 +195,7 @@ failed = partial(judged, holds=False)
 
 def unknown_result(why: str, **metadata: "dg.RawMetadataValue") -> dg.AssetCheckResult:
     """Return the warning of a check that could not compare anything."""
+    # `snapshot_complete` is a key of `agrees_with_the_broker`; every unknown result has it, too.
     return failed(f"Unknown: {why}", **metadata, snapshot_complete=False, unknown=True)
 
 
@@ -335,7 +336,7 @@ class CheckDriver(Generic[L]):
         self._newest: dict[Key, tuple[float, dg.AssetCheckResult]] = {}
 
     def failing(self, results: Mapping[Key, dg.AssetCheckResult]) -> list[FailingCheck]:
-        """Keep new results; return the checks whose newest result is a failure that still counts.
+        """Keep new results; return the checks whose newest result failed, at most COUNTS_S ago.
 
         Args:
             results: Those of one tick: of checks that it evaluated, and of those with their tables.
@@ -449,7 +450,10 @@ def is_news(record: Any, result: dg.AssetCheckResult, now: datetime) -> bool:
 
 
 def _outcome(evaluated: dg.AssetCheckResult | dg.AssetCheckEvaluation) -> object:
-    """Return what of a result is news at once when it changes: not its words, nor its numbers."""
+    """Return what of a result is news at once when it changes: not its words, nor its numbers.
+
+    One that passes is news where it begins or ceases to name rows (NAMED).
+    """
     if evaluated.passed:
         return NAMED in evaluated.metadata
     return evaluated.severity, UNKNOWN in evaluated.metadata, UNEVALUATED in evaluated.metadata

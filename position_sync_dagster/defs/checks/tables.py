@@ -1,6 +1,7 @@
 """The checks of registry, broker's data, queue and ledger, and of the differences between them.
 
-A check with the parameter `login` judges one login at a time, by its settings (`each_login`). Where
+A check with the parameter `login` judges one login at a time, by its settings (`each_login`). All
+are `driven`: the ticks evaluate each about once a minute, not with the rows of its table. Where
 only a gateway could tell, and no stream sees one, the result is unknown, which is a warning.
 """
 
@@ -93,6 +94,7 @@ def a_stream_watches(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     if session is None:
         return unknown_result("No stream has run yet.")
     metadata: dict[str, Any] = known(state=session.state.value, note=session.detail or None)
+    # A session is alive while its lease lasts, and live if it sees the gateway besides.
     if session.is_live(now):
         return passed("A stream sees the gateway.", **metadata)
 
@@ -206,6 +208,7 @@ def holdings_are_usable(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     session = live_session(lake, login)
     if session is None:
         return unknown_result("no gateway: no owner of the login sees it now.")
+    # The stream notes them in its session; the table of the check has only what could be used.
     problems = unusable_holdings_of(session).texts
     shown = "; ".join(problems)
     return rows_result(
@@ -251,6 +254,7 @@ def lines_suffice(lake: Lake, login: Settings) -> dg.AssetCheckResult:
 
     lake.registry.sync.refresh()
     active = {leg.conid for leg in lake.registry.legs}
+    # Without a line, the newest value of a leg is not of the stream.
     drained = newest_values(lake, login).filter(
         pl.col.conid.is_in(active), pl.col.source != Source.STREAM
     )
@@ -373,7 +377,7 @@ def agrees_with_the_broker(lake: Lake, settings: Settings) -> dg.AssetCheckResul
     strategies.
     """
     result = asyncio.run(reconciliation.ReconciliationService(lake, settings).run())
-    confirmed = result.confirmed
+    confirmed = result.confirmed  # whose break has been open for CONFIRM_AFTER
     if not result.complete and not confirmed:
         return _download_unfinished(lake, settings, result)
 
@@ -488,7 +492,7 @@ def values_match_the_broker(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     difference = (pl.col.market_value - pl.col.market_value_broker).abs()
     time_apart = (pl.col.timestamp - pl.col.received_at).abs()
     wrong = pairs.filter(difference > allowed, time_apart <= SAME_TIME)
-    if wrong.height:
+    if wrong.height:  # looked at again with our row nearest in time
         wrong = _of_one_moment(lake, wrong).filter(difference > allowed)
     shown = wrong.sort(difference, descending=True).select(
         *KEY,
