@@ -186,7 +186,7 @@ class Ownership:
         """
         deadline_s = self.monotonic() + self.wait_s
         while True:
-            self._renewed_s = self.monotonic()
+            self._renewed_s = self.monotonic()  # the lease counts from before it is stored
             try:
                 other = self._owners.get(self.settings.gateway_id)
                 if other is not None and not other.lost.is_set() and not other._is_over():
