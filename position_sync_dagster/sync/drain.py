@@ -661,7 +661,7 @@ class QueueWorker:
 
     async def _mark(self, batch: Sequence[QueuedPosition], plan: BatchPlan) -> None:
         """End the requests that have an answer, and those whose holding is not held: they fail."""
-        lease = batch[0].lease_token
+        lease = batch[0].lease_token  # one claim gives all its requests the same
         await self.queue.mark_success(list(plan.answers), answers=plan.answers, lease_token=lease)
         await offload(
             self.queue.sync.mark_failed_many,

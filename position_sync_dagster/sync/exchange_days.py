@@ -120,7 +120,7 @@ def exchange_of(calendar: str) -> Exchange:
 
 
 def _new_york() -> Exchange:
-    """Return New York, by the list of its days."""
+    """Return New York, by the list of its holidays (no time) and early closes."""
     closes_at = time(16, 0)
     lines = NEW_YORK_DAYS.read_text(encoding="ascii").splitlines()
     listed = {

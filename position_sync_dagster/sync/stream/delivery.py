@@ -145,6 +145,7 @@ class HandlerDelivery:
                 continue
 
             failures = 0
+            # A handler that gets each update by itself (`_batched` is None) needs no pause.
             if self._batched is not None and not self._is_closing:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(rest_s(loop.time() - began_s)):

@@ -244,7 +244,7 @@ class Ownership:
                 self.lost.set()
 
     async def _renew(self) -> None:
-        """Renew the lease, with the status of the owner; it counts from the beginning of this.
+        """Renew the lease, with the status of the owner; it counts from before the write.
 
         Raises:
             LakeError: The lease is lost, or the table cannot be used.

@@ -610,7 +610,7 @@ class IBPositionStreamer:
         clock = ClockWatch(self._ownership.clock)
         try:
             while not self._stop.is_set():
-                clock.check()
+                clock.check()  # it raises after the clock was set back
                 if self._ownership.suspended:  # the lease ran out: another may own the login
                     await self._link.stand_by(self._stop)
                     continue
