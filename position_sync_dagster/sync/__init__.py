@@ -6,9 +6,10 @@ Faces, money and `defs` import the services from here. The modules import `gatew
 - `broker_view`: whose published holdings are current, so that a drain may value them
   (`unavailable_reason`, `unconfirmed`)
 - `confirmations`: when a row was confirmed and how old its price is; STALE (`STALE_AFTER`)
-- `drain`: what becomes of a claimed request (`plan_batch`), how many are claimed (`batch_limit`; at
-  most `batch_size` of `settings`); for how long a drain begins batches: in a tick `broker_view`
-  (`DRAIN_TIME_LIMIT_S`, which both spans there contain), else half a lease (`QueueWorker._run`)
+- `drain`: what becomes of a claimed request (`plan_batch`), how many are claimed (`batch_limit`,
+  unless `batch_size` of `settings` is a number); for how long a drain begins batches: in a tick
+  `broker_view` (`DRAIN_TIME_LIMIT_S`, which both spans there contain), else half a lease
+  (`QueueWorker._run`)
 - `exchange_days`: trading days and closes of an exchange; holidays and early closes of New York:
   `new_york.txt` beside it
 - `failed_requests`: which requests count as failed lately (`LOOK_BACK`)

@@ -42,14 +42,17 @@ def unconfirmed(
     A drain writes no row of them, and releases their requests. The interval is the longer one of
     `refresh_interval_s` and `ACCOUNT_INTERVAL_S`, in which the broker sends values by itself; one
     may pass without a message. A holding is confirmed by messages of its account after the download
-    ended, and by a value of its own (a PnLSingle subscription needs no download). No holding of an
-    account that is UNKNOWN is confirmed.
+    ended, and by a value of its own (a PnLSingle subscription needs no download). In an account
+    that is UNKNOWN, whose last download cannot be trusted, no holding is confirmed.
     """
     interval_s = max(settings.refresh_interval_s, account_state.ACCOUNT_INTERVAL_S)
     span = timedelta(seconds=2 * interval_s + DRAIN_TIME_LIMIT_S)
 
     def is_confirmed(row: BrokerPosition) -> bool:
-        """Return whether a value of its own or a message of its account is recent enough."""
+        """Return whether a value of its own or a message of its account is recent enough.
+
+        In an account that is UNKNOWN neither counts.
+        """
         has_value = row.value_source is not ValueOrigin.NONE
         is_valued = has_value and is_recent(row.received_at, span, now)
         return row.completeness is not Completeness.UNKNOWN and (
@@ -208,6 +211,7 @@ class LakeValues:
             else:
                 unavailable[why] = login.accounts or ()
 
+            # A login without any row is not complete: nothing says that it holds nothing.
             is_complete = why is None and set(rows["completeness"]) == {Completeness.COMPLETE}
             are_all_complete &= is_complete
             covered |= dict.fromkeys(login.accounts or (), is_complete)

@@ -33,10 +33,10 @@ from position_sync_dagster.lake.schema import moment
 STALE_AFTER = timedelta(minutes=10)
 
 
-# The column that `with_confirmed` adds.
+# The column that `with_confirmed` adds: until when the value of a row was confirmed.
 CONFIRMED = "confirmed_until"
 
-# The column that `with_priced` adds.
+# The column that `with_priced` adds beside CONFIRMED: from when the age of the price counts.
 PRICED = "priced_at"
 
 # The columns of a holding that decide when its row was confirmed.
@@ -114,11 +114,12 @@ def _confirmed(now: datetime) -> Expr:
         when(is_open, is_tick_outside).then(outside_seen_at),
         "timestamp",
     )
-    return when(at <= moment(now + SKEW)).then(at)  # else only a wrong clock can have written it
+    # Clocks of machines differ by up to SKEW: only a wrong one can have written a later time.
+    return when(at <= moment(now + SKEW)).then(at)
 
 
 def with_priced(rows: DataFrame, holdings: DataFrame, now: datetime) -> DataFrame:
-    """Add to rows the time from which the age of each price counts; null where it is unknown.
+    """Add to rows CONFIRMED, and the time from which the age of each price counts; null: unknown.
 
     A price of market data counts from its arrival (`value_time`), or from a newer value of the
     broker that confirms it. Ticks of other parts and the writing of the row confirm nothing.

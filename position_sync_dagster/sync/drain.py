@@ -60,8 +60,8 @@ from position_sync_dagster.sync.broker_view import (
 )
 from position_sync_dagster.sync.confirmations import CONFIRMED, with_confirmed
 
-# Requests that a batch claims by itself, at most: its rows are in memory, and must be written
-# within the lease.
+# Requests that a batch claims at most if `batch_size` is "auto": its rows are in memory, and must
+# be written within the lease. A number in the settings may be greater.
 MAX_BATCH_SIZE = 5_000
 
 
@@ -297,7 +297,7 @@ def batch_limit(waiting: int, batch_size: BatchSize) -> int:
 
     Args:
         waiting: Requests that may be claimed now.
-        batch_size: The number; "auto": a share of those that wait, within bounds.
+        batch_size: The number, as it is; "auto": a share of those that wait, within bounds.
 
     >>> [batch_limit(waiting, "auto") for waiting in (20, 200, 1_000, 100_000)]
     [50, 50, 250, 5000]
@@ -432,7 +432,7 @@ class QueueWorker:
             self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Finish the batch in progress and stop."""
+        """Finish the batch in progress and stop; the shared connection ends with its last user."""
         self._stop.set()
         task = self._task
         self._task = None
@@ -644,7 +644,7 @@ class QueueWorker:
             written=written,
         )
         # The lease is checked right before the commit, which fails if a row of the holdings was
-        # added after `through`.
+        # added after `through`: so far the ledger was read above.
         check = partial(self._check_lease, batch, batch_id)
         appended = await self._updates.append(
             plan.rows, batch_id=batch_id, guard=check, through=newest.through
@@ -661,7 +661,7 @@ class QueueWorker:
 
     async def _mark(self, batch: Sequence[QueuedPosition], plan: BatchPlan) -> None:
         """End the requests that have an answer, and those whose holding is not held: they fail."""
-        lease = batch[0].lease_token
+        lease = batch[0].lease_token  # one claim gives all its requests the same
         await self.queue.mark_success(list(plan.answers), answers=plan.answers, lease_token=lease)
         await offload(
             self.queue.sync.mark_failed_many,

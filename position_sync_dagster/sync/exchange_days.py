@@ -57,8 +57,9 @@ class Exchange:
     def settled_at(self) -> time:
         """The local time from which a day can be recorded, also of half days, which close earlier.
 
-        A day that ends at midnight is recorded a minute before; the following night, when each day
-        is recorded again, adds its end.
+        It is SETTLE after the usual close: index options trade on. A day that ends at midnight is
+        recorded a minute before; the following night, when each day is recorded again, adds its
+        end.
         """
         if self.closes_at == time.min:
             return time(23, 59)
@@ -101,7 +102,7 @@ def exchange_of(calendar: str) -> Exchange:
     Raises:
         SettingsError: The calendar is not known: without its days, Dagster loads no definition.
     """
-    if calendar == LISTED:
+    if calendar == LISTED:  # "XNYS": we list the days of New York ourselves
         return _new_york()
 
     exchange = _calendar(calendar)
@@ -119,7 +120,7 @@ def exchange_of(calendar: str) -> Exchange:
 
 
 def _new_york() -> Exchange:
-    """Return New York, by the list of its days."""
+    """Return New York, by the list of its holidays (no time) and early closes."""
     closes_at = time(16, 0)
     lines = NEW_YORK_DAYS.read_text(encoding="ascii").splitlines()
     listed = {

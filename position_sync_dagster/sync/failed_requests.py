@@ -56,7 +56,7 @@ def read_failed(lake: Lake, settings: Settings, now: datetime) -> DataFrame:
         return lasting  # no request for what is not held succeeds
 
     # A later SUCCESS is a value too: an unchanged row answers it. It is in many small files, and is
-    # looked for last.
+    # looked for last, in the last hour alone: by then a holding with values has a new one.
     done = _finished(lake, QueueStatus.SUCCESS, now - ANSWERED_WITHIN)
     return _without_later(lasting, done.select(*KEY, at="updated_at"))
 
@@ -72,7 +72,8 @@ def _without_later(requests: DataFrame, times: DataFrame) -> DataFrame:
 def _finished(lake: Lake, status: QueueStatus, since: datetime) -> DataFrame:
     """Return the requests with a final status that were inserted since then.
 
-    Their ids begin with the time of their insertion, so that old data files are left unread.
+    Their ids begin with the time of their insertion, so that old data files are left unread. The
+    bucket of a data file is the final status of its requests.
     """
     first = id_prefix(since)
     chosen = in_bucket(status) & may_have("request_id", first)

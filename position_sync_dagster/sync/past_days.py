@@ -165,6 +165,7 @@ class ClosingService(Generic[L]):
         opened = beginning_of(day, time_zone_of(self.settings.calendar))
         rows = values_at_close(self.lake, day, opened=opened, closed=closed)
         of_ledger = None if rows.is_empty() else ClosedDay(closed_at=closed, rows=rows)
+        # What a subclass makes of them with its source; without one it is None.
         return self.completed(rows, day, opened=opened, closed=closed) or of_ledger
 
 

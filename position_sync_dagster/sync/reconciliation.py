@@ -206,12 +206,14 @@ class ReconciliationService:
         only now are named as unconfirmed: see `ReconciliationResult.judged_by`.
 
         A login without current data is not compared, and its breaks do not change. Neither do
-        those of absent holdings whose account is not covered.
+        those of absent holdings whose account is not covered, and STALE ones of an account whose
+        owner has just become LIVE (`just_live`): its values had no time to be confirmed.
 
         Raises:
             BrokerUnavailableError: The broker's data is not current; no break was changed.
         """
         result, holdings, coverage, just_live = await self._compare()
+        # Which download of each login was compared.
         snapshots = holdings.group_by("gateway_id").agg(col.snapshot_id.first())
         # Nearly always no break is open, and no key of a holding is made.
         held = cache(lambda: set(holdings.select(KEY).iter_rows()))
@@ -318,16 +320,18 @@ class ReconciliationService:
 
 
 def _may_be_confirmed(difference: Break | Discrepancy, just_live: Collection[str]) -> bool:
-    """Return whether a value may only be old because its owner has just become LIVE."""
+    """Return whether a STALE value may only be old because its owner has just become LIVE."""
     return difference.type is DiscrepancyType.STALE and difference.account in just_live
 
 
-# The types of breaks that other comparisons find.
+# The types of breaks that other comparisons find: with statements, and of closes with causes.
 _OF_OTHER_COMPARISONS = (DiscrepancyType.STATEMENT, DiscrepancyType.UNEXPLAINED)
 
 
 def _is_compared(brk: Break, held: Collection[Key], coverage: Coverage) -> bool:
     """Return whether a break would have been found again if it was still there.
+
+    Types `_OF_OTHER_COMPARISONS` are not looked for here.
 
     Args:
         brk: An open break; without an account it is of all accounts together.

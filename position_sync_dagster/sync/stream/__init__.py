@@ -1,12 +1,15 @@
 """The stream: it owns a login, values active legs by market data lines, and queues the others.
 
+A line serves each holding of its contract, in a strategy or not. What has none is queued.
+
 Runs import `streamer.stream`, the stream with its lease; library users import
 `streamer.IBPositionStreamer`. The modules may import `gateway`, `lake`, `settings`, `outage_log`,
 `errors` and `domain`, and never `sync.drain`. To change something here, open:
 
 - `broker_values`: which holdings PnLSingle follows (`_choose`, `largest` by the last value of each,
   `STAYS`), how often values are published
-  (`PUBLISH_S`) and legs without a line queued (`OVERFLOW_INTERVAL_S`); when accounts are downloaded
+  (`PUBLISH_S`), legs without a line queued (`OVERFLOW_INTERVAL_S`), and holdings whose value moved
+  (`MOVED_INTERVAL_S`); when accounts are downloaded
 - `contracts`: contract details in memory: when they are asked for (`_is_to_fetch`), again after no
   answer (`DETAILS_AGAIN`), for new hours (`HOURS_AGAIN`); legs without a conid (`LOOK_UP`)
 - `delivery`: who gets the rows, and when; `ACCOUNT_EVERY_S`

@@ -53,7 +53,8 @@ def largest(values: Mapping[Key, float | None], followed: Set[Key], limit: int) 
 
     Args:
         values: The last value of each holding (`HoldingsBook.last_values`); None: unknown.
-        followed: The holdings that are followed now.
+        followed: The holdings that are followed now: their values count `STAYS` times, so that
+            two of about the same value do not take turns.
         limit: How many may be followed.
 
     >>> values = {("A", 1): 100.0, ("A", 2): -120.0, ("A", 3): None, ("A", 4): 200.0}
@@ -119,7 +120,7 @@ class FollowedHoldings:
         """Publish the newest values and greeks, if there are any; set when it is due again.
 
         Where streamed holdings alone are followed, their rows have their values, and the step
-        publishes what else changed.
+        publishes what else changed. After a slow commit the pause is longer (`rest_s`).
         """
         greeks_moved = bool(self.publisher.greeks.changes)
         if not (self._overflow_legs or self._monitored or greeks_moved):
@@ -208,7 +209,7 @@ class AccountRefresh:
             GatewayError: The download failed.
             LakeError: A table is busy; the same step is due again.
         """
-        feed.values.end_silent()
+        feed.values.end_silent()  # a subscription that is silent: its account is due again
         if feed.take_demoted():  # readers are told at once that an account is PARTIAL or UNKNOWN
             await self.publisher.publish(feed)
         download = self._download

@@ -160,8 +160,8 @@ class ContractCache:
     async def details(self, connection: GatewayConnection, conids: Iterable[int]) -> DetailsByConid:
         """Return the details of the conids; fetch unknown ones from the gateway.
 
-        A conid that the gateway does not know is left out. One without an answer is fetched again
-        in the background alone: the caller would wait for each timeout.
+        A conid that the gateway does not know is left out. One of which it gave none before
+        (`_not_given`) is fetched again in the background alone: the caller would wait for timeouts.
         """
         wanted = set(conids)
         missing = wanted - self.available(wanted) - self._not_given.keys()
@@ -222,6 +222,7 @@ class ContractCache:
 
     def take(self, given: DetailsByConid) -> None:
         """Keep details of the gateway; they are stored in place of older ones."""
+        # They are not stored ones, which may be old: what differs of a leg counts.
         self._asked |= given.keys()
         if self.table is not None:
             self._unstored |= given
@@ -265,7 +266,8 @@ class ContractCache:
 
         Only its word that it knows no such contract is a refusal, which makes the wait for the next
         request longer. Without an answer, or with one that cannot be read, the wait is the last one
-        again, or the first.
+        again, or the first. A leg that differs from stored details (`_doubted`) counts as different
+        once they were asked for (`_asked`), whatever the answer.
         """
         given = await connection.details(conids)
         now = self.clock()
@@ -276,9 +278,9 @@ class ContractCache:
 
         for conid in given:
             self._wanted.pop(conid, None)
-        self._asked.update(conids)  # what differs of a leg of theirs counts from now on
+        self._asked.update(conids)
         self.take(given)
-        # Also where none was given: a difference that waited for the answer counts now.
+        # Also where none was given: a leg that differs from the stored ones counts now.
         if self._doubted.intersection(conids):
             self._compare()
 

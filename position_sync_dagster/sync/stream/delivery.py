@@ -145,6 +145,7 @@ class HandlerDelivery:
                 continue
 
             failures = 0
+            # A handler that gets each update by itself (`_batched` is None) needs no pause.
             if self._batched is not None and not self._is_closing:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(rest_s(loop.time() - began_s)):
@@ -209,7 +210,7 @@ class AccountRecorder:
     async def record(self, connection: GatewayConnection) -> None:
         """Write the changes since the last commit, if that is due.
 
-        Each flush begins it in the background.
+        Each flush begins it in the background. After a slow commit the pause is longer (`rest_s`).
 
         Raises:
             LakeError: The table cannot be used.
@@ -304,12 +305,13 @@ class Flusher:
             for delivery in self._deliveries:
                 if delivery.refused is not None:
                     raise delivery.refused
+            # Suspended: the lease ran out, and may still be renewed.
             if connection is not None and not self.ownership.suspended:
                 self._flush(connection)
 
     async def close(self) -> None:
         """Deliver the remaining updates, and end the deliveries."""
-        self._live_connection = lambda: None
+        self._live_connection = lambda: None  # later ticks are not valued
         self._deliver_rows()
         for delivery in self._deliveries:
             await delivery.close(timeout_s=CLOSE_TIMEOUT_S)
@@ -320,7 +322,7 @@ class Flusher:
         connection = self._live_connection()
         if connection is None or not any(delivery.immediate for delivery in self._deliveries):
             return
-        if not self.ownership.suspended:
+        if not self.ownership.suspended:  # else the lease ran out, and nothing is written
             self._take(self.pricer.value_ticked(connection, self._ticks.take()))
 
     def _take(self, valued: ValuedRows) -> None:
@@ -330,6 +332,7 @@ class Flusher:
         """
         updates = []
         for update, holding in valued:
+            # Another quantity than the one that was written or queued last.
             has_moved = not self.submitted.is_held(holding.key, update.position)
             if update.position or has_moved:  # a close has one row, whoever was first to write it
                 self._urgent |= has_moved  # then no handler pauses before it gets the rows

@@ -89,7 +89,7 @@ class StreamLines:
         The permissions may differ after a new log-in. The line limit stays the same.
         """
         self.login.clear()
-        self._wanted_as_of = ()
+        self._wanted_as_of = ()  # the demand is computed again
         requests.on_refusal.append(self.refused)
 
     def detach(self, requests: MarketDataRequests) -> None:
@@ -252,7 +252,7 @@ class StreamLines:
         self._deny(conid, denial)
 
     def _deny(self, conid: int, denial: Denial) -> None:
-        """Record a refusal of live data; a warning for the first one of a row."""
+        """Record a refusal of live data, and log it: the first of several in a row as a warning."""
         denial = self.login.deny(conid, denial, self.ownership.monotonic())
         level = logging.WARNING if denial.times == 1 else logging.INFO
         has = "streams delayed data" if denial.may_be_delayed else "has no market data"

@@ -186,7 +186,7 @@ class Ownership:
         """
         deadline_s = self.monotonic() + self.wait_s
         while True:
-            self._renewed_s = self.monotonic()
+            self._renewed_s = self.monotonic()  # the lease counts from before it is stored
             try:
                 other = self._owners.get(self.settings.gateway_id)
                 if other is not None and not other.lost.is_set() and not other._is_over():
@@ -244,7 +244,7 @@ class Ownership:
                 self.lost.set()
 
     async def _renew(self) -> None:
-        """Renew the lease, with the status of the owner; it counts from the beginning of this.
+        """Renew the lease, with the status of the owner; it counts from before the write.
 
         Raises:
             LakeError: The lease is lost, or the table cannot be used.

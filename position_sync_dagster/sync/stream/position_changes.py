@@ -52,6 +52,7 @@ class ChangeWatcher:
         self.ownership.check()
         self._due = sorted({*self._due, *self._looks()})
         lease = self.ownership
+        # The lease is checked again right before the commit.
         await offload(self.changes.add, changes, lease.provenance.run_id, lease.check)
 
     async def unpublished(self, published: Holdings, closed_for: timedelta) -> Holdings:

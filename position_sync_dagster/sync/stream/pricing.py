@@ -113,9 +113,9 @@ class StreamPricer:
     ) -> ValuedRows:
         """Value the holdings that are due; return the rows worth writing, each with its holding.
 
-        A holding whose account has not been downloaded yet waits: its price factor is checked
-        against its portfolio row before its first row is written. A holding whose account is in
-        doubt also waits.
+        A holding whose account has not been downloaded yet waits: the unit of its prices, cents or
+        not, is checked against its portfolio row before its first row is written. A holding whose
+        account is in doubt also waits.
 
         Args:
             ticked: The contracts that ticked since the last flush.

@@ -92,7 +92,7 @@ class Submissions:
         return self._submitted.get(key)
 
     def is_submitted(self, holding: BrokerPosition) -> bool:
-        """Return whether this state was submitted: no change of it needs a new row at once."""
+        """Return whether its quantity, and whether it has a value, are as they were submitted."""
         last = self.last(holding.key)
         return last is not None and _fingerprint(last) == _fingerprint(holding)
 
@@ -123,6 +123,8 @@ _Accounts = Mapping[str, AccountConfirmation]
 @dataclass(eq=False, repr=False)
 class Publisher:
     """Writes `broker_positions`, and queues the holdings that are not streamed.
+
+    A closed holding stays published for `CLOSED_PUBLISHED`, or longer without its zero row.
 
     Args:
         queue: Gets the requests.
@@ -165,6 +167,7 @@ class Publisher:
         published = {holding.key: holding for holding in self._not_long_closed(rows)}
         if self.watcher is not None:
             stored = {row.key: row for row in rows}
+            # Changes are read as far back as closed holdings stay published.
             published |= await self.watcher.unpublished(stored, CLOSED_PUBLISHED)
         accounts = self.ownership.settings.accounts
         self._published = {
@@ -227,6 +230,7 @@ class Publisher:
         if is_whole:
             rows = self._not_long_closed(reported.values())
         else:
+            # And a row of each account that was only confirmed anew, since rows carry that.
             rows = [*changed.values(), *self._rows_that_confirm(feed, changed, accounts)]
         await self._record_changes(changed)
         if (rows or is_whole) and not await self._write(rows, accounts, whole=is_whole):
@@ -251,6 +255,7 @@ class Publisher:
             return
         before = self._published
         if self._may_have_unpublished:
+            # They are read as far back as closed holdings stay published.
             before = before | await self.watcher.unpublished(before, CLOSED_PUBLISHED)
         confirmed = {name: account.confirmed_at for name, account in self._accounts.items()}
         changes = changes_between(before, changed, confirmed)
@@ -298,6 +303,7 @@ class Publisher:
         if table is None:
             return True
 
+        # An update returns None for a new session or table, and where it leaves too many files.
         write: Callable[..., int | None] = table.replace if whole else table.update
         version = await offload(
             write,

@@ -143,7 +143,7 @@ class Router:
         ]
 
     def definitions_restored(self) -> None:
-        """Request soon what the gateway refused as unknown lately: it knows contracts again."""
+        """Request soon what the gateway did not know: IB, or its farm of definitions, is back."""
         self.lines.definitions_restored()
         self.contracts.definitions_restored()
         self._resolver.definitions_restored()
@@ -166,9 +166,11 @@ class Router:
             book.remember(await self._publisher.restore())
         else:
             book.remember(before.feed.book.reported().values())
-        book.magnifier = self.contracts.magnifier
+        book.magnifier = self.contracts.magnifier  # for the prices of PnLSingle values
 
-        if connection.connectivity.knows_contracts:  # what the gateway before did not know, too
+        # What the previous connection did not know is requested soon, unless IB or its farm of
+        # definitions is away now: then the gateway refuses every contract as unknown.
+        if connection.connectivity.knows_contracts:
             self.contracts.definitions_restored()
         self._publisher.attach(connection.feed)
         self.lines.attach(connection.lines)
@@ -226,11 +228,11 @@ class Router:
             # The one request of this download precedes those of the lines, which take seconds at
             # the gateway's rate limit; the values arrive meanwhile.
             self.account_refresh.start(feed)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # its task sends the request now
         if first or changed:
             await self._publisher.publish(feed)
 
-        self.lines.renew(connection)
+        self.lines.renew(connection)  # those that seem dead
         states = self.routes.states
         # Of these the stream writes the next row, that of a close included: they are not queued.
         streamed = {
@@ -238,14 +240,14 @@ class Router:
             for key in changed
             if states.get(key) is LegState.STREAMED or self.pricer.is_due(key)
         }
-        self.pricer.mark_due(streamed)
+        self.pricer.mark_due(streamed)  # at the next flush, also without a tick
 
         await self._read_registry(feed, first=first)
         self.contracts.set_legs(self.registry.legs)
         self.lines.update(connection)
         has_changed = self._as_of(feed.book) != self._routed_as_of
         must_reroute = has_changed or self.lines.are_due(connection)
-        if first or must_reroute or self.routes.unqueued:
+        if first or must_reroute or self.routes.unqueued:  # some wait for a request
             await self._reroute(connection)
         states = self.routes.states
         if first:

@@ -1,4 +1,4 @@
-"""The streamer: active legs get market data lines, all other positions go to the queue.
+"""The streamer: contracts of active legs get market data lines; holdings without one are queued.
 
 `BrokerLink` connects it to the broker, opens with the positions, and reconnects. `stream` runs one
 that owns its login and streams into a lake, until its end.
@@ -93,8 +93,9 @@ class BrokerLink:
     data are lost.
 
     Attributes:
-        state: STARTING, LIVE, BLIND (no gateway) or ENDED.
-        live_since: When the newest connection opened; values confirmed since then are current.
+        state: STARTING, LIVE, BLIND (no gateway, or one without IB) or ENDED.
+        live_since: When the newest list of positions came, or IB came back: what is confirmed since
+            then is current.
         outage: Why the stream is BLIND.
     """
 
@@ -125,7 +126,7 @@ class BrokerLink:
         return attached if is_there else None
 
     def problems(self) -> list[str]:
-        """Return the broken data farms, and the problems of accounts and positions."""
+        """Return a new port that IB announced, broken farms, problems of accounts and positions."""
         connection = self.connection
         if connection is None:
             return []
@@ -169,7 +170,7 @@ class BrokerLink:
                 remedy="Everything is requested again.",
             )
         self._is_open = True
-        # The step may have taken long, and the accounts' values may have arrived meanwhile.
+        # Not since now: values of the accounts that arrived during the step are current, too.
         self._become_live(since=max(listed_at, self._restored_at))
 
     async def reconnect(self, stop: asyncio.Event) -> None:
@@ -196,8 +197,8 @@ class BrokerLink:
             self._attempts = 1  # if this connection ends, the next attempt waits a moment too
 
         except BrokerUnavailableError as error:
-            # The gateway is there, without IB: its next word may end that. Ask once per flush
-            # interval, without a delay that grows, unless the loss is doubtful.
+            # The gateway is there, without IB: its next word may end that. Try again each flush
+            # interval, without a delay that grows; if its last word is doubtful, by a new log-in.
             self._attempts = 0
             self.go_blind(error.what)
             self.end_doubtful_loss()
@@ -206,6 +207,7 @@ class BrokerLink:
         except (LeaseLostError, TradingModeError, NewerTableError):
             raise
         except (GatewayError, ConnectionError, LakeError) as error:
+            # What was not answered in time is asked for on a new connection.
             if isinstance(error, GatewayTimeoutError) and self._attached is not None:
                 self._attached.drop(str(error))
             self.go_blind(str(error))
@@ -370,7 +372,7 @@ FILLS_S = 0.2
 
 
 class IBPositionStreamer:
-    """Streams the legs of active strategies, one line each, and queues every other position.
+    """Streams the contracts of active legs, one line each, and queues holdings without a line.
 
     Each holding of a conid is its own row, and one line serves them all. Each registered handler
     gets the newest value of each streamed position once per flush. Changes of the registry by
@@ -441,7 +443,7 @@ class IBPositionStreamer:
 
     @property
     def state(self) -> SessionState:
-        """STARTING, LIVE, BLIND (no gateway) or ENDED."""
+        """STARTING, LIVE, BLIND (no gateway, or one without IB) or ENDED."""
         return self._link.state
 
     @property
@@ -608,8 +610,8 @@ class IBPositionStreamer:
         clock = ClockWatch(self._ownership.clock)
         try:
             while not self._stop.is_set():
-                clock.check()
-                if self._ownership.suspended:
+                clock.check()  # it raises after the clock was set back
+                if self._ownership.suspended:  # the lease ran out: another may own the login
                     await self._link.stand_by(self._stop)
                     continue
 
@@ -631,7 +633,7 @@ class IBPositionStreamer:
             await self._link.reconnect(self._stop)
             return
 
-        # While it is BLIND, the gateway has lost IB: it reports nothing new.
+        # BLIND with an open connection: the gateway has lost IB, and reports nothing new.
         if self.state is SessionState.BLIND:
             self._link.end_doubtful_loss()
         else:
@@ -664,7 +666,7 @@ class IBPositionStreamer:
             return
 
         await self._link.pause(interval_s, self._stop, fill)
-        if fill.is_set():
+        if fill.is_set():  # more fills may come at once: one step for all
             await self._link.pause(FILLS_S, self._stop)
             self._early_step_at_s = self._ownership.monotonic()
 
