@@ -115,8 +115,8 @@ class PartOfTicks:
 
     Attributes:
         last_s: What it took at the last tick, in seconds; `total_s` is the sum of all.
-        counts: How many times it took at most each of BOUNDS_S and no less than the bound before,
-            then how many times longer than all.
+        counts: How many times it took at most each of BOUNDS_S and more than the bound before, then
+            how many times longer than all.
     """
 
     name: str

@@ -96,7 +96,8 @@ def delete_old_events(
         events = connection.execute(sql.text(DELETE_EVENTS).bindparams(of_own, old))
         results = connection.execute(sql.text(DELETE_RESULTS).bindparams(of_own, old))
 
-    if isinstance(storage, SqliteEventLogStorage):  # copies of any age; not counted
+    # SQLite has each event a second time, by run: of those without a run nobody reads the copies.
+    if isinstance(storage, SqliteEventLogStorage):
         with storage.run_connection(NO_RUN) as connection:
             connection.execute(sql.text(DELETE_COPIES).bindparams(of_own))
             for key in keys:

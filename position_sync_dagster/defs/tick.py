@@ -377,8 +377,11 @@ class Work(Generic[L]):
         What the ticks before looked at is not read again until it is reported.
 
         Args:
-            states: The state of each login.
+            states: The state of each login; one that is LIVE awaits an event from time to time.
             is_due: Whether the rows are reported in any case, since there is other news.
+
+        Returns:
+            Without an event in this tick, the rows are those since the last glance.
         """
         reported = self.cursor.ledger_version or 0
         # A glance by the cursor asks Dagster nothing; `unreported` reads its newest events.

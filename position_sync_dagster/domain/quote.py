@@ -88,7 +88,9 @@ class Quote:
         price: if bid or ask changed over `MODEL_SILENCE` after the model's last tick, it has ended.
 
         Args:
-            since: What arrived at this moment or earlier does not count.
+            since: What arrived at this moment or earlier does not count. What describes the
+                contract or the kind of data (`halted`, `min_tick`, dividends) stays until it is
+                sent anew.
         """
 
         def counts(at: datetime | None) -> bool:

@@ -144,7 +144,11 @@ def _sides(quote: Quote) -> tuple[float, float] | None:
 
 
 def _contradicts(mark: float, quote: Quote, sides: tuple[float, float] | None) -> bool:
-    """Return whether a quote shows that a mark is not the present one."""
+    """Return whether a quote shows that a mark is not the present one.
+
+    A mark of 0 stands for no data. Another one lies outside of bid and ask (`sides`, those of
+    `_sides`) by more than their distance; while trading is halted these are old themselves.
+    """
     tick = quote.min_tick or 0.0
     if mark == 0:  # no data, unless nobody bids and it is offered for next to nothing
         is_cheap = quote.ask is not None and quote.ask <= WIDEST_TICKS * tick

@@ -14,7 +14,7 @@
   counts (`Profit`, `FOLLOWED_S`), and what closes a holding (`close_absent`)
 - `ib_async_internals`: each private symbol of ib_async
 - `login`: client ids, the pace of messages (`MESSAGE_PACE`), longest wait for an answer, a list
-  and a download (`TIMEOUT_S`)
+  and the first message of a download (`TIMEOUT_S`)
 - `market_data`: requests for lines; which kind of data: `settings` (`market_data_type`)
 - `subscriptions`: PnLSingle of holdings, PnL and values of accounts: `PROFIT_SILENCE_S`, `TAGS`; a
   first wait without a value is `LINE_SILENCE_S` of `domain/line`

@@ -376,8 +376,8 @@ class AccountDownloads:
 
         Args:
             account: Whose message it is.
-            confirms: Whether it confirms the holdings once the download has ended, as a row or a
-                time does; an account value does not.
+            confirms: Whether it confirms the holdings once the download has ended, as a row, a time
+                or an end does; an account value does not.
         """
         subscription = self._subscription
         if subscription is None or account != subscription.account:

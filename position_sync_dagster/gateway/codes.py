@@ -164,7 +164,7 @@ def readable(text: str) -> str:
     """
 
     def decoded(escapes: re.Match[str]) -> str:
-        """Return the characters of some escapes, or the escapes if they are no characters."""
+        """Return the characters of some escapes (see above), or the escapes if they are none."""
         sent = escapes[0]
         kind = sent[1]  # u: UTF-16; x: the bytes of GB 18030
         data = bytes.fromhex(sent.replace(f"\\{kind}", ""))

@@ -363,7 +363,7 @@ class HoldingsBook:
         }
 
     def confirmations(self) -> dict[str, AccountConfirmation]:
-        """Return until when the broker has confirmed each account.
+        """Return until when the broker has confirmed each account, and how much of it is covered.
 
         `followed_until` is that of the holding that was heard of least recently, of those of the
         account that PnLSingle follows; None without one.

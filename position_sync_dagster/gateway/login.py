@@ -256,7 +256,10 @@ class _LoginListener:
 
 
 def _failed_to_connect(address: str, error: OSError | ValueError) -> GatewayError:
-    """Return the error for people: of a connection that was there and broke, or of none at all."""
+    """Return the error for people: of a connection that was there and broke, or of none at all.
+
+    A ValueError is that of an address that is none.
+    """
     if isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError):
         return GatewayTimeoutError(
             f"The gateway at {address} did not answer the first requests: {error}.",

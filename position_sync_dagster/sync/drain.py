@@ -183,7 +183,10 @@ def _date_answers(
     answered: Mapping[str, tuple[PositionUpdate, BrokerPosition]],
     now: datetime,
 ) -> None:
-    """Record until when the broker has confirmed the value of each answer."""
+    """Record until when the broker has confirmed the value of each answer.
+
+    An older row that answers is written no more: its request alone says how long it has been true.
+    """
     if not answered:
         return
     rows = schema.update_rows([row for row, _holding in answered.values()])

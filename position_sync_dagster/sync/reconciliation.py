@@ -242,9 +242,10 @@ class ReconciliationService:
     async def _compare(
         self,
     ) -> tuple[ReconciliationResult, DataFrame, Coverage, set[str]]:
-        """Return the result, the broker's holdings, which accounts they cover, and those just LIVE.
+        """Return the result, the broker's holdings, which accounts they cover, and new ones.
 
-        Old values of the accounts just LIVE are no difference yet: they may still be confirmed.
+        New are the accounts whose login is LIVE for a moment only: their old values are no
+        difference yet, since they may still be confirmed.
         """
         holdings, coverage = await self._holdings()
         await self._lake.registry.refresh()
@@ -351,8 +352,8 @@ def _by_login(
 ) -> dict[str, list[Discrepancy]]:
     """Return the discrepancies by the `gateway_id` under which their breaks are recorded.
 
-    A gateways file names the accounts of each: those of legs without an account are under
-    WITHOUT_LOGIN then. Without that file, all are of the one login.
+    A gateways file names the accounts of each: those of legs without an account, or of an account
+    of no login, are under WITHOUT_LOGIN then. Without that file, all are of the one login.
     """
     login_of = {
         account: login.gateway_id for login in settings.logins for account in login.accounts or ()

@@ -49,8 +49,8 @@ def latest_positions(lake: Lake, settings: Settings, run_id: str | None) -> Deri
 
     def make() -> DataFrame:
         """Return the rows; `derive_from_ledger` replaces those of the table by them."""
-        # By `active_strategies`, a source of `position_updates`, an old closed row of a leg stays;
-        # no column is made of it.
+        # The closed row of an active leg stays, however old. Of the strategies no column is made:
+        # they are no source of their own, but stand behind `position_updates`.
         legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
         listing = listed(lake.updates.sync.latest(), legs, now)
         priced = confirmations.with_priced(listing, all_broker_rows(lake, settings), now)

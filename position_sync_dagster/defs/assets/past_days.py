@@ -156,13 +156,13 @@ def fill(
     *,
     run_id: str | None = None,
 ) -> tuple[ClosedDays, derived.Replaced]:
-    """Write the rows of trading days, and record what differs from the broker's statements."""
+    """Write the rows of trading days, and record where they differ from the broker's statements."""
 
     def make() -> ClosedDays:
         """Collect the rows; `derive` does so again if the tables changed meanwhile."""
         service = open_service()
         closed_days = service.collect(days)
-        # Before the rows: a day that has rows counts as filled, and may not be recorded again.
+        # Before the rows are written: after a kill in between the day has none, and is filled anew.
         service.record_differences(closed_days.filled, run_id=run_id)
         return closed_days
 

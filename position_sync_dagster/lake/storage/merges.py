@@ -186,8 +186,8 @@ def _merge_in_order(table: "Table", small_bytes: int, handle: DeltaTable) -> int
 def _runs_of_small_files(table: "Table", files: DataFrame, small_bytes: int) -> DataFrame:
     """Return the runs of small files that are to be merged: their partition, span and number.
 
-    A large file ends a run, and so does the size that one merge may read. `maintain` leaves no two
-    small files of a day that is over: else a few of each day would never be merged.
+    A large file ends a run, and so does the size that one merge may read. In a run `maintain`
+    leaves no two small files of a day that is over: else a few of each day would never be merged.
 
     A file without statistics of the column `order`, or with null there, is left alone: the
     predicate of a merge is a span of that column.

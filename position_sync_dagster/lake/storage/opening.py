@@ -75,7 +75,7 @@ def with_plain_texts(rows: ArrowStreamExportable) -> ChunkedArray:
 
 
 def _with_plain_text(kind: DataType) -> DataType:
-    """Return a type with plain texts in place of views, also in a list."""
+    """Return a type with plain texts in place of views, which pyarrow compares with no text."""
     if kind.value_type is not None:  # a list
         return DataType.list(_with_plain_text(kind.value_type))
     return DataType.string() if DataType.is_string_view(kind) else kind

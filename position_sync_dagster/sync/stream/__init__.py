@@ -7,8 +7,9 @@ Runs import `streamer.stream`, the stream with its lease; library users import
 `errors` and `domain`, and never `sync.drain`. To change something here, open:
 
 - `broker_values`: which holdings PnLSingle follows (`_choose`, `largest` by the last value of each,
-  `STAYS`), how often values are published
-  (`PUBLISH_S`), legs without a line queued (`OVERFLOW_INTERVAL_S`), and holdings whose value moved
+  `STAYS`) and how many (`STREAMED_PNL_SUBSCRIPTIONS`; of monitored ones `pnl_subscriptions` of
+  `settings`; legs without a line have no bound), how often values are published (`PUBLISH_S`),
+  legs without a line queued (`OVERFLOW_INTERVAL_S`), and holdings whose value moved
   (`MOVED_INTERVAL_S`); when accounts are downloaded
 - `contracts`: contract details in memory: when they are asked for (`_is_to_fetch`), again after no
   answer (`DETAILS_AGAIN`), for new hours (`HOURS_AGAIN`); legs without a conid (`LOOK_UP`)

@@ -310,7 +310,7 @@ class Flusher:
                 self._flush(connection)
 
     async def close(self) -> None:
-        """Deliver the remaining updates, and end the deliveries."""
+        """Deliver the remaining updates; end the deliveries, and the commit of `account_values`."""
         self._live_connection = lambda: None  # later ticks are not valued
         self._deliver_rows()
         for delivery in self._deliveries:

@@ -264,9 +264,9 @@ class Publisher:
             await self.watcher.record(changes)
 
     def _is_moved(self, key: Key) -> bool:
-        """Return whether a value of PnLSingle moved since the last request of the holding.
+        """Return whether a value of PnLSingle moved since the last row or request of the holding.
 
-        Holdings with values of another source are queued at each refresh alone.
+        A move of a value of another source waits for the next refresh.
         """
         holding = self._published[key]
         if holding.value_source is not ValueOrigin.PNL_SINGLE:

@@ -261,9 +261,10 @@ class Router:
         await self._followed.step(connection, self.routes, may_queue=self.account_refresh.idle)
 
     async def _read_registry(self, feed: AccountFeed, *, first: bool) -> None:
-        """Apply the rules to what changed, and read the registry.
+        """Apply the rules of an extension, which choose legs, to what changed; read the registry.
 
-        While it cannot be read or written, the legs known so far stay active.
+        At the first step of a connection (`first`) they are applied in any case. While the registry
+        cannot be read or written, the legs known so far stay active.
         """
         rules = self.tables.rules
         book = feed.book

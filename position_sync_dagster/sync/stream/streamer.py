@@ -126,7 +126,7 @@ class BrokerLink:
         return attached if is_there else None
 
     def problems(self) -> list[str]:
-        """Return a new port that IB announced, broken farms, problems of accounts and positions."""
+        """Return a new port that IB announced, broken farms, accounts without current values."""
         connection = self.connection
         if connection is None:
             return []
@@ -227,8 +227,11 @@ class BrokerLink:
         await wait_for_first([*until, self.ownership.lost, *lost], timeout_s=seconds)
 
     def go_blind(self, reason: str) -> None:
-        """Set the state BLIND, with the reason; earlier quotes no longer count."""
-        if self._new_port_text is not None:
+        """Set the state BLIND, with the reason; earlier quotes no longer count.
+
+        A reason that was reported already changes nothing: the quotes are interrupted by then.
+        """
+        if self._new_port_text is not None:  # the port that IB announced may be the whole reason
             reason = f"{self._new_port_text}. {reason}"
         new = self.outage.report(
             reason, text=f"the stream is BLIND: {reason}", level=logging.WARNING
