@@ -62,15 +62,20 @@ def test_what_was_sold_first_has_a_negative_quantity_and_fees_are_in_both_sides(
 def test_a_fee_in_another_currency_is_a_lot_of_its_own():
     lot, fee = lots(moved(PUT, -2, 5, 2, fee_currency="EUR"), moved(PUT, 2, 3, 6))
     assert money(lot) == (-2, 601, 1000, 399)
-    assert (lot.currency, lot.fees) == ("USD", 1.0)
+    assert lot.currency == "USD"
+    assert lot.fees == 1.0
     assert money(fee) == (0, 0, -1, -1)
-    assert (fee.currency, fee.fees, fee.closed) == ("EUR", 1.0, date(2026, 3, 2))
+    assert fee.currency == "EUR"
+    assert fee.fees == 1.0
+    assert fee.closed == date(2026, 3, 2)
 
 
 def test_a_fee_of_unknown_amount_in_another_currency_is_one_lot_whatever_its_option_delivered():
     end = booked(PUT, 1, 0, 6, MovementKind.ASSIGNMENT)
     _option, fee = lots(moved(PUT, -1, 2, 2), replace(end, fee=None, fee_currency="EUR"))
-    assert (fee.currency, fee.quantity, fee.profit) == ("EUR", 0, None)
+    assert fee.currency == "EUR"
+    assert fee.quantity == 0
+    assert fee.profit is None
     assert fee.why_unknown == "the fee of XYZ 50P 20Mar26 of 2026-03-06 is not known"
 
 

@@ -197,7 +197,8 @@ def test_options_in_the_money_have_what_these_lose_at_stake():
         sums("put", short_in_money=1), moves=[moved("put", -1.0, -2.0)], legs=legs,
         in_money=[("put", 7)],
     )  # fmt: skip
-    assert (decision.kind, decision.at_stake) == (Kind.THREATENED, 70.0)
+    assert decision.kind == Kind.THREATENED
+    assert decision.at_stake == 70.0
 
 
 def test_a_profit_beyond_its_largest_limit_is_a_target_and_hurts_nobody():

@@ -269,7 +269,8 @@ def test_a_target_is_reached_and_left():
         BROKEN, pytest.approx(119 / 200), "strategy a: reached 59.5 %; the max is 50.0 %.",
     )  # fmt: skip
     state, number, text = of_put(None, value=0.5)
-    assert (state, number) == (UNKNOWN, None)
+    assert state == UNKNOWN
+    assert number is None
     assert text.endswith("its profit is not known.")
 
 
