@@ -70,17 +70,19 @@ def moved(
     cash = None
     if None not in (quantity, price, terms["multiplier"]):
         cash = -quantity * price * terms["multiplier"]
-    trade: dict[str, Any] = {
-        "movement_id": f"{conid}:{day}:{quantity}:{price}:{len(more)}",
-        "kind": MovementKind.TRADE, "section": Section.TRADES, "source": MovementSource.STATEMENT,
-        "day": at, "session_date": at, "at": datetime(2026, 3, day, 17, tzinfo=UTC),
+    ids = {
+        "movement_id": f"{conid}:{day}:{quantity}:{price}:{len(more)}", "conid": conid,
         "underlying_conid": SHARES if conid != SHARES else None,
     }  # fmt: skip
+    trade: dict[str, Any] = {
+        "kind": MovementKind.TRADE, "section": Section.TRADES, "source": MovementSource.STATEMENT,
+        "day": at, "session_date": at, "at": datetime(2026, 3, day, 17, tzinfo=UTC),
+    }  # fmt: skip
     values: dict[str, Any] = {
-        "account": A, "symbol": "XYZ", "conid": conid, "quantity": quantity, "price": price,
+        "account": A, "symbol": "XYZ", "quantity": quantity, "price": price,
         "currency": "USD", "cash": cash, "fee": -1.0, "fee_currency": "USD",
     }  # fmt: skip
-    return Movement(**trade | values | terms | more)
+    return Movement(**ids | trade | values | terms | more)
 
 
 def booked(
@@ -141,9 +143,9 @@ def leg(conid: int, strategy: str = "s", **more: Any) -> ActiveContract:
 
 
 def parts_of(movements: list[Movement], *legs: ActiveContract, **before: float) -> list[Posting]:
-    openings = {
-        (A, int(conid[1:])): Opening(quantity=quantity) for conid, quantity in before.items()
-    }
+    openings = {}
+    for conid, quantity in before.items():
+        openings[A, int(conid[1:])] = Opening(quantity=quantity)
     return attributed(movements, legs, openings)
 
 
@@ -556,15 +558,15 @@ def spread(first: int, quantity: float, credit: float, day: int, right: str) -> 
         strikes = (50.0, 45.0)
 
     order = {"order_id": f"{day}"}
-    return [
-        option(first, -quantity, credit + 1, day, right, strikes[0], **order),
-        option(first + 1, quantity, 1.0, day, right, strikes[1], **order),
-    ]
+    sold = option(first, -quantity, credit + 1, day, right, strikes[0], **order)
+    bought = option(first + 1, quantity, 1.0, day, right, strikes[1], **order)
+    return [sold, bought]
 
 
 def rolled(first: int, day: int, debit: float, credit: float) -> list[Movement]:
     """Return the roll of a spread of puts to the next two contracts."""
-    return [*spread(first, -1.0, debit, day, "PUT"), *spread(first + 2, 1.0, credit, day, "PUT")]
+    closing = spread(first, -1.0, debit, day, "PUT")
+    return closing + spread(first + 2, 1.0, credit, day, "PUT")
 
 
 LATER = date(2026, 4, 17)
@@ -589,19 +591,21 @@ AT_RISK["a condor with one side rolled twice"] = (
     ],
     500 - 140 + 60 + 60,
 )
+EXERCISED: dict[str, Any] = {"kind": MovementKind.EXERCISE, "fee": 0.0}
 AT_RISK["a call that was exercised"] = (
     [
         option(20, 1.0, 10.6, 2, "CALL", 70.0),
-        option(20, -1.0, 0.0, 20, "CALL", 70.0, kind=MovementKind.EXERCISE, fee=0.0),
+        option(20, -1.0, 0.0, 20, "CALL", 70.0, **EXERCISED),
         *movements_in("20 exercise 100 SHARES at 70; 23 trade -100 SHARES at 75"),
     ],
     1060 + 7000,
 )
+EXPIRED: dict[str, Any] = {"kind": MovementKind.EXPIRATION, "fee": 0.0}
 AT_RISK["a calendar whose front expired"] = (
     [
         option(20, -1.0, 2.4, 2, "PUT", 50.0),
         option(21, 1.0, 5.2, 2, "PUT", 50.0, expiry=LATER),
-        option(20, 1.0, 0.0, 20, "PUT", 50.0, kind=MovementKind.EXPIRATION, fee=0.0),
+        option(20, 1.0, 0.0, 20, "PUT", 50.0, **EXPIRED),
         option(21, -1.0, 3.5, 23, "PUT", 50.0, expiry=LATER),
     ],
     520 - 240,
