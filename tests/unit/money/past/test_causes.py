@@ -469,13 +469,11 @@ CASES["settled in cash, as the section of events has it"] = case(
 CASES["a reverse split takes shares away"] = case(
     "SHARES 400 to 100", "stated: SPLIT 300", events=[split(SHARES, -400), split(SHARES, 100)]
 )
+OF_ACTION_5 = {"attributes": '{"actionID": "5"}'}
 CASES["a split into a new contract"] = case(
     "SHARES 100 to 0, NEW_SHARES 0 to 33",
     "stated: SPLIT 100",
-    events=[
-        split(SHARES, -100, attributes='{"actionID": "5"}'),
-        split(NEW_SHARES, 33, attributes='{"actionID": "5"}'),
-    ],
+    events=[split(SHARES, -100, **OF_ACTION_5), split(NEW_SHARES, 33, **OF_ACTION_5)],
 )
 CASES["a change of the symbol"] = case(
     "SHARES 100 to 0", "stated: CORPORATE_ACTION 100", events=[split(SHARES, -100, "IC")]
@@ -508,13 +506,12 @@ CASES["a trade of a statement that names its day alone"] = case(
 CASES["a day alone explains no change of the day before"] = case(
     "CALL 2 to 0 at MIDNIGHT-8h", "provisional: UNEXPLAINED 2", [fill(CALL, -2, MIDNIGHT, **SALE)]
 )
+STATED_AGAIN = [
+    event(EventKind.OPTION_EVENT, 2, type="Assignment", event_id="E9", stated_at=END),
+    event(EventKind.OPTION_EVENT, 2, type="Expiration", event_id="E9", stated_at=END - DAY),
+]
 CASES["a newer statement corrects an event"] = case(
-    "CALL -2 to 0",
-    "stated: ASSIGNED -2",
-    events=[
-        event(EventKind.OPTION_EVENT, 2, type=kind, event_id="E9", stated_at=at)
-        for kind, at in (("Assignment", END), ("Expiration", END - DAY))
-    ],
+    "CALL -2 to 0", "stated: ASSIGNED -2", events=STATED_AGAIN
 )
 CASES["the statement of its day was made before it"] = case(
     "CALL 1 to 0 at NOON", "provisional: UNEXPLAINED 1", events=[period(made=NOON - MINUTE)]
