@@ -58,15 +58,17 @@ def test_the_next_campaign_of_a_strategy_has_days_of_its_own():
     rows = explained((*PROFITS, 7.0))
     assert told(rows).best == 500.0
     later = replace(CAMPAIGN, opened=DAYS[4], closed=DAYS[4], profit=7.0)
-    assert told(rows, campaign=later).worst == 7.0
-    assert told(rows, campaign=later).best == 7.0
+    of_later = told(rows, campaign=later)
+    assert of_later.worst == 7.0
+    assert of_later.best == 7.0
 
 
 def test_a_recorded_day_on_which_it_had_nothing_changes_nothing():
     beside = explained((1.0,) * 4, UNATTRIBUTED)
     rows = explained((-100.0, 0.0, 600.0, -103.0)).filter(pl.col.session_date != DAYS[1])
-    assert told(rows, beside).worst == -100.0
-    assert told(rows, beside).best == 500.0
+    of_all = told(rows, beside)
+    assert of_all.worst == -100.0
+    assert of_all.best == 500.0
 
 
 @pytest.mark.parametrize(

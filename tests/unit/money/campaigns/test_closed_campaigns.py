@@ -274,6 +274,7 @@ def test_a_fee_of_which_nothing_is_known_makes_the_currency_of_its_contract_unkn
     [campaign] = closed_campaigns(parts_of([SOLD, BOUGHT, sold, lacking], *legs))
     why = "the fee of XYZ 60C 20Mar26 of 2026-03-04 is not known"
     usd, eur = (money_of(campaign.parts, currency) for currency in ("USD", "EUR"))
+
     assert eur.profit is None
     assert eur.fees is None
     assert eur.unknown == why

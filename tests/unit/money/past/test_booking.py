@@ -226,8 +226,8 @@ def test_a_contract_that_is_replaced_by_two_leaves_an_unknown_cost_to_both():
         6 action -100 SHARES           type=TC
         6 action   50 NEW_SHARES       type=TC
     """)
-    other = acted(OTHER, 20.0, 6, type="TC", symbol="NEW", **STOCK)
-    booking = booked(parts_of([*movements, other], leg(SHARES)), of_owner)
+    second = acted(OTHER, 20.0, 6, type="TC", symbol="NEW", **STOCK)
+    booking = booked(parts_of([*movements, second], leg(SHARES)), of_owner)
     held = {key[1][1]: shares[0].cash for key, shares in booking.held.items() if shares}
     assert held == {NEW_SHARES: None, OTHER: None}
 

@@ -226,12 +226,12 @@ def test_a_number_that_is_not_known_makes_the_parts_unknown_and_never_the_profit
 def test_an_account_without_a_close_says_so_and_leaves_the_others_known() -> None:
     other = held(2, -1.0, 5.0, 60.0, account="DUSIM0002")
     rows = rows_of([at_close(1, 2.0, 12.0)], [held(1, 2.0, 13.0, 200.0), other])
-    known_row, unknown_row = rows
-    assert known_row.account == ACCOUNT
-    assert known_row.theta is not None
-    assert unknown_row.account == "DUSIM0002"
-    assert unknown_row.theta is None
-    assert "the close of 2026-03-06 is not recorded" in str(unknown_row.why_unknown)
+    with_close, without_close = rows
+    assert with_close.account == ACCOUNT
+    assert with_close.theta is not None
+    assert without_close.account == "DUSIM0002"
+    assert without_close.theta is None
+    assert "the close of 2026-03-06 is not recorded" in str(without_close.why_unknown)
 
 
 def test_a_profit_of_the_day_that_is_not_known_is_left_out_of_all_numbers() -> None:
@@ -261,6 +261,7 @@ def test_each_strategy_names_its_three_largest_legs_and_has_no_part_of_what_is_l
     legs.append(leg(6, "small", **terms))
     before = [at_close(conid, size, 12.0) for conid, size in sizes.items()]
     large, small = rows_of(before, now, legs=legs)
+
     by_delta = {leg.conid: leg.amount for leg in large.largest["delta"]}
     assert [*by_delta.items()] == [(3, -3000.0), (4, -2000.0), (1, -1000.0)]
     assert large.delta == -5750.0
