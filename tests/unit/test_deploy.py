@@ -220,7 +220,8 @@ def test_the_database_of_the_profile_has_the_names_of_the_settings_and_no_passwo
 def test_only_daemon_and_webserver_reach_the_port_of_the_code_server():
     code, *_others = pods()
     policy = read(POLICY)
-    assert (policy["apiVersion"], policy["kind"]) == ("networking.k8s.io/v1", "NetworkPolicy")
+    assert policy["apiVersion"] == "networking.k8s.io/v1"
+    assert policy["kind"] == "NetworkPolicy"
     chosen = policy["spec"]["podSelector"]["matchLabels"]
     release = chosen["app.kubernetes.io/instance"]
     assert f"--install {release} dagster/dagster" in (DEPLOY / VALUES).read_text()

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -73,26 +74,21 @@ def test_a_folder_says_what_it_holds(folder):
 
 
 def test_a_search_for_a_class_finds_one_place():
-    named = Counter(
-        node.name
-        for path in PACKAGE.rglob("*.py")
-        for node in nodes_of(path)
-        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
-    )
+    named: Counter[str] = Counter()
+    for path in PACKAGE.rglob("*.py"):
+        classes = [node for node in nodes_of(path) if isinstance(node, ast.ClassDef)]
+        named.update(node.name for node in classes if not node.name.startswith("_"))
     assert [name for name, times in named.items() if times > 1] == []
 
 
 def test_each_folder_of_tests_mirrors_a_folder_of_the_package():
     tiers = {path.relative_to(TESTS).parts[0] for path in folders_of(TESTS) if path != TESTS}
     assert tiers == {*MIRRORING, *APART}
-    strange = [
-        name_of(folder)
-        for tests, package in ((TESTS, PACKAGE), (SIMULATOR / "tests", SIMULATOR))
-        for tier in MIRRORING
-        for folder in folders_of(tests / tier)
-        if not (package / folder.relative_to(tests / tier)).is_dir()
-    ]
-    assert strange == []
+    packages = ((TESTS, PACKAGE), (SIMULATOR / "tests", SIMULATOR))
+    for (tests, package), tier in product(packages, MIRRORING):
+        for folder in folders_of(tests / tier):
+            mirrored = package / folder.relative_to(tests / tier)
+            assert mirrored.is_dir(), name_of(folder)
 
 
 def test_tests_find_what_they_import_without_a_changed_search_path():
@@ -101,14 +97,12 @@ def test_tests_find_what_they_import_without_a_changed_search_path():
 
 
 def test_docstrings_begin_with_the_usual_verbs():
-    found = [
-        f"{name_of(path)}:{line}: {text.splitlines()[0]}"
-        for root in (PACKAGE, SIMULATOR)
-        for path in sorted(root.rglob("*.py"))
-        for line, text in docstrings_of(path)
-        if text.split()[0].rstrip(".,:") in NOT_FIRST
-    ]
-    assert found == []
+    unusual = []
+    for path in sorted([*PACKAGE.rglob("*.py"), *SIMULATOR.rglob("*.py")]):
+        for line, text in docstrings_of(path):
+            if text.split()[0].rstrip(".,:") in NOT_FIRST:
+                unusual.append(f"{name_of(path)}:{line}: {text.splitlines()[0]}")
+    assert unusual == []
 
 
 INTERNALS = PACKAGE / "defs" / "dagster_internals.py"
@@ -127,35 +121,28 @@ def names_of(path: Path) -> Iterator[str]:
 
 
 def test_private_symbols_of_dagster_are_named_in_one_module():
-    found = {
-        name_of(path)
-        for path in PACKAGE.rglob("*.py")
-        if any(PRIVATE.match(name) for name in names_of(path))
-    }
-    assert found == {name_of(INTERNALS)}
+    for path in PACKAGE.rglob("*.py"):
+        has_private = any(PRIVATE.match(name) for name in names_of(path))
+        assert has_private == (path == INTERNALS), name_of(path)
 
 
 def test_the_types_of_options_are_listed_in_one_module():
     """Which types are options, and which of these have a class; a setting lists all types."""
-    pair = {"OPT", "FOP"}
-    found = {
-        name_of(path)
-        for path in PACKAGE.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Set | ast.Tuple | ast.List)
-        if pair <= {getattr(part, "value", None) for part in node.elts}
-    }
-    homes = (PACKAGE / "domain/instrument.py", PACKAGE / "settings.py")
-    assert found == {*map(name_of, homes)}
+    listing = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in nodes_of(path):
+            if isinstance(node, ast.Set | ast.Tuple | ast.List):
+                values = {getattr(part, "value", None) for part in node.elts}
+                if {"OPT", "FOP"} <= values:
+                    listing.add(path)
+    assert listing == {PACKAGE / "domain/instrument.py", PACKAGE / "settings.py"}
 
 
 # It may name what is gone.
 HISTORY = "CHANGELOG.md"
 
-DOCUMENTS = sorted(
-    {*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "llms.txt"} - {ROOT / HISTORY},
-    key=lambda path: path.as_posix(),
-)
+PAGES = {*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "llms.txt"}
+DOCUMENTS = sorted(PAGES - {ROOT / HISTORY}, key=lambda path: path.as_posix())
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(#[^)\s]*)?\)")
 CODE = re.compile(r"`([^`\n]+)`")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -187,13 +174,7 @@ def each_named_file_exists(document: Path) -> None:
         for name in CODE.findall(FENCE.sub("", document.read_text()))
         if re.fullmatch(r"[\w./-]+\.(py|md|toml|yaml)|[\w-]+(/[\w-]+)+/", name)
     ]
-    roots = (
-        ROOT,
-        PACKAGE,
-        document.parent,
-        ROOT / "ib_gateway_simulator" / "control",
-        ROOT / "examples/rules",
-    )
+    roots = (ROOT, PACKAGE, document.parent, SIMULATOR / "control", ROOT / "examples/rules")
     missing = [name for name in named if not any((root / name).exists() for root in roots)]
     assert [name for name in missing if not name.startswith((".demo", "backup/", "data/"))] == []
 
@@ -212,9 +193,9 @@ def each_command_and_its_options_exist(document: Path) -> None:
             continue
         assert words[0].startswith("-") or not getattr(called, "commands", None), line
 
-        options = {
-            name for option in called.params for name in (*option.opts, *option.secondary_opts)
-        } | {"--help"}
+        options = {"--help"}
+        for option in called.params:
+            options.update(option.opts, option.secondary_opts)
         unknown = {word for word in words if word.startswith("--")} - options
         assert unknown == set(), line
 
@@ -222,11 +203,8 @@ def each_command_and_its_options_exist(document: Path) -> None:
 def each_make_target_exists(document: Path) -> None:
     text = document.read_text()
     shell = [body for kind, body in FENCE.findall(text) if kind == "sh"] + CODE.findall(text)
-    named = {
-        word
-        for line in "\n".join(shell).splitlines()
-        for word in re.findall(r"^\s*make ([a-z][a-z-]*)", line)
-    }
+    lines = "\n".join(shell).splitlines()
+    named = {word for line in lines for word in re.findall(r"^\s*make ([a-z][a-z-]*)", line)}
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert named - targets == set()
 
@@ -300,11 +278,8 @@ def test_each_test_that_contributing_names_exists():
     assert named - set(re.findall(r"def (test_\w+)\(", text)) == set()
 
 
-MODULES = sorted(
-    ".".join((PACKAGE.name, *path.relative_to(PACKAGE).with_suffix("").parts))
-    for path in PACKAGE.rglob("*.py")
-    if ">>> " in path.read_text()
-)
+WITH_EXAMPLES = [path for path in PACKAGE.rglob("*.py") if ">>> " in path.read_text()]
+MODULES = sorted(".".join(path.relative_to(ROOT).with_suffix("").parts) for path in WITH_EXAMPLES)
 
 
 @pytest.mark.parametrize("name", MODULES)

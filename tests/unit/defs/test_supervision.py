@@ -41,12 +41,13 @@ def decide(*runs: JobRun, session: GatewaySession | None = None, **more: Any) ->
 
 
 ENDED = run(RunState.SUCCESS, ended_s=1)
-KILLED = [
-    replace(run(RunState.FAILURE, began_s=20, ended_s=0, name=str(n)), own_fault=False)
-    for n in range(8)
-]
+FAILED = run(RunState.FAILURE, began_s=20, ended_s=0)
+KILLED = [replace(FAILED, run_id=str(number), own_fault=False) for number in range(8)]
 PAUSED = replace(run(RunState.CANCELED, ended_s=100, name="old"), terminated_at=ago(100))
-LONG = [run(RunState.FAILURE, began_s=700 * n + 600, ended_s=700 * n, name=str(n)) for n in (0, 1)]
+LONG = [
+    run(RunState.FAILURE, began_s=600, ended_s=0, name="0"),
+    run(RunState.FAILURE, began_s=1300, ended_s=700, name="1"),
+]
 
 
 STARTED = {
@@ -90,20 +91,30 @@ def test_a_run_whose_lease_holds_is_left_alone() -> None:
     assert "its lease holds 10 s" in decided.reason
 
 
-ENDED_CLEANLY = {left_s: lease(state=SessionState.ENDED, left_s=left_s) for left_s in (13, -25)}
-STARTING = RunState.STARTING
-CREATED = RunState.NOT_STARTED
+ENDED_JUST_NOW = lease(state=SessionState.ENDED, left_s=13)
+ENDED_LONG_AGO = lease(state=SessionState.ENDED, left_s=-25)
+RUNNING = run(RunState.STARTED)
+
+
+def starting(began_s: float) -> JobRun:
+    return run(RunState.STARTING, began_s=began_s)
+
+
 LOST = {
-    "its lease ended": (run(RunState.STARTED), lease(left_s=-1), True),
-    "it was killed before it had a lease": (run(STARTING, began_s=61), None, True),
-    "it has no lease yet": (run(STARTING, began_s=59), None, False),
-    "it began in the future, and has no lease": (run(STARTING, began_s=-3600), None, True),
-    "it began a little ahead of this clock": (run(STARTING, began_s=-20), None, False),
-    "its session ended cleanly long ago": (run(RunState.STARTED), ENDED_CLEANLY[-25], True),
-    "its session ended cleanly just now": (run(RunState.STARTED), ENDED_CLEANLY[13], False),
-    "it was never submitted": (run(CREATED, began_s=61), None, True),
-    "it was never submitted, beside another": (run(CREATED, began_s=61), lease("old"), True),
-    "it was created just now": (run(CREATED, began_s=59), lease("old"), False),
+    "its lease ended": (RUNNING, lease(left_s=-1), True),
+    "it was killed before it had a lease": (starting(61), None, True),
+    "it has no lease yet": (starting(59), None, False),
+    "it began in the future, and has no lease": (starting(-3600), None, True),
+    "it began a little ahead of this clock": (starting(-20), None, False),
+    "its session ended cleanly long ago": (RUNNING, ENDED_LONG_AGO, True),
+    "its session ended cleanly just now": (RUNNING, ENDED_JUST_NOW, False),
+}
+NEVER_SUBMITTED = run(RunState.NOT_STARTED, began_s=61)
+CREATED_JUST_NOW = run(RunState.NOT_STARTED, began_s=59)
+LOST |= {
+    "it was never submitted": (NEVER_SUBMITTED, None, True),
+    "it was never submitted, beside another": (NEVER_SUBMITTED, lease("old"), True),
+    "it was created just now": (CREATED_JUST_NOW, lease("old"), False),
 }
 
 

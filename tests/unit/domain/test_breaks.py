@@ -39,8 +39,11 @@ SEEN = replace(OPENED, break_id="b-2", opened_at=LATER, last_seen_at=LATER)
 
 def test_a_break_is_confirmed_when_it_is_seen_again_and_keeps_its_id_and_beginning() -> None:
     after = seen_again(OPENED, SEEN)
-    assert (after.state, after.confirmed_at) == (BreakState.CONFIRMED, LATER)
-    assert (after.break_id, after.opened_at, after.last_seen_at) == ("b-1", FIRST, LATER)
+    assert after.state == BreakState.CONFIRMED
+    assert after.confirmed_at == LATER
+    assert after.break_id == "b-1"
+    assert after.opened_at == FIRST
+    assert after.last_seen_at == LATER
 
 
 def test_a_confirmed_break_changes_with_its_quantities_alone() -> None:
@@ -48,7 +51,8 @@ def test_a_confirmed_break_changes_with_its_quantities_alone() -> None:
     assert seen_again(confirmed, replace(SEEN, last_seen_at=LATER + timedelta(1))) == confirmed
 
     changed = seen_again(confirmed, replace(SEEN, actual=0.0, opened_at=LATER + timedelta(1)))
-    assert (changed.actual, changed.confirmed_at) == (0.0, LATER)
+    assert changed.actual == 0.0
+    assert changed.confirmed_at == LATER
 
 
 def test_an_unknown_quantity_is_the_same_as_an_unknown_one() -> None:
@@ -69,7 +73,8 @@ def test_an_acceptance_ends_when_the_quantities_change_and_the_note_says_so() ->
 def test_a_break_that_is_gone_is_resolved_unless_a_person_accepted_it() -> None:
     assert ended(OPENED, LATER).state is BreakState.RESOLVED
     accepted = ended(replace(OPENED, state=BreakState.ACCEPTED), LATER)
-    assert (accepted.state, accepted.resolved_at) == (BreakState.ACCEPTED, LATER)
+    assert accepted.state == BreakState.ACCEPTED
+    assert accepted.resolved_at == LATER
 
 
 def test_a_difference_keeps_its_key_while_its_quantities_change() -> None:

@@ -58,14 +58,18 @@ def failed(*requests: QueuedPosition, policy: RetryPolicy = POLICY) -> Change[No
 
 def test_a_failure_uses_up_an_attempt_and_the_last_one_is_final() -> None:
     [again] = failed(claim(1)).live
-    assert (again.status, again.attempts, again.error_message) == ("PENDING", 1, "no value")
+    assert again.status == "PENDING"
+    assert again.attempts == 1
+    assert again.error_message == "no value"
     assert again.available_at == NOW + timedelta(seconds=POLICY.base_delay_s)
     assert again.lease_token is None
 
     after = failed(claim(1, attempts=1))
     assert after.live == []
     [final] = after.finished[FAILED]
-    assert (final.status, final.attempts, final.lease_owner) == ("FAILED", 2, "worker")
+    assert final.status == "FAILED"
+    assert final.attempts == 2
+    assert final.lease_owner == "worker"
 
 
 def test_a_request_with_one_attempt_fails_at_once() -> None:
@@ -82,7 +86,9 @@ def test_what_changed_meanwhile_is_followed_by_a_new_request_unless_it_is_tried_
         succeed_requests([changed, claim(2)], NOW, {"r-1": {"update_id": "u-1"}}, new_ids),
     ):
         [follow_up] = after.live
-        assert (follow_up.conid, follow_up.reason, follow_up.attempts) == (1, Reason.CHANGED, 0)
+        assert follow_up.conid == 1
+        assert follow_up.reason == Reason.CHANGED
+        assert follow_up.attempts == 0
         assert follow_up.request_id != changed.request_id
     assert [row.update_id for row in after.finished[SUCCESS]] == ["u-1", None]
 
@@ -99,9 +105,12 @@ def test_a_release_and_a_dead_worker_use_up_no_attempt() -> None:
     assert rescue.result == ["r-2"]
     assert [(row.status, row.attempts) for row in (released, rescued)] == [("PENDING", 1)] * 2
     [attempt] = attempts_of(released)
-    assert (attempt.outcome, attempt.ended_at, attempt.error) == (Outcome.RELEASED, NOW, None)
+    assert attempt.outcome == Outcome.RELEASED
+    assert attempt.ended_at == NOW
+    assert attempt.error is None
     [attempt] = attempts_of(rescued)
-    assert (attempt.outcome, attempt.ended_at) == (Outcome.EXPIRED, expired.lease_expires_at)
+    assert attempt.outcome == Outcome.EXPIRED
+    assert attempt.ended_at == expired.lease_expires_at
 
 
 def test_a_claim_gets_the_first_requests_of_other_accounts() -> None:

@@ -48,7 +48,8 @@ def book(*accounts: AccountSummary, holders: tuple[str, ...] = ("U1",), **of_eur
 def test_the_total_of_a_book_is_its_sums_by_the_rates_of_the_broker():
     read_book = book(account("U1"))
     [total] = read_book.in_base
-    assert (total.account, total.currency) == (None, "EUR")
+    assert total.account is None
+    assert total.currency == "EUR"
     assert total.value == 300.0 + 0.8 * 1000.0
     assert total.daily_pnl == 20.0 + 0.8 * -50.0
     by_currency = {sums.currency: sums.theta for sums in read_book.totals}
@@ -130,7 +131,10 @@ RATES = {
 def test_results_count_by_the_rates_of_the_day_of_each_close():
     rates = DayRates(bases={"U1": "EUR"}, of_day=RATES)
     [result] = results_in_base(MARCH, Grouping.UNDERLYING, rates)
-    assert (result.group, result.currency, result.number, result.wins) == ("SPY", "EUR", 3, 2)
+    assert result.group == "SPY"
+    assert result.currency == "EUR"
+    assert result.number == 3
+    assert result.wins == 2
     assert result.profit == pytest.approx(0.8 * 100 - 0.9 * 50 + 30)
     assert result.fees == pytest.approx(0.8 * 2 + 0.9 * 2 + 2)
     assert result.return_on_risk == pytest.approx(65 / (500 * (0.8 + 0.9 + 1)))

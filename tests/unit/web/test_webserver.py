@@ -25,7 +25,8 @@ from position_sync_dagster.webserver import LARGEST_BODY, BodyLimit, GuardedWebs
 def test_the_guard_is_the_first_to_see_a_request():
     """The limit of bodies is the second, before Dagster."""
     first, second, *_others = object.__new__(GuardedWebserver).build_middleware()
-    assert (first.cls, second.cls) == (LoopbackGuard, BodyLimit)
+    assert first.cls == LoopbackGuard
+    assert second.cls == BodyLimit
 
 
 async def _length(request: Request) -> PlainTextResponse:

@@ -1,5 +1,7 @@
 """Campaigns of movements: whose each one is, when a campaign is over, and what is not known."""
 
+import re
+import shlex
 from dataclasses import asdict, replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import product
@@ -7,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.schema import frame_of
 from position_sync_dagster.money.campaigns.campaigns import (
     CampaignMoney,
+    Contract,
     TradedCampaign,
     capital_at_risk,
     closed_campaigns,
@@ -41,11 +45,19 @@ PUT = 11
 CALL = 12
 SHARES = 99
 OTHER = 13
+NEW_CALL = 14
+NEW_SHARES = 98
+CONIDS = {
+    "PUT": PUT, "CALL": CALL, "OTHER": OTHER, "SHARES": SHARES,
+    "NEW_CALL": NEW_CALL, "NEW_SHARES": NEW_SHARES,
+}  # fmt: skip
 TERMS: dict[int, dict[str, Any]] = {
     PUT: {"sec_type": "OPT", "right": "PUT", "strike": 50.0},
     CALL: {"sec_type": "OPT", "right": "CALL", "strike": 60.0},
     OTHER: {"sec_type": "OPT", "right": "PUT", "strike": 45.0},
     SHARES: {"sec_type": "STK", "multiplier": 1.0, "expiry": None},
+    NEW_CALL: {"sec_type": "OPT", "right": "CALL", "strike": 30.0},
+    NEW_SHARES: {"sec_type": "STK", "multiplier": 1.0, "expiry": None, "symbol": "NEW"},
 }
 
 
@@ -58,34 +70,64 @@ def moved(
     cash = None
     if None not in (quantity, price, terms["multiplier"]):
         cash = -quantity * price * terms["multiplier"]
-    fields = (
-        {"symbol": "XYZ"}
-        | terms
-        | {
-            "movement_id": f"{conid}:{day}:{quantity}:{price}:{len(more)}",
-            "kind": MovementKind.TRADE,
-            "section": Section.TRADES,
-            "account": A,
-            "day": at,
-            "session_date": at,
-            "at": datetime(2026, 3, day, 17, tzinfo=UTC),
-            "conid": conid,
-            "quantity": quantity,
-            "price": price,
-            "currency": "USD",
-            "cash": cash,
-            "fee": -1.0,
-            "fee_currency": "USD",
-            "source": MovementSource.STATEMENT,
-            "underlying_conid": SHARES if conid != SHARES else None,
-        }
-    )
-    return Movement(**fields | more)
+    ids = {
+        "movement_id": f"{conid}:{day}:{quantity}:{price}:{len(more)}", "conid": conid,
+        "underlying_conid": SHARES if conid != SHARES else None,
+    }  # fmt: skip
+    trade: dict[str, Any] = {
+        "kind": MovementKind.TRADE, "section": Section.TRADES, "source": MovementSource.STATEMENT,
+        "day": at, "session_date": at, "at": datetime(2026, 3, day, 17, tzinfo=UTC),
+    }  # fmt: skip
+    values: dict[str, Any] = {
+        "account": A, "symbol": "XYZ", "quantity": quantity, "price": price,
+        "currency": "USD", "cash": cash, "fee": -1.0, "fee_currency": "USD",
+    }  # fmt: skip
+    return Movement(**ids | trade | values | terms | more)
 
 
-def booked(conid: int, quantity: float, price: float, day: int, kind: MovementKind) -> Movement:
+def booked(
+    conid: int, quantity: float, price: float, day: int, kind: MovementKind, **more: Any
+) -> Movement:
     """Return what the broker booked: an end of an option, or what it delivered."""
-    return moved(conid, quantity, price, day, kind=kind, fee=0.0, at=None)
+    return moved(conid, quantity, price, day, kind=kind, fee=0.0, at=None, **more)
+
+
+def acted(conid: int, quantity: float, day: int, **more: Any) -> Movement:
+    """Return what a corporate action took or brought, without cash if nothing else."""
+    action = {"kind": MovementKind.CORPORATE_ACTION, "section": Section.CORPORATE_ACTIONS}
+    cash: dict[str, Any] = {"cash": 0.0, "fee": 0.0, "type": "FS"}
+    return moved(conid, quantity, None, day, **action | cash | more)
+
+
+ENDS = frozenset({"ASSIGNMENT", "EXERCISE", "EXPIRATION", "CASH_SETTLEMENT"})
+NUMBERS = frozenset({"cash", "fee", "multiplier", "strike", "value"})
+
+
+def movement_in(line: str) -> Movement:
+    """Return a movement that is written as `2 trade -1 PUT at 1.5 order_id=7`."""
+    parts = re.fullmatch(r"(\d+) +(\w+) +(\S+) +(\w+)(?: +at +(\S+))?(.*)", line)
+    assert parts, line
+    day, kind, size, contract, stated_price, values = parts.groups()
+    more: dict[str, Any] = dict(value.split("=") for value in shlex.split(values))
+    more |= {name: float(more[name]) for name in NUMBERS & more.keys()}
+
+    conid = int(contract) if contract.isdigit() else CONIDS[contract]
+    quantity = None if size == "-" else float(size)
+    price = float(stated_price) if stated_price else None
+    if kind == "action":
+        return acted(conid, float(size), int(day), **more)
+    if kind.upper() in ENDS:
+        ended = MovementKind(kind.upper())
+        return booked(conid, float(size), float(stated_price), int(day), ended, **more)
+    if kind != "trade":
+        more["kind"] = MovementKind(kind.upper())
+    return moved(conid, quantity, price, int(day), **more)
+
+
+def movements_in(text: str) -> list[Movement]:
+    """Return movements, one a line or with semicolons between."""
+    lines = text.replace(";", "\n").strip().splitlines()
+    return [movement_in(line.strip()) for line in lines]
 
 
 def leg(conid: int, strategy: str = "s", **more: Any) -> ActiveContract:
@@ -101,9 +143,9 @@ def leg(conid: int, strategy: str = "s", **more: Any) -> ActiveContract:
 
 
 def parts_of(movements: list[Movement], *legs: ActiveContract, **before: float) -> list[Posting]:
-    openings = {
-        (A, int(conid[1:])): Opening(quantity=quantity) for conid, quantity in before.items()
-    }
+    openings = {}
+    for conid, quantity in before.items():
+        openings[A, int(conid[1:])] = Opening(quantity=quantity)
     return attributed(movements, legs, openings)
 
 
@@ -120,21 +162,20 @@ BOUGHT = moved(PUT, 1.0, 0.5, 4)
 
 
 def test_a_campaign_is_over_at_the_first_close_at_which_nothing_is_left():
-    again = [moved(PUT, -1.0, 3.0, 5), moved(PUT, 1.0, 1.0, 5), moved(CALL, -1.0, 3.0, 5)]
-    campaigns = closed_campaigns(parts_of([SOLD, BOUGHT, *again], leg(PUT), leg(CALL)))
-    assert [(campaign.opened, campaign.closed) for campaign in campaigns] == [
-        (MONDAY, date(2026, 3, 4))
-    ]
-    assert money_of(campaigns[0].parts, "USD").profit == 200 - 50 - 2
+    again = movements_in("5 trade -1 PUT at 3; 5 trade 1 PUT at 1; 5 trade -1 CALL at 3")
+    [campaign] = closed_campaigns(parts_of([SOLD, BOUGHT, *again], leg(PUT), leg(CALL)))
+    assert campaign.opened == MONDAY
+    assert campaign.closed == date(2026, 3, 4)
+    assert money_of(campaign.parts, "USD").profit == 200 - 50 - 2
 
 
 def test_shares_that_an_assignment_left_belong_to_the_strategy_until_they_are_sold():
-    movements = [
-        SOLD,
-        booked(PUT, 1.0, 0.0, 6, MovementKind.ASSIGNMENT),
-        booked(SHARES, 100.0, 50.0, 6, MovementKind.ASSIGNMENT),
-        moved(SHARES, -60.0, 49.0, 9),
-    ]
+    movements = movements_in("""
+        2 trade       -1 PUT    at 2
+        6 assignment   1 PUT    at 0
+        6 assignment 100 SHARES at 50
+        9 trade      -60 SHARES at 49
+    """)
     assert over(movements, leg(PUT)) == {}
     [profit] = over([*movements, moved(SHARES, -40.0, 51.0, 10)], leg(PUT)).values()
     assert profit.profit == 200 - 60 + 40 - 3
@@ -151,21 +192,22 @@ def test_the_cash_of_a_settlement_is_no_close_of_what_is_still_held(first):
 
 
 def test_shares_of_two_strategies_and_of_nobody_are_told_apart_while_that_is_possible():
-    own = moved(SHARES, 100.0, 40.0, 2)
-    ends = [
-        booked(PUT, 1.0, 0.0, 6, MovementKind.ASSIGNMENT),
-        booked(OTHER, 1.0, 0.0, 6, MovementKind.ASSIGNMENT),
-        booked(SHARES, 100.0, 50.0, 6, MovementKind.ASSIGNMENT),
-        booked(SHARES, 100.0, 45.0, 6, MovementKind.ASSIGNMENT),
-    ]
-    movements = [own, SOLD, moved(OTHER, -1.0, 1.0, 2), *ends]
+    movements = movements_in("""
+        2 trade      100 SHARES at 40
+        2 trade       -1 PUT    at 2
+        2 trade       -1 OTHER  at 1
+        6 assignment   1 PUT    at 0
+        6 assignment   1 OTHER  at 0
+        6 assignment 100 SHARES at 50
+        6 assignment 100 SHARES at 45
+    """)
     legs = (leg(PUT, "a"), leg(OTHER, "b"))
 
     sold = over([*movements, moved(SHARES, -300.0, 48.0, 9)], *legs)
     assert sold["a"].profit == pytest.approx(200 - 200 - 1 - 1 / 3)
     assert sold["b"].profit == pytest.approx(100 + 300 - 1 - 1 / 3)
 
-    in_parts = [moved(SHARES, -100.0, 48.0, 9), moved(SHARES, -200.0, 48.0, 10)]
+    in_parts = movements_in("9 trade -100 SHARES at 48; 10 trade -200 SHARES at 48")
     unclear = over([*movements, *in_parts], *legs)
     assert unclear["a"].profit is None
     assert unclear["b"].profit is None
@@ -180,7 +222,7 @@ def test_an_assignment_whose_shares_no_source_names_has_no_profit():
 
 
 def test_strategies_share_a_contract_by_the_quantities_that_they_claim():
-    movements = [moved(PUT, -3.0, 2.0, 2), moved(PUT, 3.0, 1.0, 4)]
+    movements = movements_in("2 trade -3 PUT at 2; 4 trade 3 PUT at 1")
     shared = over(movements, leg(PUT, "a", quantity=-1.0), leg(PUT, "b", quantity=-2.0))
     assert shared["a"].profit == pytest.approx(100 - 2 / 3)
     assert shared["b"].profit == pytest.approx(200 - 4 / 3)
@@ -192,7 +234,7 @@ def test_strategies_share_a_contract_by_the_quantities_that_they_claim():
 
 def test_trades_before_the_first_day_of_a_leg_belong_to_nobody():
     late = leg(PUT, since=date(2026, 3, 5))
-    again = [moved(PUT, -1.0, 3.0, 5), moved(PUT, 1.0, 1.0, 6)]
+    again = movements_in("5 trade -1 PUT at 3; 6 trade 1 PUT at 1")
     found = over([SOLD, BOUGHT, *again], late, leg(CALL))
     assert found[UNATTRIBUTED].profit == 148
     assert found["s"].profit == 198
@@ -228,23 +270,30 @@ def test_a_fee_of_which_nothing_is_known_makes_the_currency_of_its_contract_unkn
     in_euros = {"currency": "EUR", "fee_currency": "EUR"}
     sold = moved(CALL, -1.0, 3.0, 2, **in_euros)
     lacking = moved(CALL, 1.0, 1.0, 4, **in_euros | {"fee": None, "fee_currency": None})
-    [campaign] = closed_campaigns(parts_of([SOLD, BOUGHT, sold, lacking], leg(PUT), leg(CALL)))
+    legs = (leg(PUT), leg(CALL))
+    [campaign] = closed_campaigns(parts_of([SOLD, BOUGHT, sold, lacking], *legs))
     why = "the fee of XYZ 60C 20Mar26 of 2026-03-04 is not known"
     usd, eur = (money_of(campaign.parts, currency) for currency in ("USD", "EUR"))
-    assert (eur.profit, eur.fees, eur.unknown) == (None, None, why)
-    assert (usd.profit, usd.fees, usd.unknown) == (200 - 50 - 2, 2, None)
-    assert (campaign.fees_beside("USD"), campaign.fees_beside("EUR")) == ([why], [])
+
+    assert eur.profit is None
+    assert eur.fees is None
+    assert eur.unknown == why
+    assert usd.profit == 200 - 50 - 2
+    assert usd.fees == 2
+    assert usd.unknown is None
+    assert campaign.fees_beside("USD") == [why]
+    assert campaign.fees_beside("EUR") == []
 
     in_one = replace(lacking, fee_currency="EUR")
-    [campaign] = closed_campaigns(parts_of([SOLD, BOUGHT, sold, in_one], leg(PUT), leg(CALL)))
-    profits = {currency: money_of(campaign.parts, currency).profit for currency in ("USD", "EUR")}
-    assert profits == {"USD": 200 - 50 - 2, "EUR": None}
+    [campaign] = closed_campaigns(parts_of([SOLD, BOUGHT, sold, in_one], *legs))
+    assert money_of(campaign.parts, "USD").profit == 200 - 50 - 2
+    assert money_of(campaign.parts, "EUR").profit is None
     assert campaign.fees_beside("USD") == []
 
     stated = replace(lacking, fee=-1.0, fee_currency="EUR")
-    [campaign] = closed_campaigns(parts_of([SOLD, BOUGHT, sold, stated], leg(PUT), leg(CALL)))
-    profits = {currency: money_of(campaign.parts, currency).profit for currency in ("USD", "EUR")}
-    assert profits == {"USD": 200 - 50 - 2, "EUR": 300 - 100 - 2}
+    [campaign] = closed_campaigns(parts_of([SOLD, BOUGHT, sold, stated], *legs))
+    assert money_of(campaign.parts, "USD").profit == 200 - 50 - 2
+    assert money_of(campaign.parts, "EUR").profit == 300 - 100 - 2
 
 
 CLOSING = {"open_close": "C"}
@@ -272,7 +321,7 @@ CLOSING = {"open_close": "C"}
         ([BOUGHT], -1.0, "what XYZ 50P 20Mar26 cost is not known: it was held before"),
         ([replace(BOUGHT, **CLOSING)], 0.0, "what XYZ 50P 20Mar26 cost is not known"),
         (
-            [booked(PUT, 1.0, 0.0, 6, MovementKind.EXPIRATION)],
+            movements_in("6 expiration 1 PUT at 0"),
             0.0,
             "what XYZ 50P 20Mar26 cost is not known",
         ),
@@ -302,32 +351,40 @@ def test_what_is_not_known_of_one_movement_makes_the_profit_unknown(movements, h
 
 
 def test_a_split_changes_no_profit_and_a_dividend_is_part_of_it():
-    movements = [
-        SOLD,
-        booked(PUT, 1.0, 0.0, 6, MovementKind.ASSIGNMENT),
-        booked(SHARES, 100.0, 50.0, 6, MovementKind.ASSIGNMENT),
-        moved(SHARES, 100.0, None, 9, kind=MovementKind.CORPORATE_ACTION, cash=0.0, fee=0.0),
-        moved(SHARES, None, None, 10, kind=MovementKind.DIVIDEND, cash=30.0, fee=0.0),
-        moved(SHARES, -200.0, 26.0, 11),
-        moved(SHARES, None, None, 12, kind=MovementKind.WITHHOLDING, cash=-4.0, fee=0.0),
-    ]
+    movements = movements_in("""
+         2 trade               -1 PUT    at 2
+         6 assignment           1 PUT    at 0
+         6 assignment         100 SHARES at 50
+         9 corporate_action   100 SHARES       cash=0 fee=0
+        10 dividend             - SHARES       cash=30 fee=0
+        11 trade             -200 SHARES at 26
+        12 withholding          - SHARES       cash=-4 fee=0
+    """)
     [money] = over(movements, leg(PUT)).values()
     assert money.profit == 200 + 200 + 30 - 4 - 2
 
 
 def test_what_is_in_no_strategy_is_one_structure_if_one_order_traded_it():
     def traded_by(order: str) -> list[TradedCampaign]:
-        sold = replace(SOLD, order_id="1")
-        call = moved(CALL, -1.0, 2.0, 2, order_id=order)
-        return closed_campaigns(parts_of([sold, call, BOUGHT, moved(CALL, 1.0, 1.0, 6)]))
+        movements = movements_in(f"""
+            2 trade -1 PUT  at 2   order_id=1
+            2 trade -1 CALL at 2   order_id={order}
+            4 trade  1 PUT  at 0.5
+            6 trade  1 CALL at 1
+        """)
+        return closed_campaigns(parts_of(movements))
 
     assert [len(campaign.conids) for campaign in traded_by("1")] == [2]
     assert [len(campaign.conids) for campaign in traded_by("2")] == [1, 1]
 
 
 def test_an_order_that_closes_options_and_opens_others_is_a_roll():
-    by_one_order = [replace(BOUGHT, order_id="7"), moved(OTHER, -1.0, 1.0, 4, order_id="7")]
-    movements = [SOLD, *by_one_order, moved(OTHER, 1.0, 0.2, 6)]
+    movements = movements_in("""
+        2 trade -1 PUT   at 2
+        4 trade  1 PUT   at 0.5 order_id=7
+        4 trade -1 OTHER at 1   order_id=7
+        6 trade  1 OTHER at 0.2
+    """)
     [campaign] = closed_campaigns(parts_of(movements, leg(PUT), leg(OTHER)))
     contracts = {conid: contract_of([moved(conid, 1.0, 1.0, 2)], None) for conid in (PUT, OTHER)}
     [roll] = rolls_in(campaign, contracts)
@@ -338,80 +395,62 @@ def test_an_order_that_closes_options_and_opens_others_is_a_roll():
 def test_orders_of_one_day_are_a_roll_if_what_they_trade_is_on_the_same_underlying():
     """A share and a future are called ES: no option on one takes the place of one on the other."""
 
-    def rolled(**of_new: Any) -> list[list[str]]:
-        closes = replace(BOUGHT, order_id="7", sec_type="FOP")
-        opens = moved(OTHER, -1.0, 1.0, 4, order_id="8", **of_new)
-        movements = [
-            replace(SOLD, sec_type="FOP"),
-            closes,
-            opens,
-            moved(OTHER, 1.0, 0.2, 6, **of_new),
-        ]
+    def rolled(sec_type: str) -> list[list[str]]:
+        movements = movements_in(f"""
+            2 trade -1 PUT   at 2   sec_type=FOP
+            4 trade  1 PUT   at 0.5 sec_type=FOP order_id=7
+            4 trade -1 OTHER at 1   sec_type={sec_type} order_id=8
+            6 trade  1 OTHER at 0.2 sec_type={sec_type}
+        """)
         campaigns = closed_campaigns(parts_of(movements))
         return [[part.movement.sec_type for part in campaign.parts] for campaign in campaigns]
 
-    assert rolled(sec_type="FOP") == [["FOP"] * 4]
-    assert rolled(sec_type="OPT") == [["FOP"] * 2, ["OPT"] * 2]
+    assert rolled("FOP") == [["FOP"] * 4]
+    assert rolled("OPT") == [["FOP"] * 2, ["OPT"] * 2]
 
 
 # ---- corporate actions
 
-NEW_CALL = 14
-NEW_SHARES = 98
-TERMS |= {
-    NEW_CALL: {"sec_type": "OPT", "right": "CALL", "strike": 30.0},
-    NEW_SHARES: {"sec_type": "STK", "multiplier": 1.0, "expiry": None, "symbol": "NEW"},
-}
-
-
-def acted(conid: int, quantity: float, day: int, **more: Any) -> Movement:
-    """Return what a corporate action took or brought, without cash if nothing else."""
-    action = {"kind": MovementKind.CORPORATE_ACTION, "section": Section.CORPORATE_ACTIONS}
-    cash: dict[str, Any] = {"cash": 0.0, "fee": 0.0, "type": "FS"}
-    return moved(conid, quantity, None, day, **action | cash | more)
-
-
-ADJUSTED = [
-    moved(CALL, -2.0, 2.2, 2, strike=82.0),
-    acted(CALL, 2.0, 6),
-    acted(NEW_CALL, -2.0, 6, strike=79.0),
-    moved(NEW_CALL, 2.0, 0.8, 10, strike=79.0, fee=-3.0),
-]
-TOGETHER = {"order_id": "1"}
-TWO_FOR_ONE = [
-    moved(SHARES, 100.0, 50.0, 2, **TOGETHER),
-    moved(CALL, -1.0, 1.4, 2, **TOGETHER),
-    acted(SHARES, 100.0, 6),
-    acted(CALL, 1.0, 6),
-    acted(NEW_CALL, -2.0, 6),
-    moved(NEW_CALL, 2.0, 0.4, 10, fee=-2.0),
-    moved(SHARES, -200.0, 25.0, 10),
-]
-THREE_FOR_TWO = [
-    moved(SHARES, 100.0, 60.0, 2, **TOGETHER),
-    moved(CALL, -1.0, 2.0, 2, **TOGETHER),
-    acted(SHARES, 50.0, 6),
-    acted(CALL, 1.0, 6),
-    acted(NEW_CALL, -1.0, 6),
-    moved(NEW_CALL, 1.0, 0.2, 10, multiplier=150.0, cash=-30.0, fee=-2.0),
-    moved(SHARES, -150.0, 40.0, 10, fee=-3.0),
-]
-RENAMED = [
-    moved(SHARES, 100.0, 30.0, 2, **TOGETHER),
-    moved(CALL, -1.0, 1.03, 2, **TOGETHER),
-    acted(CALL, 1.0, 6, type="IC"),
-    acted(NEW_CALL, -1.0, 6, type="IC", symbol="NEW"),
-    acted(SHARES, -100.0, 6, type="IC"),
-    acted(NEW_SHARES, 100.0, 6, type="IC"),
-    moved(NEW_CALL, 1.0, 0.0, 20, symbol="NEW", kind=MovementKind.EXPIRATION, fee=0.0),
-    moved(NEW_SHARES, -100.0, 30.51, 23),
-]
-MERGED = [
-    moved(SHARES, 100.0, 30.0, 2, fee=-0.5, **TOGETHER),
-    moved(CALL, -1.0, 0.8, 2, fee=-0.5, **TOGETHER),
-    acted(SHARES, -100.0, 6, type="TC", cash=3200.0),
-    moved(CALL, 1.0, 1.0, 6),
-]
+ADJUSTED = movements_in("""
+     2 trade  -2 CALL     at 2.2 strike=82
+     6 action  2 CALL
+     6 action -2 NEW_CALL        strike=79
+    10 trade   2 NEW_CALL at 0.8 strike=79 fee=-3
+""")
+TWO_FOR_ONE = movements_in("""
+     2 trade   100 SHARES   at 50  order_id=1
+     2 trade    -1 CALL     at 1.4 order_id=1
+     6 action  100 SHARES
+     6 action    1 CALL
+     6 action   -2 NEW_CALL
+    10 trade     2 NEW_CALL at 0.4 fee=-2
+    10 trade  -200 SHARES   at 25
+""")
+THREE_FOR_TWO = movements_in("""
+     2 trade   100 SHARES   at 60  order_id=1
+     2 trade    -1 CALL     at 2   order_id=1
+     6 action   50 SHARES
+     6 action    1 CALL
+     6 action   -1 NEW_CALL
+    10 trade     1 NEW_CALL at 0.2 multiplier=150 cash=-30 fee=-2
+    10 trade  -150 SHARES   at 40  fee=-3
+""")
+RENAMED = movements_in("""
+     2 trade       100 SHARES     at 30    order_id=1
+     2 trade        -1 CALL       at 1.03  order_id=1
+     6 action        1 CALL                type=IC
+     6 action       -1 NEW_CALL            type=IC symbol=NEW
+     6 action     -100 SHARES              type=IC
+     6 action      100 NEW_SHARES          type=IC
+    20 expiration    1 NEW_CALL   at 0     symbol=NEW
+    23 trade      -100 NEW_SHARES at 30.51
+""")
+MERGED = movements_in("""
+    2 trade   100 SHARES at 30  fee=-0.5 order_id=1
+    2 trade    -1 CALL   at 0.8 fee=-0.5 order_id=1
+    6 action -100 SHARES        type=TC cash=3200
+    6 trade     1 CALL   at 1
+""")
 ACTIONS = {
     "adjusted strike": (ADJUSTED, 440 - 160 - 4),
     "two for one": (TWO_FOR_ONE, 140 - 80 - 5),
@@ -436,22 +475,23 @@ def test_what_no_source_names_of_a_corporate_action_or_a_trade_is_unknown(
     movements, profit, missing
 ):
     for place, movement in enumerate(movements):
-        others = [*movements[:place], *movements[place + 1 :]]
+        incomplete = [*movements[:place], *movements[place + 1 :]]
         is_split = movement.kind is MovementKind.CORPORATE_ACTION and movement.quantity > 0
         if missing == "row" and (movement.kind is MovementKind.TRADE or is_split):
             continue  # then what is left is open, or was held before
-        told = [] if missing == "row" else [replace(movement, **{missing: None})]
-        profits = {money.profit for money in over([*others, *told], *COVERED_CALL).values()}
-        assert profits <= {None}
+        if missing != "row":
+            incomplete.append(replace(movement, **{missing: None}))
+        for money in over(incomplete, *COVERED_CALL).values():
+            assert money.profit is None
 
 
 def test_what_an_action_brings_for_nothing_has_an_unknown_cost():
-    movements = [
-        moved(SHARES, 100.0, 30.0, 2),
-        acted(NEW_SHARES, 10.0, 6, type="SO"),
-        moved(SHARES, -100.0, 29.0, 9),
-        moved(NEW_SHARES, -10.0, 12.0, 9),
-    ]
+    movements = movements_in("""
+        2 trade   100 SHARES     at 30
+        6 action   10 NEW_SHARES       type=SO
+        9 trade  -100 SHARES     at 29
+        9 trade   -10 NEW_SHARES at 12
+    """)
     [money] = over(movements, leg(SHARES), leg(NEW_SHARES)).values()
     assert money.profit is None
     assert money.unknown == "what NEW cost is not known: a corporate action brought it"
@@ -459,30 +499,32 @@ def test_what_an_action_brings_for_nothing_has_an_unknown_cost():
 
 def test_what_an_action_takes_belongs_to_those_who_have_what_it_brings():
     """Two strategies had one call each: of the two that came each has one."""
-    movements = [
-        moved(CALL, -2.0, 2.0, 2, fee=-2.0),
-        acted(CALL, 2.0, 6),
-        acted(NEW_CALL, -2.0, 6),
-        moved(NEW_CALL, 2.0, 0.5, 10, fee=-2.0),
-    ]
+    movements = movements_in("""
+         2 trade  -2 CALL     at 2   fee=-2
+         6 action  2 CALL
+         6 action -2 NEW_CALL
+        10 trade   2 NEW_CALL at 0.5 fee=-2
+    """)
     legs = (leg(CALL, "a", quantity=-1.0), leg(CALL, "b", quantity=-1.0))
-    profits = {owner: money.profit for owner, money in over(movements, *legs).items()}
-    assert profits == {"a": 200 - 50 - 2, "b": 200 - 50 - 2}
+    moneys = over(movements, *legs)
+    assert moneys.keys() == {"a", "b"}
+    assert moneys["a"].profit == 200 - 50 - 2
+    assert moneys["b"].profit == 200 - 50 - 2
 
 
 # ---- what options deliver in no strategy
 
 
 def test_two_puts_in_no_strategy_and_the_shares_that_they_deliver_are_one_structure():
-    movements = [
-        moved(PUT, -1.0, 2.0, 2),
-        moved(OTHER, -1.0, 1.0, 3),
-        booked(PUT, 1.0, 0.0, 20, MovementKind.ASSIGNMENT),
-        booked(OTHER, 1.0, 0.0, 20, MovementKind.ASSIGNMENT),
-        booked(SHARES, 100.0, 50.0, 20, MovementKind.ASSIGNMENT),
-        booked(SHARES, 100.0, 45.0, 20, MovementKind.ASSIGNMENT),
-        moved(SHARES, -200.0, 40.0, 23),
-    ]
+    movements = movements_in("""
+         2 trade        -1 PUT    at 2
+         3 trade        -1 OTHER  at 1
+        20 assignment    1 PUT    at 0
+        20 assignment    1 OTHER  at 0
+        20 assignment  100 SHARES at 50
+        20 assignment  100 SHARES at 45
+        23 trade      -200 SHARES at 40
+    """)
     [campaign] = closed_campaigns(parts_of(movements))
     assert money_of(campaign.parts, "USD").profit == 200 - 1000 + 100 - 500 - 3
 
@@ -517,15 +559,15 @@ def spread(first: int, quantity: float, credit: float, day: int, right: str) -> 
         strikes = (50.0, 45.0)
 
     order = {"order_id": f"{day}"}
-    return [
-        option(first, -quantity, credit + 1, day, right, strikes[0], **order),
-        option(first + 1, quantity, 1.0, day, right, strikes[1], **order),
-    ]
+    sold = option(first, -quantity, credit + 1, day, right, strikes[0], **order)
+    bought = option(first + 1, quantity, 1.0, day, right, strikes[1], **order)
+    return [sold, bought]
 
 
 def rolled(first: int, day: int, debit: float, credit: float) -> list[Movement]:
     """Return the roll of a spread of puts to the next two contracts."""
-    return [*spread(first, -1.0, debit, day, "PUT"), *spread(first + 2, 1.0, credit, day, "PUT")]
+    closing = spread(first, -1.0, debit, day, "PUT")
+    return closing + spread(first + 2, 1.0, credit, day, "PUT")
 
 
 LATER = date(2026, 4, 17)
@@ -550,20 +592,21 @@ AT_RISK["a condor with one side rolled twice"] = (
     ],
     500 - 140 + 60 + 60,
 )
+EXERCISED: dict[str, Any] = {"kind": MovementKind.EXERCISE, "fee": 0.0}
 AT_RISK["a call that was exercised"] = (
     [
         option(20, 1.0, 10.6, 2, "CALL", 70.0),
-        option(20, -1.0, 0.0, 20, "CALL", 70.0, kind=MovementKind.EXERCISE, fee=0.0),
-        booked(SHARES, 100.0, 70.0, 20, MovementKind.EXERCISE),
-        moved(SHARES, -100.0, 75.0, 23),
+        option(20, -1.0, 0.0, 20, "CALL", 70.0, **EXERCISED),
+        *movements_in("20 exercise 100 SHARES at 70; 23 trade -100 SHARES at 75"),
     ],
     1060 + 7000,
 )
+EXPIRED: dict[str, Any] = {"kind": MovementKind.EXPIRATION, "fee": 0.0}
 AT_RISK["a calendar whose front expired"] = (
     [
         option(20, -1.0, 2.4, 2, "PUT", 50.0),
         option(21, 1.0, 5.2, 2, "PUT", 50.0, expiry=LATER),
-        option(20, 1.0, 0.0, 20, "PUT", 50.0, kind=MovementKind.EXPIRATION, fee=0.0),
+        option(20, 1.0, 0.0, 20, "PUT", 50.0, **EXPIRED),
         option(21, -1.0, 3.5, 23, "PUT", 50.0, expiry=LATER),
     ],
     520 - 240,
@@ -572,22 +615,24 @@ AT_RISK["a wheel"] = (
     [
         option(20, -1.0, 2.15, 2, "PUT", 98.0),
         option(20, 1.0, 0.0, 6, "PUT", 98.0, kind=MovementKind.ASSIGNMENT, fee=0.0),
-        booked(SHARES, 100.0, 98.0, 6, MovementKind.ASSIGNMENT),
-        moved(SHARES, -100.0, 99.0, 9),
+        *movements_in("6 assignment 100 SHARES at 98; 9 trade -100 SHARES at 99"),
     ],
     9800 - 215,
 )
 of_risks = pytest.mark.parametrize(("movements", "risk"), AT_RISK.values(), ids=AT_RISK)
 
 
+def contracts_of(movements: list[Movement]) -> dict[int, Contract]:
+    """Return the contracts that movements moved, by their ids."""
+    by_conid = grouped(lambda movement: movement.conid, movements)
+    return {conid: contract_of(moves, None) for conid, moves in by_conid.items()}
+
+
 def risk_of(movements: list[Movement]) -> float | None:
     legs = [leg(conid) for conid in {movement.conid for movement in movements} - {SHARES}]
     [campaign] = closed_campaigns(parts_of(movements, *legs))
-    contracts = {
-        conid: contract_of([m for m in movements if m.conid == conid], None)
-        for conid in campaign.conids
-    }
-    risk, _why = capital_at_risk(states_of(campaign, "USD"), contracts, "USD")
+    assert set(campaign.conids) == contracts_of(movements).keys()
+    risk, _why = capital_at_risk(states_of(campaign, "USD"), contracts_of(movements), "USD")
     return risk
 
 
@@ -607,16 +652,15 @@ def test_capital_at_risk_is_unknown_without_the_price_of_an_opening_trade(moveme
 
 @pytest.mark.parametrize(("paid", "risk"), [(0.0, 3000.0), (None, None)])
 def test_capital_at_risk_is_unknown_after_an_action_whose_cost_is(paid, risk):
-    movements = [
-        moved(SHARES, 100.0, 30.0, 2),
-        acted(SHARES, -100.0, 6, type="TC", cash=paid),
-        acted(NEW_SHARES, 50.0, 6, type="TC"),
-        moved(NEW_SHARES, -50.0, 70.0, 9),
-    ]
-    contracts = {
-        conid: contract_of([m for m in movements if m.conid == conid], None)
-        for conid in (SHARES, NEW_SHARES)
-    }
+    bought, taken, brought, sold = movements_in("""
+        2 trade   100 SHARES     at 30
+        6 action -100 SHARES           type=TC
+        6 action   50 NEW_SHARES       type=TC
+        9 trade   -50 NEW_SHARES at 70
+    """)
+    taken = replace(taken, cash=paid)
+    movements = [bought, taken, brought, sold]
+    contracts = contracts_of(movements)
     [campaign] = closed_campaigns(parts_of(movements, leg(SHARES)))
     assert capital_at_risk(states_of(campaign, "USD"), contracts, "USD")[0] == risk
 
@@ -668,27 +712,28 @@ def test_a_contract_of_two_strategies_is_divided_by_the_orders_that_closed_their
     """Each closes its call with its own put, on two days and at other prices."""
     of_both = [leg(CALL, strategy, quantity=-1.0) for strategy in ("a", "b")]
     legs = (*of_both, leg(PUT, "a"), leg(OTHER, "b"))
-    movements = [
-        moved(CALL, -2.0, 2.0, 2, fee=0.0),
-        moved(PUT, -1.0, 1.0, 2, fee=0.0),
-        moved(OTHER, -1.0, 1.0, 2, fee=0.0),
-        moved(CALL, 1.0, 0.5, 4, fee=0.0, order_id="of b"),
-        moved(OTHER, 1.0, 0.1, 4, fee=0.0, order_id="of b"),
-        moved(CALL, 1.0, 1.5, 5, fee=0.0, order_id="of a"),
-        moved(PUT, 1.0, 0.3, 5, fee=0.0, order_id="of a"),
-    ]
-    profits = {owner: money.profit for owner, money in over(movements, *legs).items()}
-    assert profits == pytest.approx({"a": 200 - 150 + 100 - 30, "b": 200 - 50 + 100 - 10})
+    movements = movements_in("""
+        2 trade -2 CALL  at 2   fee=0
+        2 trade -1 PUT   at 1   fee=0
+        2 trade -1 OTHER at 1   fee=0
+        4 trade  1 CALL  at 0.5 fee=0 order_id="of b"
+        4 trade  1 OTHER at 0.1 fee=0 order_id="of b"
+        5 trade  1 CALL  at 1.5 fee=0 order_id="of a"
+        5 trade  1 PUT   at 0.3 fee=0 order_id="of a"
+    """)
+    moneys = over(movements, *legs)
+    assert moneys.keys() == {"a", "b"}
+    assert moneys["a"].profit == pytest.approx(200 - 150 + 100 - 30)
+    assert moneys["b"].profit == pytest.approx(200 - 50 + 100 - 10)
 
 
 def test_shares_of_a_warrant_that_was_exercised_belong_to_its_strategy():
-    warrant = {"sec_type": "WAR"}
-    movements = [
-        moved(CALL, 1.0, 2.0, 2, **warrant),
-        moved(CALL, -1.0, 0.0, 6, kind=MovementKind.EXERCISE, fee=0.0, at=None, **warrant),
-        booked(SHARES, 100.0, 60.0, 6, MovementKind.EXERCISE),
-        moved(SHARES, -100.0, 66.0, 9),
-    ]
+    movements = movements_in("""
+        2 trade       1 CALL   at 2  sec_type=WAR
+        6 exercise   -1 CALL   at 0  sec_type=WAR
+        6 exercise  100 SHARES at 60
+        9 trade    -100 SHARES at 66
+    """)
     assert over(movements, leg(CALL))["s"].profit == -200 - 6000 + 6600 - 2
 
 
@@ -705,7 +750,8 @@ def test_capital_at_risk_is_known_where_a_statement_has_price_and_strike_in_one_
 ):
     sold = moved(PUT, -1.0, 2.0, 2, **terms) if terms else SOLD
     sold = replace(sold, cash=cash, fee=0.0)
-    [campaign] = closed_campaigns(parts_of([sold, moved(PUT, 1.0, 1.0, 4, **terms)], leg(PUT)))
+    bought = moved(PUT, 1.0, 1.0, 4, **terms)
+    [campaign] = closed_campaigns(parts_of([sold, bought], leg(PUT)))
     contracts = {PUT: contract_of([sold], None)}
     at_risk, _why = capital_at_risk(states_of(campaign, sold.currency), contracts, sold.currency)
     assert at_risk == risk
@@ -715,8 +761,7 @@ def test_what_was_held_before_all_movements_is_in_its_campaign_from_when_it_was_
     """The put was seen on Monday, and moves after the call is gone."""
     seen_at = datetime(2026, 3, 2, 21, tzinfo=UTC)
     openings = {(A, PUT): Opening(quantity=-1.0, cost=250.0, seen_at=seen_at)}
-    sold_call, bought_call = moved(CALL, -1.0, 2.0, 3), moved(CALL, 1.0, 1.0, 4)
-    movements = [sold_call, bought_call, moved(PUT, 1.0, 0.5, 9)]
+    movements = movements_in("3 trade -1 CALL at 2; 4 trade 1 CALL at 1; 9 trade 1 PUT at 0.5")
     [campaign] = closed_campaigns(attributed(movements, (leg(PUT), leg(CALL)), openings))
     assert campaign.closed == date(2026, 3, 9)
     assert money_of(campaign.parts, "USD").profit == 250 + 200 - 100 - 50 - 3

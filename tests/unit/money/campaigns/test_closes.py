@@ -30,7 +30,7 @@ from position_sync_dagster.terminal.output import fitted_table
 from tests.support.legs import ADDED_AT, leg
 from tests.support.money_rows import NOW, book_of, row, shown
 from tests.unit.money.campaigns.test_closed_campaigns import CALL as COVERED
-from tests.unit.money.campaigns.test_closed_campaigns import PUT, SHARES, A, booked, moved
+from tests.unit.money.campaigns.test_closed_campaigns import PUT, SHARES, A, moved, movements_in
 from tests.unit.money.past.test_causes import CALL, CASES, OTHER
 
 ACCOUNT = "DU1"
@@ -56,30 +56,22 @@ def closes(*current: Closure, legs=LEGS, before: float | None = None, **ends) ->
     openings = {}
     if before is not None:
         openings = {movement.key: Opening(quantity=before, cost=26.33) for movement in movements}
-    return Closes(
-        rows=frame_of(CLOSURES, map(asdict, current)),
-        since=ADDED_AT + timedelta(days=1),
-        ends=by_conid,
-        parts=attributed(movements, legs, openings),
-    )
+    rows = frame_of(CLOSURES, map(asdict, current))
+    parts = attributed(movements, legs, openings)
+    return Closes(rows=rows, since=ADDED_AT + timedelta(days=1), ends=by_conid, parts=parts)
 
 
 def stated(close: Closure) -> Movement:
+    amounts = {"quantity": -close.quantity, "cash": copysign(250.0, close.quantity)}
+    ids = {
+        "movement_id": f"{close.change_id}:{close.conid}",
+        "execution_id": next(iter(close.evidence or ()), None),
+    }
     return movement_of(
-        close,
-        close.closed_at.date(),
-        movement_id=f"{close.change_id}:{close.conid}",
-        kind=MovementKind.TRADE,
-        section=Section.TRADES,
-        source=MovementSource.API,
-        at=close.closed_at,
-        quantity=-close.quantity,
-        cash=copysign(250.0, close.quantity),
-        fee=-1.3,
-        fee_currency="USD",
-        execution_id=next(iter(close.evidence or ()), None),
-        open_close="C",
-    )
+        close, close.closed_at.date(), kind=MovementKind.TRADE, section=Section.TRADES,
+        source=MovementSource.API, at=close.closed_at, fee=-1.3, fee_currency="USD",
+        open_close="C", **ids, **amounts,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -111,7 +103,7 @@ def test_a_leg_that_was_held_before_it_was_added_or_elsewhere_is_not_closed() ->
 
 def book(closes: Closes, strategy: str | None = None) -> Book:
     legs = [leg(n, "condor") for n in (CALL, 5, 6, 7)]
-    rows = [*(row(n) for n in (5, 6, 7)), row(CALL, position=0.0)]
+    rows = [row(5), row(6), row(7), row(CALL, position=0.0)]
     held = book_of(rows, legs, closes=closes)
     of_table = exposures(held.split).row(0, named=True)
     assert of_table["legs"] == 4
@@ -139,7 +131,8 @@ def test_realised_profit_is_summed_by_strategy_each_with_its_part_of_what_severa
     """Two strategies had half of what brought 50 each."""
     elsewhere = replace(SOLD, conid=9, realized_pnl=7.0)
     shared = replace(SOLD, conid=OTHER, closed_at=LATER, realized_pnl=50.0)
-    closed = closes(EXPIRED, replace(SOLD, realized_pnl=12.0), elsewhere, shared, _1=end(EXPIRED))
+    sold = replace(SOLD, realized_pnl=12.0)
+    closed = closes(EXPIRED, sold, elsewhere, shared, _1=end(EXPIRED))
     assert realized(closed, "condor") == (-112.0 + 12.0 + 25.0, 3, 0)
     assert realized(closed, "other") == (25.0, 1, 0)
     of_condor = closed.realized("condor", None, "USD") or {}
@@ -179,12 +172,10 @@ def test_realised_profit_is_summed_by_strategy_each_with_its_part_of_what_severa
 def test_a_strategy_has_its_part_of_the_profit_where_it_is_known_whose_the_close_was(
     before, quantities, of_condor, of_rest
 ) -> None:
-    names = ("condor", "other")
-    legs = [
-        leg(SOLD.conid, name, quantity=quantity)
-        for name, quantity in zip(names, quantities, strict=False)
-    ]
-    of_legs = closes(replace(SOLD, realized_pnl=12.0, quantity=-10.0), legs=legs, before=before)
+    owned = zip(("condor", "other"), quantities, strict=False)
+    legs = [leg(SOLD.conid, name, quantity=quantity) for name, quantity in owned]
+    close = replace(SOLD, realized_pnl=12.0, quantity=-10.0)
+    of_legs = closes(close, legs=legs, before=before)
     expected = {"unknown": (None, 1, 1), None: (0, 0, 0)}
     for name, profit in ((UNATTRIBUTED, of_rest), ("condor", of_condor)):
         assert realized(of_legs, name) == expected.get(profit, (profit, 1, 0))
@@ -201,17 +192,15 @@ def test_shares_that_an_assignment_took_before_its_statement_closed_for_their_st
     }  # fmt: skip
     taken = replace(moved(SHARES, -100.0, 50.0, 9), counter_conid=COVERED, **inferred)
     ended = replace(moved(COVERED, 1.0, 0.0, 9), **inferred)
-    opened = [moved(SHARES, 100.0, 45.0, 2), moved(COVERED, -1.0, 2.0, 2)]
+    opened = movements_in("2 trade 100 SHARES at 45; 2 trade -1 CALL at 2")
     legs = [leg(conid, "covered", since=date(2026, 1, 1)) for conid in (COVERED, SHARES)]
     close = replace(SOLD, account=A, executions=None, cause=Cause.ASSIGNED, realized_pnl=None)
     of_call = replace(close, change_id="of the call", conid=COVERED, counter_conid=SHARES)
     of_shares = replace(close, change_id="of the shares", conid=SHARES, counter_conid=COVERED)
 
-    closed = Closes(
-        rows=frame_of(CLOSURES, map(asdict, [of_call, of_shares])),
-        since=ADDED_AT,
-        parts=attributed([*opened, ended, taken], legs),
-    )
+    rows = frame_of(CLOSURES, map(asdict, [of_call, of_shares]))
+    parts = attributed([*opened, ended, taken], legs)
+    closed = Closes(rows=rows, since=ADDED_AT, parts=parts)
     assert realized(closed, "covered") == (5000 + 200 - 4500 - 4, 2, 0)
     assert realized(closed, UNATTRIBUTED) == (0, 0, 0)
 
@@ -226,35 +215,33 @@ def test_a_close_finds_its_owner_by_each_row_of_its_evidence() -> None:
 # What happens, and what the broker states of it: average cost and profit are net of commissions,
 # and what was got for an option that delivers is in the profit of what it delivers.
 KINDS = {
-    "sold": ([moved(PUT, 1.0, 2.0, 2), moved(PUT, -1.0, 3.0, 3)], [299.0 - 201.0]),
-    "bought back": ([moved(PUT, -1.0, 2.0, 2), moved(PUT, 1.0, 1.0, 3)], [199.0 - 101.0]),
+    "sold": ("2 trade 1 PUT at 2; 3 trade -1 PUT at 3", 299.0 - 201.0),
+    "bought back": ("2 trade -1 PUT at 2; 3 trade 1 PUT at 1", 199.0 - 101.0),
     "a part, at average cost": (
-        [moved(PUT, 1.0, 2.0, 2), moved(PUT, 1.0, 4.0, 3), moved(PUT, -1.0, 5.0, 4)],
-        [499.0 - (201.0 + 401.0) / 2],
+        "2 trade 1 PUT at 2; 3 trade 1 PUT at 4; 4 trade -1 PUT at 5", 499.0 - (201.0 + 401.0) / 2,
     ),
-    "through zero": ([moved(PUT, 1.0, 2.0, 2), moved(PUT, -2.0, 3.0, 3)], [599.0 / 2 - 201.0]),
-    "expired": (
-        [moved(PUT, -1.0, 1.5, 2), booked(PUT, 1.0, 0.0, 20, MovementKind.EXPIRATION)], [149.0],
-    ),
-    "settled in cash": (
-        [moved(PUT, 1.0, 2.0, 2), booked(PUT, -1.0, 3.5, 20, MovementKind.CASH_SETTLEMENT)],
-        [350.0 - 201.0],
-    ),
+    "through zero": ("2 trade 1 PUT at 2; 3 trade -2 PUT at 3", 599.0 / 2 - 201.0),
+    "expired": ("2 trade -1 PUT at 1.5; 20 expiration 1 PUT at 0", 149.0),
+    "settled in cash": ("2 trade 1 PUT at 2; 20 cash_settlement -1 PUT at 3.5", 350.0 - 201.0),
     "assigned, and the shares sold": (
-        [moved(PUT, -1.0, 2.0, 2), booked(PUT, 1.0, 0.0, 20, MovementKind.ASSIGNMENT),
-         booked(SHARES, 100.0, 50.0, 20, MovementKind.ASSIGNMENT), moved(SHARES, -100.0, 51.0, 23)],
-        [0.0, 5099.0 - (5000.0 - 199.0)],
+        """
+            2 trade        -1 PUT    at 2
+           20 assignment    1 PUT    at 0
+           20 assignment  100 SHARES at 50
+           23 trade      -100 SHARES at 51
+        """,
+        5099.0 - (5000.0 - 199.0),
     ),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("movements", "stated_profits"), KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize(("movements", "stated_profit"), KINDS.values(), ids=KINDS)
 def test_what_a_strategy_realised_is_what_the_broker_states_of_its_closes(
-    movements, stated_profits
+    movements, stated_profit
 ) -> None:
     legs = [leg(conid, "s", since=date(2026, 1, 1)) for conid in (PUT, SHARES)]
-    closed = Closes(parts=attributed(movements, legs, {}))
-    assert realized(closed, "s")[0] == sum(stated_profits)
+    closed = Closes(parts=attributed(movements_in(movements), legs, {}))
+    assert realized(closed, "s")[0] == stated_profit
 
 
 def test_a_strategy_that_is_called_total_has_its_own_profit() -> None:

@@ -18,9 +18,9 @@ from tests.unit.money.campaigns.test_closed_campaigns import (
     PUT,
     SHARES,
     A,
-    booked,
     leg,
     moved,
+    movements_in,
     parts_of,
 )
 
@@ -30,8 +30,8 @@ def lots(*movements: Movement, **before: float) -> list[TradedLot]:
 
 
 def money(lot: TradedLot) -> tuple[float | None, ...]:
-    rounded = [amount and round(amount, 6) for amount in (lot.cost, lot.proceeds, lot.profit)]
-    return lot.quantity, *rounded
+    amounts = (lot.cost, lot.proceeds, lot.profit)
+    return lot.quantity, *(amount and round(amount, 6) for amount in amounts)
 
 
 def shares(quantity: float, price: float | None, day: int, **more: object) -> Movement:
@@ -44,33 +44,45 @@ def action(conid: int, quantity: float, day: int, cash: float = 0.0, **more: obj
 
 
 def test_what_was_opened_first_closes_first_and_a_close_may_take_of_several():
-    closed = lots(shares(100, 10, 2), shares(50, 12, 3), shares(-120, 15, 10), shares(-30, 9, 12))
-    assert [money(lot) for lot in closed] == [
-        (100, 1000, 1500, 500), (20, 240, 300, 60), (30, 360, 270, -90),
-    ]  # fmt: skip
-    assert [(lot.opened.day, lot.closed.day, lot.days) for lot in closed] == [
-        (2, 10, 8), (3, 10, 7), (3, 12, 9),
-    ]  # fmt: skip
+    movements = movements_in("""
+         2 trade  100 SHARES at 10 fee=0
+         3 trade   50 SHARES at 12 fee=0
+        10 trade -120 SHARES at 15 fee=0
+        12 trade  -30 SHARES at 9  fee=0
+    """)
+    oldest, partial, last = closed = lots(*movements)
+    assert money(oldest) == (100, 1000, 1500, 500)
+    assert money(partial) == (20, 240, 300, 60)
+    assert money(last) == (30, 360, 270, -90)
+    assert [lot.opened.day for lot in closed] == [2, 3, 3]
+    assert [lot.closed.day for lot in closed] == [10, 10, 12]
+    assert [lot.days for lot in closed] == [8, 7, 9]
 
 
 def test_what_was_sold_first_has_a_negative_quantity_and_fees_are_in_both_sides():
-    [lot] = lots(moved(PUT, -2, 5, 2), moved(PUT, 2, 3, 6))
+    [lot] = lots(*movements_in("2 trade -2 PUT at 5; 6 trade 2 PUT at 3"))
     assert money(lot) == (-2, 601, 999, 398)
     assert lot.fees == 2.0
 
 
 def test_a_fee_in_another_currency_is_a_lot_of_its_own():
-    lot, fee = lots(moved(PUT, -2, 5, 2, fee_currency="EUR"), moved(PUT, 2, 3, 6))
+    movements = movements_in("2 trade -2 PUT at 5 fee_currency=EUR; 6 trade 2 PUT at 3")
+    lot, fee = lots(*movements)
     assert money(lot) == (-2, 601, 1000, 399)
-    assert (lot.currency, lot.fees) == ("USD", 1.0)
+    assert lot.currency == "USD"
+    assert lot.fees == 1.0
     assert money(fee) == (0, 0, -1, -1)
-    assert (fee.currency, fee.fees, fee.closed) == ("EUR", 1.0, date(2026, 3, 2))
+    assert fee.currency == "EUR"
+    assert fee.fees == 1.0
+    assert fee.closed == date(2026, 3, 2)
 
 
 def test_a_fee_of_unknown_amount_in_another_currency_is_one_lot_whatever_its_option_delivered():
-    end = booked(PUT, 1, 0, 6, MovementKind.ASSIGNMENT)
-    _option, fee = lots(moved(PUT, -1, 2, 2), replace(end, fee=None, fee_currency="EUR"))
-    assert (fee.currency, fee.quantity, fee.profit) == ("EUR", 0, None)
+    sold, end = movements_in("2 trade -1 PUT at 2; 6 assignment 1 PUT at 0")
+    _option, fee = lots(sold, replace(end, fee=None, fee_currency="EUR"))
+    assert fee.currency == "EUR"
+    assert fee.quantity == 0
+    assert fee.profit is None
     assert fee.why_unknown == "the fee of XYZ 50P 20Mar26 of 2026-03-06 is not known"
 
 
@@ -83,9 +95,13 @@ def test_a_trade_through_zero_closes_and_opens():
 
 
 def test_an_assignment_closes_the_option_and_opens_shares_through_it():
-    assigned = booked(PUT, 1, 0, 6, MovementKind.ASSIGNMENT)
-    delivered = replace(booked(SHARES, 100, 50, 6, MovementKind.ASSIGNMENT), counter_conid=PUT)
-    option, sold = lots(moved(PUT, -1, 2, 2), assigned, delivered, shares(-100, 49, 9))
+    opened, assigned, delivered, sale = movements_in("""
+        2 trade        -1 PUT    at 2
+        6 assignment    1 PUT    at 0
+        6 assignment  100 SHARES at 50
+        9 trade      -100 SHARES at 49 fee=0
+    """)
+    option, sold = lots(opened, assigned, replace(delivered, counter_conid=PUT), sale)
     assert money(option) == (-1, 0, 199, 199)
     assert option.closed_by == MovementKind.ASSIGNMENT
     assert money(sold) == (100, 5000, 4900, -100)
@@ -95,17 +111,23 @@ def test_an_assignment_closes_the_option_and_opens_shares_through_it():
 
 
 def test_the_cash_of_a_settlement_that_has_a_row_of_its_own_is_of_the_lot():
-    end = booked(PUT, 1, 0, 20, MovementKind.CASH_SETTLEMENT)
+    sold, end = movements_in("2 trade -1 PUT at 5; 20 cash_settlement 1 PUT at 0")
     cash = replace(end, quantity=0.0, cash=-350.0, movement_id="cash")
-    [lot] = lots(moved(PUT, -1, 5, 2), end, cash)
+    [lot] = lots(sold, end, cash)
     assert money(lot) == (-1, 350, 499, 149)
 
 
 def test_a_split_keeps_what_lots_cost_and_what_is_paid_for_a_fraction_is_counted():
-    split = action(SHARES, 300, 5, cash=7.0, type="FS")
-    paid, *sold = lots(shares(60, 10, 2), shares(40, 20, 3), split, shares(-400, 5, 9))
+    movements = movements_in("""
+        2 trade    60 SHARES at 10 fee=0
+        3 trade    40 SHARES at 20 fee=0
+        5 action  300 SHARES       type=FS cash=7
+        9 trade  -400 SHARES at 5  fee=0
+    """)
+    paid, first, second = lots(*movements)
     assert money(paid) == (0, 0, 7, 7)
-    assert [money(lot) for lot in sold] == [(240, 600, 1200, 600), (160, 800, 800, 0)]
+    assert money(first) == (240, 600, 1200, 600)
+    assert money(second) == (160, 800, 800, 0)
 
 
 def test_what_comes_for_another_contract_was_opened_when_that_was_and_cost_as_much():
@@ -154,17 +176,22 @@ STOCK = {"sec_type": "STK", "multiplier": 1.0, "expiry": None, "right": None, "s
 
 
 def stated(quantity: float, cost: float, profit: float, opened: int) -> StatementEvent:
+    opened_at = datetime(2026, 3, opened, 15, tzinfo=UTC)
     return StatementEvent(
         event_id=f"TradedLot:{opened}", kind=EventKind.CLOSED_LOT, account=A, conid=SHARES,
         day=date(2026, 3, 10), attributes="{}", source="FLEX", statement="s.xml",
-        quantity=quantity, amount=cost, realized_pnl=profit,
-        time=datetime(2026, 3, opened, 15, tzinfo=UTC),
+        quantity=quantity, amount=cost, realized_pnl=profit, time=opened_at,
     )  # fmt: skip
 
 
 def test_the_lots_of_a_statement_count_if_they_are_all_of_a_close():
     """The broker was told to sell what cost most."""
-    fifo = lots(shares(100, 10, 2), shares(100, 12, 3), shares(-100, 15, 10))
+    movements = movements_in("""
+         2 trade  100 SHARES at 10 fee=0
+         3 trade  100 SHARES at 12 fee=0
+        10 trade -100 SHARES at 15 fee=0
+    """)
+    fifo = lots(*movements)
     closed, held = as_the_broker_matched(fifo, [stated(100, 1201, 298, 3)])
     assert money(closed) == (100, 1201, 1499, 298)
     assert closed.source == LotSource.BROKER
@@ -183,9 +210,13 @@ def test_a_short_lot_of_a_statement_brought_what_its_opening_did():
 
 def test_fees_in_another_currency_are_lots_beside_those_that_the_broker_matched():
     """The second fee is of the day of the close; the campaign lost both."""
-    in_euros = {"fee": -1.0, "fee_currency": "EUR"}
-    fifo = lots(shares(100, 10, 2, **in_euros), shares(-100, 15, 10, **in_euros))
+    movements = movements_in("""
+         2 trade  100 SHARES at 10 fee=-1 fee_currency=EUR
+        10 trade -100 SHARES at 15 fee=-1 fee_currency=EUR
+    """)
+    fifo = lots(*movements)
     of_broker, *fees = as_the_broker_matched(fifo, [stated(100, 1000, 500, 2)])
     assert of_broker.source == LotSource.BROKER
     assert money(of_broker) == (100, 1000, 1500, 500)
-    assert [(fee.currency, fee.profit) for fee in fees] == [("EUR", -1), ("EUR", -1)]
+    assert [fee.currency for fee in fees] == ["EUR", "EUR"]
+    assert [fee.profit for fee in fees] == [-1, -1]

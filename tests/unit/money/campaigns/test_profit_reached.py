@@ -31,6 +31,7 @@ from tests.unit.money.campaigns.test_closed_campaigns import (
     A,
     leg,
     moved,
+    movements_in,
     parts_of,
 )
 from tests.unit.money.campaigns.test_open_campaigns import ASSIGNED, option, shares
@@ -44,9 +45,12 @@ TERMS |= {
 }
 
 # Credit: 2.00 and 1.50 less 1.00 and 0.50, of 100 each: 200.
-CONDOR = [
-    SOLD, moved(OTHER, 1.0, 1.0, 2), moved(CALL, -1.0, 1.5, 2), moved(HIGH_CALL, 1.0, 0.5, 2),
-]  # fmt: skip
+CONDOR = movements_in(f"""
+    2 trade -1 PUT         at 2
+    2 trade  1 OTHER       at 1
+    2 trade -1 CALL        at 1.5
+    2 trade  1 {HIGH_CALL} at 0.5
+""")
 OF_CONDOR = (*LEGS, leg(HIGH_CALL))
 
 
@@ -67,10 +71,9 @@ def reached(
 
 def test_of_a_short_put_it_is_the_part_of_its_credit():
     sums = reached([SOLD], [option(PUT, -1.0, -120.0)])
-    assert asdict(sums.open_campaign) == {
-        "kind": "short-put", "credit": 200.0, "greatest_profit": 200.0,
-        "profit": 200.0 - 1 - 120, "loss_of_credit": 0.0,
-    }  # fmt: skip
+    promised = {"kind": "short-put", "credit": 200.0, "greatest_profit": 200.0}
+    brought = {"profit": 200.0 - 1 - 120, "loss_of_credit": 0.0}
+    assert asdict(sums.open_campaign) == promised | brought
     assert sums.profit_reached == pytest.approx(79 / 200)
     assert sums.profit_reached_unknown is None
 
@@ -102,10 +105,8 @@ def test_shares_of_an_assignment_go_on_with_the_promise_of_the_put():
 
 
 def test_of_a_condor_it_is_the_part_of_the_credit_of_all_legs():
-    held = [
-        option(PUT, -1.0, -90.0), option(OTHER, 1.0, 40.0), option(CALL, -1.0, -60.0),
-        option(HIGH_CALL, 1.0, 14.0),
-    ]  # fmt: skip
+    puts = [option(PUT, -1.0, -90.0), option(OTHER, 1.0, 40.0)]
+    held = [*puts, option(CALL, -1.0, -60.0), option(HIGH_CALL, 1.0, 14.0)]
     sums = reached(CONDOR, held, OF_CONDOR)
     assert sums.open_campaign.kind == "iron-condor"
     assert sums.open_campaign.greatest_profit == 200
@@ -113,7 +114,7 @@ def test_of_a_condor_it_is_the_part_of_the_credit_of_all_legs():
 
 
 def test_of_a_debit_spread_it_is_the_part_of_its_width_less_what_it_cost():
-    movements = [moved(PUT, 1.0, 2.0, 2), moved(OTHER, -1.0, 1.0, 2)]
+    movements = movements_in("2 trade 1 PUT at 2; 2 trade -1 OTHER at 1")
     sums = reached(movements, [option(PUT, 1.0, 350.0), option(OTHER, -1.0, -150.0)])
     assert sums.open_campaign.greatest_profit == 500 - 100
     assert sums.open_campaign.loss_of_credit is None, "it was paid for"

@@ -11,42 +11,36 @@ from position_sync_dagster.money.campaigns.results import Grouping, days_of, res
 
 
 def campaign(profit: float | None, day: int = 2, **more: Any) -> ClosedCampaign:
-    given = dict.fromkeys(field.name for field in fields(ClosedCampaign)) | {
-        "campaign_id": f"s:{day}",
-        "strategy_id": "s",
-        "currency": "USD",
-        "kind": "vertical",
-        "underlying": "SPY",
-        "closed": date(2026, 3, day),
-        "ended": CampaignEnd.CLOSED,
-        "profit": profit,
-        "fees": 2.0,
-        "capital_at_risk": 500.0,
-        "profit_unknown": None if profit is not None else "a fee",
-    }
-    return ClosedCampaign(**given | more)
+    unknown = dict.fromkeys(field.name for field in fields(ClosedCampaign))
+    whose = {"campaign_id": f"s:{day}", "strategy_id": "s", "kind": "vertical"}
+    ended = {"closed": date(2026, 3, day), "ended": CampaignEnd.CLOSED}
+    money = {"underlying": "SPY", "currency": "USD", "fees": 2.0, "capital_at_risk": 500.0}
+    result = {"profit": profit, "profit_unknown": None if profit is not None else "a fee"}
+    return ClosedCampaign(**unknown | whose | ended | money | result | more)
 
 
 def test_each_formula_is_what_its_name_says():
     won = campaign(100.0, 2, worst=-30.0)
-    [result] = results_of(
-        [won, campaign(-40.0, 3, worst=-90.0), campaign(-80.0, 4), campaign(0.0, 5)],
-        Grouping.STRATEGY,
-    )
-    assert result.row == {
-        "group": "s", "currency": "USD", "number": 4, "wins": 1, "win_rate": 0.25,
-        "profit": -20.0, "fees": 8.0, "average_win": 100.0, "average_loss": -60.0,
-        "expectancy": -5.0, "profit_factor": pytest.approx(100 / 120), "return": -0.01,
-        "drawdown": 120.0, "wins_with_days": 1, "median_worst_of_wins": -30.0,
-        "worst_of_wins": -30.0, "unknown": 0, "why_unknown": None,
-    }  # fmt: skip
+    lost = campaign(-40.0, 3, worst=-90.0)
+    campaigns = [won, lost, campaign(-80.0, 4), campaign(0.0, 5)]
+    [result] = results_of(campaigns, Grouping.STRATEGY)
+
+    counted = {"group": "s", "currency": "USD", "number": 4, "wins": 1, "win_rate": 0.25}
+    profits = {"profit": -20.0, "fees": 8.0, "average_win": 100.0, "average_loss": -60.0}
+    rates = {"expectancy": -5.0, "profit_factor": pytest.approx(100 / 120), "return": -0.01}
+    worst = {"wins_with_days": 1, "median_worst_of_wins": -30.0, "worst_of_wins": -30.0}
+    lacking = {"unknown": 0, "why_unknown": None}
+    assert result.row == counted | profits | rates | {"drawdown": 120.0} | worst | lacking
 
 
 def test_how_far_those_that_won_had_been_down_is_of_those_of_which_it_is_known():
-    won = [campaign(9.0, 2 + n, worst=worst) for n, worst in enumerate((-50.0, None, 4.0, -10.0))]
+    worst_by_day = {2: -50.0, 3: None, 4: 4.0, 5: -10.0}
+    won = [campaign(9.0, day, worst=worst) for day, worst in worst_by_day.items()]
     [group] = results_of([*won, campaign(-1.0, 7, worst=-700.0)], Grouping.KIND)
-    assert (group.wins, group.wins_with_days) == (4, 3)
-    assert (group.median_worst_of_wins, group.worst_of_wins) == (-10.0, -50.0)
+    assert group.wins == 4
+    assert group.wins_with_days == 3
+    assert group.median_worst_of_wins == -10.0
+    assert group.worst_of_wins == -50.0
 
     [none] = results_of([campaign(9.0)], Grouping.KIND)
     assert none.wins_with_days == 0
@@ -65,11 +59,14 @@ def test_without_losses_there_is_no_profit_factor_and_without_wins_no_average_wi
 
 
 def test_currencies_are_groups_of_their_own():
-    results = results_of([campaign(5.0), campaign(7.0, currency="EUR")], Grouping.UNDERLYING)
-    assert [(result.group, result.currency, result.profit) for result in results] == [
-        ("SPY", "EUR", 7.0),
-        ("SPY", "USD", 5.0),
-    ]
+    campaigns = [campaign(5.0), campaign(7.0, currency="EUR")]
+    in_euros, in_dollars = results_of(campaigns, Grouping.UNDERLYING)
+    assert in_euros.group == "SPY"
+    assert in_euros.currency == "EUR"
+    assert in_euros.profit == 7.0
+    assert in_dollars.group == "SPY"
+    assert in_dollars.currency == "USD"
+    assert in_dollars.profit == 5.0
 
 
 def test_one_unknown_profit_makes_each_sum_of_its_group_unknown_and_says_whose():
@@ -96,18 +93,19 @@ def test_an_unknown_fee_leaves_the_fees_unknown():
 
 
 def test_a_kind_that_is_not_known_is_a_group_without_a_name():
-    results = results_of([campaign(5.0, kind=None), campaign(7.0)], Grouping.KIND)
-    assert [(result.group, result.profit) for result in results] == [("vertical", 7.0), (None, 5.0)]
+    vertical, unnamed = results_of([campaign(5.0, kind=None), campaign(7.0)], Grouping.KIND)
+    assert vertical.group == "vertical"
+    assert vertical.profit == 7.0
+    assert unnamed.group is None
+    assert unnamed.profit == 5.0
 
 
 def test_days_have_the_profit_of_all_and_the_sum_of_what_was_realised():
     campaigns = [campaign(10.0, 2), campaign(-4.0, 3), campaign(None, 4), campaign(1.0, 5)]
     profits = [(date(2026, 3, 2), "USD", 6.5), (date(2026, 3, 6), "USD", None)]
     days = days_of(campaigns, profits)
-    assert [(day.day.day, day.profit, day.realised, day.total, day.drawdown) for day in days] == [
-        (2, 6.5, 10.0, 10.0, 0.0),
-        (3, None, -4.0, 6.0, 4.0),
-        (4, None, None, None, None),
-        (5, None, 1.0, None, None),
-        (6, None, 0.0, None, None),
-    ]
+    assert [day.day.day for day in days] == [2, 3, 4, 5, 6]
+    assert [day.profit for day in days] == [6.5, None, None, None, None]
+    assert [day.realised for day in days] == [10.0, -4.0, None, 1.0, 0.0]
+    assert [day.total for day in days] == [10.0, 6.0, None, None, None]
+    assert [day.drawdown for day in days] == [0.0, 4.0, None, None, None]

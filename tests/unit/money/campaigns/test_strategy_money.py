@@ -12,13 +12,14 @@ SOLD_CALL = moved(CALL, -1.0, 1.5, 2)
 LEGS = (leg(PUT), replace(leg(CALL), strategy_id="calls"))
 [PUTS, CALLS] = [(leg.strategy_id, "USD") for leg in LEGS]
 
+CORRECTED = replace(SOLD_CALL, cash=140.0)
+BOUGHT_CALL = moved(CALL, 1.0, 1.0, 4)
+IN_CENTS = {CALL: details(CALL, price_magnifier=100)}
 CHANGES = {
-    "a correction": ([SOLD, replace(SOLD_CALL, cash=140.0)], {}),
-    "a close": ([SOLD, SOLD_CALL, moved(CALL, 1.0, 1.0, 4)], {}),
-    "what is known of the contract": (
-        [SOLD, SOLD_CALL], {CALL: details(CALL, price_magnifier=100)},
-    ),
-}  # fmt: skip
+    "a correction": ([SOLD, CORRECTED], {}),
+    "a close": ([SOLD, SOLD_CALL, BOUGHT_CALL], {}),
+    "what is known of the contract": ([SOLD, SOLD_CALL], IN_CENTS),
+}
 
 
 @pytest.mark.parametrize(("movements", "contracts"), CHANGES.values(), ids=CHANGES)

@@ -26,11 +26,14 @@ from tests.unit.money.campaigns.test_closed_campaigns import (
     booked,
     leg,
     moved,
+    movements_in,
 )
 
 LATER = datetime(2026, 3, 9, tzinfo=UTC)
 
 STRIKES = {PUT: 50.0, OTHER: 45.0, CALL: 60.0}
+TRADED = (PUT, OTHER, CALL, SHARES)
+UNITS = {SHARES: 100}
 
 
 def history(random: Random) -> list[Movement]:
@@ -38,8 +41,8 @@ def history(random: Random) -> list[Movement]:
     movements: list[Movement] = []
     held: defaultdict[int, float] = defaultdict(float)
     for day in range(2, 20):
-        conid = random.choice([PUT, OTHER, CALL, SHARES])
-        size = random.choice([-2.0, -1.0, 1.0, 2.0]) * (100 if conid == SHARES else 1)
+        conid = random.choice(TRADED)
+        size = random.choice([-2.0, -1.0, 1.0, 2.0]) * UNITS.get(conid, 1)
         movements.append(moved(conid, size, random.randint(1, 9) * 1.0, day))
 
         held[conid] += size
@@ -52,18 +55,16 @@ def history(random: Random) -> list[Movement]:
 
     for old, new in ((SHARES, NEW_SHARES), (CALL, NEW_CALL)):
         if held[old]:
-            movements += [
-                acted(old, -held[old], 20, type="TC"),
-                acted(new, held[old], 20, type="TC"),
-            ]
+            movements.append(acted(old, -held[old], 20, type="TC"))
+            movements.append(acted(new, held[old], 20, type="TC"))
     return movements
 
 
 def claims(random: Random) -> list[ActiveContract]:
     legs = []
-    for conid in (PUT, OTHER, CALL, SHARES):
+    for conid in TRADED:
         for strategy in ("a", "b")[: random.randint(0, 2)]:
-            quantity = random.choice([-1.0, 1.0]) * (100 if conid == SHARES else 1)
+            quantity = random.choice([-1.0, 1.0]) * UNITS.get(conid, 1)
             legs.append(leg(conid, strategy, quantity=quantity))
     return legs
 
@@ -107,10 +108,8 @@ def test_what_was_held_long_before_its_leg_was_added_belongs_to_it_when_it_is_cl
     added = replace(leg(PUT, "a"), added_at=datetime(2026, 3, 5, tzinfo=UTC), since=None)
     seen = Opening(quantity=-1.0, cost=90.0, seen_at=datetime(2026, 3, 1, tzinfo=UTC))
     parts = attributed([moved(PUT, 1.0, 2.0, 10)], [added], {(A, PUT): seen})
-    assert [(part.owner, part.effect) for part in parts] == [
-        ("a", Effect.OPENS),
-        ("a", Effect.CLOSES),
-    ]
+    assert [part.owner for part in parts] == ["a", "a"]
+    assert [part.effect for part in parts] == [Effect.OPENS, Effect.CLOSES]
 
 
 def test_a_leg_has_no_opposite_holding_that_ended_when_its_own_was_opened():
@@ -118,11 +117,9 @@ def test_a_leg_has_no_opposite_holding_that_ended_when_its_own_was_opened():
     added = replace(leg(PUT, "a"), added_at=datetime(2026, 3, 12, tzinfo=UTC), since=None)
     seen = Opening(quantity=3.0, cost=-300.0, seen_at=datetime(2026, 3, 7, tzinfo=UTC))
     parts = attributed([moved(PUT, -5.0, 2.0, 10)], [added], {(A, PUT): seen})
-    assert [(part.owner, part.quantity, part.effect) for part in parts] == [
-        (UNATTRIBUTED, 3.0, Effect.OPENS),
-        (UNATTRIBUTED, -3.0, Effect.CLOSES),
-        ("a", -2.0, Effect.OPENS),
-    ]
+    assert [part.owner for part in parts] == [UNATTRIBUTED, UNATTRIBUTED, "a"]
+    assert [part.quantity for part in parts] == [3.0, -3.0, -2.0]
+    assert [part.effect for part in parts] == [Effect.OPENS, Effect.CLOSES, Effect.OPENS]
 
 
 def test_a_leg_that_moves_to_another_strategy_while_it_is_held_takes_its_holding_along():
@@ -153,7 +150,7 @@ def test_a_quantity_in_any_account_is_claimed_of_what_all_accounts_hold(is_moved
 
 
 def test_what_is_left_after_a_close_of_unknown_owner_belongs_to_those_that_claim_it():
-    movements = [moved(PUT, -5.0, 2.0, 2), moved(PUT, 1.0, 1.0, 3)]
+    movements = movements_in("2 trade -5 PUT at 2; 3 trade 1 PUT at 1")
     parts = attributed(movements, [leg(PUT, "a", quantity=-2.0)], {})
     held = sum(part.quantity for part in parts if part.owner == "a")
     assert held == -2.0
@@ -163,13 +160,13 @@ def test_what_is_left_after_a_close_of_unknown_owner_belongs_to_those_that_claim
 @pytest.mark.parametrize(("shared", "other"), [(PUT, OTHER), (OTHER, PUT)])
 def test_an_order_of_nobody_closes_what_nobody_has_of_a_contract_of_a_strategy(shared, other):
     """One is sold for the strategy, one beside another option; both of these are bought back."""
-    movements = [
-        moved(shared, -1.0, 2.0, 2, order_id="of a"),
-        moved(shared, -1.0, 2.1, 2, order_id="sold"),
-        moved(other, -1.0, 1.0, 2, order_id="sold"),
-        moved(shared, 1.0, 0.5, 4, order_id="bought"),
-        moved(other, 1.0, 0.4, 4, order_id="bought"),
-    ]
+    movements = movements_in(f"""
+        2 trade -1 {shared} at 2   order_id="of a"
+        2 trade -1 {shared} at 2.1 order_id=sold
+        2 trade -1 {other}  at 1   order_id=sold
+        4 trade  1 {shared} at 0.5 order_id=bought
+        4 trade  1 {other}  at 0.4 order_id=bought
+    """)
     parts = attributed(movements, [leg(shared, "a", quantity=-1.0)])
     assert [part.owner for part in parts if not part.opens] == [UNATTRIBUTED] * 2
     assert [part.quantity for part in parts if part.owner == "a"] == [-1.0]
@@ -188,13 +185,13 @@ def test_what_was_traded_by_hand_on_other_days_does_not_say_whose_a_close_was(
     ended = datetime(2026, 3, 5, 12, tzinfo=UTC)
     terms = {"quantity": -1.0, "since": date(2026, 3, 2), "removed_at": ended}
     legs = [leg(conid, "a", **terms) for conid in (alone, beside)]
-    movements = [
-        moved(alone, -1.0, 2.0, 2, order_id="opened"),
-        moved(beside, -1.0, 1.0, 2, order_id="opened"),
-        moved(beside, -1.0, 1.5, 3, order_id="by hand"),
-        moved(alone, 1.0, 0.5, 4, order_id="closed"),
-        moved(beside, 1.0, 0.4, 4, order_id="closed"),
-    ]
+    movements = movements_in(f"""
+        2 trade -1 {alone}  at 2   order_id=opened
+        2 trade -1 {beside} at 1   order_id=opened
+        3 trade -1 {beside} at 1.5 order_id="by hand"
+        4 trade  1 {alone}  at 0.5 order_id=closed
+        4 trade  1 {beside} at 0.4 order_id=closed
+    """)
     if by_hand is not None:
         closed_at = datetime(2026, 3, by_hand, 18, tzinfo=UTC)
         movements += [
@@ -202,36 +199,34 @@ def test_what_was_traded_by_hand_on_other_days_does_not_say_whose_a_close_was(
             moved(alone, 3.0, 0.9, by_hand, at=closed_at),
         ]
     campaigns = closed_campaigns(attributed(movements, legs))
-    [profit] = [
-        money_of(campaign.parts, "USD").profit
-        for campaign in campaigns
-        if campaign.strategy_id == "a"
-    ]
-    assert profit == 200 + 100 - 50 - 40 - 4
+    [of_strategy] = [campaign for campaign in campaigns if campaign.strategy_id == "a"]
+    assert money_of(of_strategy.parts, "USD").profit == 200 + 100 - 50 - 40 - 4
 
 
 @pytest.mark.parametrize(("first", "last"), [(PUT, OTHER), (OTHER, PUT)])
 def test_two_legs_of_a_strategy_claim_a_contract_together(first, last):
     """One names the account. What the order closed of the other contract is so the strategy's."""
     legs = [leg(first, "a", quantity=-1.0), leg(first, "a", quantity=-1.0, account=A)]
-    movements = [
-        moved(first, -2.0, 2.0, 2),
-        moved(last, -1.0, 1.0, 2),
-        moved(last, -1.0, 1.5, 3),
-        moved(first, 2.0, 0.5, 4, order_id="closed"),
-        moved(last, 1.0, 0.4, 4, order_id="closed"),
-    ]
+    movements = movements_in(f"""
+        2 trade -2 {first} at 2
+        2 trade -1 {last}  at 1
+        3 trade -1 {last}  at 1.5
+        4 trade  2 {first} at 0.5 order_id=closed
+        4 trade  1 {last}  at 0.4 order_id=closed
+    """)
     parts = attributed(movements, [*legs, leg(last, "a", quantity=-1.0)])
     closes = [part for part in parts if not part.opens]
-    assert [(part.owner, part.unclear) for part in closes] == [("a", None)] * 2
+    assert [part.owner for part in closes] == ["a", "a"]
+    assert [part.unclear for part in closes] == [None, None]
 
 
 def test_that_it_is_not_known_whose_one_contract_was_closed_says_nothing_of_another_one():
-    movements = [
-        moved(conid, quantity, 1.0, day, order_id=f"{day}")
-        for day, quantity in ((2, -2.0), (4, 1.0))
-        for conid in (PUT, OTHER)
-    ]
+    movements = movements_in("""
+        2 trade -2 PUT   at 1 order_id=2
+        2 trade -2 OTHER at 1 order_id=2
+        4 trade  1 PUT   at 1 order_id=4
+        4 trade  1 OTHER at 1 order_id=4
+    """)
     legs = [leg(conid, "a", quantity=-1.0) for conid in (PUT, OTHER)]
     parts = attributed(movements, legs)
     assert {part.conid for part in parts if part.is_owner_unclear} == {PUT, OTHER}
@@ -239,11 +234,14 @@ def test_that_it_is_not_known_whose_one_contract_was_closed_says_nothing_of_anot
 
 def test_a_close_of_unknown_owner_says_nothing_of_another_contract_that_is_claimed_as_a_whole():
     """One of each is sold by hand, later one by the strategy; one of each is closed."""
-    movements = [
-        moved(conid, quantity, 1.0, day, order_id=order.format(conid))
-        for day, quantity, order in ((2, -1.0, "of {}"), (4, -1.0, "opened"), (6, 1.0, "closed"))
-        for conid in (PUT, OTHER)
-    ]
+    movements = movements_in("""
+        2 trade -1 PUT   at 1 order_id=of-put
+        2 trade -1 OTHER at 1 order_id=of-other
+        4 trade -1 PUT   at 1 order_id=opened
+        4 trade -1 OTHER at 1 order_id=opened
+        6 trade  1 PUT   at 1 order_id=closed
+        6 trade  1 OTHER at 1 order_id=closed
+    """)
     begun = {"since": date(2026, 3, 4), "added_at": datetime(2026, 3, 4, 12, tzinfo=UTC)}
     parts = attributed(movements, [leg(conid, "a", **begun) for conid in (PUT, OTHER)])
     assert {part.owner for part in parts} == {"a", UNATTRIBUTED}
@@ -251,19 +249,20 @@ def test_a_close_of_unknown_owner_says_nothing_of_another_contract_that_is_claim
 
 
 def test_what_is_opened_anew_after_a_close_of_unknown_owner_says_whose_its_order_is():
-    movements = [
-        moved(PUT, -2.0, 1.0, 2),
-        moved(PUT, 1.0, 1.0, 3),
-        moved(PUT, 1.0, 1.0, 4),
-        moved(PUT, -1.0, 1.0, 5),
-        moved(OTHER, -2.0, 1.0, 5),
-        moved(PUT, 1.0, 1.0, 6, order_id="of a"),
-        moved(OTHER, 1.0, 1.0, 6, order_id="of a"),
-    ]
-    legs = [leg(conid, owner, quantity=-1.0) for conid, owner in ((PUT, "a"), (OTHER, "a"))]
+    movements = movements_in("""
+        2 trade -2 PUT   at 1
+        3 trade  1 PUT   at 1
+        4 trade  1 PUT   at 1
+        5 trade -1 PUT   at 1
+        5 trade -2 OTHER at 1
+        6 trade  1 PUT   at 1 order_id="of a"
+        6 trade  1 OTHER at 1 order_id="of a"
+    """)
+    legs = [leg(conid, "a", quantity=-1.0) for conid in (PUT, OTHER)]
     parts = attributed(movements, [*legs, leg(OTHER, "b", quantity=-1.0)])
     of_order = [part for part in parts if part.movement.order_id == "of a"]
-    assert [(part.owner, part.quantity) for part in of_order] == [("a", 1.0)] * 2
+    assert [part.owner for part in of_order] == ["a", "a"]
+    assert [part.quantity for part in of_order] == [1.0, 1.0]
     assert not any(part.unclear for part in of_order)
 
 
@@ -285,27 +284,23 @@ def test_an_action_without_proceeds_says_that_what_it_paid_is_not_known():
 
 def test_what_an_action_brings_beside_what_it_exchanges_is_kept_by_who_holds_it():
     """One action exchanges shares of XYZ; what it brings of another symbol has its id too."""
-    exchanged = {"type": "TC", "action_id": "77"}
-    movements = [
-        moved(SHARES, 100.0, 10.0, 2),
-        moved(CALL, 5.0, 1.0, 2, symbol="ABC"),
-        acted(SHARES, -100.0, 20, **exchanged),
-        acted(NEW_SHARES, 50.0, 20, symbol="XYZ", **exchanged),
-        acted(CALL, 10.0, 20, symbol="ABC", **exchanged),
-    ]
+    movements = movements_in("""
+         2 trade   100 SHARES     at 10
+         2 trade     5 CALL       at 1  symbol=ABC
+        20 action -100 SHARES           type=TC action_id=77
+        20 action   50 NEW_SHARES       symbol=XYZ type=TC action_id=77
+        20 action   10 CALL             symbol=ABC type=TC action_id=77
+    """)
     parts = attributed(movements, [leg(CALL, "a")], {})
-    assert [(part.effect, part.owner) for part in parts if part.key[1] == CALL] == [
-        (Effect.OPENS, "a"),
-        (Effect.KEEPS, "a"),
-    ]
+    of_call = [part for part in parts if part.key[1] == CALL]
+    assert [part.effect for part in of_call] == [Effect.OPENS, Effect.KEEPS]
+    assert [part.owner for part in of_call] == ["a", "a"]
 
 
 def test_what_an_option_delivered_is_unknown_for_each_owner_that_may_have_closed_none():
     first = datetime(2026, 3, 6, 17, tzinfo=UTC)
-    ends = [
-        replace(booked(PUT, quantity, 0.0, day, MovementKind.ASSIGNMENT), at=first.replace(day=day))
-        for quantity, day in ((2.0, 6), (1.0, 10))
-    ]
+    two, later = movements_in("6 assignment 2 PUT at 0; 10 assignment 1 PUT at 0")
+    ends = [replace(two, at=first), replace(later, at=first.replace(day=10))]
     claim = leg(PUT, "a", quantity=-1.0, since=None, added_at=first, removed_at=LATER)
     parts = attributed(ends, [claim], {})
     pays = [part for part in parts if part.effect is Effect.PAYS and part.movement is ends[0]]

@@ -1,6 +1,7 @@
 """Booking: quantities and cost are conserved along the edges, whoever had what."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
 from random import Random
@@ -31,6 +32,7 @@ from tests.unit.money.campaigns.test_closed_campaigns import (
     acted,
     leg,
     moved,
+    movements_in,
     parts_of,
 )
 from tests.unit.money.campaigns.test_closed_campaigns import (
@@ -91,8 +93,11 @@ def test_of_each_posting_what_edges_took_and_what_is_left_make_its_quantity_and_
     closing = {p.movement.movement_id for p in postings if p.effect is Effect.CLOSES}
     for group, of_posting in openings_of(postings, group_of).items():
         name = group[1]
-        shares = [s for s in shares_at_their_end(booking) if s.posting.movement.movement_id == name]
-        shares = [s for s in shares if group_of(s.posting) == group[0]]
+        shares = [
+            share
+            for share in shares_at_their_end(booking)
+            if (group_of(share.posting), share.posting.movement.movement_id) == group
+        ]
         if name not in closing and None not in [share.cash for share in shares]:
             cost = sum(posting.cash - posting.fee for posting in of_posting)
             assert sum(share.cash for share in shares) == pytest.approx(cost)
@@ -119,19 +124,21 @@ def edges_of(booking: Booking, kind: EdgeKind) -> list[tuple[float, float | None
     ]
 
 
-TWO_OWNERS = [
-    moved(SHARES, 100.0, 1.0, 2, fee=0.0), moved(SHARES, 100.0, 3.0, 3, fee=0.0),
-    moved(SHARES, -100.0, 4.0, 6, fee=0.0),
-]  # fmt: skip
+STOCK: dict[str, Any] = {"sec_type": "STK", "right": None, "strike": None}
+TWO_OWNERS = movements_in("""
+    2 trade  100 SHARES at 1 fee=0
+    3 trade  100 SHARES at 3 fee=0
+    6 trade -100 SHARES at 4 fee=0
+""")
 
 
 def of_two_owners() -> list[Posting]:
     """Return postings in which A buys at 1, B at 3, and B sells at 4."""
     [first, second, sold] = TWO_OWNERS
     return [
-        Posting(owner="a", movement=first, effect=Effect.OPENS, fraction=1.0, quantity=100.0),
-        Posting(owner="b", movement=second, effect=Effect.OPENS, fraction=1.0, quantity=100.0),
-        Posting(owner="b", movement=sold, effect=Effect.CLOSES, fraction=1.0, quantity=-100.0),
+        posted(first, Effect.OPENS),
+        posted(second, Effect.OPENS, "b"),
+        posted(sold, Effect.CLOSES, "b"),
     ]
 
 
@@ -144,41 +151,44 @@ def test_of_one_owners_close_the_account_takes_what_was_opened_first_and_the_own
 
 
 def test_what_is_live_has_one_average_cost_and_the_same_sum():
-    trades = [
-        moved(SHARES, 100.0, 1.0, 2, fee=0.0), moved(SHARES, 100.0, 3.0, 3, fee=0.0),
-        moved(SHARES, -50.0, 4.0, 6, fee=0.0),
-    ]  # fmt: skip
+    trades = movements_in("""
+        2 trade 100 SHARES at 1 fee=0
+        3 trade 100 SHARES at 3 fee=0
+        6 trade -50 SHARES at 4 fee=0
+    """)
     pooled = booked(parts_of(trades, leg(SHARES)), of_owner, is_pooled=True)
     assert edges_of(pooled, EdgeKind.CLOSES) == [(50.0, -100.0, -50.0)]
-    [held] = pooled.held["s", (A, SHARES)]
-    assert (held.quantity, held.cash) == (150.0, -300.0)
+    assert cost_in(pooled.held["s", (A, SHARES)]) == (150.0, -300.0)
 
 
 def test_what_is_taken_for_cash_takes_its_cost_along():
     """A bond of 1,000 at 0.80, of which 3 are called at 1.00."""
-    bought = moved(SHARES, 1000.0, 0.8, 2, fee=0.0)
-    called = acted(SHARES, -3.0, 6, type="BC", cash=3.0)
-    booking = booked(parts_of([bought, called], leg(SHARES)), of_account)
+    movements = movements_in("""
+        2 trade  1000 SHARES at 0.8 fee=0
+        6 action   -3 SHARES        type=BC cash=3
+    """)
+    booking = booked(parts_of(movements, leg(SHARES)), of_account)
     assert edges_of(booking, EdgeKind.CLOSES) == [(3.0, pytest.approx(-2.4), -3.0)]
-    [held] = booking.held[A, SHARES]
-    assert (held.quantity, held.cash) == (997.0, pytest.approx(-797.6))
+    assert cost_in(booking.held[A, SHARES]) == (997.0, pytest.approx(-797.6))
 
 
 def test_a_split_in_the_other_direction_that_pays_for_a_fraction_sells_nothing():
-    bought = moved(SHARES, 100.0, 1.0, 2, fee=0.0)
-    merged = acted(SHARES, -90.0, 6, type="RS", cash=3.0)
-    booking = booked(parts_of([bought, merged], leg(SHARES)), of_account)
+    movements = movements_in("""
+        2 trade  100 SHARES at 1 fee=0
+        6 action -90 SHARES      type=RS cash=3
+    """)
+    booking = booked(parts_of(movements, leg(SHARES)), of_account)
     assert edges_of(booking, EdgeKind.CLOSES) == []
     assert edges_of(booking, EdgeKind.CAME_FROM) == [(100.0, -100.0, 10.0)]
     assert [edge.gain for edge in booking.edges] == [0.0, 3.0]
 
 
 def test_a_delivery_carries_its_owner_and_not_its_cost():
-    movements = [
-        SOLD,
-        booked_by_broker(PUT, 1.0, 0.0, 6, MovementKind.ASSIGNMENT),
-        booked_by_broker(SHARES, 100.0, 50.0, 6, MovementKind.ASSIGNMENT),
-    ]
+    movements = movements_in("""
+        2 trade       -1 PUT    at 2
+        6 assignment   1 PUT    at 0
+        6 assignment 100 SHARES at 50
+    """)
     postings = parts_of(movements, leg(PUT))
     [_sold, end, came] = postings
     assert came.owner == "s"
@@ -190,10 +200,11 @@ def test_a_delivery_carries_its_owner_and_not_its_cost():
 
 
 def test_what_a_close_of_unknown_owner_leaves_is_unknown_to_each_and_known_to_the_account():
-    trades = [
-        moved(OTHER, -2.0, 2.0, 2, fee=0.0), moved(OTHER, 1.0, 1.0, 3, fee=0.0),
-        moved(OTHER, 1.0, 1.0, 4, fee=0.0),
-    ]  # fmt: skip
+    trades = movements_in("""
+        2 trade -2 OTHER at 2 fee=0
+        3 trade  1 OTHER at 1 fee=0
+        4 trade  1 OTHER at 1 fee=0
+    """)
     postings = parts_of(trades, leg(OTHER, "a", quantity=-1.0), leg(OTHER, "b", quantity=-1.0))
     assert [edge.gain for edge in booked(postings, of_account).edges] == [100.0, 100.0]
     assert {edge.gain for edge in booked(postings, of_owner).edges} == {None}
@@ -201,9 +212,7 @@ def test_what_a_close_of_unknown_owner_leaves_is_unknown_to_each_and_known_to_th
 
 def test_the_cash_of_a_settlement_is_a_part_of_what_its_end_brought():
     end = booked_by_broker(PUT, 1.0, 0.0, 20, MovementKind.CASH_SETTLEMENT)
-    cash = moved(
-        PUT, 0.0, 0.0, 20, kind=MovementKind.CASH_SETTLEMENT, cash=-350.0, fee=0.0, at=None
-    )
+    cash = booked_by_broker(PUT, 0.0, 0.0, 20, MovementKind.CASH_SETTLEMENT, cash=-350.0)
     postings = parts_of([SOLD, end, cash], leg(PUT))
     [paid] = [posting for posting in postings if posting.pays_for]
     [closed] = [posting for posting in postings if posting.effect is Effect.CLOSES]
@@ -212,13 +221,13 @@ def test_the_cash_of_a_settlement_is_a_part_of_what_its_end_brought():
 
 
 def test_a_contract_that_is_replaced_by_two_leaves_an_unknown_cost_to_both():
-    movements = [
-        moved(SHARES, 100.0, 10.0, 2),
-        acted(SHARES, -100.0, 6, type="TC"),
-        acted(NEW_SHARES, 50.0, 6, type="TC"),
-        acted(OTHER, 20.0, 6, type="TC", symbol="NEW", sec_type="STK", right=None, strike=None),
-    ]
-    booking = booked(parts_of(movements, leg(SHARES)), of_owner)
+    movements = movements_in("""
+        2 trade   100 SHARES     at 10
+        6 action -100 SHARES           type=TC
+        6 action   50 NEW_SHARES       type=TC
+    """)
+    second = acted(OTHER, 20.0, 6, type="TC", symbol="NEW", **STOCK)
+    booking = booked(parts_of([*movements, second], leg(SHARES)), of_owner)
     held = {key[1][1]: shares[0].cash for key, shares in booking.held.items() if shares}
     assert held == {NEW_SHARES: None, OTHER: None}
 
@@ -238,67 +247,75 @@ def test_what_comes_for_several_is_booked_in_the_order_in_which_it_names_them():
     assert [edge.opened.posting for edge in edges if edge.opened] == opened
 
 
-def posted(movement: Movement, effect: Effect, **more: Any) -> Posting:
+def posted(movement: Movement, effect: Effect, owner: str = "a", **more: Any) -> Posting:
     """Return all of a movement as a posting of one owner."""
     quantity = movement.quantity or 0.0
     return Posting(
-        owner="a", movement=movement, effect=effect, fraction=1.0, quantity=quantity, **more
+        owner=owner, movement=movement, effect=effect, fraction=1.0, quantity=quantity, **more
     )
 
 
 def test_an_action_is_known_by_its_id_and_not_by_its_day_and_type():
     """Two contracts become two others on one day, each at another cost."""
-    both = {"type": "TC"}
-    other = {"sec_type": "STK", "right": None, "strike": None, "multiplier": 1.0}
-    movements = [
-        moved(SHARES, 100.0, 10.0, 2, fee=0.0), moved(OTHER, 10.0, 50.0, 2, fee=0.0, **other),
-        acted(SHARES, -100.0, 6, action_id="1", **both),
-        acted(NEW_SHARES, 200.0, 6, action_id="1", **both),
-        acted(OTHER, -10.0, 6, action_id="2", **both | other),
-        acted(CALL, 5.0, 6, action_id="2", **both | other),
-    ]  # fmt: skip
+    bought, taken, came = movements_in("""
+        2 trade   100 SHARES     at 10 fee=0
+        6 action -100 SHARES           type=TC action_id=1
+        6 action  200 NEW_SHARES       type=TC action_id=1
+    """)
+    of_second = {"type": "TC", "action_id": "2", "multiplier": 1.0} | STOCK
+    second = [
+        moved(OTHER, 10.0, 50.0, 2, fee=0.0, multiplier=1.0, **STOCK),
+        acted(OTHER, -10.0, 6, **of_second),
+        acted(CALL, 5.0, 6, **of_second),
+    ]
+    movements = [bought, second[0], taken, came, *second[1:]]
     postings = parts_of(movements, leg(SHARES, "a"), leg(OTHER, "b"))
-    booking = booked(postings, of_owner)
-    held = {key: (share.quantity, share.cash) for key, [share] in held_of(booking).items()}
-    assert held == {
-        ("a", (A, NEW_SHARES)): (200.0, -1000.0), ("b", (A, CALL)): (5.0, -50_000.0),
-    }  # fmt: skip
+    held = held_of(booked(postings, of_owner))
+    assert held.keys() == {("a", (A, NEW_SHARES)), ("b", (A, CALL))}
+    assert cost_in(held["a", (A, NEW_SHARES)]) == (200.0, -1000.0)
+    assert cost_in(held["b", (A, CALL)]) == (5.0, -50_000.0)
 
 
 def held_of(booking: Booking) -> dict[Any, list[Share]]:
     return {group: [*shares] for group, shares in booking.held.items() if shares}
 
 
+def cost_in(shares: Sequence[Share]) -> tuple[float, float | None]:
+    """Return the quantity of the only share, and the cash that it brought."""
+    [share] = shares
+    return share.quantity, share.cash
+
+
 def test_what_goes_to_another_own_account_takes_owner_cost_and_day_along():
     """The leg names the first account alone."""
-    transfer = {"kind": MovementKind.TRANSFER, "fee": 0.0, "cash": 0.0}
-    movements = [
-        moved(SHARES, 100.0, 10.0, 2, fee=0.0),
-        moved(SHARES, -100.0, None, 6, value=-1200.0, **transfer),
-        moved(SHARES, 100.0, None, 6, value=1200.0, account="U2", **transfer),
-        moved(SHARES, -40.0, 15.0, 9, fee=0.0, account="U2"),
-    ]
+    movements = movements_in("""
+        2 trade     100 SHARES at 10 fee=0
+        6 transfer -100 SHARES       fee=0 cash=0 value=-1200
+        6 transfer  100 SHARES       fee=0 cash=0 value=1200 account=U2
+        9 trade     -40 SHARES at 15 fee=0 account=U2
+    """)
     postings = parts_of(movements, leg(SHARES, "a", account=A))
     assert {posting.owner for posting in postings} == {"a"}
     for group_of in (of_owner, of_account):
         booking = booked(postings, group_of)
-        [(opened, cost, closed)] = edges_of(booking, EdgeKind.CLOSES)
-        assert (opened, cost, closed) == (40.0, -400.0, -40.0)
+        assert edges_of(booking, EdgeKind.CLOSES) == [(40.0, -400.0, -40.0)]
         [[held]] = held_of(booking).values()
-        assert (held.key, held.quantity, held.cash) == (("U2", SHARES), 60.0, -600.0)
+        assert held.key == ("U2", SHARES)
+        assert held.quantity == 60.0
+        assert held.cash == -600.0
         assert held.posting.movement.day.day == 2
 
 
 @pytest.mark.parametrize("group_of", [of_owner, of_account])
 def test_what_an_action_brings_closes_by_the_day_on_which_it_was_opened(group_of):
     """As for the tax: what comes for it has the holding period of what left."""
-    movements = [
-        moved(SHARES, 40.0, 10.0, 2, fee=0.0),
-        moved(NEW_SHARES, 30.0, 11.0, 3, fee=0.0),
-        acted(SHARES, -40.0, 6, type="TC", action_id="1"),
-        acted(NEW_SHARES, 40.0, 6, type="TC", action_id="1"),
-        moved(NEW_SHARES, -35.0, 15.0, 9, fee=0.0),
-    ]
+    movements = movements_in("""
+        2 trade   40 SHARES     at 10 fee=0
+        3 trade   30 NEW_SHARES at 11 fee=0
+        6 action -40 SHARES           type=TC action_id=1
+        6 action  40 NEW_SHARES       type=TC action_id=1
+        9 trade  -35 NEW_SHARES at 15 fee=0
+    """)
     booking = booked(parts_of(movements, leg(SHARES, "a"), leg(NEW_SHARES, "a")), group_of)
     assert edges_of(booking, EdgeKind.CLOSES) == [(35.0, -350.0, -35.0)]
     [held] = held_of(booking).values()
@@ -307,39 +324,35 @@ def test_what_an_action_brings_closes_by_the_day_on_which_it_was_opened(group_of
 
 
 def test_a_booking_that_is_taken_back_is_no_posting():
-    wrong = moved(SHARES, -30.0, 9.0, 6)
-    taken_back = moved(SHARES, 30.0, 9.0, 6, codes="Ca", fee=1.0, cash=-270.0)
-    bought = moved(SHARES, 100.0, 10.0, 2)
-    again = moved(SHARES, -30.0, 11.0, 6, movement_id="again")
+    bought, wrong, taken_back, again = movements_in("""
+        2 trade 100 SHARES at 10
+        6 trade -30 SHARES at 9
+        6 trade  30 SHARES at 9  codes=Ca fee=1 cash=-270
+        6 trade -30 SHARES at 11 movement_id=again
+    """)
     postings = parts_of([bought, wrong, taken_back, again], leg(SHARES))
     assert [posting.movement for posting in postings] == [bought, again]
 
 
 def test_a_commission_that_is_adjusted_is_in_lots_and_a_dividend_is_not():
-    adjusted = moved(
-        PUT,
-        None,
-        None,
-        5,
-        kind=MovementKind.FEE,
-        cash=-0.25,
-        fee=0.0,
-        type="Commission Adjustments",
-    )
-    dividend = moved(PUT, None, None, 5, kind=MovementKind.DIVIDEND, cash=3.0, fee=0.0)
-    booking = booked(parts_of([SOLD, adjusted, dividend], leg(PUT)), of_owner)
+    movements = movements_in("""
+        2 trade    -1 PUT at 2
+        5 fee       - PUT      cash=-0.25 fee=0 type="Commission Adjustments"
+        5 dividend  - PUT      cash=3 fee=0
+    """)
+    booking = booked(parts_of(movements, leg(PUT)), of_owner)
     gains = {edge.kind: edge.gain for edge in booking.edges}
     assert gains == {EdgeKind.PAYS: -0.25, EdgeKind.EARNS: 3.0}
 
 
 def test_what_is_paid_for_what_comes_is_cost_of_it_and_realises_nothing():
     """Rights that are exercised for cash."""
-    movements = [
-        moved(SHARES, 100.0, 1.0, 2, fee=0.0),
-        acted(SHARES, -100.0, 6, type="SR", cash=-600.0, action_id="1"),
-        acted(NEW_SHARES, 100.0, 6, type="SR", action_id="1"),
-        moved(NEW_SHARES, -50.0, 9.0, 9, fee=0.0),
-    ]
+    movements = movements_in("""
+        2 trade   100 SHARES     at 1 fee=0
+        6 action -100 SHARES          type=SR cash=-600 action_id=1
+        6 action  100 NEW_SHARES      type=SR action_id=1
+        9 trade   -50 NEW_SHARES at 9 fee=0
+    """)
     booking = booked(parts_of(movements, leg(SHARES)), of_owner)
     assert edges_of(booking, EdgeKind.CAME_FROM) == [(100.0, -100.0, 100.0)]
     assert edges_of(booking, EdgeKind.CLOSES) == [(50.0, -350.0, -50.0)]
@@ -347,19 +360,19 @@ def test_what_is_paid_for_what_comes_is_cost_of_it_and_realises_nothing():
 
 
 def test_rights_that_are_given_cost_nothing_and_what_comes_for_them_what_is_paid():
-    movements = [
-        acted(SHARES, 100.0, 5, type="RI"),
-        acted(SHARES, -100.0, 6, type="SR", cash=-600.0, action_id="1"),
-        acted(NEW_SHARES, 100.0, 6, type="SR", action_id="1"),
-    ]
+    movements = movements_in("""
+        5 action  100 SHARES      type=RI
+        6 action -100 SHARES      type=SR cash=-600 action_id=1
+        6 action  100 NEW_SHARES  type=SR action_id=1
+    """)
     booking = booked(parts_of(movements, leg(SHARES)), of_account)
     assert {edge.kind for edge in booking.edges} == {EdgeKind.CAME_FROM}
-    [[held]] = held_of(booking).values()
-    assert (held.quantity, held.cash) == (100.0, -600.0)
+    [shares] = held_of(booking).values()
+    assert cost_in(shares) == (100.0, -600.0)
 
 
 def test_a_quantity_of_eight_digits_is_held():
-    trades = [moved(SHARES, 0.00025289, 79085.0, 2), moved(SHARES, -0.0002526, 79085.0, 3)]
+    trades = movements_in("2 trade 0.00025289 SHARES at 79085; 3 trade -0.0002526 SHARES at 79085")
     booking = booked(parts_of(trades, leg(SHARES)), of_account)
     [[held]] = held_of(booking).values()
     assert held.quantity == pytest.approx(0.00000029, rel=1e-6)
@@ -367,8 +380,11 @@ def test_a_quantity_of_eight_digits_is_held():
 
 @pytest.mark.parametrize("names", [None, "0", "t1", "x1"])
 def test_a_cancellation_names_what_it_takes_back_by_either_id_or_not(names):
-    wrong = moved(SHARES, -30.0, 9.0, 6, trade_id="t1", transaction_id="x1")
-    taken_back = moved(SHARES, 30.0, 9.0, 6, codes="Ca", corrects=names)
-    bought = moved(SHARES, 100.0, 10.0, 2)
+    bought, wrong, unnamed = movements_in("""
+        2 trade 100 SHARES at 10
+        6 trade -30 SHARES at 9 trade_id=t1 transaction_id=x1
+        6 trade  30 SHARES at 9 codes=Ca
+    """)
+    taken_back = replace(unnamed, corrects=names)
     postings = parts_of([bought, wrong, taken_back], leg(SHARES))
     assert [posting.movement for posting in postings] == [bought]

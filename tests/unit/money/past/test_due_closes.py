@@ -43,6 +43,9 @@ def period(ago: timedelta, stated_ago: timedelta) -> dict[str, object]:
     }  # fmt: skip
 
 
+OF_GUESS = (UNKNOWN, P, None)
+OF_TRADE = (TRADED, P, None)
+OF_STATEMENT = (TRADED, S, "day.xml")
 NOTHING: list[dict[str, object]] = []
 SOLD = execution(10 * DAY, 9 * DAY)
 CASES = {}
@@ -53,23 +56,23 @@ CASES["expired a quarter of an hour ago: shares may come"] = (
     NOTHING,
     True,
 )
-CASES["unexplained today: the gateway may answer"] = (5 * HOUR, (UNKNOWN, P, None), NOTHING, True)
+CASES["unexplained today: the gateway may answer"] = (5 * HOUR, OF_GUESS, NOTHING, True)
 CASES["unexplained ten days ago, and nothing is new"] = (
     10 * DAY,
-    (UNKNOWN, P, None),
+    OF_GUESS,
     NOTHING,
     False,
 )
 CASES["unexplained, and a statement covers its day"] = (
     10 * DAY,
-    (UNKNOWN, P, None),
+    OF_GUESS,
     [period(10 * DAY, 9 * DAY)],
     True,
 )
-CASES["traded, and its statement came"] = (DAY, (TRADED, P, None), [execution(DAY, HOUR)], True)
+CASES["traded, and its statement came"] = (DAY, OF_TRADE, [execution(DAY, HOUR)], True)
 CASES["traded, and its statement was made before the cause was"] = (
     DAY,
-    (TRADED, P, None),
+    OF_TRADE,
     [execution(DAY, DAY + MINUTE)],
     True,
 )
@@ -81,34 +84,32 @@ CASES["traded, and the statement, which has no codes, says no more"] = (
 )
 CASES["stated"] = (
     10 * DAY,
-    (TRADED, S, "day.xml"),
+    OF_STATEMENT,
     [execution(10 * DAY, 10 * DAY + MINUTE)],
     False,
 )
 CASES["stated, and a newer statement corrects it"] = (
     10 * DAY,
-    (TRADED, S, "day.xml"),
+    OF_STATEMENT,
     [execution(10 * DAY, HOUR)],
     True,
 )
 CASES["stated, and its own statement says no more"] = (
     DAY,
-    (TRADED, S, "day.xml"),
+    OF_STATEMENT,
     [execution(DAY, DAY - SECOND) | {"statement": "day.xml"}],
     False,
 )
+LATE = execution(DAY, DAY - SECOND) | {"statement": "late.xml"}
 CASES["stated, and one that was made before it was judged arrives afterwards"] = (
     DAY,
-    (TRADED, S, "day.xml"),
-    [
-        execution(DAY, DAY) | {"statement": "day.xml"},
-        execution(DAY, DAY - SECOND) | {"statement": "late.xml"},
-    ],
+    OF_STATEMENT,
+    [execution(DAY, DAY) | {"statement": "day.xml"}, LATE],
     True,
 )
 CASES["stated, and the contract was traded again"] = (
     10 * DAY,
-    (TRADED, S, "day.xml"),
+    OF_STATEMENT,
     [execution(2 * HOUR, HOUR, FROM_GATEWAY)],
     False,
 )
@@ -118,14 +119,13 @@ CASES["stated, and the contract was traded again"] = (
 def test_a_close_is_judged_if_it_is_open_or_if_there_is_more_to_know(name: str) -> None:
     ago, counted, said, is_due = CASES[name]
     seen = NOW - ago
-    closes = pl.DataFrame(
-        [("c", "A", 1, seen - MINUTE, seen)],
-        {"change_id": pl.String, "account": pl.String, "conid": pl.Int64} | TIMES, orient="row",
-    )  # fmt: skip
+    columns = {"change_id": pl.String, "account": pl.String, "conid": pl.Int64} | TIMES
+    row = ("c", "A", 1, seen - MINUTE, seen)
+    closes = pl.DataFrame([row], columns, orient="row")
+
     names = ("change_id", "cause", "stage", "statement")
-    known = pl.DataFrame(
-        [] if counted is None else [("c", *counted, seen + MINUTE)],
-        dict.fromkeys(names, pl.String) | {"judged_at": MOMENT}, orient="row",
-    )  # fmt: skip
+    columns = dict.fromkeys(names, pl.String) | {"judged_at": MOMENT}
+    judged = [] if counted is None else [("c", *counted, seen + MINUTE)]
+    known = pl.DataFrame(judged, columns, orient="row")
     due = due_closes(closes, known, pl.DataFrame(said, schema=SAID), NOW)
     assert (due == {"c"}) is is_due

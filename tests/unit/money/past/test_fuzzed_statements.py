@@ -28,7 +28,10 @@ class Written:
     def __init__(self, random: Random) -> None:
         self.random = random
         self.held = {n: float(random.choice((-2, -1, 1, 3))) for n in self.numbers(5)}
-        self.executed = {f"e{n}": (n % 3, float(random.choice((-2, 1)))) for n in self.numbers(6)}
+        self.executed = {}
+        for number in self.numbers(6):
+            quantity = float(random.choice((-2, 1)))
+            self.executed[f"e{number}"] = (number % 3, quantity)
         self.fees = {f"f{n}": -n / 100 for n in self.numbers(4)}
         self.with_levels = random.random() < 0.5
 
@@ -40,7 +43,8 @@ class Written:
         positions = [row for conid in self.held for row in self.holding(conid)]
         trades = [self.execution(name) for name in self.executed] + self.orders()
         fees = [self.fee(name, f"{amount}", "DETAIL") for name, amount in self.fees.items()]
-        fees.append(self.fee("", f"{sum(self.fees.values()):.2f}", "SUMMARY", accountId="-"))
+        total = sum(self.fees.values())
+        fees.append(self.fee("", f"{total:.2f}", "SUMMARY", accountId="-"))
         for rows in (positions, trades, fees):
             self.random.shuffle(rows)
         more = f"<OptionEAE></OptionEAE><CashTransactions>{''.join(fees)}</CashTransactions>"
@@ -57,8 +61,9 @@ class Written:
 
         held = self.held[conid]
         lots = self.random.choice(((), (), (held - 1, 1.0), (held,)))
-        summary = self.odd(row(held, "SUMMARY"))
-        return [summary, *(row(lot, "LOT", openDateTime="20260102;1000") for lot in lots)]
+        rows = [self.odd(row(held, "SUMMARY"))]
+        rows += [row(lot, "LOT", openDateTime="20260102;1000") for lot in lots]
+        return rows
 
     def execution(self, name: str) -> str:
         conid, quantity = self.executed[name]
@@ -69,14 +74,17 @@ class Written:
         sums: Counter[int] = Counter()
         for conid, quantity in self.executed.values():
             sums[conid] += quantity  # type: ignore[assignment]
-        return [
-            trade(
-                "", tradeID="", transactionID="", conid=str(conid + 1), quantity=f"{total:g}",
-                ibOrderID=f"{conid}", **self.level("ORDER"),
-            )
-            for conid, total in sums.items()
-            if total and self.random.random() < 0.7
-        ]  # fmt: skip
+        rows = []
+        for conid, total in sums.items():
+            if total and self.random.random() < 0.7:
+                fields = {
+                    "conid": str(conid + 1),
+                    "quantity": f"{total:g}",
+                    "ibOrderID": f"{conid}",
+                }
+                level = self.level("ORDER")
+                rows.append(trade("", tradeID="", transactionID="", **fields, **level))
+        return rows
 
     def fee(self, name: str, amount: str, level: str, **more: str) -> str:
         own = {"accountId": "DUSIM0001", "transactionID": name, "amount": amount} | more
@@ -104,7 +112,8 @@ class Written:
 def check(written: Written, statement: Statement) -> None:
     positions = {position.conid: position.position for position in statement.positions}
     assert len(positions) == len(statement.positions), "a holding twice"
-    assert all(written.held[conid] == held for conid, held in positions.items())
+    for conid, held in positions.items():
+        assert written.held[conid] == held
     if statement.lacks_positions:
         assert any("OpenPosition" in what for what, _remedy in statement.left_out)
     else:

@@ -110,7 +110,8 @@ def test_what_was_held_at_a_close_is_held_since_then_whatever_says_how_much_it_w
     )  # fmt: skip
     gone = changed(-1.0, 0.0, TWENTY_PAST, average_cost=180.0)
     for opening in (openings([], gone, daily)[KEY], openings([], None, daily, reported)[KEY]):
-        assert (opening.cost, opening.seen_at) == (180.0, friday["closed_at"])
+        assert opening.cost == 180.0
+        assert opening.seen_at == friday["closed_at"]
 
 
 def test_what_no_movement_moved_is_held_since_it_was_seen():
@@ -119,7 +120,8 @@ def test_what_no_movement_moved_is_held_since_it_was_seen():
         gateway_id="g",
     )  # fmt: skip
     opening = openings([], None, None, reported)[KEY]
-    assert (opening.quantity, opening.cost) == (-1.0, 180.0)
+    assert opening.quantity == -1.0
+    assert opening.cost == 180.0
     assert opening.contract.right == "PUT"
     at_close = {"session_date": date(2026, 3, 5), "closed_at": TWENTY_PAST}
     daily = seen(DAILY_POSITIONS, position=-2.0, average_cost=170.0, **at_close)

@@ -19,34 +19,31 @@ from position_sync_dagster.money.profit.profit import (
 from position_sync_dagster.money.tables import MOVEMENTS
 
 DAY = date(2026, 3, 6)
+AT = datetime(2026, 3, 6, 17, tzinfo=UTC)
+EXPIRY = date(2026, 3, 20)
 NOTHING = pl.DataFrame(schema=DAILY_POSITIONS.polars)
+OF_ACCOUNT: dict[str, Any] = {"account": "A", "symbol": "SPY", "currency": "USD"}
+GREEKS: dict[str, Any] = {
+    "underlying_price": 600.0, "implied_vol": 0.2, "delta": 0.5, "gamma": 0.01, "vega": 1.0,
+    "theta": -0.2,
+}  # fmt: skip
 
 
 def held(conid: int, position: float, price: float, **values: Any) -> dict[str, Any]:
-    usual: dict[str, Any] = {
-        "account": "A", "conid": conid, "symbol": "SPY", "currency": "USD", "multiplier": 100.0,
-        "magnifier": 1.0, "underlying_price": 600.0, "implied_vol": 0.2, "delta": 0.5,
-        "gamma": 0.01, "vega": 1.0, "theta": -0.2, "position": position, "right": "CALL",
-        "strike": 600.0 + conid, "expiry": date(2026, 3, 20),
-    }  # fmt: skip
-    row = usual | values
-    return {"market_value": position * price * row["multiplier"]} | row
+    terms = {"conid": conid, "right": "CALL", "strike": 600.0 + conid, "expiry": EXPIRY}
+    row = OF_ACCOUNT | GREEKS | terms | {"multiplier": 100.0, "magnifier": 1.0} | values
+    return {"position": position, "market_value": position * price * row["multiplier"]} | row
 
 
-SHARE: dict[str, Any] = dict.fromkeys(
-    ("underlying_price", "implied_vol", "delta", "gamma", "vega", "theta")
-)
+SHARE: dict[str, Any] = dict.fromkeys(GREEKS)
 SHARE |= {"multiplier": 1.0, "right": None, "strike": None, "expiry": None}
 
 
 def moved(conid: int, by: float, price: float, **values: Any) -> dict[str, Any]:
-    usual = {
-        "account": "A", "symbol": "SPY", "currency": "USD", "kind": MovementKind.TRADE,
-        "section": Section.TRADES, "conid": conid, "quantity": by, "price": price,
-        "cash": -by * price * 100.0, "fee": -1.0, "fee_currency": "USD", "day": DAY,
-        "at": datetime(2026, 3, 6, 17, tzinfo=UTC),
-    }  # fmt: skip
-    return usual | values
+    trade = {"kind": MovementKind.TRADE, "section": Section.TRADES, "day": DAY, "at": AT}
+    amounts = {"quantity": by, "price": price, "cash": -by * price * 100.0}
+    fee = {"fee": -1.0, "fee_currency": "USD"}
+    return OF_ACCOUNT | {"conid": conid} | trade | amounts | fee | values
 
 
 def explained(
@@ -76,8 +73,11 @@ def test_a_kept_option_earns_by_its_greeks_and_the_rest_of_its_repricing() -> No
     now = held(1, 2.0, 16.0, underlying_price=606.0, implied_vol=0.21)
     row = row_of(explained([held(1, 2.0, 12.0)], [now], []), 1)
     assert row["profit"] == pytest.approx(800.0)
-    parts = [row[name] for name in ("delta", "gamma", "vega", "theta", "repricing")]
-    assert parts == pytest.approx([600.0, 36.0, 200.0, -40.0, 4.0])
+    assert row["delta"] == pytest.approx(600.0)
+    assert row["gamma"] == pytest.approx(36.0)
+    assert row["vega"] == pytest.approx(200.0)
+    assert row["theta"] == pytest.approx(-40.0)
+    assert row["repricing"] == pytest.approx(4.0)
 
 
 def test_an_underlying_in_pence_moves_by_a_hundredth_and_one_of_unknown_unit_by_nothing() -> None:
@@ -90,44 +90,53 @@ def test_an_underlying_in_pence_moves_by_a_hundredth_and_one_of_unknown_unit_by_
 
 
 def test_a_trade_earns_from_its_price_to_the_last_and_costs_its_fee() -> None:
-    row = row_of(explained([], [held(1, 1.0, 13.0)], [moved(1, 1.0, 12.0)]), 1)
-    assert (row["trades"], row["fees"], row["profit"]) == pytest.approx((100.0, -1.0, 99.0))
-    closed = row_of(explained([held(1, 1.0, 12.0)], [], [moved(1, -1.0, 15.0)]), 1)
-    assert closed["profit"] == pytest.approx(299.0)
+    bought = explained([], [held(1, 1.0, 13.0)], [moved(1, 1.0, 12.0)])
+    row = row_of(bought, 1)
+    assert row["trades"] == pytest.approx(100.0)
+    assert row["fees"] == pytest.approx(-1.0)
+    assert row["profit"] == pytest.approx(99.0)
+    sold = explained([held(1, 1.0, 12.0)], [], [moved(1, -1.0, 15.0)])
+    assert row_of(sold, 1)["profit"] == pytest.approx(299.0)
 
 
 def test_what_was_opened_and_closed_within_the_day_earns_its_cash() -> None:
-    row = row_of(explained([], [], [moved(1, -1.0, 12.0), moved(1, 1.0, 9.0)]), 1)
-    assert (row["trades"], row["profit"]) == pytest.approx((300.0, 298.0))
+    trades = [moved(1, -1.0, 12.0), moved(1, 1.0, 9.0)]
+    row = row_of(explained([], [], trades), 1)
+    assert row["trades"] == pytest.approx(300.0)
+    assert row["profit"] == pytest.approx(298.0)
 
 
 def test_one_contract_under_two_symbols_is_one_holding() -> None:
-    profits = explained([held(1, 1.0, 9.0, symbol="ESH7")], [held(1, 1.0, 8.0, symbol="ES")], [])
+    before = held(1, 1.0, 9.0, symbol="ESH7")
+    after = held(1, 1.0, 8.0, symbol="ES")
+    profits = explained([before], [after], [])
     assert profits.select("conid", "profit").rows() == [(1, -100.0)]
 
 
 def test_an_assignment_earns_what_the_premium_and_the_shares_are_worth() -> None:
     booked = {"kind": MovementKind.ASSIGNMENT, "fee": 0.0}
-    profits = explained(
-        [held(1, -1.0, 11.0)],
-        [held(5, -100.0, 610.0, **SHARE)],
-        [moved(1, 1.0, 0.0, **booked), moved(5, -100.0, 600.0, cash=60_000.0, **booked)],
-    )
+    ended = moved(1, 1.0, 0.0, **booked)
+    delivered = moved(5, -100.0, 600.0, cash=60_000.0, **booked)
+    shares = held(5, -100.0, 610.0, **SHARE)
+    profits = explained([held(1, -1.0, 11.0)], [shares], [ended, delivered])
     assert profits.get_column("assignments").sum() == pytest.approx(100.0)
     assert profits.get_column("profit").sum() == pytest.approx(1100.0 - 1000.0)
     assert profits.get_column("unexplained").sum() == 0
 
 
 def test_a_share_earns_by_its_price_alone() -> None:
-    ends = [held(5, 100.0, 600.0, **SHARE)], [held(5, 100.0, 582.0, **SHARE)]
-    row = row_of(explained(*ends, []), 5)
-    assert (row["delta"], row["profit"]) == pytest.approx((-1800.0, -1800.0))
+    before = held(5, 100.0, 600.0, **SHARE)
+    after = held(5, 100.0, 582.0, **SHARE)
+    row = row_of(explained([before], [after], []), 5)
+    assert row["delta"] == pytest.approx(-1800.0)
+    assert row["profit"] == pytest.approx(-1800.0)
 
 
 def test_an_option_without_greeks_earns_by_its_repricing() -> None:
     unknown = SHARE | {"multiplier": 100.0, "right": "CALL"}
-    ends = [held(1, 1.0, 12.0, **unknown)], [held(1, 1.0, 9.0, **unknown)]
-    row = row_of(explained(*ends, []), 1)
+    before = held(1, 1.0, 12.0, **unknown)
+    after = held(1, 1.0, 9.0, **unknown)
+    row = row_of(explained([before], [after], []), 1)
     assert row["delta"] is None
     assert row["theta"] is None
     assert row["repricing"] == pytest.approx(-300.0)
@@ -137,13 +146,19 @@ def test_an_option_without_greeks_earns_by_its_repricing() -> None:
 def test_the_greeks_of_a_day_are_null_where_most_options_have_none(without, delta) -> None:
     """Twenty options rise by 1.00 as their underlying does by 2; each is as large as the others."""
     unknown = dict.fromkeys(("delta", "gamma", "vega", "theta"))
-    before = [held(n, 1.0, 12.0, **unknown if n < without else {}) for n in range(20)]
-    after = [held(n, 1.0, 13.0, underlying_price=602.0) for n in range(20)]
-    profits = explained(before, [*after, held(99, 100.0, 9.0, **SHARE)], [moved(99, 100.0, 8.0)])
+    before = [held(number, 1.0, 12.0, **unknown) for number in range(without)]
+    before += [held(number, 1.0, 12.0) for number in range(without, 20)]
+    after = [held(number, 1.0, 13.0, underlying_price=602.0) for number in range(20)]
+    shares = held(99, 100.0, 9.0, **SHARE)
+    profits = explained(before, [*after, shares], [moved(99, 100.0, 8.0)])
     (row,) = by_strategy(of_strategies(profits, *["s"] * 21)).to_dicts()
+
     assert row["delta"] == (None if delta is None else pytest.approx(delta))
-    assert (row["vega"] is None) == (row["repricing"] is None) == (delta is None)
-    assert None not in (row["profit"], row["trades"], row["fees"])
+    assert (row["vega"] is None) == (delta is None)
+    assert (row["repricing"] is None) == (delta is None)
+    assert row["profit"] is not None
+    assert row["trades"] is not None
+    assert row["fees"] is not None
     assert row["market"] == row["profit"] - row["trades"] - row["fees"]
     assert (row["greeks_unknown"] is None) == (delta is not None)
     assert "SPY 602C 20Mar26" in (row["greeks_unknown"] or "SPY 602C 20Mar26")
@@ -178,9 +193,10 @@ def test_a_commission_of_a_movement_without_a_currency_is_not_lost() -> None:
 )
 def test_a_value_that_is_not_known_makes_the_profit_and_its_parts_unknown(end, why) -> None:
     ends = {name: held(1, 1.0, 12.0) for name in ("before", "after")}
-    ends[end] |= {"market_value": None}
+    ends[end]["market_value"] = None
     (row,) = explained([ends["before"]], [ends["after"]], []).to_dicts()
-    assert {row[name] for name in ("profit", *PROFIT_PARTS[:6], "cash")} == {None}
+    for name in ("profit", *PROFIT_PARTS[:6], "cash"):
+        assert row[name] is None
     assert row["why_unknown"] == why
 
 
@@ -194,8 +210,9 @@ def test_a_quantity_without_a_movement_is_unexplained_and_named() -> None:
 
 
 def test_one_unknown_holding_makes_its_strategy_unknown_and_no_other() -> None:
-    after = [held(1, 1.0, 13.0), held(2, 1.0, 13.0, market_value=None), held(3, 1.0, 14.0)]
-    profits = explained([held(conid, 1.0, 12.0) for conid in (1, 2, 3)], after, [])
+    unvalued = held(2, 1.0, 13.0, market_value=None)
+    before = [held(conid, 1.0, 12.0) for conid in (1, 2, 3)]
+    profits = explained(before, [held(1, 1.0, 13.0), unvalued, held(3, 1.0, 14.0)], [])
     in_strategies = of_strategies(profits.sort("conid"), "s", "s", "t")
     rows = by_strategy(in_strategies).select("strategy_id", "profit", "legs_unknown")
     assert rows.rows() == [("s", None, 1), ("t", 200.0, 0)]
@@ -203,7 +220,8 @@ def test_one_unknown_holding_makes_its_strategy_unknown_and_no_other() -> None:
 
 def test_what_is_gone_is_of_those_that_had_it_or_of_nobody() -> None:
     columns = {"account": pl.String, "conid": pl.Int64, "strategy_id": pl.String, "by": pl.Float64}
-    had = pl.DataFrame([("A", 1, "s", 1.0), ("A", 2, "UNATTRIBUTED", 1.0)], columns, orient="row")
+    owners = [("A", 1, "s", 1.0), ("A", 2, "UNATTRIBUTED", 1.0)]
+    had = pl.DataFrame(owners, columns, orient="row")
     rows = pl.DataFrame([held(1, 0.0, 12.0), held(2, 1.0, 12.0), held(3, 0.0, 1.0)])
     has = had.filter(conid=2)
     assert _of_owners(rows, has, had)["strategy_id"].sort().to_list() == [UNATTRIBUTED, "s"]
@@ -212,8 +230,8 @@ def test_what_is_gone_is_of_those_that_had_it_or_of_nobody() -> None:
 
 def test_cash_of_an_account_is_in_no_strategy() -> None:
     profits = explained([held(1, 1.0, 12.0)], [held(1, 1.0, 13.0)], [])
-    cash = {"account": ["A"], "currency": ["USD"], "profit": [40.0], "cash": [40.0]}
-    cash |= {"strategy_id": [UNATTRIBUTED]}
-    with_cash = pl.concat([of_strategies(profits, "s"), pl.DataFrame(cash)], how="diagonal_relaxed")
+    amounts = {"account": "A", "currency": "USD", "profit": 40.0, "cash": 40.0}
+    cash = of_strategies(pl.DataFrame(amounts), UNATTRIBUTED)
+    with_cash = pl.concat([of_strategies(profits, "s"), cash], how="diagonal_relaxed")
     rows = by_strategy(with_cash).select("strategy_id", "profit", "cash")
     assert rows.rows() == [("UNATTRIBUTED", 40.0, 40.0), ("s", 100.0, 0.0)]

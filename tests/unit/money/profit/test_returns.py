@@ -94,11 +94,16 @@ def test_flows_at_bad_moments_change_the_money_weighted_return_alone(flows):
 
 def test_the_example_of_a_spreadsheets_manual_has_its_rate():
     """Source: Microsoft, the function XIRR: 37.3362535 %."""
-    payments = [
-        (date(2008, 1, 1), -10_000.0), (date(2008, 3, 1), 2_750.0), (date(2008, 10, 30), 4_250.0),
-        (date(2009, 2, 15), 3_250.0), (date(2009, 4, 1), 2_750.0),
-    ]  # fmt: skip
-    assert rate_for_a_year(payments) == pytest.approx(0.373362535, abs=1e-8)
+    payments = """
+        2008-01-01 -10000
+        2008-03-01   2750
+        2008-10-30   4250
+        2009-02-15   3250
+        2009-04-01   2750
+    """
+    rows = [row.split() for row in payments.strip().splitlines()]
+    flows = [(date.fromisoformat(day), float(amount)) for day, amount in rows]
+    assert rate_for_a_year(flows) == pytest.approx(0.373362535, abs=1e-8)
 
 
 def test_a_rate_that_several_fit_or_none_is_not_known():

@@ -36,20 +36,25 @@ DAYS = 66 / 24
 FAR = date(2026, 6, 19)
 ACCOUNT = "DUSIM0001"
 
-SHARE: dict[str, Any] = dict.fromkeys(("right", "strike", "expiry", "delta", "gamma", "vega"))
-SHARE |= {"theta": None, "underlying_price": None, "implied_vol": None}
+PUT_ON_SPY: dict[str, Any] = {
+    "symbol": "SPY", "sec_type": "OPT", "right": "PUT", "strike": 600.0, "expiry": FAR,
+    "multiplier": 100.0,
+}  # fmt: skip
+GREEKS: dict[str, Any] = {
+    "underlying_price": 600.0, "implied_vol": 0.2, "delta": -0.5, "gamma": 0.01, "vega": 1.0,
+    "theta": -0.2,
+}  # fmt: skip
+SHARE: dict[str, Any] = dict.fromkeys(["right", "strike", "expiry", *GREEKS])
 SHARE |= {"sec_type": "STK", "multiplier": 1.0}
 
 
 def at_close(conid: int, position: float, price: float, **values: Any) -> dict[str, Any]:
-    usual: dict[str, Any] = {
-        "account": ACCOUNT, "conid": conid, "symbol": "SPY", "currency": "USD", "sec_type": "OPT",
-        "right": "PUT", "strike": 600.0, "expiry": FAR, "multiplier": 100.0, "position": position,
-        "underlying_price": 600.0, "implied_vol": 0.2, "delta": -0.5, "gamma": 0.01, "vega": 1.0,
-        "theta": -0.2, "source": "STREAM", "market_price": price, "session_date": FRIDAY,
+    holding: dict[str, Any] = {
+        "account": ACCOUNT, "conid": conid, "currency": "USD", "position": position,
+        "source": "STREAM", "market_price": price, "session_date": FRIDAY, "magnifier": 1.0,
     }  # fmt: skip
-    chosen = usual | values
-    return {"market_value": position * price * chosen["multiplier"], "magnifier": 1.0} | chosen
+    chosen = holding | PUT_ON_SPY | GREEKS | values
+    return {"market_value": position * price * chosen["multiplier"]} | chosen
 
 
 def held(conid: int, position: float, price: float, today: float | None, **values: Any):
@@ -62,14 +67,14 @@ def held(conid: int, position: float, price: float, today: float | None, **value
 
 
 def moved(conid: int, by: float, price: float, **values: Any) -> dict[str, Any]:
-    usual = {
-        "movement_id": f"m{conid}{by:+g}", "account": ACCOUNT, "symbol": "SPY", "currency": "USD",
-        "kind": MovementKind.TRADE, "section": Section.TRADES, "conid": conid, "quantity": by,
-        "price": price, "cash": -by * price * 100.0, "fee": -1.0, "fee_currency": "USD",
-        "day": MONDAY, "session_date": MONDAY, "sec_type": "OPT",
-        "at": datetime(2026, 3, 9, 14, tzinfo=UTC),
+    trade = {
+        "movement_id": f"m{conid}{by:+g}", "account": ACCOUNT, "symbol": "SPY", "sec_type": "OPT",
+        "kind": MovementKind.TRADE, "section": Section.TRADES, "conid": conid,
     }  # fmt: skip
-    return usual | values
+    amounts = {"quantity": by, "price": price, "cash": -by * price * 100.0, "currency": "USD"}
+    fee = {"fee": -1.0, "fee_currency": "USD"}
+    times = {"day": MONDAY, "session_date": MONDAY, "at": NOW - timedelta(hours=1)}
+    return trade | amounts | fee | times | values
 
 
 def rows_of(
@@ -110,10 +115,13 @@ def test_a_kept_option_is_split_by_the_greeks_of_the_close() -> None:
     gamma = -200 * 0.01 * 36 / 2
     vega = -200 * 1.0 * 1
     theta = -200 * -0.2 * DAYS
-    names = ("delta", "gamma", "vega", "theta", "repricing", "unexplained")
-    rest = -620 - delta - gamma - vega - theta
 
-    assert parts_of(row, *names) == pytest.approx([delta, gamma, vega, theta, rest, 0.0])
+    assert row.delta == pytest.approx(delta)
+    assert row.gamma == pytest.approx(gamma)
+    assert row.vega == pytest.approx(vega)
+    assert row.theta == pytest.approx(theta)
+    assert row.repricing == pytest.approx(-620 - delta - gamma - vega - theta)
+    assert row.unexplained == pytest.approx(0.0)
     assert row.profit == (-620.0)
     assert row.strategy == UNATTRIBUTED
     assert row.left_out == 0
@@ -135,30 +143,40 @@ def test_a_leg_opened_today_and_a_part_that_was_sold_earn_from_the_price_of_the_
     trades = [moved(1, -1.0, 10.0), moved(2, -1.0, 14.0)]
     (row,) = rows_of([at_close(2, 2.0, 12.0)], [opened, reduced], trades)
     assert row.trades == pytest.approx(100.0 + 100.0)
-    assert (row.fees, row.unexplained) == pytest.approx((0.0, 0.0))
+    assert row.fees == pytest.approx(0.0)
+    assert row.unexplained == pytest.approx(0.0)
     assert [leg.conid for leg in row.largest["trades"]] == [1, 2]
 
 
 def test_shares_that_an_assignment_left_earn_from_the_strike() -> None:
-    shares = SHARE | {"cash": -60_000.0, "kind": MovementKind.ASSIGNMENT, "fee": 0.0}
     now = held(5, 100.0, 594.0, -600.0, **SHARE)
-    booked = [moved(1, 1.0, 0.0, kind=MovementKind.ASSIGNMENT, fee=0.0, cash=0.0)]
-    delivered = {name: shares[name] for name in ("cash", "kind", "fee", "sec_type")}
-    booked.append(moved(5, 100.0, 600.0, **delivered))
-    (row,) = rows_of([at_close(1, -1.0, 5.0)], [now], booked)
-    assert (row.assignments, row.profit) == pytest.approx((-600.0, -600.0))
+    assignment = {"kind": MovementKind.ASSIGNMENT, "fee": 0.0}
+    ended = moved(1, 1.0, 0.0, cash=0.0, **assignment)
+    delivered = moved(5, 100.0, 600.0, cash=-60_000.0, sec_type="STK", **assignment)
+    (row,) = rows_of([at_close(1, -1.0, 5.0)], [now], [ended, delivered])
+    assert row.assignments == pytest.approx(-600.0)
+    assert row.profit == pytest.approx(-600.0)
 
 
 def test_currencies_and_strategies_have_rows_of_their_own_and_a_shared_leg_is_divided() -> None:
-    before = [at_close(1, -2.0, 12.0), at_close(2, 1.0, 12.0, currency="EUR", right="CALL")]
-    now = [held(1, -2.0, 11.0, 200.0), held(2, 1.0, 11.5, -50.0, currency="EUR", right="CALL")]
+    in_euros = {"currency": "EUR", "right": "CALL"}
+    before = [at_close(1, -2.0, 12.0), at_close(2, 1.0, 12.0, **in_euros)]
+    now = [held(1, -2.0, 11.0, 200.0), held(2, 1.0, 11.5, -50.0, **in_euros)]
     legs = [leg(1, "a", strike=600.0, expiry=FAR, quantity=-0.5)]
-    rows = rows_of(before, now, legs=legs)
-    assert [(row.strategy, row.currency, row.profit) for row in rows] == [
-        (UNATTRIBUTED, "EUR", -50.0), (UNATTRIBUTED, "USD", 150.0), ("a", "USD", 50.0),
-    ]  # fmt: skip
+    of_euros, of_dollars, of_strategy = rows_of(before, now, legs=legs)
+
+    assert of_euros.strategy == UNATTRIBUTED
+    assert of_euros.currency == "EUR"
+    assert of_euros.profit == -50.0
+    assert of_dollars.strategy == UNATTRIBUTED
+    assert of_dollars.currency == "USD"
+    assert of_dollars.profit == 150.0
+
+    assert of_strategy.strategy == "a"
+    assert of_strategy.currency == "USD"
+    assert of_strategy.profit == 50.0
     theta = -200 * -0.2 * DAYS
-    assert rows[2].theta == pytest.approx(theta / 4)
+    assert of_strategy.theta == pytest.approx(theta / 4)
 
 
 def test_a_weekend_and_a_holiday_count_from_the_last_close() -> None:
@@ -174,7 +192,7 @@ def test_a_weekend_and_a_holiday_count_from_the_last_close() -> None:
 @pytest.mark.parametrize(
     ("close", "now"),
     [
-        ({"delta": None, "gamma": None, "vega": None, "theta": None}, {}),
+        (dict.fromkeys(("delta", "gamma", "vega", "theta")), {}),
         ({"underlying_price": None}, {}),
         ({}, {"underlying_price": None}),
         ({}, {"implied_vol": None}),
@@ -208,10 +226,12 @@ def test_a_number_that_is_not_known_makes_the_parts_unknown_and_never_the_profit
 def test_an_account_without_a_close_says_so_and_leaves_the_others_known() -> None:
     other = held(2, -1.0, 5.0, 60.0, account="DUSIM0002")
     rows = rows_of([at_close(1, 2.0, 12.0)], [held(1, 2.0, 13.0, 200.0), other])
-    assert [(row.account, row.theta is None) for row in rows] == [
-        (ACCOUNT, False), ("DUSIM0002", True),
-    ]  # fmt: skip
-    assert "the close of 2026-03-06 is not recorded" in str(rows[1].why_unknown)
+    with_close, without_close = rows
+    assert with_close.account == ACCOUNT
+    assert with_close.theta is not None
+    assert without_close.account == "DUSIM0002"
+    assert without_close.theta is None
+    assert "the close of 2026-03-06 is not recorded" in str(without_close.why_unknown)
 
 
 def test_a_profit_of_the_day_that_is_not_known_is_left_out_of_all_numbers() -> None:
@@ -236,14 +256,17 @@ def test_each_strategy_names_its_three_largest_legs_and_has_no_part_of_what_is_l
     fell = {"underlying_price": 599.0}
     now = [held(conid, size, 12.0, 0.0, **fell) for conid, size in sizes.items()]
     now[4] = held(5, 1.0, 12.0, None, **fell)
-    legs = [
-        leg(conid, "small" if conid == 6 else "large", strike=600.0, expiry=FAR) for conid in sizes
-    ]
-    large, small = rows_of([at_close(*each, 12.0) for each in sizes.items()], now, legs=legs)
-    assert [(leg.conid, leg.amount) for leg in large.largest["delta"]] == [
-        (3, -3000.0), (4, -2000.0), (1, -1000.0),
-    ]  # fmt: skip
-    assert (large.delta, large.left_out, small.delta) == (-5750.0, 1, 150.0)
+    terms = {"strike": 600.0, "expiry": FAR}
+    legs = [leg(conid, "large", **terms) for conid in (1, 2, 3, 4, 5)]
+    legs.append(leg(6, "small", **terms))
+    before = [at_close(conid, size, 12.0) for conid, size in sizes.items()]
+    large, small = rows_of(before, now, legs=legs)
+
+    by_delta = {leg.conid: leg.amount for leg in large.largest["delta"]}
+    assert [*by_delta.items()] == [(3, -3000.0), (4, -2000.0), (1, -1000.0)]
+    assert large.delta == -5750.0
+    assert large.left_out == 1
+    assert small.delta == 150.0
     assert [leg.conid for leg in small.largest["delta"]] == [6]
 
 
@@ -255,14 +278,10 @@ def test_what_closed_today_is_beside_the_number_of_its_strategy() -> None:
     names = {1: frozenset({"0dte"}), 2: frozenset({"0dte"})}
     day = Day(since=day_began("XNYS", NOW), movements=[sale, purchase], strategies=names)
     listed = [moved(2, -1.0, 5.0, account=OWNER), moved(2, 1.0, 4.0, account=OWNER)]
-    (row,) = rows_of(
-        [at_close(1, 2.0, 12.0, account=OWNER)],
-        [held(1, 2.0, 13.0, 200.0, account=OWNER)],
-        listed,
-        [leg(1, "0dte", strike=600.0, expiry=FAR)],
-        day=day,
-        reported=gone,
-    )
+    before = at_close(1, 2.0, 12.0, account=OWNER)
+    now = held(1, 2.0, 13.0, 200.0, account=OWNER)
+    legs = [leg(1, "0dte", strike=600.0, expiry=FAR)]
+    (row,) = rows_of([before], [now], listed, legs, day=day, reported=gone)
     assert row.profit == 200.0
     assert row.closed == 100.0
     assert row.trades == 0.0

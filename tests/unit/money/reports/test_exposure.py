@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
+from itertools import product
 from types import SimpleNamespace
 
 import hypothesis
@@ -28,13 +29,11 @@ BROKER = ValueOrigin.PORTFOLIO
 
 
 def row(conid: int, position: float = 4.0, **values: object) -> PositionUpdate:
-    usual = {
-        "right": Right.CALL, "position": position, "market_price": 1.5, "daily_pnl": None,
-        "market_value": position * 150.0, "unrealized_pnl": position * 50.0, "timestamp": NOW,
-        "account": "DUSIM1", "strike": None, "expiry": None, "delta": 0.5,
-        "underlying_price": None,
-    }  # fmt: skip
-    return money_rows.row(conid, **usual | values)
+    terms = {"right": Right.CALL, "strike": None, "expiry": None, "underlying_price": None}
+    holding = {"account": "DUSIM1", "timestamp": NOW, "position": position, "delta": 0.5}
+    money = {"market_price": 1.5, "market_value": position * 150.0}
+    profits = {"unrealized_pnl": position * 50.0, "daily_pnl": None}
+    return money_rows.row(conid, **terms | holding | money | profits | values)
 
 
 def exposures(
@@ -69,17 +68,20 @@ def test_a_strategy_sums_its_legs_with_their_signs() -> None:
 
 
 def test_a_shared_leg_is_divided_by_quantity_and_the_rest_is_the_open_holders() -> None:
-    rows = exposures([leg(1, "a", quantity=1.0), leg(1, "b")], [row(1, 4.0)])
-    assert [(e.strategy_id, e.market_value) for e in rows] == [("a", 150.0), ("b", 450.0)]
+    first, second = exposures([leg(1, "a", quantity=1.0), leg(1, "b")], [row(1, 4.0)])
+    assert first.strategy_id == "a"
+    assert first.market_value == 150.0
+    assert second.strategy_id == "b"
+    assert second.market_value == 450.0
 
 
 def test_a_leg_in_any_account_takes_its_part_of_all_of_them() -> None:
     rows = [row(1, 3.0), row(1, 1.0, account="DUSIM2")]
-    read_rows = exposures([leg(1, quantity=2.0)], rows)
-    assert [(read_row.account, read_row.market_value) for read_row in read_rows] == [
-        ("DUSIM1", 225),
-        ("DUSIM2", 75),
-    ]
+    first, second = exposures([leg(1, quantity=2.0)], rows)
+    assert first.account == "DUSIM1"
+    assert first.market_value == 225
+    assert second.account == "DUSIM2"
+    assert second.market_value == 75
     assert only(exposures([leg(1, account="DUSIM2")], rows)).market_value == pytest.approx(150.0)
 
 
@@ -98,9 +100,11 @@ def test_unknown_values_stay_unknown_and_are_counted() -> None:
 
 def test_only_a_sum_that_lacks_something_is_weighed_and_what_is_shared_counts_once() -> None:
     stock = {"right": None, "sec_type": "STK", "delta": None}
-    legs = [leg(1, "whole"), leg(2, "most"), leg(3, "most"), leg(4, "half"), leg(5, "half")]
+    owners = {1: "whole", 2: "most", 3: "most", 4: "half", 5: "half"}
+    legs = [leg(conid, owner) for conid, owner in owners.items()]
     legs += [leg(6, "some", quantity=1.0), leg(6, "other", quantity=3.0), leg(7, "anywhere")]
-    rows = [row(1, **stock), row(2, **stock, position=40.0), row(4, **stock), row(6, **stock)]
+    rows = [row(conid, **stock) for conid in (1, 2, 4, 6)]
+    rows[1] = row(2, 40.0, **stock)
     rows += [row(conid, **stock, market_value=1.0, daily_pnl=1.0) for conid in (3, 5)]
     rows += [row(7, market_value=None, account=name) for name in ("DUSIM1", "DUSIM2")]
     for number in (0, 1, 3):  # those of little value have no profit, or those of nearly all
@@ -109,16 +113,17 @@ def test_only_a_sum_that_lacks_something_is_weighed_and_what_is_shared_counts_on
     rows[2] = replace(rows[2], daily_pnl=None)
 
     parts = exposure.split(exposure.Claims(legs), money_rows.priced_rows(rows)).parts
-    profits = dict(
-        exposure.summed(parts, ["strategy_id"]).select("strategy_id", "daily_pnl").iter_rows()
-    )
-    assert profits == {
-        "whole": 2.0, "most": 2.0, "half": None, "some": 0.5, "other": 1.5, "anywhere": None,
-    }  # fmt: skip
+    by_strategy = exposure.summed(parts, ["strategy_id"])
+    profits = dict(by_strategy.select("strategy_id", "daily_pnl").iter_rows())
+    known = {"whole": 2.0, "most": 2.0, "some": 0.5, "other": 1.5}
+    assert profits == known | {"half": None, "anywhere": None}
 
     [total] = exposure.summed(parts, ["currency"]).iter_rows(named=True)
-    assert (total["holdings"], total["of_daily_pnl"], total["without_daily_pnl"]) == (8, 8, 4)
-    assert (total["legs_without_value"], total["without_market_value"]) == (1, 2)
+    assert total["holdings"] == 8
+    assert total["of_daily_pnl"] == 8
+    assert total["without_daily_pnl"] == 4
+    assert total["legs_without_value"] == 1
+    assert total["without_market_value"] == 2
 
 
 def test_a_future_counts_as_notional_and_never_as_value() -> None:
@@ -223,9 +228,13 @@ def test_a_mismatched_leg_alone_has_no_value_even_where_nothing_is_held() -> Non
 
 
 def test_legs_that_claim_more_than_is_held_share_it_by_their_quantities_and_are_named() -> None:
-    parts = every_part([leg(1, "a", quantity=3.0), leg(1, "b", quantity=1.0)], [row(1, 2.0)])
-    assert [(part.strategy_id, part.market_value) for part in parts] == [("a", 225.0), ("b", 75.0)]
-    assert parts[0].differences == "SPY 575P 15Dec28: claims 3, has 1.5"
+    claims = [leg(1, "a", quantity=3.0), leg(1, "b", quantity=1.0)]
+    first, second = every_part(claims, [row(1, 2.0)])
+    assert first.strategy_id == "a"
+    assert first.market_value == 225.0
+    assert second.strategy_id == "b"
+    assert second.market_value == 75.0
+    assert first.differences == "SPY 575P 15Dec28: claims 3, has 1.5"
 
 
 def test_what_no_strategy_has_of_a_leg_is_unattributed_and_named() -> None:
@@ -249,35 +258,37 @@ def test_gamma_is_the_change_of_dollar_delta_when_the_underlying_moves_by_one_pe
 
 
 ACCOUNTS = ("DUSIM1", "DUSIM2", "DUSIM3")
+UNDERLYINGS = {
+    1: {"symbol": "SPY", "currency": "USD"},
+    2: {"symbol": "ESTX50", "currency": "EUR"},
+    3: {"symbol": "SPX", "currency": "USD"},
+}
+MONEY = ("market_value", "unrealized_pnl", "daily_pnl")
+GREEKS = ("delta", "gamma", "vega", "theta")
 # What is not known may leave a sum without a number; see `money/sums.py`.
 numbers = st.integers(-50, 50).map(float)
 
 
 @st.composite
 def books(draw: st.DrawFn) -> tuple[list[ActiveContract], list[PositionUpdate]]:
-    rows = [
-        row(
-            conid,
-            draw(st.sampled_from([-5.0, -2.0, 0.0, 1.0, 3.0, 4.0])),
-            account=account,
-            currency=("USD", "EUR", "USD")[conid - 1],
-            symbol=("SPY", "ESTX50", "SPX")[conid - 1],
-            **{name: draw(numbers) for name in ("market_value", "unrealized_pnl", "daily_pnl")},
-            **{name: draw(numbers) for name in ("delta", "gamma", "vega", "theta")},
-            underlying_price=100.0,
-        )
-        for account in ACCOUNTS
-        for conid in (1, 2, 3)
-        if draw(st.booleans())
-    ]
-    terms = st.tuples(
-        st.sampled_from("abc"),
-        st.sampled_from([None, *ACCOUNTS]),
-        st.integers(1, 4),  # the fourth is not held
-        st.none() | st.sampled_from([-3.0, -1.0, 1.0, 2.0, 6.0]),
-    )
+    rows = []
+    for account, (conid, underlying) in product(ACCOUNTS, UNDERLYINGS.items()):
+        if draw(st.booleans()):
+            position = draw(st.sampled_from([-5.0, -2.0, 0.0, 1.0, 3.0, 4.0]))
+            values = {name: draw(numbers) for name in (*MONEY, *GREEKS)}
+            holding = {"account": account, "underlying_price": 100.0} | underlying
+            rows.append(row(conid, position, **holding, **values))
+
+    conids = st.integers(1, 4)  # the fourth is not held
+    quantities = st.none() | st.sampled_from([-3.0, -1.0, 1.0, 2.0, 6.0])
+    accounts = st.sampled_from([None, *ACCOUNTS])
+    terms = st.tuples(st.sampled_from("abc"), accounts, conids, quantities)
     keys = draw(st.lists(terms, max_size=8, unique_by=lambda terms_of_leg: terms_of_leg[:3]))
-    return [leg(c, s, account=a, quantity=q) for s, a, c, q in keys], rows
+    legs = [
+        leg(conid, strategy, account=account, quantity=quantity)
+        for strategy, account, conid, quantity in keys
+    ]
+    return legs, rows
 
 
 @given(book=books(), wrong=st.sets(st.integers(1, 3), max_size=1))
@@ -291,19 +302,15 @@ def test_strategies_and_the_rest_are_all_holdings_nothing_twice_and_nothing_miss
     whole = every_part([], rows, details=details)
     assert {leg.strategy_id for leg in whole} <= {UNATTRIBUTED}
 
-    names = ("market_value", "unrealized_pnl", "daily_pnl")
     for active_leg in whole:
-        parts = [
-            e
-            for e in found
-            if (e.account, e.currency) == (active_leg.account, active_leg.currency)
-            and e.asset_class == "OPTION"
-        ]
-        for name in (*names, "delta", "gamma", "vega", "theta"):
+        key = (active_leg.account, active_leg.currency, "OPTION")
+        parts = [part for part in found if (part.account, part.currency, part.asset_class) == key]
+        for name in (*MONEY, *GREEKS):
             expected = getattr(active_leg, name)
-            values = [getattr(e, name) for e in parts]
+            values = [getattr(part, name) for part in parts]
             known = [value for value in values if value is not None]
             assert (sum(known) if known else None) == pytest.approx(expected, abs=1e-6)
+
     held = {(r.account, r.conid): r.position for r in rows}
     no_parts = pl.DataFrame(schema=PART_COLUMNS)
     owned = owned_at(money_rows.priced_rows(rows), no_parts, legs).rows_by_key(KEY)
@@ -313,10 +320,10 @@ def test_strategies_and_the_rest_are_all_holdings_nothing_twice_and_nothing_miss
         assert all(part * held[key] > 0 for _strategy, part in owners)
         assert sum(part for _strategy, part in owners) == pytest.approx(held[key])
         for strategy, part in owners:
-            of_strategy = [
-                leg for leg in legs if (leg.strategy_id, leg.conid) == (strategy, key[1])
-            ]
-            sizes = [leg.quantity for leg in of_strategy if leg.account in (None, key[0])]
+            account, conid = key
+            of_contract = [leg for leg in legs if leg.conid == conid]
+            of_strategy = [leg for leg in of_contract if leg.strategy_id == strategy]
+            sizes = [leg.quantity for leg in of_strategy if leg.account in (None, account)]
             if sizes and None not in sizes:
                 claimed = sum(max(0.0, (size or 0.0) * held[key]) for size in sizes)
                 assert part * held[key] <= claimed + 1e-6
@@ -334,10 +341,8 @@ def test_what_a_strategy_traded_is_its_own_until_it_closes_also_without_a_leg() 
     split = exposure.split(claims, money_rows.priced_rows(rows), owned=owned)
 
     read_rows = exposure.exposures(split).filter(asset_class="STOCK")
-    assert dict(read_rows.select("strategy_id", "market_value").iter_rows()) == {
-        UNATTRIBUTED: 15_000.0,
-        "wheel": 5_000.0,
-    }
+    values = dict(read_rows.select("strategy_id", "market_value").iter_rows())
+    assert values == {UNATTRIBUTED: 15_000.0, "wheel": 5_000.0}
     moved = [row(shares, 300.0, market_value=15_000.0, **stock)]
     later = exposure.split(claims, money_rows.priced_rows(moved), owned=owned)
     assert set(later.parts["strategy_id"]) == {UNATTRIBUTED}, "its movement is not known yet"

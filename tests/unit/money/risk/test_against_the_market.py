@@ -26,16 +26,19 @@ STRATEGIES = strategies_text(NOW.date())
 
 
 def legs() -> list[ActiveContract]:
-    return [
-        leg(
-            active_leg["conid"], strategy["strategy_id"], quantity=active_leg.get("quantity"),
-            symbol=active_leg["symbol"], right=parse_right(active_leg["right"]),
-            strike=float(active_leg["strike"]),
-            expiry=parse_expiry(active_leg["expiry"]),
-        )
-        for strategy in yaml.safe_load(STRATEGIES)["strategies"]
-        for active_leg in strategy["legs"]
-    ]  # fmt: skip
+    active_legs = []
+    for strategy in yaml.safe_load(STRATEGIES)["strategies"]:
+        for written in strategy["legs"]:
+            terms = {
+                "symbol": written["symbol"],
+                "right": parse_right(written["right"]),
+                "strike": float(written["strike"]),
+                "expiry": parse_expiry(written["expiry"]),
+            }
+            quantity = written.get("quantity")
+            strategy_id = strategy["strategy_id"]
+            active_legs.append(leg(written["conid"], strategy_id, quantity=quantity, **terms))
+    return active_legs
 
 
 def market_now() -> Market:
@@ -49,13 +52,18 @@ def row(market: Market, account: str, conid: int, quantity: float) -> PositionUp
     contract = BOOK.contracts[conid]
     greeks, spot = market.theory(conid)
     price = spot if greeks is None else greeks.price
+    volatility = greeks.implied_vol if greeks else None
+    value = quantity * price * contract.multiplier
+    terms = {
+        "symbol": contract.symbol,
+        "right": parse_right(contract.right),
+        "strike": contract.strike,
+        "expiry": parse_expiry(contract.expiry),
+        "multiplier": float(contract.multiplier),
+    }
     return money_rows.row(
-        conid, account=account, symbol=contract.symbol, position=quantity,
-        right=parse_right(contract.right), strike=contract.strike,
-        expiry=parse_expiry(contract.expiry), market_price=price,
-        market_value=quantity * price * contract.multiplier,
-        implied_vol=greeks.implied_vol if greeks else None, underlying_price=spot,
-        multiplier=float(contract.multiplier),
+        conid, account=account, position=quantity, market_price=price, market_value=value,
+        implied_vol=volatility, underlying_price=spot, **terms,
     )  # fmt: skip
 
 
@@ -77,9 +85,9 @@ def predicted_and_moved(points: list[Point]) -> pl.DataFrame:
     market = market_now()
     rows = [row(market, *key, quantity) for key, quantity in HELD.items()]
     parts = money_rows.book_of(rows, legs()).split.parts
-    priced = PricedLegs.of(
-        parts, Assumptions(now=NOW, rates={"USD": BOOK.rate}, dividends=dividends(market))
-    )
+    rates = {"USD": BOOK.rate}
+    assumptions = Assumptions(now=NOW, rates=rates, dividends=dividends(market))
+    priced = PricedLegs.of(parts, assumptions)
     assert priced.left_out() == {}
 
     predicted = scenarios(priced, points, Breakdown.STRATEGY)
@@ -97,15 +105,11 @@ def predicted_and_moved(points: list[Point]) -> pl.DataFrame:
             size = entry["position"] * entry["multiplier"] * entry["share"]
             assert before is not None
             assert after is not None
-            values.append(
-                {
-                    "strategy_id": entry["strategy_id"],
-                    "point": number,
-                    "contracts": abs(entry["position"] * entry["share"]),
-                    "moved": size * (after.price - before.price),
-                    "gross": abs(size * (after.price - before.price)),
-                }
-            )
+
+            change = size * (after.price - before.price)
+            contracts = abs(entry["position"] * entry["share"])
+            amounts = {"contracts": contracts, "moved": change, "gross": abs(change)}
+            values.append({"strategy_id": entry["strategy_id"], "point": number} | amounts)
 
     by = ["strategy_id", "point"]
     sums = pl.DataFrame(values).group_by(by).agg(pl.col("moved", "gross", "contracts").sum())

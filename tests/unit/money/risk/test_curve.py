@@ -37,11 +37,10 @@ def only(rows: list[PositionUpdate], shift: Point, **given: object) -> CurveRow:
 
 def spread() -> list[PositionUpdate]:
     """Return a bull put spread with shares: 3 short at 95, 3 long at 90, 100 shares."""
-    return [
-        leg(1, "PUT", 95.0, -3.0, 2.0, implied_vol=0.22, unrealized_pnl=120.0),
-        leg(2, "PUT", 90.0, 3.0, 1.0, implied_vol=0.25, unrealized_pnl=-45.0),
-        share(3, symbol="IWM", market_price=100.0, average_cost=97.0, unrealized_pnl=300.0),
-    ]
+    short = leg(1, "PUT", 95.0, -3.0, 2.0, implied_vol=0.22, unrealized_pnl=120.0)
+    long = leg(2, "PUT", 90.0, 3.0, 1.0, implied_vol=0.25, unrealized_pnl=-45.0)
+    money = {"market_price": 100.0, "average_cost": 97.0, "unrealized_pnl": 300.0}
+    return [short, long, share(3, symbol="IWM", **money)]
 
 
 def by_quantlib(spot: float, strike: float, volatility: float, days: int) -> Reference:
@@ -86,10 +85,9 @@ def test_without_a_shift_the_curve_begins_at_the_profit_that_is_open():
 
 def test_on_the_day_of_the_expiry_the_curve_is_what_exercise_gives():
     rows = [replace(active_leg, unrealized_pnl=None) for active_leg in spread()]
-    costs = [
-        leg(1, "PUT", 95.0, -3.0, 2.0, unrealized_pnl=0.0, market_price=2.0, market_value=-600.0),
-    ]
-    curve = only(costs, Point(days=AT_EXPIRY_DAYS + 1))
+    money = {"unrealized_pnl": 0.0, "market_price": 2.0, "market_value": -600.0}
+    put = leg(1, "PUT", 95.0, -3.0, 2.0, **money)
+    curve = only([put], Point(days=AT_EXPIRY_DAYS + 1))
     corners = dict(zip(curve.prices, curve.at_expiry, strict=True))
     assert corners[95.0] == 600.0
     slope = np.diff(curve.chosen) / np.diff(curve.prices)
@@ -122,25 +120,21 @@ def test_the_curve_of_an_underlying_is_what_single_scenarios_say():
     shift = Point(vol=3.0, days=10)
     rows = [replace(row, unrealized_pnl=0.0) for row in (*ROWS[:5], *ROWS[6:])]
     curves = curves_of(priced_book(rows), shift)
-    assert len({(each.account, each.currency, each.underlying) for each in curves}) == len(curves)
-    (curve,) = (
-        each
-        for each in curves
-        if (each.account, each.currency, each.underlying) == ("DUSIM0001", "USD", "SPY")
-    )
+    by_key = {(curve.account, curve.currency, curve.underlying): curve for curve in curves}
+    assert len(by_key) == len(curves)
+    curve = by_key["DUSIM0001", "USD", "SPY"]
     for place in (0, 30, 60):
         point = Point(spot=curve.moves[place], vol=3.0, days=10)
         single = scenario_rows(priced_book(rows), [point], Breakdown.UNDERLYING)
-        (wanted,) = (
-            row["profit"]
-            for row in single
-            if (row["account"], row["currency"], row["name"]) == ("DUSIM0001", "USD", "SPY")
-        )
-        assert curve.chosen[place] == pytest.approx(wanted, rel=1e-12)
+        profits = {(row["account"], row["currency"], row["name"]): row["profit"] for row in single}
+        assert len(profits) == len(single)
+        profit = profits["DUSIM0001", "USD", "SPY"]
+        assert curve.chosen[place] == pytest.approx(profit, rel=1e-12)
 
 
 def test_an_underlying_without_a_price_has_no_prices():
-    (curve,) = curves_of(priced([leg(1, "CALL", 105.0, -1.0, 2.0, underlying_price=None)]), Point())
+    call = leg(1, "CALL", 105.0, -1.0, 2.0, underlying_price=None)
+    (curve,) = curves_of(priced([call]), Point())
     assert curve.prices is None
     assert curve.now is None
     assert curve.break_evens == [107.0]
@@ -148,38 +142,38 @@ def test_an_underlying_without_a_price_has_no_prices():
 
 def test_a_future_that_costs_less_than_nothing_has_no_prices():
     future = {"symbol": "CL", "sec_type": "FUT", "multiplier": 1000.0, "position": 1.0}
-    curve = only(
-        [share(1, **future, market_price=-37.63, market_value=-37_630.0, average_cost=-10_000.0)],
-        Point(),
-    )
+    money = {"market_price": -37.63, "market_value": -37_630.0, "average_cost": -10_000.0}
+    curve = only([share(1, **future, **money)], Point())
     assert curve.prices is None
     assert curve.legs == ["+1 CL"]
 
 
 def test_a_curve_reaches_beyond_its_strikes_and_has_corners_and_break_evens_as_prices():
-    strikes = ((90.0, "PUT", 1.0), (95.0, "PUT", -1.0), (105.0, "CALL", -1.0), (110.0, "CALL", 1.0))
-    rows = [leg(n, right, strike, q, 1.0) for n, (strike, right, q) in enumerate(strikes, 61)]
-    rows[1] = replace(rows[1], average_cost=300.0)
+    rows = [
+        leg(61, "PUT", 90.0, 1.0, 1.0),
+        leg(62, "PUT", 95.0, -1.0, 1.0, average_cost=300.0),
+        leg(63, "CALL", 105.0, -1.0, 1.0),
+        leg(64, "CALL", 110.0, 1.0, 1.0),
+    ]
     curve = only(rows, Point())
     assert {90.0, 95.0, 100.0, 105.0, 110.0} <= set(curve.prices)
     assert set(curve.break_evens) <= {round(price, 6) for price in curve.prices}
     assert len(curve.break_evens) == 2
-    assert (min(curve.at_expiry), max(curve.at_expiry)) == pytest.approx((-300.0, 200.0))
+    assert min(curve.at_expiry) == pytest.approx(-300.0)
+    assert max(curve.at_expiry) == pytest.approx(200.0)
     assert curve.prices[0] < 88
     assert curve.prices[-1] > 112
 
-    straddle = [leg(n, right, 100.0, -1.0, 4.0) for n, right in ((71, "PUT"), (72, "CALL"))]
+    straddle = [leg(71, "PUT", 100.0, -1.0, 4.0), leg(72, "CALL", 100.0, -1.0, 4.0)]
     of_one_strike = only(straddle, Point())
     assert set(of_one_strike.break_evens) == {92.0, 108.0}
     assert set(of_one_strike.break_evens) <= set(of_one_strike.prices)
 
 
 def test_legs_are_in_the_order_of_expiry_and_strike_whatever_came_last():
-    rows = [
-        leg(1, "CALL", 105.0, -3.0, 2.0), leg(2, "PUT", 95.0, 3.0, 1.0),
-        leg(3, "PUT", 105.0, 3.0, 1.0), share(4, symbol="IWM", market_price=100.0),
-    ]  # fmt: skip
-    orders = [only([rows[place] for place in places], Point()).legs
-              for places in ((0, 1, 2, 3), (3, 2, 1, 0))]  # fmt: skip
-    assert orders[0] == orders[1]
-    assert [name.split()[2:3] for name in orders[0]] == [[], ["95P"], ["105P"], ["105C"]]
+    puts = [leg(2, "PUT", 95.0, 3.0, 1.0), leg(3, "PUT", 105.0, 3.0, 1.0)]
+    shares = share(4, symbol="IWM", market_price=100.0)
+    rows = [leg(1, "CALL", 105.0, -3.0, 2.0), *puts, shares]
+    names = only(rows, Point()).legs
+    assert names == only(rows[::-1], Point()).legs
+    assert [name.split()[2:3] for name in names] == [[], ["95P"], ["105P"], ["105C"]]

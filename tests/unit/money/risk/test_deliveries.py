@@ -6,7 +6,6 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.money.risk.deliveries import (
     early_assignments,
@@ -32,9 +31,8 @@ def leg(conid: int, right: str, strike: float, position: float, **values: object
         intrinsic = max(0.0, spot - strike if right == "CALL" else strike - spot)
     value = position * 100 * (intrinsic + 1.0)
     usual = {"symbol": "IWM", "underlying_price": 100.0, "market_value": value}
-    return option(
-        conid, **usual | {"right": right, "strike": strike, "position": position} | values
-    )
+    usual |= {"right": right, "strike": strike, "position": position}
+    return option(conid, **usual | values)
 
 
 def shares(position: float, **values: object) -> PositionUpdate:
@@ -67,12 +65,14 @@ def test_a_short_call_in_the_money_takes_shares_and_is_uncovered_beyond_those_he
 
 def test_two_short_calls_do_not_both_have_the_same_shares():
     rows = ending(leg(1, "CALL", 95.0, -1.0), leg(2, "CALL", 97.0, -1.0), shares(100.0))
-    assert [rows[conid]["missing"] for conid in (1, 2)] == [0.0, 100.0]
+    assert rows[1]["missing"] == 0.0
+    assert rows[2]["missing"] == 100.0
 
 
 def test_a_short_call_is_covered_by_a_long_one_of_the_same_expiry_if_both_are_in_the_money():
     rows = ending(leg(1, "CALL", 96.0, -1.0), leg(2, "CALL", 99.0, 1.0))
-    assert [rows[conid]["is_uncovered"] for conid in (1, 2)] == [False, False]
+    assert rows[1]["is_uncovered"] is False
+    assert rows[2]["is_uncovered"] is False
     rows = ending(leg(1, "CALL", 96.0, -1.0), leg(2, "CALL", 105.0, 1.0))
     assert rows[1]["missing"] == 100.0
 
@@ -87,7 +87,8 @@ def test_a_long_call_that_expires_later_covers_and_one_that_expired_before_does_
 def test_shares_that_an_earlier_expiry_takes_cover_no_later_one():
     near = leg(1, "CALL", 95.0, -1.0, expiry=SOON)
     rows = ending(near, leg(2, "CALL", 95.0, -1.0), shares(100.0))
-    assert [rows[conid]["missing"] for conid in (1, 2)] == [0.0, 100.0]
+    assert rows[1]["missing"] == 0.0
+    assert rows[2]["missing"] == 100.0
 
 
 def test_shares_of_another_strategy_cover_in_the_same_account_and_in_no_other():
@@ -142,11 +143,10 @@ def test_a_short_call_on_a_future_is_covered_by_the_future_that_it_is_on():
     assert row["units"] == (-1.0)
     assert row["missing"] == 0.0
     assert ending(call)[1]["missing"] == 1.0
-    of_another_month: dict[int, ContractDetails] = {
-        1: contract_details(1, sec_type="FOP", under_conid=99, strike=6500.0,
-                            last_trade_date=EXPIRY, expires_on=EXPIRY)
-    }  # fmt: skip
-    assert ending(call, future(), details=of_another_month)[1]["missing"] == 1.0
+    terms = {"sec_type": "FOP", "under_conid": 99, "strike": 6500.0}
+    days = {"last_trade_date": EXPIRY, "expires_on": EXPIRY}
+    of_another_month = contract_details(1, **terms, **days)
+    assert ending(call, future(), details={1: of_another_month})[1]["missing"] == 1.0
 
 
 def test_a_future_that_expires_is_listed():
@@ -177,7 +177,8 @@ def test_a_leg_without_a_price_is_listed_with_the_reason():
     assert row["reason"] == NotPriced.NO_PRICE
     no_terms = leg(1, "CALL", 95.0, -1.0, expiry=None)
     assert ending(no_terms) == {}
-    assert [row["reason"] for row in undated_options(priced(no_terms))] == [NotPriced.NO_TERMS]
+    (undated,) = undated_options(priced(no_terms))
+    assert undated["reason"] == NotPriced.NO_TERMS
 
 
 def test_the_price_of_another_leg_of_the_underlying_counts_and_a_volatility_is_not_needed():
@@ -187,16 +188,20 @@ def test_the_price_of_another_leg_of_the_underlying_counts_and_a_volatility_is_n
 
 
 def test_days_and_moments_are_those_of_new_york():
-    chicago = contract_details(1, sec_type="OPT", symbol="IWM", right="CALL", strike=95.0,
-                               under_sec_type="STK", trading_class="IWM", time_zone="US/Central",
-                               last_trade_time="15:00:00", last_trade_date=EXPIRY,
-                               expires_on=EXPIRY)  # fmt: skip
-    rows = ending(leg(1, "CALL", 95.0, -1.0), leg(2, "CALL", 95.0, -1.0), details={1: chicago})
+    terms = {"symbol": "IWM", "right": "CALL", "strike": 95.0, "trading_class": "IWM"}
+    terms |= {"sec_type": "OPT", "under_sec_type": "STK"}
+    days = {"last_trade_date": EXPIRY, "expires_on": EXPIRY}
+    chicago = contract_details(
+        1, time_zone="US/Central", last_trade_time="15:00:00", **terms, **days
+    )
+    call = leg(1, "CALL", 95.0, -1.0)
+    rows = ending(call, replace(call, conid=2), details={1: chicago})
     moment = datetime(2026, 6, 19, 16, 0, tzinfo=ZoneInfo("America/New_York"))
     assert {row["expires_at"].isoformat() for row in rows.values()} == {moment.isoformat()}
+
     tokyo = replace(chicago, time_zone="Asia/Tokyo", last_trade_time="07:00:00")
     day_before = EXPIRY - timedelta(days=1)
-    assert set(ending(leg(1, "CALL", 95.0, -1.0), until=day_before, details={1: tokyo})) == {1}
+    assert set(ending(call, until=day_before, details={1: tokyo})) == {1}
 
 
 def assigned(*rows: PositionUpdate, **given: object) -> dict[int, dict]:
@@ -249,7 +254,8 @@ def test_an_option_on_an_index_is_never_assigned_early_and_one_on_a_future_may_b
     index = contract_details(1, symbol="IWM", under_sec_type="IND", strike=300.0, **days)
     assert assigned(worth(DEEP_PUT, 59.0), details={1: index}) == {}
     put = of_es(1, "PUT", 7000.0, -1.0)
-    assert [*assigned(replace(put, market_price=490.0, market_value=-490.0 * 50))] == [1]
+    below = replace(put, market_price=490.0, market_value=-490.0 * 50)
+    assert [*assigned(below)] == [1]
 
 
 def test_what_cannot_be_judged_is_listed_and_in_doubt_if_it_may_be_in_the_money():
@@ -258,15 +264,14 @@ def test_what_cannot_be_judged_is_listed_and_in_doubt_if_it_may_be_in_the_money(
     out = replace(leg(3, "CALL", 120.0, -1.0), market_value=None, symbol="AAA")
     result = early_assignments(priced(no_value, no_price, out))
     assert result.likely == []
-    assert {row["conid"]: row["in_the_money"] for row in result.left_out} == {
-        1: True, 2: None, 3: False,
-    }  # fmt: skip
+    in_the_money = {row["conid"]: row["in_the_money"] for row in result.left_out}
+    assert in_the_money == {1: True, 2: None, 3: False}
     assert [row["conid"] for row in result.doubtful] == [1, 2]
 
 
 def test_a_call_sold_above_the_price_without_shares_is_uncovered_if_it_is_exercised():
     calls = (leg(1, "CALL", 120.0, -2.0), leg(2, "CALL", 130.0, 1.0))
-    assert [(row["conid"], row["missing"]) for row in uncovered_calls(priced(*calls))] == [
-        (1, 100.0)
-    ]
+    (uncovered,) = uncovered_calls(priced(*calls))
+    assert uncovered["conid"] == 1
+    assert uncovered["missing"] == 100.0
     assert uncovered_calls(priced(*calls, shares(100.0))) == []

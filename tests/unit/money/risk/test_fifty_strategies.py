@@ -38,11 +38,11 @@ class Case:
 
 def legs(text: str) -> tuple[Leg, ...]:
     """Return legs that are written as kind and strike, quantity and cost."""
-    written = [leg.split() for leg in text.split(",")]
-    return tuple(
-        (named[0], float(named[1:] or 0), float(quantity), float(cost))
-        for named, quantity, cost in written
-    )
+    written = []
+    for leg_text in text.split(","):
+        named, quantity, cost = leg_text.split()
+        written.append((named[0], float(named[1:] or 0), float(quantity), float(cost)))
+    return tuple(written)
 
 
 def turned(sides: tuple[Leg, ...]) -> tuple[Leg, ...]:
@@ -61,19 +61,45 @@ CALL_CONDOR = legs("C90 1 11, C95 -1 7, C105 -1 1.5, C110 1 0.6")
 IRON_FLY = legs("P90 1 0.4, P100 -1 2.5, C100 -1 2.6, C110 1 0.5")
 DIAGONAL = legs("C104 -1 1.5, c98 1 6.0")
 
-CASES = [
-    Case("long call", legs("C100 2 3.1")),
-    Case("long put", legs("P100 2 2.9")),
-    Case("naked call", legs("C105 -4 1.3")),
-    Case("naked put", legs("P95 -10 6.5")),
-    Case("call spread", legs("C100 1 3.0, C110 -1 0.8")),
-    Case("call credit spread", legs("C100 -1 3.0, C110 1 0.8")),
+# The name of each strategy, and its legs.
+PLAIN = """\
+long call: C100 2 3.1
+long put: P100 2 2.9
+naked call: C105 -4 1.3
+naked put: P95 -10 6.5
+call spread: C100 1 3.0, C110 -1 0.8
+call credit spread: C100 -1 3.0, C110 1 0.8
+put debit spread: P100 5 2.5, P80 -5 0.1
+straddle: P100 1 2.5, C100 1 2.75
+short straddle: P100 -1 2.5, C100 -1 2.75
+guts: C95 1 6.2, P105 1 6.4
+broken wing: P100 1 2.5, P95 -2 1.1, P85 1 0.2
+box: C95 1 6.4, C105 -1 1.4, P95 -1 1.2, P105 1 6.1
+ratio spread: C100 1 3.0, C105 -2 1.3
+back spread: C100 -1 3.0, C105 2 1.3
+put ratio: P100 1 2.5, P95 -3 1.0
+ladder: C95 1 6.3, C100 -1 3.0, C110 -1 0.6
+covered call: S 100 98.2, C105 -1 1.3
+half covered call: S 100 98.2, C105 -2 1.3
+covered put: S -100 101.0, P95 -1 1.2
+protective put: S 100 98.2, P95 1 1.2
+collar: S 200 97.0, P92 2 0.9, C108 -2 1.0
+jade lizard: P92 -1 1.6, C105 -1 1.3, C110 1 0.5
+reverse jade lizard: P88 1 0.3, P93 -1 1.0, C108 -1 1.1
+risk reversal: P92 -1 0.9, C108 1 0.9
+synthetic: P100 -1 2.5, C100 1 3.0
+conversion: S 100 100.0, P100 1 2.5, C100 -1 3.0
+seagull: P90 -1 0.5, C100 1 3.0, C110 -1 0.7
+shares alone: S 150 99.0
+shares sold short: S -50 99.0
+put calendar: P98 -2 2.0, p98 2 4.1
+"""
+ROWS = [row.split(": ") for row in PLAIN.splitlines()]
+CASES = [Case(name, legs(text)) for name, text in ROWS]
+# What is compared with its opposite or a part of it.
+CASES += [
     Case("put spread", VERTICAL),
-    Case("put debit spread", legs("P100 5 2.5, P80 -5 0.1")),
-    Case("straddle", legs("P100 1 2.5, C100 1 2.75")),
-    Case("short straddle", legs("P100 -1 2.5, C100 -1 2.75")),
     Case("strangle", STRANGLE),
-    Case("guts", legs("C95 1 6.2, P105 1 6.4")),
     Case("iron condor", CONDOR),
     Case("reverse iron condor", turned(CONDOR)),
     Case("unbalanced condor", CONDOR[:3] + legs("C110 3 0.5")),
@@ -82,38 +108,24 @@ CASES = [
     Case("butterfly", FLY),
     Case("short butterfly", turned(FLY)),
     Case("iron butterfly", IRON_FLY),
-    Case("broken wing", legs("P100 1 2.5, P95 -2 1.1, P85 1 0.2")),
-    Case("box", legs("C95 1 6.4, C105 -1 1.4, P95 -1 1.2, P105 1 6.1")),
-    Case("ratio spread", legs("C100 1 3.0, C105 -2 1.3")),
-    Case("back spread", legs("C100 -1 3.0, C105 2 1.3")),
-    Case("put ratio", legs("P100 1 2.5, P95 -3 1.0")),
-    Case("ladder", legs("C95 1 6.3, C100 -1 3.0, C110 -1 0.6")),
-    Case("covered call", legs("S 100 98.2, C105 -1 1.3")),
-    Case("half covered call", legs("S 100 98.2, C105 -2 1.3")),
-    Case("covered put", legs("S -100 101.0, P95 -1 1.2")),
-    Case("protective put", legs("S 100 98.2, P95 1 1.2")),
-    Case("collar", legs("S 200 97.0, P92 2 0.9, C108 -2 1.0")),
-    Case("jade lizard", legs("P92 -1 1.6, C105 -1 1.3, C110 1 0.5")),
-    Case("reverse jade lizard", legs("P88 1 0.3, P93 -1 1.0, C108 -1 1.1")),
-    Case("risk reversal", legs("P92 -1 0.9, C108 1 0.9")),
-    Case("synthetic", legs("P100 -1 2.5, C100 1 3.0")),
-    Case("conversion", legs("S 100 100.0, P100 1 2.5, C100 -1 3.0")),
-    Case("seagull", legs("P90 -1 0.5, C100 1 3.0, C110 -1 0.7")),
-    Case("shares alone", legs("S 150 99.0")),
-    Case("shares sold short", legs("S -50 99.0")),
+    Case("calendar", CALENDAR),
+    Case("diagonal", DIAGONAL),
+    Case("double calendar", PUT_CALENDAR + legs("C105 -1 1.2, c105 1 2.6")),
+]
+# Other multipliers and currencies, and what is settled in cash.
+CASES += [
     Case("mini condor", CONDOR, multiplier=10.0),
     Case("fly of a thousand", FLY, multiplier=1000.0),
     Case("condor in euros", CONDOR, currency="EUR"),
     Case("index in the morning", CONDOR, index="AM"),
     Case("index in the evening", VERTICAL, index="PM"),
+]
+# Futures, and a part that lives on under other terms.
+CASES += [
     Case("strangle on a future", STRANGLE, multiplier=50.0, sec_type="FOP"),
-    Case("covered call on a future", legs("S 1 98.0, C105 -1 1.5"), 50.0, "FOP"),
-    Case("calendar", CALENDAR),
     Case("calendar with a dividend", CALENDAR, dividend=1.0),
-    Case("put calendar", legs("P98 -2 2.0, p98 2 4.1")),
-    Case("diagonal", DIAGONAL),
-    Case("double calendar", PUT_CALENDAR + legs("C105 -1 1.2, c105 1 2.6")),
     Case("short calendar in euros", SHORT_CALENDAR, currency="EUR"),
+    Case("covered call on a future", legs("S 1 98.0, C105 -1 1.5"), 50.0, "FOP"),
 ]  # fmt: skip
 
 
@@ -127,10 +139,9 @@ def rows_of(case: Case) -> list[PositionUpdate]:
                 size = case.multiplier
                 sec_type = "FUT"
 
-            rows.append(
-                share(number, symbol="IWM", sec_type=sec_type, multiplier=size, position=quantity,
-                      average_cost=cost * size, market_price=100.0, currency=case.currency)
-            )  # fmt: skip
+            money = {"average_cost": cost * size, "market_price": 100.0, "currency": case.currency}
+            terms = {"symbol": "IWM", "sec_type": sec_type, "multiplier": size}
+            rows.append(share(number, position=quantity, **terms, **money))
             continue
         right = "PUT"
         if kind in "Cc":
@@ -142,10 +153,9 @@ def rows_of(case: Case) -> list[PositionUpdate]:
 
         # Without contract details the value says that an option on a future is not in cents.
         value = {"market_price": cost, "market_value": quantity * cost * case.multiplier}
-        rows.append(
-            leg(number, right, strike, quantity, cost, multiplier=case.multiplier, expiry=expiry,
-                sec_type=case.sec_type, currency=case.currency, implied_vol=0.2, **value)
-        )  # fmt: skip
+        terms = {"multiplier": case.multiplier, "expiry": expiry, "sec_type": case.sec_type}
+        value |= {"currency": case.currency, "implied_vol": 0.2}
+        rows.append(leg(number, right, strike, quantity, cost, **terms, **value))
     return rows
 
 
@@ -238,9 +248,8 @@ def test_a_strategy_has_the_payoff_of_the_oracle(case: Case) -> None:
     if not lives_on:
         signs = zip(prices, profits, prices[1:], profits[1:], strict=False)
         expected = [crossing(profit, p, q) for p, a, q, b in signs if a * b < 0]
-        assert all(
-            any(abs(price - even) < 1e-6 for even in payoff.break_evens) for price in expected
-        )
+        for price in expected:
+            assert any(abs(price - even) < 1e-6 for even in payoff.break_evens)
 
 
 def test_there_are_fifty_of_them() -> None:

@@ -36,10 +36,13 @@ MARK = 4.5
 
 def held(conid: int, right: str, strike: float, quantity: float, cost: float) -> PositionUpdate:
     """Return an option of SPY that is worth `MARK`."""
+    money = {
+        "average_cost": cost,
+        "market_value": 100 * MARK * quantity,
+        "unrealized_pnl": quantity * (100 * MARK - cost),
+    }
     return leg(
-        conid, right, strike, quantity, MARK, symbol="SPY", underlying_price=590.0,
-        average_cost=cost, market_value=100 * MARK * quantity,
-        unrealized_pnl=quantity * (100 * MARK - cost),
+        conid, right, strike, quantity, MARK, symbol="SPY", underlying_price=590.0, **money
     )  # fmt: skip
 
 
@@ -87,7 +90,8 @@ def test_a_condor_of_which_a_trade_closes_a_leg_has_what_that_realises_in_its_gr
     (curve,) = curves_of(compared.after_legs, Point())
     assert min(curve.at_expiry) == pytest.approx(greatest_loss)
     open_profit = 450 - 150.65 - 450 + 281.29 + 450 - 169.26
-    assert curve.now[curve.prices.index(590.0)] == pytest.approx(open_profit + 438.71 - 100 * price)
+    profit = curve.now[curve.prices.index(590.0)]
+    assert profit == pytest.approx(open_profit + 438.71 - 100 * price)
 
 
 def test_a_note_says_what_a_trade_gives_or_costs_against_the_mark():
@@ -103,14 +107,16 @@ def test_a_note_says_what_a_trade_gives_or_costs_against_the_mark():
     costs = compared.after_legs.parts["average_cost"].to_list()
     assert costs == pytest.approx([6200.0, 320.0])
 
-    both = tried(f"1 SPY {day()} C 645 @62", f"-1 SPY {day()} C 645 @63", rows=rows, legs=[])
-    bought, sold = both.notes
+    purchase = f"1 SPY {day()} C 645 @62"
+    bought, sold = tried(purchase, f"-1 SPY {day()} C 645 @63", rows=rows, legs=[]).notes
     assert bought.startswith("+1 SPY 645C")
     assert ": 75 USD against the mark" in bought
     assert ": 25 USD against the mark" in sold
     unmarked = [replace(row, market_price=None, market_value=None) for row in rows]
-    unknown = tried(f"1 SPY {day()} C 645 @62", f"1 SPY {day()} C 645 @63", rows=unmarked, legs=[])
-    assert ["without a mark" in note for note in unknown.notes] == [True, True]
+    unknown = tried(purchase, f"1 SPY {day()} C 645 @63", rows=unmarked, legs=[])
+    first, second = unknown.notes
+    assert "without a mark" in first
+    assert "without a mark" in second
     at_the_mark = tried(f"1 SPY {day()} C 645", rows=rows, legs=[])
     assert ": 0 USD against the mark" in at_the_mark.notes[0]
 
@@ -120,8 +126,11 @@ def test_what_a_closed_strategy_realises_stands_after_it_at_every_level():
         rows = tried(close=["condor"]).rows([Point(), Point(spot=-5)], level)
         for n in (0, 1):
             after = [row["after"] for row in rows[n::2]]
-            assert sum(side["realised"] for side in after) == pytest.approx(400.09)
-            assert {(side["value"], side["profit"]) for side in after} == {(0.0, 0.0)}
+            realised = sum(side["realised"] for side in after)
+            assert realised == pytest.approx(400.09)
+            for side in after:
+                assert side["value"] == 0.0
+                assert side["profit"] == 0.0
 
 
 def test_other_strategies_stay_as_they_were_whatever_is_traded_and_none_is_guessed():
@@ -130,14 +139,12 @@ def test_other_strategies_stay_as_they_were_whatever_is_traded_and_none_is_guess
     legs.append(claimed("other", 4, 2.0))
     rows = [held(3, "CALL", 600.0, -7.0, 438.71), held(4, "CALL", 610.0, 3.0, 169.26)]
     back = f"3 SPY {day()} C 600 @10"
-    compared = tried(back, f"-2 SPY {day()} C 600 @1", rows=rows, legs=legs, strategy="condor")
-    of_others = [
-        legs.parts.filter(strategy_id=name).drop("leg")
-        for name in ("other", "rest", UNATTRIBUTED)
-        for legs in (compared.before_legs, compared.after_legs)
-    ]
-    for before, after in zip(of_others[::2], of_others[1::2], strict=True):
-        assert before.equals(after)
+    sale = f"-2 SPY {day()} C 600 @1"
+    compared = tried(back, sale, rows=rows, legs=legs, strategy="condor")
+    for name in ("other", "rest", UNATTRIBUTED):
+        before = compared.before_legs.parts.filter(strategy_id=name)
+        after = compared.after_legs.parts.filter(strategy_id=name)
+        assert before.drop("leg").equals(after.drop("leg"))
 
     condor = compared.after_legs.parts.filter(strategy_id="condor")
     assert (condor["position"] * condor["share"]).to_list() == [2.0, -2.0]
@@ -146,7 +153,8 @@ def test_other_strategies_stay_as_they_were_whatever_is_traded_and_none_is_guess
 
     with pytest.raises(ProposedTradeError, match="closes: condor, other, rest"):
         tried(back, rows=rows, legs=legs)
-    in_none = tried(f"-1 SPY {day()} C 610 @1", rows=rows, legs=legs).after_legs.parts
+    traded = tried(f"-1 SPY {day()} C 610 @1", rows=rows, legs=legs)
+    in_none = traded.after_legs.parts
     assert in_none.filter(conid=4)["strategy_id"].to_list() == ["other"]
 
 
@@ -176,10 +184,10 @@ def test_a_share_is_traded_where_an_option_on_it_is_held():
     assert compared.notes[0].startswith("+100 SPY in ")
     end = "at 589: 100 USD against the mark, the price that was given"
     assert compared.notes[0].endswith(end)
-    share = compared.after_legs.parts.filter(sec_type="STK").to_dicts()
-    assert [(row["market_value"], row["average_cost"], row["reason"]) for row in share] == [
-        (59_000.0, 589.0, None)
-    ]
+    (share,) = compared.after_legs.parts.filter(sec_type="STK").to_dicts()
+    assert share["market_value"] == 59_000.0
+    assert share["average_cost"] == 589.0
+    assert share["reason"] is None
     with pytest.raises(ProposedTradeError, match="QQQ is held") as error:
         tried("100 QQQ @500", legs=[])
     assert "an option or its share" in error.value.remedy
@@ -218,11 +226,13 @@ def test_trades_change_the_payoff_of_all_by_what_they_pay_and_cost_at_every_pric
         parts = rng.choice([(), (1 / 3,), (0.5, 0.5), (0.2, 0.3)])
         legs += [claimed(f"s{n}", conid, quantity * part) for n, part in enumerate(parts)]
 
-    strategy = rng.choice(sorted({UNATTRIBUTED, *(leg.strategy_id for leg in legs)}))
+    strategies = {leg.strategy_id for leg in legs}
+    strategy = rng.choice(sorted(strategies | {UNATTRIBUTED}))
     trades = []
     for _ in range(rng.randint(1, 4)):
         right, strike, *_ = CONDOR[rng.choice([*CONDOR])]
-        trades.append((rng.choice([-7, -2, -1, 1, 3, 8]), right, strike, rng.uniform(0.5, 12)))
+        quantity = rng.choice([-7, -2, -1, 1, 3, 8])
+        trades.append((quantity, right, strike, rng.uniform(0.5, 12)))
     texts = [f"{n} SPY {day()} {right} {strike} @{price}" for n, right, strike, price in trades]
     compared = tried(*texts, rows=rows, legs=legs, strategy=strategy)
 

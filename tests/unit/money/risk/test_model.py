@@ -37,32 +37,29 @@ class Odd:
 
     def tree(self, spot: float, *, days: float = 0.0, vol: float = 0.0) -> float:
         passed = days / 365
+        dividends = tuple((at - passed, amount) for at, amount in self.dividends)
+        is_american = self.exercise is not Exercise.EUROPEAN
+        is_on_future = self.exercise is Exercise.FUTURE
         return tree_price(
             call=self.call, spot=spot, strike=self.strike, years=self.years - passed,
-            rate=self.rate, volatility=self.volatility + vol,
-            american=self.exercise is not Exercise.EUROPEAN,
-            on_future=self.exercise is Exercise.FUTURE,
-            dividends=tuple((at - passed, amount) for at, amount in self.dividends),
+            rate=self.rate, volatility=self.volatility + vol, american=is_american,
+            on_future=is_on_future, dividends=dividends,
         )  # fmt: skip
 
 
 def options_of(odd: list[Odd]) -> VanillaOptions:
-    return VanillaOptions.of(
-        [
-            (
-                1.0 if contract.call else -1.0,
-                contract.strike,
-                contract.years,
-                contract.rate,
-                contract.exercise.is_early,
-                contract.exercise.is_on_future,
-            )
-            for contract in odd
-        ],
-        [[(at, amount, 0.0) for at, amount in one.dividends] for one in odd],
-    )
+    terms = []
+    dividends = []
+    for contract in odd:
+        side = 1.0 if contract.call else -1.0
+        exercise = contract.exercise
+        money = (contract.strike, contract.years, contract.rate)
+        terms.append((side, *money, exercise.is_early, exercise.is_on_future))
+        dividends.append([(at, amount, 0.0) for at, amount in contract.dividends])
+    return VanillaOptions.of(terms, dividends)
 
 
+EUROPEAN = Exercise.EUROPEAN
 NAMED = [
     Odd(call=False, strike=130, years=1.0, rate=0.05, volatility=0.2),
     Odd(call=False, strike=100, years=2 / 365, rate=0.05, volatility=0.3),
@@ -70,7 +67,7 @@ NAMED = [
     Odd(call=True, strike=60, years=0.25, rate=0.04, volatility=0.35, dividend=1.5),
     Odd(call=True, strike=95, years=1.0, rate=-0.01, volatility=0.2),
     Odd(call=False, strike=105, years=2.0, rate=0.04, volatility=0.3, dividend=1.0),
-    Odd(call=True, strike=105, years=0.5, rate=0.03, volatility=0.15, exercise=Exercise.EUROPEAN),
+    Odd(call=True, strike=105, years=0.5, rate=0.03, volatility=0.15, exercise=EUROPEAN),
     Odd(call=False, strike=110, years=0.7, rate=0.05, volatility=0.4, exercise=Exercise.FUTURE),
 ]
 
@@ -78,23 +75,19 @@ NAMED = [
 def more(count: int) -> list[Odd]:
     """Return odd options: deep, short-dated, high dividends, negative rates, index and future."""
     draw = random.Random(56)
-    found = []
+    odd = []
     for _ in range(count):
         years = draw.choice((3 / 365, 10 / 365, 45 / 365, 0.3, 0.6, 1.0, 2.0))
         volatility = draw.choice((0.1, 0.2, 0.35, 0.8))
         kinds = [Exercise.AMERICAN] * 4 + [Exercise.FUTURE, Exercise.EUROPEAN]
-        found.append(
-            Odd(
-                call=draw.random() < 0.5,
-                strike=100 * np.exp(draw.uniform(-2, 2) * volatility * years**0.5),
-                years=years,
-                rate=draw.choice((0.05, 0.04, 0.02, 0.0, -0.01)),
-                volatility=volatility,
-                exercise=draw.choice(kinds),
-                dividend=draw.choice((0.0, 0.0, 0.5, 1.5, 3.0)),
-            )
-        )
-    return found
+        is_call = draw.random() < 0.5
+        strike = 100 * np.exp(draw.uniform(-2, 2) * volatility * years**0.5)
+        rate = draw.choice((0.05, 0.04, 0.02, 0.0, -0.01))
+
+        exercise = draw.choice(kinds)
+        dividend = draw.choice((0.0, 0.0, 0.5, 1.5, 3.0))
+        odd.append(Odd(is_call, strike, years, rate, volatility, exercise, dividend))
+    return odd
 
 
 ODD = more(200)
@@ -120,9 +113,8 @@ def test_prices_scenarios_and_greeks_agree_with_the_tree() -> None:
         down = option.tree(100.0 - step)
         bend = greeks_of_model.gamma[n, 0] * step**2
         assert bend == pytest.approx(up - 2 * base + down, abs=close, rel=0.15), option
-        assert greeks_of_model.delta[n, 0] == pytest.approx((up - down) / (2 * step), abs=0.02), (
-            option
-        )
+        slope = (up - down) / (2 * step)
+        assert greeks_of_model.delta[n, 0] == pytest.approx(slope, abs=0.02), option
 
         vega = (option.tree(100.0, vol=0.01) - option.tree(100.0, vol=-0.01)) / 2
         assert greeks_of_model.vega[n, 0] == pytest.approx(vega, abs=6e-3, rel=0.02), option
@@ -132,7 +124,8 @@ def test_prices_scenarios_and_greeks_agree_with_the_tree() -> None:
 
 def test_an_expired_option_is_worth_its_exercise() -> None:
     options = options_of([NAMED[0], NAMED[2]]).later(800)
-    prices = model.prices(options, np.array([[90.0, 140.0]] * 2), np.array([[0.2], [0.2]]))
+    spots = np.array([[90.0, 140.0]] * 2)
+    prices = model.prices(options, spots, np.array([[0.2], [0.2]]))
     assert prices.tolist() == [[40.0, 0.0], [0.0, 40.0]]
 
 
@@ -170,11 +163,12 @@ def test_a_price_gives_back_its_volatility_or_a_reason(number: int, near: float)
 )
 def test_a_value_that_shows_no_volatility_has_a_reason(value: float, reason: NoVolatility) -> None:
     options = options_of([NAMED[0]])
-    found, reasons = model.implied_volatility(
-        options, np.array([[value]]), np.array([[100.0]]), np.array([[0.3]])
-    )
+    values = np.array([[value]])
+    spots = np.array([[100.0]])
+    near = np.array([[0.3]])
+    volatility, reasons = model.implied_volatility(options, values, spots, near)
     assert reasons == [reason]
-    assert np.isnan(found.item())
+    assert np.isnan(volatility.item())
 
 
 @pytest.mark.parametrize("volatility", [0.02, 0.3, 5.0])

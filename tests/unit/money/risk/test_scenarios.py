@@ -33,31 +33,34 @@ def option(conid: int, **values: object) -> PositionUpdate:
 
 
 def share(conid: int, **values: object) -> PositionUpdate:
-    without = dict.fromkeys(
-        ("right", "strike", "expiry", "implied_vol", "underlying_price", "delta")
-    )
+    of_options = ("right", "strike", "expiry", "implied_vol", "underlying_price", "delta")
+    without = dict.fromkeys(of_options)
     usual = {"sec_type": "STK", "multiplier": 1.0, "position": 100.0}
     price = {"market_price": 600.0, "market_value": 60_000.0}
     return option(conid, **without | usual | price | values)
 
 
-ROWS = [
+UNPRICED = option(6, implied_vol=None, delta=None, position=-1.0, market_value=-1200.0)
+FUTURE = share(
+    7, sec_type="FUT", symbol="ES", multiplier=50.0, position=-1.0, market_price=6000.0,
+    market_value=-300_000.0, expiry=EXPIRY,
+)  # fmt: skip
+PRICED = [
     option(1),
     option(2, strike=625.0, right="CALL"),
     option(3, account=B, position=5.0, market_value=6000.0),
     option(4, symbol="QQQ", underlying_price=500.0, strike=480.0),
     share(5),
-    option(6, implied_vol=None, delta=None, position=-1.0, market_value=-1200.0),
-    share(7, sec_type="FUT", symbol="ES", multiplier=50.0, position=-1.0, market_price=6000.0,
-          market_value=-300_000.0, expiry=EXPIRY),
-    option(8, currency="EUR"),
-]  # fmt: skip
-LEGS = [
-    leg(1, "condor", quantity=-1.0, expiry=EXPIRY),
-    leg(2, "condor", right="CALL", strike=625.0, expiry=EXPIRY),
-    leg(4, "other", symbol="QQQ", strike=480.0, expiry=EXPIRY),
-    leg(6, "other", expiry=EXPIRY),
 ]
+ROWS = [*PRICED, UNPRICED, FUTURE, option(8, currency="EUR")]
+CALL = {"right": "CALL", "strike": 625.0}
+QQQ = {"symbol": "QQQ", "strike": 480.0}
+OF_CONDOR = [
+    leg(1, "condor", quantity=-1.0, expiry=EXPIRY),
+    leg(2, "condor", expiry=EXPIRY, **CALL),
+]
+OF_OTHER = [leg(4, "other", expiry=EXPIRY, **QQQ), leg(6, "other", expiry=EXPIRY)]
+LEGS = [*OF_CONDOR, *OF_OTHER]
 
 
 def priced(rows: list[PositionUpdate] = ROWS, **given: object) -> PricedLegs:
@@ -88,10 +91,11 @@ def test_the_prices_of_now_and_those_of_other_prices_alone_are_asked_of_the_mode
 def test_the_parts_of_every_level_add_up_to_the_accounts(level: Breakdown) -> None:
     legs = priced([*ROWS[:5], *ROWS[6:]])
     by = ["point", "account", "currency"]
-    sums = [pl.col("profit").sum(), pl.col("value").sum(), pl.col("left_out").sum()]
+    names = ("profit", "value", "left_out")
+    sums = [pl.col(name).sum() for name in names]
     whole = scenarios(legs, POINTS, Breakdown.ACCOUNT).group_by(by).agg(sums).sort(by)
     rows = scenarios(legs, POINTS, level).group_by(by).agg(sums).sort(by)
-    for name in ("profit", "value", "left_out"):
+    for name in names:
         np.testing.assert_allclose(rows[name], whole[name], rtol=1e-12, atol=1e-9)
 
 
@@ -110,11 +114,15 @@ def test_a_leg_without_a_volatility_is_left_out_and_counted() -> None:
 
 
 def test_a_share_and_a_future_follow_their_price_and_a_future_has_no_value() -> None:
-    rows = scenario_rows(priced([ROWS[4], ROWS[6]]), [Point(spot=-10, vol=5)], Breakdown.UNDERLYING)
-    assert [(row["name"], row["profit"], row["value"]) for row in rows] == [
-        ("ES", 30_000.0, 30_000.0),
-        ("SPY", -6000.0, 54_000.0),
-    ]
+    point = Point(spot=-10, vol=5)
+    legs = priced([ROWS[4], FUTURE])
+    of_future, of_share = scenario_rows(legs, [point], Breakdown.UNDERLYING)
+    assert of_future["name"] == "ES"
+    assert of_future["profit"] == 30_000.0
+    assert of_future["value"] == 30_000.0
+    assert of_share["name"] == "SPY"
+    assert of_share["profit"] == -6000.0
+    assert of_share["value"] == 54_000.0
 
 
 def test_a_leg_says_what_it_was_priced_with_and_a_tree_agrees() -> None:
@@ -124,13 +132,13 @@ def test_a_leg_says_what_it_was_priced_with_and_a_tree_agrees() -> None:
     years = (row["expires_at"] - NOW) / timedelta(days=365)
 
     def price(spot: float, volatility: float, days: float) -> float:
-        dates = [
-            ((dividend["ex_date"] - NOW).days - days, dividend["amount"])
-            for dividend in row["dividends"]
-        ]
+        dividends = []
+        for dividend in row["dividends"]:
+            days_to_it = (dividend["ex_date"] - NOW).days - days
+            dividends.append((days_to_it / 365, dividend["amount"]))
         return tree_price(
             call=False, spot=spot, strike=575.0, years=years - days / 365, rate=row["rate"],
-            volatility=volatility, dividends=tuple((days / 365, amount) for days, amount in dates),
+            volatility=volatility, dividends=tuple(dividends),
         )  # fmt: skip
 
     spot = row["underlying_price"]
@@ -145,16 +153,19 @@ def test_the_others_follow_a_named_underlying_by_their_betas() -> None:
     rows = [share(5), share(9, symbol="AAPL"), share(10, symbol="GLD")]
     legs = priced(rows, betas={"SPY": 1.0, "AAPL": 1.5})
     point = Point(spot=-8, underlying="SPY", name="crash")
-    profit_of = {
-        row["name"]: row["profit"] for row in scenario_rows(legs, [point], Breakdown.UNDERLYING)
-    }
-    assert profit_of == {"SPY": pytest.approx(-4800), "AAPL": pytest.approx(-7200), "GLD": None}
+    by_underlying = scenario_rows(legs, [point], Breakdown.UNDERLYING)
+    profit_of = {row["name"]: row["profit"] for row in by_underlying}
+    assert profit_of.keys() == {"SPY", "AAPL", "GLD"}
+    assert profit_of["SPY"] == pytest.approx(-4800)
+    assert profit_of["AAPL"] == pytest.approx(-7200)
+    assert profit_of["GLD"] is None
 
 
 def test_what_the_model_does_not_fit_is_left_out_with_the_reason() -> None:
     usual = {"under_sec_type": "STK", "last_trade_date": EXPIRY, "expires_on": EXPIRY}
-    adjusted = option(11, symbol="LCID", trading_class="LCID1", strike=3.0, underlying_price=25.0)
-    details = {11: contract_details(11, symbol="LCID", trading_class="LCID1", strike=3.0, **usual)}
+    terms = {"symbol": "LCID", "trading_class": "LCID1", "strike": 3.0}
+    adjusted = option(11, underlying_price=25.0, **terms)
+    details = {11: contract_details(11, **terms, **usual)}
     assert priced([adjusted], details=details).left_out() == {NotPriced.ADJUSTED.value: 1}
     foreign = option(2, currency="SEK")
     assert priced([foreign]).left_out() == {NotPriced.NO_RATE.value: 1}
@@ -177,9 +188,8 @@ def test_a_price_that_may_be_in_cents_is_left_out_until_a_value_or_the_contract_
 
 
 def test_a_strategy_has_its_share_of_a_holding() -> None:
-    rows = scenario_rows(
-        priced([replace(ROWS[0], position=-4.0)]), [Point(spot=-10)], Breakdown.STRATEGY
-    )
+    legs = priced([replace(ROWS[0], position=-4.0)])
+    rows = scenario_rows(legs, [Point(spot=-10)], Breakdown.STRATEGY)
     profit_of = {row["name"]: row["profit"] for row in rows}
     assert profit_of[UNATTRIBUTED] == pytest.approx(3 * profit_of["condor"])
 

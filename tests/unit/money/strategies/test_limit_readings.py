@@ -49,12 +49,11 @@ UNKNOWN = LimitState.UNKNOWN
 
 
 def row(conid: int, position: float = 1.0, **values: object) -> PositionUpdate:
-    usual = {
-        "right": Right.CALL, "strike": 450.0, "expiry": date(2026, 3, 20), "position": position,
-        "market_price": 1.5, "market_value": position * 150.0, "unrealized_pnl": position * 50.0,
-        "daily_pnl": position * 5.0, "account": "DUSIM1", "gateway_id": LOGIN, "delta": 0.5,
-        "underlying_price": 440.0,
-    }  # fmt: skip
+    terms = {"right": Right.CALL, "strike": 450.0, "expiry": date(2026, 3, 20)}
+    whose = {"account": "DUSIM1", "gateway_id": LOGIN, "position": position}
+    profits = {"unrealized_pnl": position * 50.0, "daily_pnl": position * 5.0}
+    prices = {"market_price": 1.5, "market_value": position * 150.0, "underlying_price": 440.0}
+    usual = terms | whose | profits | prices | {"delta": 0.5}
     return money_rows.row(conid, **usual | values)
 
 
@@ -67,18 +66,19 @@ def book(
 ) -> Book:
     """Return a book of rows; `ages` are seconds since each conid was confirmed."""
     frame = update_rows(rows)
-    times = {
-        row.conid: None if (age := (ages or {}).get(row.conid, 1.0)) is None
-        else NOW - timedelta(seconds=age)
-        for row in rows
-    }  # fmt: skip
-    column = pl.Series([times[conid] for conid in frame["conid"]], dtype=pl.Datetime("us", "UTC"))
+    times = []
+    for conid in frame["conid"]:
+        age = (ages or {}).get(conid, 1.0)
+        times.append(None if age is None else NOW - timedelta(seconds=age))
+
+    column = pl.Series(times, dtype=pl.Datetime("us", "UTC"))
     priced = frame.with_columns(column.alias(CONFIRMED), column.alias(PRICED))
+    claims = Claims(legs)
+    parts = split(claims, priced, end_of=lambda entry: (ends or {}).get(entry.conid))
+    live_since = {LOGIN: NOW - timedelta(minutes=6)}
     plain = Book(
-        now=NOW, priced=priced, claims=Claims(legs),
-        split=split(Claims(legs), priced, end_of=lambda entry: (ends or {}).get(entry.conid)),
-        live_since={LOGIN: NOW - timedelta(minutes=6)}, logins=(LOGIN,),
-    )  # fmt: skip
+        now=NOW, priced=priced, claims=claims, split=parts, live_since=live_since, logins=(LOGIN,)
+    )
     return replace(plain, **values)  # type: ignore[arg-type]
 
 
@@ -87,6 +87,7 @@ ROWS = [row(1, -1.0), row(2, 2.0, right=PUT)]
 SHORT = "short_in_money"
 
 
+OF_ACCOUNT: dict[str, Any] = {"strategy_id": None, "account": "DUSIM1"}
 Answer = tuple[LimitState, float | None, str]
 
 
@@ -118,7 +119,7 @@ def in_usd(measure: str, book: Book, **values: object) -> Answer:
 def test_the_number_of_each_measure(measure, currency, number) -> None:
     read_book = book(LEGS, ROWS, {1: 9.0}, accounts=(EURO,))
     assert outcome(measure, read_book, currency=currency)[1] == pytest.approx(number)
-    of_account = outcome(measure, read_book, currency=currency, strategy_id=None, account="DUSIM1")
+    of_account = outcome(measure, read_book, currency=currency, **OF_ACCOUNT)
     assert of_account[1] == pytest.approx(number)
 
 
@@ -164,22 +165,22 @@ def test_nothing_holds_while_something_of_it_is_not_certain(doubt) -> None:
         assert why in text, measure
 
 
-@pytest.mark.parametrize("subject", [{}, {"strategy_id": None, "account": "DUSIM1"}])
+@pytest.mark.parametrize("subject", [{}, OF_ACCOUNT])
 @pytest.mark.parametrize(
     ("conid", "position", "of_strategy"), [(2, 3.0, True), (2, 0.0, True), (9, 1.0, False)]
 )
 def test_nothing_holds_while_the_ledger_lacks_a_quantity_that_the_broker_reports(
     subject, conid, position, of_strategy
 ) -> None:
-    reported = rows_of_positions(
-        [make_holding(conid, NOW, position=position, account="DUSIM1")], None
-    )
+    holding = make_holding(conid, NOW, position=position, account="DUSIM1")
+    reported = rows_of_positions([holding], None)
     read_book = book(LEGS, ROWS, reported=reported)
     state, _number, text = in_usd("theta", read_book, value=1e9, **subject)
     assert state is (UNKNOWN if subject or of_strategy else HOLDS)
     assert ("no row has been written since" in text) == (state is UNKNOWN)
-    written = rows_of_positions([make_holding(2, NOW, position=2.0, account="DUSIM1")], None)
-    assert in_usd("theta", book(LEGS, ROWS, reported=written), value=1e9, **subject)[0] is HOLDS
+    holding = make_holding(2, NOW, position=2.0, account="DUSIM1")
+    written = book(LEGS, ROWS, reported=rows_of_positions([holding], None))
+    assert in_usd("theta", written, value=1e9, **subject)[0] is HOLDS
 
 
 def test_an_old_value_is_a_break_also_while_the_gateway_is_away() -> None:
@@ -199,10 +200,9 @@ def test_a_short_option_in_the_money_is_a_break_beside_one_that_is_not_known() -
 @pytest.mark.parametrize("measure", sorted(SUMS_OF_MONEY - OF_ACCOUNTS))
 def test_a_limit_in_a_currency_without_a_rate_is_unknown(measure) -> None:
     in_pounds = {"currency": "GBP"}
-    of_account = {"strategy_id": None, "account": "DUSIM1"}
     for accounts in ((), (EURO,), (replace(EURO, exchange_rates='{"GBP": 1.25}'),)):
         read_book = book(LEGS, ROWS, accounts=accounts)
-        for subject in ({}, of_account):
+        for subject in ({}, OF_ACCOUNT):
             state, number, text = outcome(measure, read_book, **in_pounds, **subject)
             assert state == UNKNOWN
             assert number is None
@@ -221,10 +221,9 @@ GREEKLESS: dict[str, object] = dict.fromkeys(("gamma", "theta", "vega"))
 def test_greeks_need_no_rate_of_a_currency_in_which_no_option_is_held(measure) -> None:
     shares = row(3, 100.0, right=None, sec_type="STK", currency="CHF", **GREEKLESS)
     read_book = book(LEGS, [*ROWS, shares], accounts=(EURO,))
-    of_account = {"strategy_id": None, "account": "DUSIM1"}
-    number = in_usd(measure, read_book, **of_account)[1]
+    number = in_usd(measure, read_book, **OF_ACCOUNT)[1]
     assert number is not None
-    assert number == in_usd(measure, book(LEGS, ROWS), **of_account)[1]
+    assert number == in_usd(measure, book(LEGS, ROWS), **OF_ACCOUNT)[1]
 
 
 def test_closed_legs_have_no_sums_and_are_missing() -> None:
@@ -235,15 +234,14 @@ def test_closed_legs_have_no_sums_and_are_missing() -> None:
     assert outcome("missing_legs", closed)[:2] == (BROKEN, 2)
     known = book(LEGS, [row(1, 0.0), row(2, 0.0)], ends={1: "expired on 2026-03-20"})
     assert outcome("missing_legs", known)[:2] == (BROKEN, 1)
-    of_account = {"strategy_id": None, "account": "DUSIM1"}
-    assert outcome("missing_legs", book(LEGS, [ROWS[0]]), **of_account)[:2] == (BROKEN, 1)
+    assert outcome("missing_legs", book(LEGS, [ROWS[0]]), **OF_ACCOUNT)[:2] == (BROKEN, 1)
 
 
 def test_an_account_of_which_nothing_is_known_holds_no_limit() -> None:
     typo = {"strategy_id": None, "account": "DUSIM11"}
     assert in_usd("unrealized_pnl", book(LEGS, ROWS), **typo)[0] is UNKNOWN
     flat = book([], [], accounts=(EURO,))
-    assert in_usd("unrealized_pnl", flat, strategy_id=None, account="DUSIM1")[:2] == (HOLDS, 0.0)
+    assert in_usd("unrealized_pnl", flat, **OF_ACCOUNT)[:2] == (HOLDS, 0.0)
 
 
 def of_put(worth: float | None, measure: str = "reached", **limit: Any) -> Answer:
@@ -251,11 +249,12 @@ def of_put(worth: float | None, measure: str = "reached", **limit: Any) -> Answe
     at = NOW - timedelta(days=3)
     day = at.date()
     terms = {"symbol": "SPY", "sec_type": "OPT", "right": "PUT", "strike": 450.0}
+    terms |= {"conid": 2, "expiry": date(2026, 3, 20), "multiplier": 100.0}
+    amounts = {"quantity": -1.0, "price": 2.0, "cash": 200.0, "fee": -1.0}
     sold = Movement(
         movement_id="1", kind=MovementKind.TRADE, section=Section.TRADES, account="DUSIM1",
-        day=day, session_date=day, at=at, conid=2, expiry=date(2026, 3, 20), quantity=-1.0,
-        price=2.0, multiplier=100.0, currency="USD", cash=200.0, fee=-1.0, fee_currency="USD",
-        source=MovementSource.API, **terms,
+        day=day, session_date=day, at=at, currency="USD", fee_currency="USD",
+        source=MovementSource.API, **terms, **amounts,
     )  # fmt: skip
     legs = [leg(2, strategy_id="a", right=PUT, since=day)]
     rows = [row(2, -1.0, right=PUT, market_value=worth)]
@@ -265,11 +264,13 @@ def of_put(worth: float | None, measure: str = "reached", **limit: Any) -> Answe
 
 def test_a_target_is_reached_and_left():
     assert of_put(-120.0, value=0.5)[:2] == (HOLDS, pytest.approx(79 / 200))
-    assert of_put(-80.0, value=0.5) == (
-        BROKEN, pytest.approx(119 / 200), "strategy a: reached 59.5 %; the max is 50.0 %.",
-    )  # fmt: skip
+    state, number, text = of_put(-80.0, value=0.5)
+    assert state == BROKEN
+    assert number == pytest.approx(119 / 200)
+    assert text == "strategy a: reached 59.5 %; the max is 50.0 %."
     state, number, text = of_put(None, value=0.5)
-    assert (state, number) == (UNKNOWN, None)
+    assert state == UNKNOWN
+    assert number is None
     assert text.endswith("its profit is not known.")
 
 
@@ -297,24 +298,26 @@ def test_a_strategy_whose_opening_nothing_says_has_reached_nobody_knows_what():
 MARGINS = replace(
     EURO, gateway_id=LOGIN, net_liquidation=1000.0, excess_liquidity=80.0, maintenance_margin=400.0
 )
+WITHOUT_EXCESS = replace(MARGINS, excess_liquidity=None)
 
 
 @pytest.mark.parametrize(
     ("measure", "currency", "accounts", "number", "outcome"),
     [
-        (Measure.CUSHION, None, [MARGINS], 0.08, BROKEN),
-        (Measure.EXCESS_LIQUIDITY, "EUR", [MARGINS], 80.0, HOLDS),
-        (Measure.MAINTENANCE_MARGIN, "USD", [MARGINS], 500.0, HOLDS),
-        (Measure.MAINTENANCE_MARGIN, "GBP", [MARGINS], None, UNKNOWN),
-        (Measure.CUSHION, None, [replace(MARGINS, excess_liquidity=None)], None, UNKNOWN),
-        (Measure.CUSHION, None, [replace(MARGINS, gateway_id="away")], None, UNKNOWN),
-        (Measure.CUSHION, None, [], None, UNKNOWN),
+        ("cushion", None, [MARGINS], 0.08, BROKEN),
+        ("excess_liquidity", "EUR", [MARGINS], 80.0, HOLDS),
+        ("maintenance_margin", "USD", [MARGINS], 500.0, HOLDS),
+        ("maintenance_margin", "GBP", [MARGINS], None, UNKNOWN),
+        ("cushion", None, [WITHOUT_EXCESS], None, UNKNOWN),
+        ("cushion", None, [replace(MARGINS, gateway_id="away")], None, UNKNOWN),
+        ("cushion", None, [], None, UNKNOWN),
     ],
 )
 def test_the_margins_of_an_account_are_the_brokers_numbers(
     measure, currency, accounts, number, outcome
 ):
-    limit = Limit(account="DUSIM1", measure=measure, bound=Bound.MIN, value=0.1, currency=currency)
+    terms = {"measure": Measure(measure), "bound": Bound.MIN, "value": 0.1, "currency": currency}
+    limit = Limit(account="DUSIM1", **terms)
     (evaluated,) = evaluate([limit], book([], [], accounts=tuple(accounts)))
     assert evaluated.reading.number == number
     assert evaluated.outcome == outcome

@@ -80,19 +80,18 @@ def test_a_structure_is_proposed_as_it_also_beside_others(kind: str, quantities:
     # Beside a strangle of a later day, and with twenty shares that cover nothing.
     if any(name.endswith("+") or name == "future" for name in quantities) or len(quantities) < 3:
         return  # these legs may go with the others
-    beside = {"70P+": 1.0, "stock": quantities.get("stock", 0.0) + 20}
-    proposal = propose(book({**quantities, **beside}))
+    covered = quantities.get("stock", 0.0)
+    proposal = propose(book({**quantities, "70P+": 1.0, "stock": covered + 20}))
     assert kind in kinds(proposal)
     shares = contract("stock").conid
-    assert total(proposal)[shares] == quantities.get("stock", 0.0)
+    assert total(proposal)[shares] == covered
 
 
 def test_legs_of_one_order_belong_together_whatever_else_is_held() -> None:
     condor = {"90P": 2.0, "95P": -2.0, "105C": -2.0, "110C": 2.0}
     odd = {"80P": 1.0, "85P": -3.0, "120C": 1.0}
-    held = {"85P+": 2.0, "95P+": 2.0, "110C+": -2.0, "110C": 5.0} | {
-        name: condor.get(name, 0) + odd.get(name, 0) for name in {*condor, *odd} - {"110C"}
-    }
+    later = {"85P+": 2.0, "95P+": 2.0, "110C+": -2.0}
+    held = later | odd | condor | {"110C": 5.0}
     proposal = propose(book(held), [*order(7, condor), *order(9, odd, minute=5)])
     by_order = [strategy for strategy in proposal if strategy.why == "opened by one order"]
     assert [campaign.kind for campaign in by_order] == ["combination", "iron-condor"]
@@ -106,9 +105,9 @@ def test_equal_orders_are_one_strategy_and_closed_lots_count_no_more() -> None:
     out = order(2, {"90P": -1.0, "95P": 1.0}, minute=5)
     twice = [*order(3, spread, minute=10), *order(4, {"90P": 2.0, "95P": -2.0}, minute=20)]
     proposal = propose(book({"90P": 3, "95P": -3}), [*old, *out, *twice])
-    assert [(strategy.kind, strategy.why) for strategy in proposal] == [
-        ("vertical", "opened by orders of the same legs")
-    ]
+    [strategy] = proposal
+    assert strategy.kind == "vertical"
+    assert strategy.why == "opened by orders of the same legs"
 
 
 def test_shares_that_cover_nothing_are_in_no_strategy() -> None:
@@ -129,9 +128,9 @@ def test_what_is_claimed_stays_as_it_is() -> None:
     condor = {"90P": 2.0, "95P": -2.0, "105C": -2.0, "110C": 2.0}
     claims = [leg(contract(name).conid, quantity=q / 2, account="A") for name, q in condor.items()]
     proposal = propose(book(condor), claimed=claims)
-    assert [contracts(strategy) for strategy in proposal] == [
-        {contract(name).conid: q / 2 for name, q in condor.items()}
-    ]
+    half = {contract(name).conid: quantity / 2 for name, quantity in condor.items()}
+    [strategy] = proposal
+    assert contracts(strategy) == half
     whole = [leg(contract(name).conid) for name in condor]
     assert propose(book(condor), claimed=whole) == []
 
@@ -213,15 +212,11 @@ def test_names_are_short_and_tell_apart_what_differs_by_its_year() -> None:
     held = [holding(name, quantity) for name, quantity in condor.items()]
     [strategy] = propose(held)
     assert strategy.name == "SPY IC 15Dec"
-    next_year = [
-        replace(
-            one,
-            instrument=replace(
-                one.instrument, conid=one.instrument.conid + 1, expiry=date(2029, 12, 15)
-            ),
-        )
-        for one in held
-    ]
+    next_year = []
+    for row in held:
+        conid = row.instrument.conid + 1
+        instrument = replace(row.instrument, conid=conid, expiry=date(2029, 12, 15))
+        next_year.append(replace(row, instrument=instrument))
     orders = [*order(1, condor), *order(2, {"120P": -1.0})]
     proposal = propose([*held, *next_year, holding("120P", -1)], orders)
     assert [strategy.name for strategy in proposal] == [
@@ -251,10 +246,12 @@ def mixed_books(draw: st.DrawFn) -> tuple[dict[str, float], list[Any], list[Any]
     for name, quantity in draw(st.dictionaries(st.sampled_from(NAMES), QUANTITIES)).items():
         held[name] += quantity * (30 if name == "stock" else 1)
     left = {name: quantity for name, quantity in held.items() if quantity}
-    claims = [
-        leg(contract(name).conid, f"s{n}", account="A", quantity=draw(st.none() | QUANTITIES))
-        for n, name in enumerate(draw(st.lists(st.sampled_from(NAMES), unique=True, max_size=2)))
-    ]
+    claims = []
+    names = draw(st.lists(st.sampled_from(NAMES), unique=True, max_size=2))
+    for number, name in enumerate(names):
+        quantity = draw(st.none() | QUANTITIES)
+        conid = contract(name).conid
+        claims.append(leg(conid, f"s{number}", account="A", quantity=quantity))
     return left, trades, claims
 
 

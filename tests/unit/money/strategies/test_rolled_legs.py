@@ -60,6 +60,8 @@ THIRD = 3_000
 TERMS: dict[str, object] = {
     "right": Right.CALL, "sec_type": "OPT", "strike": 590.0, "expiry": ROLLED[0].expiry,
 }  # fmt: skip
+SECOND_OPENED = change(THIRD, 0, -2, NOON, **TERMS)
+OF_SECOND = fill(THIRD, -2, NOON, order_id="73")
 NO_ROLLS = {
     "two orders": (ROLLED, [EXECUTED[0], OF_ANOTHER_ORDER]),
     "another right": opened(PUT, -2),
@@ -68,11 +70,11 @@ NO_ROLLS = {
     "shares": opened(SHARES, -2),
     "another account": opened(OTHER, -2, account="DU2"),
     "a close without an execution": (ROLLED, [EXECUTED[1]]),
-    "two that might be the new leg": (
-        [*ROLLED, change(THIRD, 0, -2, NOON, **TERMS)],
-        [EXECUTED[0], OF_ANOTHER_ORDER, fill(THIRD, -2, NOON, order_id="73")],
-    ),
-}  # fmt: skip
+}
+NO_ROLLS["two that might be the new leg"] = (
+    [*ROLLED, SECOND_OPENED],
+    [EXECUTED[0], OF_ANOTHER_ORDER, OF_SECOND],
+)
 
 
 @pytest.mark.parametrize("name", NO_ROLLS)
@@ -113,13 +115,10 @@ def test_what_was_traded_near_an_order_does_not_make_it_unclear() -> None:
 
 def test_an_order_that_is_filled_in_parts_is_one_roll() -> None:
     later = NOON + timedelta(minutes=1)
-    changes = [
-        change(CALL, -2, -1, NOON), change(OTHER, 0, -1, NOON),
-        change(CALL, -1, 0, later), change(OTHER, -1, -2, later),
-    ]  # fmt: skip
-    executions = [
-        fill(CALL, 1, NOON), fill(OTHER, -1, NOON), fill(CALL, 1, later), fill(OTHER, -1, later),
-    ]  # fmt: skip
+    changes = [change(CALL, -2, -1, NOON), change(OTHER, 0, -1, NOON)]
+    changes += [change(CALL, -1, 0, later), change(OTHER, -1, -2, later)]
+    executions = [fill(CALL, 1, NOON), fill(OTHER, -1, NOON)]
+    executions += [fill(CALL, 1, later), fill(OTHER, -1, later)]
     (roll,), unclear = told(changes, executions)
     assert roll.quantity == (-2)
     assert roll.is_complete is True
@@ -162,11 +161,9 @@ def test_a_roll_is_seen_beside_another_close_of_its_contract_at_the_same_time() 
 
 def test_what_two_orders_closed_together_is_rolled_to_none_of_what_they_opened() -> None:
     changes = [*ROLLED, change(THIRD, 0, -2, NOON, **TERMS)]
-    executions = [
-        fill(CALL, 1, NOON), EXECUTED[1],
-        fill(CALL, 1, NOON, order_id="72", execution_id="e72.01"),
-        fill(THIRD, -2, NOON, order_id="72"),
-    ]  # fmt: skip
+    by_first = [fill(CALL, 1, NOON), EXECUTED[1]]
+    closed = fill(CALL, 1, NOON, order_id="72", execution_id="e72.01")
+    executions = [*by_first, closed, fill(THIRD, -2, NOON, order_id="72")]
     found, unclear = told(changes, executions)
     assert found == []
     assert len(unclear) == 2

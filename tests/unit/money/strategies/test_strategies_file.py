@@ -88,7 +88,7 @@ def strategy(name):
     return f"strategies:\n  - {{strategy_id: {name}, legs: []}}\n"
 
 
-MISTAKES = [
+MISTAKES_OF_FILES = [
     ("strategies: [\n", "line 2, column 1", "not YAML"),
     ("strategies:\n\t- a\n", "line 2, column 1", "not YAML"),
     ("&a [*a]", "line 1, column 1", "aliases in it repeat what is around them"),
@@ -99,6 +99,8 @@ MISTAKES = [
     (strategy(""), "line 2, column", "has no value"),
     (strategy("' unattributed '"), "column 19", "no strategy has"),
     ("strategies:\n  - {strategy_id: a, legs: {}}\n", "line 2, column 28", "must be a list"),
+]
+MISTAKES_OF_LEGS = [
     (leg(conid="abc"), "line 4, column 16", "'abc' is no contract id"),
     (leg(right="X"), "line 6, column 16", "right 'X' is not known"),
     (leg(expiry="20260230"), "line 8, column 17", "'20260230' is no day"),
@@ -116,6 +118,8 @@ MISTAKES = [
         "leg SPY 450C 20Feb26 (conid 1) already, in line 4",
     ),
     (leg() + leg()[12:].replace("id: a", "id: b"), "column 9", "both hold the whole"),
+]
+MISTAKES_OF_RULES = [
     ("strategies:\n- {rule: a, match: 5}\n", "line 2, column 20", "fields are expected"),
     ("strategies:\n- {rule: a, match: {days: 9-0}}\n", "line 2, column 27", "no span of days"),
     ("strategies:\n- {rule: a, match: {side: up}}\n", "line 2, column 27", "side 'up'"),
@@ -155,16 +159,19 @@ MISTAKES_OF_LIMITS = [
     (accounts("{account: A, limits: {vega: 1}}"), "line 3, column 33", "fields are expected"),
     (accounts("{limits: {}}"), "line 3, column 5", "'account' is missing"),
     (accounts("{account: A, limits: {reached: {max: 1}}}"), "line 3, column 36", "no account has"),
+]
+MISTAKES_OF_LIMITS += [
     (kinds("[single, condo]"), "line 2, column 13", "there is no kind 'condo'"),
     (kinds("[condor]", "[box, condor]"), "line 3, column 36", "kind condor has limits already, in"),
     (accounts(*[LEGS] * 2), "line 4, column 26", "account A has limits already, in line 3"),
 ]
+MISTAKES = [*MISTAKES_OF_FILES, *MISTAKES_OF_LEGS, *MISTAKES_OF_RULES, *MISTAKES_OF_LIMITS]
 
 
 @pytest.mark.parametrize(
     ("read_part", "text", "place", "cause"),
-    [(load_strategies, *one) for one in (*MISTAKES, *MISTAKES_OF_LIMITS)]
-    + [(saved_limits, *one) for one in MISTAKES_OF_LIMITS],
+    [(load_strategies, *mistake) for mistake in MISTAKES]
+    + [(saved_limits, *mistake) for mistake in MISTAKES_OF_LIMITS],
 )
 def test_a_mistake_is_named_with_file_line_and_column_by_every_reader(
     tmp_path, read_part, text, place, cause
@@ -212,10 +219,13 @@ def test_rules_are_read_in_the_order_of_the_file(tmp_path):
     assert hedges.name == "hedges"
     assert hedges.limit == 20
     assert hedges.priority == 2
-    assert hedges.match.model_dump() == {
-        "underlyings": {"SPX", "ES"}, "right": Right.PUT, "days": (0, 60),
-        "side": HoldingSide.SHORT, "accounts": {"DU1"},
-    }  # fmt: skip
+    match = hedges.match.model_dump()
+    assert match.pop("underlyings") == {"SPX", "ES"}
+    assert match.pop("right") == Right.PUT
+    assert match.pop("days") == (0, 60)
+    assert match.pop("side") == HoldingSide.SHORT
+    assert match.pop("accounts") == {"DU1"}
+    assert match == {}
     assert rest.name == "rest"
     assert rest.limit is None
     assert rest.priority == 1
@@ -262,10 +272,10 @@ def test_an_aliased_leg_has_the_priority_of_each_strategy_unless_it_has_its_own(
         "  - {conid: 2, symbol: SPY, quantity: 1, priority: 7}\n"
         "- {strategy_id: b, priority: 2, legs: *legs}\n"
     )
-    strategies = [
-        (leg.strategy_id, leg.conid, leg.priority) for leg in load_strategies(tmp_path / "s.yaml")
-    ]
-    assert strategies == [("a", 1, 3), ("a", 2, 7), ("b", 1, 2), ("b", 2, 7)]
+    legs = load_strategies(tmp_path / "s.yaml")
+    assert [leg.strategy_id for leg in legs] == ["a", "a", "b", "b"]
+    assert [leg.conid for leg in legs] == [1, 2, 1, 2]
+    assert [leg.priority for leg in legs] == [3, 7, 2, 7]
 
 
 def test_a_file_that_is_too_large_is_refused(tmp_path):
@@ -331,16 +341,19 @@ def limits_of(tmp_path, text):
 
 def test_limits_are_read_in_the_order_of_the_file(tmp_path):
     limits = limits_of(tmp_path, LIMITS)
-    assert [
-        (limit.strategy_id, limit.account, limit.measure, limit.bound, limit.value)
-        for limit in limits
-    ] == [
-        ("condor", None, Measure.UNREALIZED_PNL, Bound.MIN, -1500.0),
-        ("condor", None, Measure.DOLLAR_DELTA, Bound.MIN, -50000.0),
-        ("condor", None, Measure.DOLLAR_DELTA, Bound.MAX, 50000.0),
-        ("condor", None, Measure.DAYS_TO_EXPIRY, Bound.MIN, 7.0),
-        (None, "DU1234567", Measure.MISSING_LEGS, Bound.MAX, 0.0),
-    ]
+    *of_condor, of_account = limits
+    assert [limit.strategy_id for limit in of_condor] == ["condor"] * 4
+    assert [limit.account for limit in of_condor] == [None] * 4
+    measures = [limit.measure for limit in of_condor]
+    assert measures == ["unrealized_pnl", "dollar_delta", "dollar_delta", "days_to_expiry"]
+    assert [limit.bound for limit in of_condor] == [Bound.MIN, Bound.MIN, Bound.MAX, Bound.MIN]
+    assert [limit.value for limit in of_condor] == [-1500.0, -50000.0, 50000.0, 7.0]
+
+    assert of_account.strategy_id is None
+    assert of_account.account == "DU1234567"
+    assert of_account.measure == Measure.MISSING_LEGS
+    assert of_account.bound == Bound.MAX
+    assert of_account.value == 0.0
     assert [limit.currency for limit in limits] == ["USD", "USD", "USD", None, None]
     assert len(load_strategies(tmp_path / "strategies.yaml")) == 1
 
@@ -359,12 +372,10 @@ strategies:
 
 def test_the_limits_of_kinds_are_those_of_each_strategy_that_says_nothing_else(tmp_path):
     limits = limits_of(tmp_path, OF_KINDS)
-    assert [(limit.strategy_id, limit.measure, limit.value) for limit in limits] == [
-        ("condor", Measure.REACHED, 0.8),
-        ("condor", Measure.DAYS_TO_EXPIRY, 21.0),
-        ("weeklies", Measure.DAYS_TO_EXPIRY, 21.0),
-        ("weeklies", Measure.REACHED, 0.5),
-    ]
+    assert [limit.strategy_id for limit in limits] == ["condor"] * 2 + ["weeklies"] * 2
+    measures = [limit.measure for limit in limits]
+    assert measures == ["reached", "days_to_expiry", "days_to_expiry", "reached"]
+    assert [limit.value for limit in limits] == [0.8, 21.0, 21.0, 0.5]
     assert limits[0].kinds == frozenset()
     assert limits[1].kinds == {"iron-condor", *SINGLES}
 
@@ -392,8 +403,7 @@ def test_the_whole_file_of_the_page_is_read(tmp_path):
     whole = RuledFile(file)
     assert [leg.strategy_id for leg in whole.legs(NOW)] == ["qqq-spread"] * 2
     assert [rule.name for rule in whole.rules] == ["hedges"]
-    assert {limit.account or limit.strategy_id for limit in whole.limits()} == {
-        "qqq-spread", "hedges", "DU1234567",
-    }  # fmt: skip
+    limited = {limit.account or limit.strategy_id for limit in whole.limits()}
+    assert limited == {"qqq-spread", "hedges", "DU1234567"}
     assert whole.wanted.messages.quiet is not None
     assert set(whole.wanted.of_strategies) == {"qqq-spread"}

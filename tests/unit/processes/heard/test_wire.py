@@ -33,7 +33,8 @@ def test_the_tables_of_the_simulator_are_known():
     assert known.requests == {str(number): name for number, name in request_ids.NAMES.items()}
     assert all(Said(SaidKind.CODE, f"{int(code)} (error)") in known.said for code in Code)
     stored = json.loads(known_wire.FILE.read_text())
-    assert (stored["answers"], stored["about"]) == (known_wire.ANSWERS, known_wire.ABOUT)
+    assert stored["answers"] == known_wire.ANSWERS
+    assert stored["about"] == known_wire.ABOUT
     assert stored["assumed"] == known_wire.ASSUMED
 
 
