@@ -50,20 +50,20 @@ _Rows = Mapping[int, Sequence[str]]
 
 def _fields(symbol: str) -> dict[str, str]:
     conid, currency = _SHARES[symbol]
-    return {
-        "currency": currency, "assetCategory": "STK", "symbol": symbol, "conid": str(conid),
-        "underlyingSymbol": symbol, "multiplier": "1", "strike": "", "expiry": "", "putCall": "",
-    }  # fmt: skip
+    return dict(
+        currency=currency, assetCategory="STK", symbol=symbol, conid=str(conid),
+        underlyingSymbol=symbol, multiplier="1", strike="", expiry="", putCall="",
+    )  # fmt: skip
 
 
 def _position(account: str, symbol: str, number: int, held: int) -> str:
     price = _PRICES[symbol][number]
     if symbol == "MSFT" and number == 5:
         price = SPLIT_PRICE
-    stated = {
-        "reportDate": f"{DAYS[number]:%Y%m%d}", "position": str(held), "markPrice": price,
-        "positionValue": f"{held * float(price):.4f}", "levelOfDetail": "SUMMARY",
-    }  # fmt: skip
+    stated = dict(
+        reportDate=f"{DAYS[number]:%Y%m%d}", position=str(held), markPrice=price,
+        positionValue=f"{held * float(price):.4f}", levelOfDetail="SUMMARY",
+    )  # fmt: skip
     return element("OpenPosition", {"accountId": account} | _fields(symbol) | stated)
 
 
@@ -73,39 +73,39 @@ def _trade(
     """Return a trade of account A, or of another one, on a day of the table."""
     day = f"{DAYS[number]:%Y%m%d}"
     day_id = f"{DAYS[number]:%d}"
-    stated = {
-        "tradeID": f"10{day_id}{abs(quantity)}", "transactionID": f"50{day_id}{abs(quantity)}",
-        "ibExecID": f"0000e{day_id}.{abs(quantity)}.01.01", "reportDate": day, "tradeDate": day,
-        "dateTime": f"{day};103000", "transactionType": "ExchTrade",
-        "buySell": "BUY" if quantity > 0 else "SELL", "quantity": str(quantity),
-        "tradePrice": price, "proceeds": f"{-quantity * float(price):.4f}",
-        "ibCommission": commission, "ibCommissionCurrency": _SHARES[symbol][1],
-        "levelOfDetail": "EXECUTION",
-    }  # fmt: skip
+    stated = dict(
+        tradeID=f"10{day_id}{abs(quantity)}", transactionID=f"50{day_id}{abs(quantity)}",
+        ibExecID=f"0000e{day_id}.{abs(quantity)}.01.01", reportDate=day, tradeDate=day,
+        dateTime=f"{day};103000", transactionType="ExchTrade",
+        buySell="BUY" if quantity > 0 else "SELL", quantity=str(quantity),
+        tradePrice=price, proceeds=f"{-quantity * float(price):.4f}",
+        ibCommission=commission, ibCommissionCurrency=_SHARES[symbol][1],
+        levelOfDetail="EXECUTION",
+    )  # fmt: skip
     return element("Trade", {"accountId": A} | _fields(symbol) | stated | more)
 
 
 def _conversion(number: int) -> str:
     day = f"{DAYS[number]:%Y%m%d}"
-    return element("Trade", {
-        "accountId": A, "currency": "USD", "assetCategory": "CASH", "symbol": "EUR.USD",
-        "conid": "12087792", "multiplier": "1", "tradeID": "1099", "transactionID": "5099",
-        "ibExecID": "0000fx.1.01.01", "reportDate": day, "tradeDate": day,
-        "dateTime": f"{day};090000", "transactionType": "ExchTrade", "buySell": "BUY",
-        "quantity": "20000", "tradePrice": "1.08", "proceeds": "-21600", "ibCommission": "-2",
-        "ibCommissionCurrency": "USD", "levelOfDetail": "EXECUTION",
-    })  # fmt: skip
+    return element("Trade", dict(
+        accountId=A, currency="USD", assetCategory="CASH", symbol="EUR.USD",
+        conid="12087792", multiplier="1", tradeID="1099", transactionID="5099",
+        ibExecID="0000fx.1.01.01", reportDate=day, tradeDate=day,
+        dateTime=f"{day};090000", transactionType="ExchTrade", buySell="BUY",
+        quantity="20000", tradePrice="1.08", proceeds="-21600", ibCommission="-2",
+        ibCommissionCurrency="USD", levelOfDetail="EXECUTION",
+    ))  # fmt: skip
 
 
 def _cash(number: int, kind: str, amount: str, *, day: str = "", account: str = A) -> str:
     report = f"{DAYS[number]:%Y%m%d}"
     currency = "EUR" if account == B else "USD"
-    return element("CashTransaction", {
-        "accountId": account, "currency": currency, "type": kind, "amount": amount,
-        "dateTime": day or f"{report};202000", "reportDate": day or report,
-        "transactionID": f"60{DAYS[number]:%d}{kind[:2]}", "description": kind.upper(),
-        "levelOfDetail": "DETAIL",
-    })  # fmt: skip
+    return element("CashTransaction", dict(
+        accountId=account, currency=currency, type=kind, amount=amount,
+        dateTime=day or f"{report};202000", reportDate=day or report,
+        transactionID=f"60{DAYS[number]:%d}{kind[:2]}", description=kind.upper(),
+        levelOfDetail="DETAIL",
+    ))  # fmt: skip
 
 
 def _section(name: str, *rows: str) -> str:
@@ -121,16 +121,16 @@ BOUGHT_VOD = _trade(2, "VOD", 5000, "0.7412", "-3", proceeds="")
 BOUGHT_SAP = _trade(3, "SAP", 20, "202", "-3")
 SOLD_TOYOTA = _trade(4, "7203", -100, "3015", "-400")
 
-TRANSFER = element("Transfer", {"accountId": A} | _fields("MSFT") | {
-    "reportDate": "20260305", "date": "20260305", "dateTime": "20260305;110000", "type": "ACATS",
-    "direction": "IN", "quantity": "50", "transferPrice": "0", "positionAmount": "24100",
-    "cashTransfer": "0", "transactionID": "7001", "levelOfDetail": "TRANSFER",
-})  # fmt: skip
-SPLIT = element("CorporateAction", {"accountId": A} | _fields("MSFT") | {
-    "reportDate": "20260309", "dateTime": "20260306;202500", "type": "FS", "quantity": "150",
-    "actionID": "8001", "transactionID": "8002",
-    "actionDescription": "MSFT SPLIT 4 FOR 1", "levelOfDetail": "DETAIL",
-})  # fmt: skip
+TRANSFER = element("Transfer", {"accountId": A} | _fields("MSFT") | dict(
+    reportDate="20260305", date="20260305", dateTime="20260305;110000", type="ACATS",
+    direction="IN", quantity="50", transferPrice="0", positionAmount="24100",
+    cashTransfer="0", transactionID="7001", levelOfDetail="TRANSFER",
+))  # fmt: skip
+SPLIT = element("CorporateAction", {"accountId": A} | _fields("MSFT") | dict(
+    reportDate="20260309", dateTime="20260306;202500", type="FS", quantity="150",
+    actionID="8001", transactionID="8002",
+    actionDescription="MSFT SPLIT 4 FOR 1", levelOfDetail="DETAIL",
+))  # fmt: skip
 
 
 def _day(number: int, *trades: str, cash: Sequence[str] = (), more: str = "") -> bytes:

@@ -57,19 +57,19 @@ class TradedYear:
 
     def underlying(self, currency: str = "USD") -> Contract:
         self.conid += 1
-        return {
-            "assetCategory": "STK", "symbol": f"U{self.conid}", "conid": f"{self.conid}",
-            "currency": currency,
-        }  # fmt: skip
+        return dict(
+            assetCategory="STK", symbol=f"U{self.conid}", conid=f"{self.conid}",
+            currency=currency,
+        )  # fmt: skip
 
     def option(self, under: Contract, right: str, strike: int, expiry: date) -> Contract:
         self.conid += 1
-        return {
-            "assetCategory": "OPT", "symbol": f"{under['symbol']} {right}{strike}",
-            "conid": f"{self.conid}", "multiplier": "100", "strike": f"{strike}",
-            "putCall": right, "expiry": f"{expiry:%Y%m%d}", "currency": under["currency"],
-            "underlyingSymbol": under["symbol"], "underlyingConid": under["conid"],
-        }  # fmt: skip
+        return dict(
+            assetCategory="OPT", symbol=f"{under['symbol']} {right}{strike}",
+            conid=f"{self.conid}", multiplier="100", strike=f"{strike}",
+            putCall=right, expiry=f"{expiry:%Y%m%d}", currency=under["currency"],
+            underlyingSymbol=under["symbol"], underlyingConid=under["conid"],
+        )  # fmt: skip
 
     def fill(
         self, campaign: Told, contract: Contract, quantity: int, price: str, day: date,
