@@ -129,24 +129,18 @@ class Booked:
             written = total | {name: f"{amount:.2f}" for name, amount in self.worth.items()}
             sections["EquitySummaryInBase"] = [element("EquitySummaryByReportDateInBase", written)]
         if self.balances is not None:
+            balances = {"BASE_SUMMARY": 0.0} | self.balances
             sections["CashReport"] = [
                 element("CashReportCurrency", {"currency": code, "endingCash": f"{amount:.2f}"})
-                for code, amount in ({"BASE_SUMMARY": 0.0} | self.balances).items()
+                for code, amount in balances.items()
             ]
         if self.rates is not None:
-            day = f"{last:%Y%m%d}"
+            fixed = {"reportDate": f"{last:%Y%m%d}", "toCurrency": "USD"}
             sections["ConversionRates"] = [
-                element(
-                    "ConversionRate",
-                    dict(
-                        reportDate=day,
-                        fromCurrency=code,
-                        toCurrency="USD",
-                        rate=f"{rate}",
-                    ),
-                )
+                element("ConversionRate", fixed | {"fromCurrency": code, "rate": f"{rate}"})
                 for code, rate in self.rates.items()
             ]
+
         texts = [
             f"<{name}>{''.join(rows)}</{name}>"
             for name, rows in sections.items()

@@ -26,26 +26,37 @@ _SHARES = {
     "7203": (9331, "JPY"), "MSFT": (272093, "USD"),
 }  # fmt: skip
 
-_PRICES = {
-    "AAPL": ("220", "225", "224", "226", "227", "230"),
-    "SAP": ("200", "202", "201", "203", "203", "205"),
-    "VOD": ("0.73", "0.735", "0.74", "0.742", "0.7385", "0.745"),
-    "7203": ("3000", "3010", "3005", "2990", "3020", "3050"),
-    "MSFT": ("480", "481", "478", "485", "490", "484"),
-}
+
+def _of_days(text: str) -> dict[str, list[str]]:
+    """Return what the lines of a table have for each day, by their first word."""
+    return {symbol: texts for symbol, *texts in map(str.split, text.strip().splitlines())}
+
+
+_PRICES = _of_days("""
+    AAPL   220    225     224    226     227      230
+    SAP    200    202     201    203     203      205
+    VOD      0.73   0.735   0.74   0.742   0.7385   0.745
+    7203  3000   3010    3005   2990    3020     3050
+    MSFT   480    481     478    485     490      484
+""")
 
 # What account A holds at the end of each day, and account B on the first two.
-_HELD_A = {
-    "AAPL": (100, 110, 110, 110, 100, 100), "SAP": (50, 50, 50, 70, 70, 70),
-    "VOD": (2000, 2000, 7000, 7000, 7000, 7000), "7203": (100, 100, 100, 100, 0, 0),
-    "MSFT": (0, 0, 0, 50, 50, 200),
-}  # fmt: skip
-_HELD_B = {"SAP": (200, 150), "AAPL": (0, 20)}
+_HELD_A = _of_days("""
+    AAPL   100   110   110   110   100   100
+    SAP     50    50    50    70    70    70
+    VOD   2000  2000  7000  7000  7000  7000
+    7203   100   100   100   100     0     0
+    MSFT     0     0     0    50    50   200
+""")
+_HELD_B = _of_days("""
+    SAP   200  150
+    AAPL    0   20
+""")
 
 # A split of MSFT, four for one, after the close of Friday: its price is that of a new share.
 SPLIT_PRICE = "121"
 
-_Rows = Mapping[int, Sequence[str]]
+_Rows = Mapping[str, Sequence[str]]
 
 
 def _fields(symbol: str) -> dict[str, str]:
@@ -135,30 +146,33 @@ SPLIT = element("CorporateAction", {"accountId": A} | _fields("MSFT") | dict(
 
 def _day(number: int, *trades: str, cash: Sequence[str] = (), more: str = "") -> bytes:
     """Return the statement of account A of one day, made in the night after it."""
-    rows = [
-        _position(A, symbol, number, held[number])
-        for symbol, held in _HELD_A.items()
-        if held[number]
-    ]
-    day = DAYS[number]
-    return statement(
-        *rows, trades=trades, more=_section("CashTransactions", *cash) + more, account=A,
-        first=f"{day:%Y%m%d}", generated=f"{day:%Y%m}{day.day + 1:02};020000",
-    )  # fmt: skip
+    return _statement(A, _HELD_A, number, trades, _section("CashTransactions", *cash) + more)
 
 
 def _day_of_b(number: int, *trades: str, cash: Sequence[str] = ()) -> bytes:
-    rows = [
-        _position(B, symbol, number, held[number])
-        for symbol, held in _HELD_B.items()
-        if held[number]
-    ]
-    day = DAYS[number]
-    return statement(
-        *rows, trades=trades, more=_section("CashTransactions", *cash), account=B,
-        first=f"{day:%Y%m%d}", generated=f"{day:%Y%m}{day.day + 1:02};020000",
-    )  # fmt: skip
+    return _statement(B, _HELD_B, number, trades, _section("CashTransactions", *cash))
 
+
+def _statement(
+    account: str, held: _Rows, number: int, trades: tuple[str, ...], sections: str
+) -> bytes:
+    sizes = {symbol: int(of_days[number]) for symbol, of_days in held.items()}
+    rows = [_position(account, symbol, number, size) for symbol, size in sizes.items() if size]
+    day = DAYS[number]
+    made = f"{day:%Y%m}{day.day + 1:02};020000"
+    return statement(
+        *rows, trades=trades, more=sections, account=account, first=f"{day:%Y%m%d}", generated=made
+    )
+
+
+DEPOSIT = _cash(0, "Deposits/Withdrawals", "50000", account=B)
+DIVIDEND = _cash(1, "Dividends", "83.20", account=B)
+TAX = _cash(1, "Withholding Tax", "-21.94", account=B)
+SOLD_SAP = _trade(1, "SAP", -50, "201.5", "-4", accountId=B)
+# A share in dollars, whose commission is in euros.
+BOUGHT_AAPL = _trade(1, "AAPL", 20, "224", "-0.93", accountId=B, ibCommissionCurrency="EUR")
+# Of Sunday.
+INTEREST = _cash(5, "Broker Interest Paid", "-12", day="20260308")
 
 FIRST_FILES = {
     "a-02.xml": _day(0),
@@ -166,21 +180,10 @@ FIRST_FILES = {
     "a-03.xml": _day(1, WRONG_10, NEVER_MADE),
     "a-05.xml": _day(3, BOUGHT_SAP, more=_section("Transfers", TRANSFER)),
     "a-06.xml": _day(4, SOLD_10, SOLD_TOYOTA),
-    "a-09.xml": _day(
-        5,
-        cash=[_cash(5, "Broker Interest Paid", "-12", day="20260308")],
-        more=_section("CorporateActions", SPLIT),
-    ),
-    "b-02.xml": _day_of_b(0, cash=[_cash(0, "Deposits/Withdrawals", "50000", account=B)]),
-    "b-03.xml": _day_of_b(
-        1,
-        _trade(1, "SAP", -50, "201.5", "-4", accountId=B),
-        # A share in dollars, whose commission is in euros.
-        _trade(1, "AAPL", 20, "224", "-0.93", accountId=B, ibCommissionCurrency="EUR"),
-        cash=[_cash(1, "Dividends", "83.20", account=B), _cash(1, "Withholding Tax", "-21.94",
-        account=B)],
-    ),
-}  # fmt: skip
+    "a-09.xml": _day(5, cash=[INTEREST], more=_section("CorporateActions", SPLIT)),
+    "b-02.xml": _day_of_b(0, cash=[DEPOSIT]),
+    "b-03.xml": _day_of_b(1, SOLD_SAP, BOUGHT_AAPL, cash=[DIVIDEND, TAX]),
+}
 
 
 def _second_query() -> bytes:

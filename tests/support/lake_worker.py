@@ -172,10 +172,11 @@ def append_the_same(lake: Lake, count: int) -> int:
         PositionUpdate(c, "SPY", None, 1.0, 1.0, 1.0, 1.0, 1.0, at, update_id=f"row-{c}")
         for c in range(count)
     ]
-    return sum(
-        lake.updates.sync.append(rows[i : i + 10], batch_id=f"b-{i}-{os.getpid()}").rows
-        for i in range(0, count, 10)
-    )
+    new = 0
+    for first in range(0, count, 10):
+        batch_id = f"b-{first}-{os.getpid()}"
+        new += lake.updates.sync.append(rows[first : first + 10], batch_id=batch_id).rows
+    return new
 
 
 SOME = (append_the_same, claim, create, drain, hold, insert, insert_the_same, maintain, own)

@@ -49,21 +49,20 @@ def _state(world: World, account: str, day: date) -> dict[str, list[str]]:
     held = {
         conid: quantity for (where, conid), quantity in close.positions.items() if where == account
     }
-    worth = close.cash[account] + sum(
-        quantity * close.marks[conid] * world.contracts[conid].multiplier
-        for conid, quantity in held.items()
-        if world.contracts[conid].category != "FUT"
-    )
+    worth = Fraction(close.cash[account])
+    for conid, quantity in held.items():
+        contract = world.contracts[conid]
+        if contract.category != "FUT":
+            worth += quantity * close.marks[conid] * contract.multiplier
 
     cash = dollars(close.cash[account])
     equity = dict(currency="USD", reportDate=_day(day), cash=cash, total=dollars(worth))
     balance = {"currency": "USD", "toDate": _day(day), "endingCash": cash}
+    positions = [_position(world, account, conid, size, day) for conid, size in held.items()]
     return {
         "EquitySummaryInBase": [_row("EquitySummaryByReportDateInBase", **equity)],
         "CashReport": [_row("CashReportCurrency", **balance)],
-        "OpenPositions": [
-            _position(world, account, conid, quantity, day) for conid, quantity in held.items()
-        ],
+        "OpenPositions": positions,
     }
 
 
