@@ -21,19 +21,19 @@ from tests.support.data_dictionary import null_where_never
 from tests.support.holdings import make_holding
 
 LOGIN = "127.0.0.1:7497"
-WHO = {"lease_s": 15.0, "run_id": "run-1", "host": "box", "pid": 42}
+WHO = dict(lease_s=15.0, run_id="run-1", host="box", pid=42)
 
 
 def holding(clock, conid=1, position=2.0, account="DUSIM1", gateway_id=LOGIN, **more):
-    values = {
-        "instrument": Instrument(
+    values = dict(
+        instrument=Instrument(
             conid=conid, symbol="SPY", sec_type="OPT", currency="USD", multiplier=100.0,
             right=Right.PUT, strike=440.0, expiry=date(2026, 2, 20),
             local_symbol="SPY   260220P00440000",
         ),
-        "average_cost": 120.5, "snapshot_id": "download-1", "gateway_id": gateway_id,
-        "completeness": Completeness.COMPLETE, "account": account,
-    }  # fmt: skip
+        average_cost=120.5, snapshot_id="download-1", gateway_id=gateway_id,
+        completeness=Completeness.COMPLETE, account=account,
+    )  # fmt: skip
     return make_holding(conid, clock.now, position=position, **(values | more))
 
 

@@ -158,7 +158,7 @@ def test_a_success_that_a_clock_ahead_dated_is_not_the_last_one(lake, clock):
 
 @AHEAD
 def test_a_lease_that_a_clock_ahead_took_does_not_keep_the_login(lake, clock, ahead):
-    who = {"lease_s": 15.0, "run_id": None, "host": "box", "pid": 42}
+    who = dict(lease_s=15.0, run_id=None, host="box", pid=42)
     right = clock.now
     clock.now = right + ahead
     before = lake.sessions.acquire("g", Owner.STREAM, **who)

@@ -21,9 +21,9 @@ LOGIN = "127.0.0.1:7497"
 @pytest.fixture
 def row(clock):
     def make(account=A, net=1000.0, **more):
-        given = {
-            "currency": "USD", "timestamp": clock.now, "gateway_id": LOGIN, "fencing_token": 1,
-        }  # fmt: skip
+        given = dict(
+            currency="USD", timestamp=clock.now, gateway_id=LOGIN, fencing_token=1,
+        )  # fmt: skip
         return AccountSummary(account=account, net_liquidation=net, **given | more)
 
     return make

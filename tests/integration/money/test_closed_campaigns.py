@@ -135,18 +135,29 @@ def test_a_future_that_settles_after_an_option_delivered_it_is_of_its_campaign(b
 
 # Twenty options of as many strategies: the quantity, the price of the first trade, the marks of
 # two closes, the price of the last trade, and the fee of each trade, in cents.
-TWENTY = [
-    (-1, 1100, 1200, 950, 800, 100),  (-2, 305, 315, 295, 355, 65),
-    (-3, 133, 127, 141, 100, 205),    (-1, 5, 1, 2, 0, 70),
-    (-5, 222, 280, 390, 440, 130),    (-1, 777, 777, 777, 777, 100),
-    (-4, 95, 60, 45, 20, 280),    (-2, 1500, 2250, 3100, 1240, 104),
-    (-10, 35, 31, 36, 34, 650),   (-1, 499, 501, 498, 502, 1),
-    (1, 1100, 1200, 950, 800, 100),   (2, 305, 315, 295, 355, 65),
-    (3, 133, 127, 141, 100, 205),     (1, 5, 1, 2, 1, 70),
-    (5, 222, 280, 390, 440, 130),     (1, 777, 777, 777, 777, 0),
-    (4, 95, 60, 45, 20, 280),     (2, 1500, 2250, 3100, 1240, 104),
-    (10, 35, 31, 36, 34, 650),    (1, 499, 501, 498, 502, 1),
-]  # fmt: skip
+LINES = """
+     -1  1100  1200   950   800  100
+     -2   305   315   295   355   65
+     -3   133   127   141   100  205
+     -1     5     1     2     0   70
+     -5   222   280   390   440  130
+     -1   777   777   777   777  100
+     -4    95    60    45    20  280
+     -2  1500  2250  3100  1240  104
+    -10    35    31    36    34  650
+     -1   499   501   498   502    1
+      1  1100  1200   950   800  100
+      2   305   315   295   355   65
+      3   133   127   141   100  205
+      1     5     1     2     1   70
+      5   222   280   390   440  130
+      1   777   777   777   777    0
+      4    95    60    45    20  280
+      2  1500  2250  3100  1240  104
+     10    35    31    36    34  650
+      1   499   501   498   502    1
+"""
+TWENTY = [tuple(map(int, line.split())) for line in LINES.strip().splitlines()]
 
 
 def test_twenty_campaigns_stood_as_a_count_in_whole_cents_says(books):
@@ -158,22 +169,18 @@ def test_twenty_campaigns_stood_as_a_count_in_whole_cents_says(books):
             conid, "SPY", "P", 600.0, "20260306", strategy_id=f"s{number}", since=THURSDAY
         )
 
+    options = [*zip(contracts, TWENTY, strict=True)]
+
     def trades(day, opens):
-        return [
-            traded(
-                contract, quantity if opens else -quantity, (price if opens else last) / 100, day,
-                ibCommission=f"{-fee / 100}",
-            )
-            for contract, (quantity, price, _first, _second, last, fee) in zip(
-                contracts, TWENTY, strict=True
-            )
-        ]  # fmt: skip
+        rows = []
+        for contract, (quantity, price, _first, _second, last, fee) in options:
+            size, cents = (quantity, price) if opens else (-quantity, last)
+            charged = f"{-fee / 100}"
+            rows.append(traded(contract, size, cents / 100, day, ibCommission=charged))
+        return rows
 
     def marked(at):
-        return [
-            held(contract, case[0], case[at] / 100)
-            for contract, case in zip(contracts, TWENTY, strict=True)
-        ]
+        return [held(contract, case[0], case[at] / 100) for contract, case in options]
 
     books.state(THURSDAY - timedelta(days=1), Booked())
     books.end_day(THURSDAY, held=marked(2), trades=trades(THURSDAY, opens=True))
@@ -181,16 +188,14 @@ def test_twenty_campaigns_stood_as_a_count_in_whole_cents_says(books):
     books.end_day(MONDAY, trades=trades(MONDAY, opens=False))
     books.explain([THURSDAY, FRIDAY, MONDAY])
     rows = read_days_of(books.lake, books.settings.calendar, CampaignBook(books.lake).rows())
-    stood = {
-        row.strategy_id: [round(100 * value) for value in (row.worst, row.best, row.profit)]
-        for row in rows
-    }
+    stood = {}
+    for row in rows:
+        stood[row.strategy_id] = [round(100 * value) for value in (row.worst, row.best, row.profit)]
+
     by_hand = {}
     for number, (quantity, price, first, second, last, fee) in enumerate(TWENTY):
-        ends = [
-            100 * quantity * (mark - price) - fees
-            for mark, fees in ((first, fee), (second, fee), (last, 2 * fee))
-        ]
+        gained = [100 * quantity * (mark - price) for mark in (first, second, last)]
+        ends = [gained[0] - fee, gained[1] - fee, gained[2] - 2 * fee]
         by_hand[f"s{number}"] = [min(ends), max(ends), ends[-1]]
     assert stood == by_hand
     assert {row.why_unknown for row in rows} != {None}  # no greeks are recorded

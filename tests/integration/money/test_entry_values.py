@@ -31,8 +31,8 @@ CLOSED = [moved(PUT, 2.0, 1.0, 6), moved(CALL, 1.0, 0.5, 6)]
 
 def recorded(conid, after_s, delta=None, implied_vol=None, underlying_price=None, **more):
     """Return a row that was written so long after the fills."""
-    given = {"right": "PUT", "position": -1.0, "market_price": 1.0, "market_value": -100.0}
-    given |= {"average_cost": 100.0, "unrealized_pnl": 0.0, "symbol": "XYZ", "account": A} | more
+    given = dict(right="PUT", position=-1.0, market_price=1.0, market_value=-100.0)
+    given |= dict(average_cost=100.0, unrealized_pnl=0.0, symbol="XYZ", account=A) | more
     return PositionUpdate(
         conid=conid, timestamp=FILLED + timedelta(seconds=after_s), delta=delta,
         implied_vol=implied_vol, underlying_price=underlying_price, **given,

@@ -58,12 +58,12 @@ def with_leg(lake, leg: ActiveContract) -> None:
 
 
 def closure(conid: int, quantity: float, cause: Cause, **values) -> Closure:
-    usual = {
-        "change_id": f"c{conid}", "account": ACCOUNT, "conid": conid, "symbol": "SPY",
-        "sec_type": "OPT", "right": Right.PUT, "strike": 600.0, "expiry": FRIDAY,
-        "closed_at": NIGHT, "quantity": quantity, "cause": cause, "stage": Stage.PROVISIONAL,
-        "detail": "", "currency": "USD", "judged_at": NIGHT,
-    }  # fmt: skip
+    usual = dict(
+        change_id=f"c{conid}", account=ACCOUNT, conid=conid, symbol="SPY",
+        sec_type="OPT", right=Right.PUT, strike=600.0, expiry=FRIDAY,
+        closed_at=NIGHT, quantity=quantity, cause=cause, stage=Stage.PROVISIONAL,
+        detail="", currency="USD", judged_at=NIGHT,
+    )  # fmt: skip
     return Closure(**usual | values)
 
 

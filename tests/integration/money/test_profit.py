@@ -65,7 +65,7 @@ def test_an_assigned_option_on_a_stock_is_known_by_its_event_alone(books):
     books.end_day(THURSDAY, held=[held(SPY_PUT, -1, 11)])
     day = {"date": "20260306", "levelOfDetail": "DETAIL"}
     assignment = {"transactionType": "Assignment", "quantity": "1", "tradeID": "1"}
-    delivery = {"transactionType": "Buy", "quantity": "100", "tradePrice": "600", "tradeID": "2"}
+    delivery = dict(transactionType="Buy", quantity="100", tradePrice="600", tradeID="2")
     events = [
         element("OptionEAE", SPY_PUT | day | assignment),
         element("OptionEAE", SPY | day | delivery),
@@ -77,10 +77,10 @@ def test_an_assigned_option_on_a_stock_is_known_by_its_event_alone(books):
 @pytest.mark.parametrize(("charged", "fee"), [("-1.5", 1.5), ("", 0.0)])
 def test_an_event_of_an_option_costs_its_commission_and_tax(books, charged, fee):
     books.end_day(THURSDAY, held=[held(SPY_PUT, 1, 2)])
-    ended = SPY_PUT | {
-        "transactionType": "Expiration", "quantity": "-1", "date": f"{FRIDAY:%Y%m%d}",
-        "tradeID": "9", "commisionsAndTax": charged,
-    }  # fmt: skip
+    ended = SPY_PUT | dict(
+        transactionType="Expiration", quantity="-1", date=f"{FRIDAY:%Y%m%d}",
+        tradeID="9", commisionsAndTax=charged,
+    )  # fmt: skip
     books.end_day(FRIDAY, trades=None, events=[element("OptionEAE", ended)])
     assert books.profit(FRIDAY) == {"USD": cents(-200 - fee)}
 
@@ -95,10 +95,10 @@ def test_an_event_of_an_option_costs_its_commission_and_tax(books, charged, fee)
 )
 def test_the_amount_of_a_merger_is_minus_what_it_paid(books, amounts, profit):
     books.end_day(THURSDAY, held=[held(STOCK, 10, 4)])
-    merged = STOCK | {
-        "type": "TC", "quantity": "-10", "reportDate": f"{FRIDAY:%Y%m%d}", "actionID": "5",
-        "dateTime": f"{FRIDAY:%Y%m%d};202500",
-    }  # fmt: skip
+    merged = STOCK | dict(
+        type="TC", quantity="-10", reportDate=f"{FRIDAY:%Y%m%d}", actionID="5",
+        dateTime=f"{FRIDAY:%Y%m%d};202500",
+    )  # fmt: skip
     action = element("CorporateAction", merged | amounts)
     books.end_day(FRIDAY, actions=[action])
     assert books.profit(FRIDAY) == {"USD": None if profit is None else cents(profit)}
@@ -162,10 +162,10 @@ def test_a_commission_or_a_currency_that_is_not_stated_makes_the_profit_unknown(
 
 def test_what_the_owner_brings_is_no_profit_and_without_a_stated_value_came_at_its_mark(books):
     books.end_day(THURSDAY, held=[held(STOCK, 1, 220)])
-    transfer = STOCK | {
-        "type": "ACATS", "direction": "IN", "quantity": "50", "positionAmount": "-",
-        "date": "20260306", "reportDate": "20260306", "transactionID": "t1", "cashTransfer": "0",
-    }  # fmt: skip
+    transfer = STOCK | dict(
+        type="ACATS", direction="IN", quantity="50", positionAmount="-",
+        date="20260306", reportDate="20260306", transactionID="t1", cashTransfer="0",
+    )  # fmt: skip
     books.end_day(
         FRIDAY,
         held=[held(STOCK, 51, 222)],
@@ -221,10 +221,10 @@ def test_what_goes_out_and_was_never_seen_is_not_known(books):
     assert posting.unclear == f"the quantity of AAPL of {FRIDAY} is not known"
 
 
-_OUT = {
-    "type": "ACATS", "direction": "OUT", "quantity": "42", "date": f"{FRIDAY:%Y%m%d}",
-    "transactionID": "t1", "cashTransfer": "0",
-}  # fmt: skip
+_OUT = dict(
+    type="ACATS", direction="OUT", quantity="42", date=f"{FRIDAY:%Y%m%d}",
+    transactionID="t1", cashTransfer="0",
+)  # fmt: skip
 
 
 def test_bookings_without_report_date_or_id_in_overlapping_files_are_stored_once(books, lake):

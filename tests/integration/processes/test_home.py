@@ -230,7 +230,7 @@ def test_a_group_ends_whole_also_what_ignores_an_interrupt(start):
 def test_a_large_log_is_begun_anew_and_the_part_before_is_kept(tmp_path):
     log = tmp_path / "program.log"
     command = [sys.executable, "-c", f"print('many words', flush=True); {SLEEP}"]
-    settings = {"env": os.environ, "cwd": tmp_path, "log": log, "grace_s": 1.0}
+    settings = dict(env=os.environ, cwd=tmp_path, log=log, grace_s=1.0)
     with child_process.ChildProcess("The program", command, **settings) as program:
         wait_for("its output", program.tail)
         program.check()

@@ -52,7 +52,7 @@ async def test_a_script_beside_a_stream_of_dagster_is_refused_by_the_name_of_its
     sessions = ps.Lake(lake).sessions
     sessions.table.initialize()
     gateway_id = ps.load_settings().gateway_id
-    owner = {"lease_s": 60.0, "run_id": "run-1", "host": "elsewhere", "pid": 7}
+    owner = dict(lease_s=60.0, run_id="run-1", host="elsewhere", pid=7)
     session = sessions.acquire(gateway_id, Owner.STREAM, **owner)
     streamer = ps.IBPositionStreamer()
     with pytest.raises(ps.errors.LoginOwnedError, match="process 7 on elsewhere, run run-1"):

@@ -51,7 +51,7 @@ async def test_one_search_finds_strategies_underlyings_and_legs_by_any_words(cli
 async def test_what_expires_within_days_is_listed_with_what_may_be_assigned(client, lake):
     today = datetime.now(UTC)
     later = (today + timedelta(days=30)).date()
-    usual = {"underlying_price": 600.0, "implied_vol": 0.2, "strike": 700.0, "multiplier": 100.0}
+    usual = dict(underlying_price=600.0, implied_vol=0.2, strike=700.0, multiplier=100.0)
     deep = {"market_price": 100.0, "market_value": -20_000.0}
     lake.updates.sync.append(
         [row(1, **usual, **deep, expiry=later), row(2, **usual, market_value=None, expiry=later)]

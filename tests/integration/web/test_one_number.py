@@ -28,7 +28,7 @@ def held(lake, settings, monkeypatch) -> None:
     """Hold two legs of a strategy and twenty of none, one of which has no greeks."""
     monkeypatch.setenv("POSITION_SYNC_GATEWAY_ID", settings.gateway_id)
     own(lake, settings.gateway_id, state=SessionState.LIVE)
-    greeks = {"delta": -0.5, "gamma": 0.01, "theta": -0.1, "vega": 0.3, "implied_vol": 0.2}
+    greeks = dict(delta=-0.5, gamma=0.01, theta=-0.1, vega=0.3, implied_vol=0.2)
     terms = {"underlying_price": 600.0, "expiry": exchange_date(utc_now()) + timedelta(days=60)}
     lake.registry.sync.add_many([leg(1, "condor"), leg(2, "condor")])
     lake.updates.sync.append([row(n, **greeks, **terms) for n in range(1, 22)] + [row(22, **terms)])

@@ -77,7 +77,7 @@ def busy(tmp_path_factory) -> BusyFigures:
     rows = []
     for conid, (strategy, right, strike, quantity, cost, volatility) in enumerate(LEGS, 1):
         held = option(conid, right, strike, quantity, cost)
-        terms = {"right": right, "strike": strike, "expiry": EXPIRY, "quantity": quantity}
+        terms = dict(right=right, strike=strike, expiry=EXPIRY, quantity=quantity)
         lake.registry.sync.add_many([leg(conid, strategy, symbol=held.symbol, **terms)])
         rows.append(replace(held, implied_vol=volatility))
     lake.updates.sync.append(rows)

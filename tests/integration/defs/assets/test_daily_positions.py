@@ -321,7 +321,7 @@ def test_the_last_eight_trading_days_are_recorded_again_by_night(evaluate):
 
 def test_a_close_has_the_greeks_of_the_gateway_and_none_that_were_computed(world, fill, table):
     at = utc("2026-03-05T20:59:00")
-    greeks = {"delta": 0.5, "implied_vol": 0.2, "underlying_price": 100.0, "greeks_time": at}
+    greeks = dict(delta=0.5, implied_vol=0.2, underlying_price=100.0, greeks_time=at)
     world.row(1, at, greeks_source=GreeksSource.GATEWAY, **greeks)
     world.row(
         2, at, greeks_source=GreeksSource.MODEL, greeks_method="AMERICAN", volatility_time=at,

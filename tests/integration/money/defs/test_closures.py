@@ -244,7 +244,7 @@ def test_what_closed_is_realised_by_underlying_and_by_expiry(lake):
     at = datetime.now(UTC)
     lake.position_changes.add([change(CALL, 2, 0, at)])
     CloseExplainer(lake).explain([fill(CALL, -2, at, realized_pnl=40.0)])
-    held = {"symbol": "SPY", "currency": "USD", "account": ACCOUNT, "market_value": -300.0}
+    held = dict(symbol="SPY", currency="USD", account=ACCOUNT, market_value=-300.0)
     lake.updates.sync.append(
         [
             money_rows.row(11, **held, expiry=date(2026, 3, 20)),

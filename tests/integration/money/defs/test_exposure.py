@@ -28,7 +28,7 @@ from tests.support.data_dictionary import null_where_never
 from tests.support.derived_rows import put_rows
 from tests.support.legs import leg_rows
 
-SPY = {"symbol": "SPY", "right": "C", "strike": 500, "expiry": date(2028, 12, 15)}
+SPY = dict(symbol="SPY", right="C", strike=500, expiry=date(2028, 12, 15))
 
 
 def add_legs(lake, at: datetime) -> None:

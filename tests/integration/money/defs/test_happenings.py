@@ -33,7 +33,7 @@ from tests.unit.money.reports.test_changes import closure
 pytestmark = pytest.mark.extra
 
 AT = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=10)
-OPTION = {"sec_type": "OPT", "right": Right.PUT, "symbol": "SPY", "expiry": date(2028, 12, 15)}
+OPTION = dict(sec_type="OPT", right=Right.PUT, symbol="SPY", expiry=date(2028, 12, 15))
 PUTS = {
     conid: Instrument(
         conid=conid, currency="USD", multiplier=100.0, strike=500.0 + conid, **OPTION
