@@ -17,6 +17,7 @@ from position_sync_dagster.errors import LakeError, LeaseLostError, LoginOwnedEr
 from position_sync_dagster.lake.lake import Lake
 from tests.support.drains import drain_for_ever
 from tests.support.forked_workers import ForkedWorker
+from tests.support.queues import requests_of
 
 
 class Worker(ForkedWorker):
@@ -145,7 +146,7 @@ def use_many(lake: Lake, count: int, some: int = 100) -> None:
     A predicate with as many terms, or as many parts, would end this process.
     """
     queue = lake.queue.sync
-    ids = queue.insert_many(QueueRequest(conid, "SPY") for conid in range(1, count + 1))
+    ids = queue.insert_many(requests_of(range(1, count + 1)))
     queue.claim_batch(count, lease_s=3600.0)
     parts = [ids[start : start + some] for start in range(0, 60 * some, some)]
     for part in (*parts, ids[60 * some :]):

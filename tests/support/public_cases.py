@@ -160,6 +160,7 @@ def _read_case(lines: Iterable[Sequence[str]]) -> PublicCase:
     rolls = 0
     lots: list[Lot] = []
     of_account = ""
+
     for what, *columns in lines:
         match what:
             case "other account":
@@ -167,11 +168,13 @@ def _read_case(lines: Iterable[Sequence[str]]) -> PublicCase:
             case "leg":
                 strategy, symbol = columns
                 legs[int(CONTRACT_OF[symbol]["conid"])] = strategy
+
             case "campaign":
                 strategy, profit = columns
                 campaigns[strategy] = profit if profit.endswith("is not known") else float(profit)
             case "rolls":
                 rolls = int(columns[0])
+
             case "lot":
                 lots.append(_read_lot(*columns))
             case _:

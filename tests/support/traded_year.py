@@ -212,6 +212,7 @@ def wheel(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     expiry = later(day, 10)
     put = year.option(under, "P", 40, expiry)
     call = year.option(under, "C", 42, later(day, 40))
+
     premium = price(n, "1.2")
     year.fill(campaign, put, -1, premium, day)
     year.book(campaign, put, 1, "0", expiry, "A")
@@ -382,10 +383,12 @@ def collar(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     expiry = later(day, 30)
     put = year.option(under, "P", 45, expiry)
     call = year.option(under, "C", 55, expiry)
+
     year.fill(campaign, under, 100, "50", day)
     year.fill(campaign, put, 1, "0.9", day, at="120010")
     premium = price(n, "1")
     year.fill(campaign, call, -1, premium, day, at="120020")
+
     closed_on = later(day, 11)
     year.fill(campaign, put, -1, "0.3", closed_on)
     year.fill(campaign, call, 1, "2.2", closed_on, at="120010")

@@ -172,15 +172,15 @@ def test_sensors_and_schedules_run_from_the_start_and_no_sensor_misses_a_check(r
         "supervise_stream": 7,
         "remake_touched_days": 60,
     }
-    assert {s.name: s.default_status for s in repository.schedule_defs} == dict.fromkeys(
-        [
-            "maintain_every_four_hours",
-            "record_day_after_close",
-            "record_late_rows",
-            "import_statements_nightly",
-        ],
-        dg.DefaultScheduleStatus.RUNNING,
-    )
+    schedules = repository.schedule_defs
+    running = dg.DefaultScheduleStatus.RUNNING
+    assert {schedule.default_status for schedule in schedules} == {running}
+    assert {schedule.name for schedule in schedules} == {
+        "maintain_every_four_hours",
+        "record_day_after_close",
+        "record_late_rows",
+        "import_statements_nightly",
+    }
 
 
 def test_both_ways_to_start_it_use_one_location_name():

@@ -19,6 +19,7 @@ from position_sync_dagster.sync.stream.publisher import CLOSED_PUBLISHED
 from tests.support.clock import HandClock
 from tests.support.derived_rows import put_rows
 from tests.support.holdings import make_holding
+from tests.support.queues import requests_of
 from tests.support.settings import make_settings
 
 YEAR = timedelta(days=365)
@@ -130,7 +131,7 @@ def test_a_lease_a_back_off_and_a_wait_that_a_clock_ahead_began_hold_nothing_up(
     queue = lake.queue.sync
     right = clock.now
     clock.now = right + ahead
-    leased, failed, waiting = queue.insert_many(QueueRequest(conid, "SPY") for conid in (1, 2, 3))
+    leased, failed, waiting = queue.insert_many(requests_of((1, 2, 3)))
     queue.claim_batch(2, lease_s=60.0)
     queue.mark_failed(failed, "no answer")
 

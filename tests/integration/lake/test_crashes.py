@@ -34,9 +34,9 @@ def filled(place: Path | str) -> Lake:
     """Return a new lake with requests that wait."""
     put_tables(place)
     lake = Lake(place, fsync=False)
-    lake.queue.sync.insert_many(
-        QueueRequest(conid, "SPY", account="DUSIM1") for conid in range(1, REQUESTS + 1)
-    )
+    conids = range(1, REQUESTS + 1)
+    requests = [QueueRequest(conid, "SPY", account="DUSIM1") for conid in conids]
+    lake.queue.sync.insert_many(requests)
     return lake
 
 

@@ -27,7 +27,6 @@ from tests.support.booked_days import (
     STOCK,
     THURSDAY,
     VOD,
-    Booked,
     Books,
     booked,
     held,
@@ -35,6 +34,8 @@ from tests.support.booked_days import (
     traded,
 )
 from tests.unit.money.past.test_causes import change
+
+WEDNESDAY = THURSDAY - timedelta(days=1)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_what_was_held_at_the_first_look_was_opened_by_an_earlier_trade(books, l
 @pytest.fixture
 def wheel_beside_own_shares(books) -> Books:
     """A put of a strategy is assigned beside 50 shares of nobody; all is sold on Monday."""
-    books.state(THURSDAY - timedelta(days=1), Booked())
+    books.end_day(WEDNESDAY)
     bought = traded(SPY, 50, 590, THURSDAY)
     sold = traded(SPY_PUT, -1, 11, THURSDAY, ibCommission="-1")
     books.end_day(THURSDAY, held=[held(SPY_PUT, -1, 12), held(SPY, 50, 592)], trades=[bought, sold])
@@ -124,7 +125,8 @@ def test_a_close_whose_owner_is_not_known_is_divided_in_the_day_and_unknown_in_t
 def test_a_future_that_settles_after_an_option_delivered_it_is_of_its_campaign(books):
     """The settlement does not make the assignment one in cash."""
     add_leg(books, ES_PUT)
-    books.end_day(THURSDAY, trades=[traded(ES_PUT, -1, 95, THURSDAY)], held=[held(ES_PUT, -1, 95)])
+    sold = traded(ES_PUT, -1, 95, THURSDAY)
+    books.end_day(THURSDAY, trades=[sold], held=[held(ES_PUT, -1, 95)])
     delivered = [booked(ES_PUT, 1, 0, FRIDAY, "A"), booked(ES, 1, 6600, FRIDAY, "A")]
     books.end_day(FRIDAY, held=[held(ES, 1, 6510)], trades=delivered)
     books.end_day(MONDAY, trades=[booked(ES, -1, 6500, MONDAY, "Ep;C")])
@@ -182,7 +184,7 @@ def test_twenty_campaigns_stood_as_a_count_in_whole_cents_says(books):
     def marked(at):
         return [held(contract, case[0], case[at] / 100) for contract, case in options]
 
-    books.state(THURSDAY - timedelta(days=1), Booked())
+    books.end_day(WEDNESDAY)
     books.end_day(THURSDAY, held=marked(2), trades=trades(THURSDAY, opens=True))
     books.end_day(FRIDAY, held=marked(3))
     books.end_day(MONDAY, trades=trades(MONDAY, opens=False))
@@ -201,6 +203,12 @@ def test_twenty_campaigns_stood_as_a_count_in_whole_cents_says(books):
     assert {row.why_unknown for row in rows} != {None}  # no greeks are recorded
 
 
+def sell_put(books: Books, commission: str = "-1") -> None:
+    """Sell a put for 11 on Thursday, which is worth 12 at its end."""
+    sold = traded(SPY_PUT, -1, 11, THURSDAY, ibCommission=commission)
+    books.end_day(THURSDAY, held=[held(SPY_PUT, -1, 12)], trades=[sold])
+
+
 def structures(books: Books, recorded: Sequence[ClosedCampaign] = ()) -> list[ClosedCampaign]:
     """Return the campaigns that are over, with how they stood."""
     book = CampaignBook(books.lake)
@@ -213,9 +221,8 @@ def test_a_structure_of_no_strategy_stood_by_its_cash_and_the_value_of_what_was_
     books, is_marked
 ):
     """1,100 for a put, which is worth 1,200, then 900, and is bought back for 950; fees are 1."""
-    books.state(THURSDAY - timedelta(days=1), Booked())
-    sold = traded(SPY_PUT, -1, 11, THURSDAY, ibCommission="-1")
-    books.end_day(THURSDAY, held=[held(SPY_PUT, -1, 12)], trades=[sold])
+    books.end_day(WEDNESDAY)
+    sell_put(books)
     if is_marked:
         books.end_day(FRIDAY, held=[held(SPY_PUT, -1, 9)])
     bought = traded(SPY_PUT, 1, 9.5, MONDAY, ibCommission="-1")
@@ -244,9 +251,8 @@ def test_a_structure_of_no_strategy_stood_by_its_cash_and_the_value_of_what_was_
 
 
 def test_a_structure_whose_profit_is_not_known_says_so_of_its_worst(books):
-    books.state(THURSDAY - timedelta(days=1), Booked())
-    sold = traded(SPY_PUT, -1, 11, THURSDAY, ibCommission="")
-    books.end_day(THURSDAY, held=[held(SPY_PUT, -1, 12)], trades=[sold])
+    books.end_day(WEDNESDAY)
+    sell_put(books, commission="")
     books.end_day(FRIDAY, trades=[traded(SPY_PUT, 1, 9.5, FRIDAY)])
     books.explain([THURSDAY, FRIDAY])
     [campaign] = structures(books)
@@ -263,12 +269,12 @@ def test_what_a_structure_is_paid_after_its_end_is_in_its_worst_and_best(
 
     The ends of the days are -101, 1,099 - 60,000 + 59,500 = 599, and 599 + 300 - 1 = 898.
     """
-    books.state(THURSDAY - timedelta(days=1), Booked())
-    sold = traded(SPY_PUT, -1, 11, THURSDAY, ibCommission="-1")
-    books.end_day(THURSDAY, held=[held(SPY_PUT, -1, 12)], trades=[sold])
+    books.end_day(WEDNESDAY)
+    sell_put(books)
     assigned = [booked(SPY_PUT, 1, 0, FRIDAY, "A"), booked(SPY, 100, 600, FRIDAY, "A")]
     books.end_day(FRIDAY, held=[held(SPY, 100, 595)], trades=assigned)
-    books.end_day(MONDAY, trades=[traded(SPY, -100, 598, MONDAY, ibCommission="-1")])
+    gone = traded(SPY, -100, 598, MONDAY, ibCommission="-1")
+    books.end_day(MONDAY, trades=[gone])
     later = MONDAY + timedelta(days=2)
     dividend = paid("Dividends", amount, later, conid=SPY["conid"], symbol="SPY")
     books.end_day(later, cash=[dividend])
@@ -305,12 +311,13 @@ def test_a_fee_is_the_same_in_campaigns_days_lots_and_what_is_realised(
     """What does not say in which currency it was charged leaves that of its contract unknown."""
     for contract in (STOCK, VOD):
         add_leg(books, contract)
-    books.state(THURSDAY - timedelta(days=1), Booked())
+    books.end_day(WEDNESDAY)
     bought = [
         traded(STOCK, 10, 220, THURSDAY, ibCommission="-1"),
         traded(VOD, 100, 0.7, THURSDAY, ibCommission="-2"),
     ]
-    books.end_day(THURSDAY, held=[held(STOCK, 10, 222), held(VOD, 100, 0.75)], trades=bought)
+    ends = [held(STOCK, 10, 222), held(VOD, 100, 0.75)]
+    books.end_day(THURSDAY, held=ends, trades=bought)
     sold = [
         traded(STOCK, -10, 225, FRIDAY, ibCommission=fee, ibCommissionCurrency=charged_in),
         traded(VOD, -100, 0.8, FRIDAY, ibCommission="-1"),
@@ -332,9 +339,8 @@ def test_a_fee_is_the_same_in_campaigns_days_lots_and_what_is_realised(
     assert {row.currency: row.profit for row in rows} == by_hand
     may_lack = {row.currency: "; fees: the fee of" in f"; {row.why_unknown}" for row in rows}
     assert may_lack == {"USD": False, "GBP": not charged_in}
-    live = {
-        currency: earned.earned for (_, currency), earned in read_closes(books.lake).money.items()
-    }
+    money = read_closes(books.lake).money
+    live = {currency: earned.earned for (_, currency), earned in money.items()}
     assert {currency: earned.realised for currency, earned in live.items()} == by_hand
     assert [earned.other_fees for earned in live.values()] == [{}, {}]
 
@@ -348,9 +354,10 @@ def test_a_fee_is_the_same_in_campaigns_days_lots_and_what_is_realised(
 def test_a_day_names_the_fee_of_a_contract_once_and_counts_it_as_no_leg(books):
     for contract in (STOCK, VOD):
         add_leg(books, contract)
-    books.state(THURSDAY - timedelta(days=1), Booked())
+    books.end_day(WEDNESDAY)
     bought = [traded(STOCK, 10, 220, THURSDAY), traded(VOD, 100, 0.7, THURSDAY)]
-    books.end_day(THURSDAY, held=[held(STOCK, 10, 222), held(VOD, 100, 0.75)], trades=bought)
+    ends = [held(STOCK, 10, 222), held(VOD, 100, 0.75)]
+    books.end_day(THURSDAY, held=ends, trades=bought)
     fill = traded(STOCK, -5, 225, FRIDAY, ibCommission="-1", ibCommissionCurrency="")
     later = traded(STOCK, -5, 226, FRIDAY, ibCommission="-1", ibCommissionCurrency="")
     sold = [fill, later]

@@ -55,12 +55,14 @@ def book():
     index_put = contracts[INDEX_PUT]
     contracts[WORTHLESS] = replace(contracts[WORTHLESS], expiry=SETTLED)
     contracts[INDEX_PUT] = replace(index_put, strike=7000.0, expiry=SETTLED)
+
     more = [
         replace(call, conid=WHOLE, strike=260.0),
         replace(call, conid=ODD, strike=173.33, multiplier=33.0, trading_class="AAPL1"),
         replace(call, conid=OLD_NAME, strike=225.0),
         replace(call, conid=NEW_NAME, strike=225.0, trading_class="APPL"),
     ]  # fmt: skip
+
     contracts |= {contract.conid: contract for contract in more}
     sold = Opening(account=B, conid=WHOLE, quantity=-4, average_cost=1500.0)
     bought = Opening(account=A, conid=OLD_NAME, quantity=3, average_cost=1500.0)
@@ -69,11 +71,9 @@ def book():
 
 
 def causes_of(lake, account, conid):
-    return [
-        (closure.cause, closure.stage, closure.quantity)
-        for closure in lake.closures.current()
-        if (closure.account, closure.conid) == (account, conid)
-    ]
+    closures = lake.closures.current()
+    of_holding = [row for row in closures if (row.account, row.conid) == (account, conid)]
+    return [(closure.cause, closure.stage, closure.quantity) for closure in of_holding]
 
 
 @dataclass(frozen=True)

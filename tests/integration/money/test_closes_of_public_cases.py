@@ -20,9 +20,8 @@ from tests.unit.money.past.test_causes import change, details
 
 TODAY = datetime.now(UTC).date()
 # Trading days of the last weeks: closes of earlier ones are not judged any more.
-*_EARLIER, FIRST, SECOND, THIRD = exchange_of("XNYS").trading_days(
-    TODAY - timedelta(days=20), TODAY - timedelta(days=4)
-)
+FROM, UNTIL = TODAY - timedelta(days=20), TODAY - timedelta(days=4)
+*_EARLIER, FIRST, SECOND, THIRD = exchange_of("XNYS").trading_days(FROM, UNTIL)
 
 
 def noon(day, minutes=0):
@@ -122,9 +121,8 @@ def test_the_hour_that_is_there_twice_is_told_apart_by_its_zone(books, zone, hou
     day = datetime(2025, 11, 2).date()  # noqa: DTZ001 - its day alone
     traded_then = traded(STOCK, 1, 220, day, dateTime=f"20251102;013000 {zone}")
     books.end_day(day, trades=[traded_then])
-    assert books.lake.movements.rows()["at"].to_list() == [
-        datetime(2025, 11, 2, hour, 30, tzinfo=UTC)
-    ]
+    [at] = books.lake.movements.rows()["at"].to_list()
+    assert at == datetime(2025, 11, 2, hour, 30, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("calendar", ["XSAU", "24/7"])

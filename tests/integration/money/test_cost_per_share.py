@@ -16,7 +16,6 @@ from tests.support.booked_days import (
     SPY,
     SPY_PUT,
     THURSDAY,
-    Booked,
     Books,
     booked,
     held,
@@ -114,14 +113,13 @@ def test_three_rounds_of_a_wheel_say_on_each_day_what_its_shares_cost(books):
 
 
 RENAMED = SPY | {"symbol": "SPYX", "conid": "141"}
+SPLIT = acted(SPY, 100, 0, MONDAY, "FS", actionID="7")
+GONE = acted(SPY, -100, 0, MONDAY, "RS", actionID="8")
+CAME = acted(RENAMED, 25, 0, MONDAY, "RS", actionID="8")
 ACTIONS = {
-    "two for one": ([acted(SPY, 100, 0, MONDAY, "FS", actionID="7")], 294.505),
-    "one for four under another ticker": (
-        [acted(SPY, -100, 0, MONDAY, "RS", actionID="8"),
-         acted(RENAMED, 25, 0, MONDAY, "RS", actionID="8")],
-        2356.04,
-    ),
-}  # fmt: skip
+    "two for one": ([SPLIT], 294.505),
+    "one for four under another ticker": ([GONE, CAME], 2356.04),
+}
 
 
 @pytest.mark.parametrize(("actions", "cost"), ACTIONS.values(), ids=ACTIONS)
@@ -165,7 +163,8 @@ def test_a_future_that_an_option_delivered_has_the_cost_of_one_unit(books):
     books.lake.registry.sync.add_active(
         22, "ES", right="P", strike=6600.0, expiry="20260306", strategy_id="w", since=THURSDAY
     )
-    books.end_day(THURSDAY, trades=[traded(ES_PUT, -1, 95, THURSDAY)], held=[held(ES_PUT, -1, 95)])
+    sale = traded(ES_PUT, -1, 95, THURSDAY)
+    books.end_day(THURSDAY, trades=[sale], held=[held(ES_PUT, -1, 95)])
     delivered = [booked(ES_PUT, 1, 0, FRIDAY, "A"), booked(ES, 1, 6600, FRIDAY, "A")]
-    books.state(FRIDAY, Booked(held=[held(ES, 1, 6510)], trades=delivered))
+    books.end_day(FRIDAY, held=[held(ES, 1, 6510)], trades=delivered)
     assert open_now(books).cost_per_share == pytest.approx(6505)

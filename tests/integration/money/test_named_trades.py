@@ -111,9 +111,8 @@ async def test_every_surface_names_the_terms_of_each_leg_that_was_traded(lake, m
 
     traded = [leg for change in served if change["kind"] == "TRADE" for leg in change["legs"]]
     assert of_leg == [change for change in served if CALL in change["conids"]]
-    assert {(leg["symbol"], leg["sec_type"], leg["right"]) for leg in traded} == {
-        ("AAPL", "OPT", "CALL")
-    }
+    kinds = {(leg["symbol"], leg["sec_type"], leg["right"]) for leg in traded}
+    assert kinds == {("AAPL", "OPT", "CALL")}
     terms = ("conid", "strike", "expiry", "quantity")
     assert {tuple(leg[name] for name in terms) for leg in traded} == {
         (NEW_CALL, 230.0, "2028-12-15", 2.0),

@@ -182,7 +182,8 @@ def test_the_gallery_lists_each_gateway_that_was_heard():
     for file in REPORTS:
         report = reported.load_report(file)
         odd = len(named(report))
-        row = f"| {report['server_version']} | {report['day']} | {report['minutes']} | {odd} |"
+        columns = [report[name] for name in ("server_version", "day", "minutes")]
+        row = f"| {' | '.join(map(str, [*columns, odd]))} |"
         assert f"[{file.stem}]" in page
         assert row in page
 
@@ -243,11 +244,13 @@ async def test_no_planted_secret_is_in_the_file_or_on_the_page():
 async def test_an_interrupted_hour_gives_the_page_of_what_was_heard(tmp_path, number):
     out = tmp_path / "hour.json"
     async with simulate("small") as sim:
+        words = ("rehearse", "--minutes", "60", "--lines", "4", "--out", str(out))
+        named = {"POSITION_SYNC_GATEWAY_PORT": str(sim.port), "TMPDIR": str(tmp_path)}
+        pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
-            *(COMMAND, "rehearse", "--minutes", "60", "--lines", "4", "--out", str(out)),
-            env=os.environ | {"POSITION_SYNC_GATEWAY_PORT": str(sim.port), "TMPDIR": str(tmp_path)},
-            cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+            COMMAND, *words, env=os.environ | named, cwd=tmp_path, stdout=pipe, stderr=pipe
+        )
+
         has_moved = ticks(sim, 20)
         await eventually(has_moved)
         assert sim.stats()["peak_lines"] <= 4

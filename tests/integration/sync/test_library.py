@@ -32,9 +32,8 @@ async def sim(monkeypatch):
 @pytest.mark.parametrize("folder", ["data/lake", "another"])
 async def test_a_second_start_on_a_login_in_the_process_is_refused_at_once_by_name(sim, folder):
     first = ps.IBPositionStreamer()
-    second = ps.IBPositionStreamer(
-        ps.StrategyRegistry(f"{folder}/active_strategies"), ps.PositionQueue(f"{folder}/queue")
-    )
+    registry = ps.StrategyRegistry(f"{folder}/active_strategies")
+    second = ps.IBPositionStreamer(registry, ps.PositionQueue(f"{folder}/queue"))
     await first.start()
     with pytest.raises(ps.errors.LoginOwnedError, match=HOLDER):
         await asyncio.wait_for(second.start(), 1.0 + SLOW_MACHINE_S)

@@ -85,9 +85,8 @@ def test_each_leg_is_a_part_of_its_strategies_and_what_is_unknown_is_counted(lak
     write(lake, row(1), row(2, delta=-0.5), row(3, **VALUELESS))
     rows, figures = PageFigures(settings).read(utc_now())
     parts = rows.to_dicts()
-    assert {(part["strategy"], part["conid"]) for part in parts} == {
-        ("a", 1), ("UNATTRIBUTED", 1), (MARKUP, 2), ("UNATTRIBUTED", 3),
-    }  # fmt: skip
+    named = {(part["strategy"], part["conid"]) for part in parts}
+    assert named == {("a", 1), ("UNATTRIBUTED", 1), (MARKUP, 2), ("UNATTRIBUTED", 3)}
 
     [total] = figures["totals"]
     greekless = dict.fromkeys(("dollar_delta", "gamma_1pct", "theta", "vega"), 3)
@@ -258,9 +257,8 @@ async def test_the_figures_have_their_shape_and_unknown_is_null(client, lake):
     total = answer["totals"][0]
     counts = (total["unknown"]["today"], total["known"]["today"], total["of"]["today"])
     assert (total["today"], *counts) == (None, 1, 1, 2)
-    assert {strategy["strategy"]: strategy["today"] for strategy in answer["strategies"]} == {
-        "a": -3.5, "b": -3.5, "UNATTRIBUTED": None,
-    }  # fmt: skip
+    today_of = {strategy["strategy"]: strategy["today"] for strategy in answer["strategies"]}
+    assert today_of == {"a": -3.5, "b": -3.5, "UNATTRIBUTED": None}
 
 
 async def test_an_entity_tag_says_that_nothing_changed_until_ledger_or_gateway_do(
@@ -321,15 +319,13 @@ def test_answers_are_open_for_fields_and_values_of_later_versions_and_questions_
     kinds = description["components"]["schemas"]["ChangeKind"]
     assert kinds["x-values"] == [*ChangeKind]
     assert all(kind in kinds["description"] for kind in ChangeKind)
-    questions = {
-        f"{path} {parameter['name']}": parameter["schema"]["enum"]
-        for path, methods in description["paths"].items()
-        for parameter in methods["get"]["parameters"]
-        if "enum" in parameter["schema"]
-    }
-    assert questions["/api/v1/what-if level"] == [*Breakdown]
-    parameters = [methods["get"]["parameters"] for methods in description["paths"].values()]
-    assert "$ref" not in str(parameters)
+
+    schemas = {}
+    for path, methods in description["paths"].items():
+        parameters = methods["get"]["parameters"]
+        assert "$ref" not in str(parameters)
+        schemas |= {(path, parameter["name"]): parameter["schema"] for parameter in parameters}
+    assert schemas["/api/v1/what-if", "level"]["enum"] == [*Breakdown]
 
 
 def test_each_default_of_the_description_is_a_value_of_its_field():
@@ -352,12 +348,9 @@ async def test_a_parameter_that_is_missing_is_named(client, question, name):
 async def test_a_total_says_which_of_its_sums_leave_something_out(lake, settings):
     stock = dict(right=None, strike=None, expiry=None, sec_type="STK", multiplier=1.0)
     future = stock | {"sec_type": "FUT", "multiplier": 50.0, "market_price": 6.0}
-    write(
-        lake,
-        row(1, delta=-0.5, underlying_price=600.0, theta=-0.1, daily_pnl=None),
-        row(2, **stock, position=100.0, market_value=None),
-        row(3, **future),
-    )
+    put = row(1, delta=-0.5, underlying_price=600.0, theta=-0.1, daily_pnl=None)
+    shares = row(2, **stock, position=100.0, market_value=None)
+    write(lake, put, shares, row(3, **future))
     _rows, figures = PageFigures(settings).read(utc_now())
     (total,) = figures["totals"]
     starred = {"today", "gamma_1pct", "vega", "market_value", "dollar_delta"}
@@ -448,14 +441,12 @@ async def test_positions_are_read_in_pages_and_only_the_fields_that_are_asked_fo
 async def test_what_if_and_payoff_answer_as_the_commands_do(client, lake):
     hold_shares_and_a_leg_without_volatility(lake)
     answer = (await client.get("/api/v1/what-if", params={"spot": "-10,10"})).json()
-    profits = [
-        (entry["name"], entry["spot"], entry["profit"], entry["left_out"])
-        for entry in answer["rows"]
-    ]
-    assert profits == [
-        ("UNATTRIBUTED", -10.0, None, 1), ("UNATTRIBUTED", 10.0, None, 1),
-        ("a", -10.0, pytest.approx(-100.0), 0), ("a", 10.0, pytest.approx(100.0), 0),
-    ]  # fmt: skip
+    unattributed, of_a = answer["rows"][:2], answer["rows"][2:]
+    assert [row["name"] for row in answer["rows"]] == ["UNATTRIBUTED"] * 2 + ["a"] * 2
+    assert [row["spot"] for row in answer["rows"]] == [-10.0, 10.0] * 2
+    assert [row["profit"] for row in unattributed] == [None, None]
+    assert [row["profit"] for row in of_a] == pytest.approx([-100.0, 100.0])
+    assert [row["left_out"] for row in answer["rows"]] == [1, 1, 0, 0]
     assert [entry["legs"] for entry in answer["left_out"]] == [1]
 
     of_legs = (await client.get("/api/v1/what-if", params={"level": "leg", "spot": "0"})).json()
@@ -463,10 +454,8 @@ async def test_what_if_and_payoff_answer_as_the_commands_do(client, lake):
     chosen = dict(spot="-10", strategy="a", underlying="spy", account="U1")
     rows = (await client.get("/api/v1/what-if", params=chosen)).json()["rows"]
     assert [row["name"] for row in rows] == ["a"]
-    payoffs = (await client.get("/api/v1/payoff", params={"strategy": "a"})).json()["payoffs"]
-    assert [(payoff["underlying"], payoff["greatest_profit"]) for payoff in payoffs] == [
-        ("SPY", None)
-    ]
+    [payoff] = (await client.get("/api/v1/payoff", params={"strategy": "a"})).json()["payoffs"]
+    assert (payoff["underlying"], payoff["greatest_profit"]) == ("SPY", None)
 
 
 @pytest.mark.parametrize("risk_fresh", [timedelta(hours=1)])
@@ -539,10 +528,9 @@ async def test_the_recorded_scenarios_are_those_of_single_what_ifs_of_each_level
         query = {"spot": "-10", "vol": "10", "level": level}
         single = (await client.get("/api/v1/what-if", params=query)).json()["rows"]
         rows = [entry for entry in answer["rows"] if entry["level"] == level]
-        assert [entry["profits"][place] for entry in rows] == [entry["profit"] for entry in single]
-        assert [entry["left_out"][place] for entry in rows] == [
-            entry["left_out"] for entry in single
-        ]
+        for entry, asked in zip(rows, single, strict=True):
+            assert entry["profits"][place] == asked["profit"]
+            assert entry["left_out"][place] == asked["left_out"]
 
     assert [entry["account"] for entry in answer["rows"]] == ["U1"] * 4
     assert [entry["legs"] for entry in answer["left_out"]] == [1]
@@ -648,12 +636,12 @@ async def test_a_trade_that_is_thought_of_is_answered_over_http_and_for_an_assis
     assert "the price that was given" in answer["notes"][0]
     before = (await client.get("/api/v1/curve", params={"underlying": "SPY"})).json()
     after = (await client.get("/api/v1/curve", params={"underlying": "SPY", "trade": trade})).json()
-    sides = [[leg[:6] for leg in curves["curves"][0]["legs"]] for curves in (before, after)]
-    assert sides == [["-2 SPY"], ["-2 SPY", "-1 SPY"]]
+    legs_before, legs_after = (answer["curves"][0]["legs"] for answer in (before, after))
+    assert [leg[:6] for leg in legs_before] == ["-2 SPY"]
+    assert [leg[:6] for leg in legs_after] == ["-2 SPY", "-1 SPY"]
     assert "the price that was given" in after["notes"][0]
 
     of_assistant = told(settings, "what_if", trade=[trade], spot=[0.0, 5.0])["what_if"]
-    assert [row["after"]["profit"] for row in of_assistant] == [
-        pytest.approx(row["after"]["profit"], rel=0.01) for row in answer["rows"]
-    ]
+    profits = [row["after"]["profit"] for row in answer["rows"]]
+    assert [row["after"]["profit"] for row in of_assistant] == pytest.approx(profits, rel=0.01)
     assert of_assistant[0]["after"]["against_mark"] == pytest.approx(10.0)

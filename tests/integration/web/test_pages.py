@@ -73,14 +73,11 @@ def lake(tmp_path_factory) -> MoneyLake:
     greeks = dict(delta=-0.5, theta=-0.1, underlying_price=600.0, implied_vol=0.2)
     deep = {"strike": 700.0, "market_price": 100.0, "market_value": -20_000.0}
     lake.registry.sync.add_many([leg(1, "known"), leg(2, "partly"), leg(3, "partly")])
-    lake.updates.sync.append(
-        [
-            row(1, **greeks, multiplier=100.0, run_id="run-of-the-row"),
-            row(2, daily_pnl=3.0),
-            row(3, daily_pnl=None),
-            row(4, **greeks | deep, symbol="QQQ", multiplier=100.0, expiry=later),
-        ]
-    )
+
+    of_spy = row(1, **greeks, multiplier=100.0, run_id="run-of-the-row")
+    of_qqq = row(4, **greeks | deep, symbol="QQQ", multiplier=100.0, expiry=later)
+    rows = [of_spy, row(2, daily_pnl=3.0), row(3, daily_pnl=None), of_qqq]
+    lake.updates.sync.append(rows)
     lake.account_values.append([account_of(utc_now(), -7.0, -94.1)])
     return lake
 
@@ -833,9 +830,9 @@ def test_each_campaign_has_a_picture_of_its_path_and_open_ones_what_shares_cost(
         wait_for("over", lambda: "−300" in texts(window, "#campaigns-table td"), told=window.text)
         [path] = window.driver.execute_script(PATHS, "campaigns")
         assert path.count("L") == 5
-        assert [float(step.split(" ")[1]) for step in path[1:].split("L")] == pytest.approx(
-            [15.31, 17.54, 22.0, 15.32, 6.41, 2.0], abs=0.01
-        )
+
+        heights = [float(step.split(" ")[1]) for step in path[1:].split("L")]
+        assert heights == pytest.approx([15.31, 17.54, 22.0, 15.32, 6.41, 2.0], abs=0.01)
         wait_for("open", lambda: "43.51" in texts(window, "#open-table td"), told=window.text)
         [path] = window.driver.execute_script(PATHS, "open")
         assert path.count("L") == 5

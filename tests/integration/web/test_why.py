@@ -41,9 +41,8 @@ def lake(lake, settings):
     usual |= {"sec_type": "OPT", "implied_vol": 0.2, "underlying_price": 588.0}
     lost = row(1, **usual, market_price=18.0, market_value=-3600.0, daily_pnl=-1200.0)
     new = row(2, **usual, market_price=3.0, market_value=-600.0, daily_pnl=7.5)
-    lake.registry.sync.add_many(
-        leg(conid, name, strike=600.0, expiry=FAR) for conid, name in ((1, "condor"), (2, "new"))
-    )
+    terms = {"strike": 600.0, "expiry": FAR}
+    lake.registry.sync.add_many([leg(1, "condor", **terms), leg(2, "new", **terms)])
     lake.updates.sync.append([lost, new])
     return lake
 

@@ -177,6 +177,7 @@ def sums_of(played: Played) -> dict[str, float]:
     campaigns = [row.profit for row in played.campaigns if row.strategy_id not in lost]
     is_known = ~col.strategy_id.is_in([name for name in lost if isinstance(name, str)])
     days = [profit for rows in played.days.values() for profit in rows.filter(is_known)["profit"]]
+
     is_cash = col.kind == EventKind.CASH_BALANCE.value
     events = played.lake.statement_events.rows(None, is_cash, ["day", "amount", "currency"])
     events = events.filter(currency="USD")

@@ -311,9 +311,8 @@ def test_the_schedule_runs_the_day_that_just_closed_and_rests_on_holidays(evalua
 
 
 def test_the_last_eight_trading_days_are_recorded_again_by_night(evaluate):
-    assert last_days(DAYS, 3, before=date(2026, 11, 30)) == [
-        date(2026, 11, 24), date(2026, 11, 25), date(2026, 11, 27),
-    ]  # fmt: skip
+    days = last_days(DAYS, 3, before=date(2026, 11, 30))
+    assert list(map(str, days)) == ["2026-11-24", "2026-11-25", "2026-11-27"]
     (request,) = evaluate("record_late_rows", "2028-03-10T06:15:00-05:00")
     assert request.tags["dagster/asset_partition_range_start"] == "2028-02-29"
     assert request.tags["dagster/asset_partition_range_end"] == "2028-03-09"
