@@ -27,29 +27,29 @@ THURSDAY = date(2026, 3, 5)
 FRIDAY = date(2026, 3, 6)
 MONDAY = date(2026, 3, 9)
 
-STOCK = {"assetCategory": "STK", "symbol": "AAPL", "conid": "10", "currency": "USD"}
-MES = {"assetCategory": "FUT", "symbol": "MESM6", "conid": "20", "multiplier": "5"} | {
+STOCK = dict(assetCategory="STK", symbol="AAPL", conid="10", currency="USD")
+MES = dict(assetCategory="FUT", symbol="MESM6", conid="20", multiplier="5") | {
     "currency": "USD", "underlyingSymbol": "MES",
 }  # fmt: skip
-ES = MES | {"symbol": "ESM6", "conid": "21", "multiplier": "50", "underlyingSymbol": "ES"}
-ES_PUT = ES | {
-    "assetCategory": "FOP", "symbol": "ES P6600", "conid": "22", "strike": "6600",
-    "putCall": "P", "expiry": "20260306", "underlyingConid": "21",
-}  # fmt: skip
-SPX_CALL = {
-    "assetCategory": "OPT", "symbol": "SPX C6000", "conid": "30", "multiplier": "100",
-    "strike": "6000", "putCall": "C", "expiry": "20260306", "currency": "USD",
-    "underlyingSymbol": "SPX", "underlyingConid": "31",
-}  # fmt: skip
-SPY_PUT = SPX_CALL | {
-    "symbol": "SPY P600", "conid": "40", "strike": "600", "putCall": "P",
-    "underlyingSymbol": "SPY", "underlyingConid": "41",
-}  # fmt: skip
+ES = MES | dict(symbol="ESM6", conid="21", multiplier="50", underlyingSymbol="ES")
+ES_PUT = ES | dict(
+    assetCategory="FOP", symbol="ES P6600", conid="22", strike="6600",
+    putCall="P", expiry="20260306", underlyingConid="21",
+)  # fmt: skip
+SPX_CALL = dict(
+    assetCategory="OPT", symbol="SPX C6000", conid="30", multiplier="100",
+    strike="6000", putCall="C", expiry="20260306", currency="USD",
+    underlyingSymbol="SPX", underlyingConid="31",
+)  # fmt: skip
+SPY_PUT = SPX_CALL | dict(
+    symbol="SPY P600", conid="40", strike="600", putCall="P",
+    underlyingSymbol="SPY", underlyingConid="41",
+)  # fmt: skip
 SPY = STOCK | {"symbol": "SPY", "conid": "41"}
 VOD = STOCK | {"symbol": "VOD", "conid": "50", "currency": "GBP"}
-FUND = STOCK | {"assetCategory": "FUND", "symbol": "VFIAX", "conid": "60", "multiplier": "1"}
-BOND = STOCK | {"assetCategory": "BOND", "symbol": "T 4 1/2", "conid": "70", "multiplier": "1"}
-EURUSD = {"assetCategory": "CASH", "symbol": "EUR.USD", "conid": "80", "currency": "USD"}
+FUND = STOCK | dict(assetCategory="FUND", symbol="VFIAX", conid="60", multiplier="1")
+BOND = STOCK | dict(assetCategory="BOND", symbol="T 4 1/2", conid="70", multiplier="1")
+EURUSD = dict(assetCategory="CASH", symbol="EUR.USD", conid="80", currency="USD")
 
 Contract = dict[str, str]
 
@@ -67,13 +67,13 @@ def held(contract: Contract, quantity: float, mark: float, **more: str) -> str:
 def traded(contract: Contract, quantity: float, price: float, day: date, **more: str) -> str:
     """Return a trade at noon; commission and what else differs are attributes."""
     named = f"{contract['conid']}-{quantity:g}-{price:g}-{day}"
-    fields = {
-        "ibExecID": f"e{named}", "tradeID": f"t{named}", "transactionID": f"x{named}",
-        "dateTime": f"{day:%Y%m%d};120000", "reportDate": f"{day:%Y%m%d}",
-        "quantity": f"{quantity:g}", "tradePrice": f"{price:g}", "ibCommission": "0",
-        "ibCommissionCurrency": contract["currency"], "transactionType": "ExchTrade",
-        "levelOfDetail": "EXECUTION",
-    }  # fmt: skip
+    fields = dict(
+        ibExecID=f"e{named}", tradeID=f"t{named}", transactionID=f"x{named}",
+        dateTime=f"{day:%Y%m%d};120000", reportDate=f"{day:%Y%m%d}",
+        quantity=f"{quantity:g}", tradePrice=f"{price:g}", ibCommission="0",
+        ibCommissionCurrency=contract["currency"], transactionType="ExchTrade",
+        levelOfDetail="EXECUTION",
+    )  # fmt: skip
     written = contract | fields | more
     return element("Trade", {name: text for name, text in written.items() if text != ""})
 
@@ -88,11 +88,11 @@ def booked(contract: Contract, quantity: float, price: float, day: date, codes: 
 
 def paid(kind: str, amount: float, day: date, **more: str) -> str:
     """Return a cash transaction."""
-    fields = {
-        "type": kind, "amount": f"{amount:g}", "currency": "USD", "reportDate": f"{day:%Y%m%d}",
-        "dateTime": f"{day:%Y%m%d}", "transactionID": f"c{kind}-{day}",
-        "levelOfDetail": "DETAIL",
-    }  # fmt: skip
+    fields = dict(
+        type=kind, amount=f"{amount:g}", currency="USD", reportDate=f"{day:%Y%m%d}",
+        dateTime=f"{day:%Y%m%d}", transactionID=f"c{kind}-{day}",
+        levelOfDetail="DETAIL",
+    )  # fmt: skip
     written = fields | more
     return element("CashTransaction", {name: text for name, text in written.items() if text != ""})
 
@@ -129,24 +129,18 @@ class Booked:
             written = total | {name: f"{amount:.2f}" for name, amount in self.worth.items()}
             sections["EquitySummaryInBase"] = [element("EquitySummaryByReportDateInBase", written)]
         if self.balances is not None:
+            balances = {"BASE_SUMMARY": 0.0} | self.balances
             sections["CashReport"] = [
                 element("CashReportCurrency", {"currency": code, "endingCash": f"{amount:.2f}"})
-                for code, amount in ({"BASE_SUMMARY": 0.0} | self.balances).items()
+                for code, amount in balances.items()
             ]
         if self.rates is not None:
-            day = f"{last:%Y%m%d}"
+            fixed = {"reportDate": f"{last:%Y%m%d}", "toCurrency": "USD"}
             sections["ConversionRates"] = [
-                element(
-                    "ConversionRate",
-                    {
-                        "reportDate": day,
-                        "fromCurrency": code,
-                        "toCurrency": "USD",
-                        "rate": f"{rate}",
-                    },
-                )
+                element("ConversionRate", fixed | {"fromCurrency": code, "rate": f"{rate}"})
                 for code, rate in self.rates.items()
             ]
+
         texts = [
             f"<{name}>{''.join(rows)}</{name}>"
             for name, rows in sections.items()

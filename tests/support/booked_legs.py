@@ -64,13 +64,15 @@ def book_of_chain(
 ) -> Book:
     """Return a book whose accounts hold one each of the calls and puts on SPY."""
     path = folder / "chain.yaml"
-    positions = (f"{{account: {account}, chain: spy, quantities: [1]}}" for account in accounts)
+    names = [f"{{name: {account}}}" for account in accounts]
+    positions = [f"{{account: {account}, chain: spy, quantities: [1]}}" for account in accounts]
+    days = ["20281215", "20290119"][:expiries]
     text = CHAIN.format(
-        accounts=", ".join(f"{{name: {account}}}" for account in accounts),
+        accounts=", ".join(names),
         positions=", ".join(positions),
         first=FIRST,
         stop=600 + strikes - 1,
-        expiries=", ".join(["20281215", "20290119"][:expiries]),
+        expiries=", ".join(days),
     )
     path.write_text(text)
     return load_book(path)

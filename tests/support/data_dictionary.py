@@ -13,32 +13,29 @@ from position_sync_dagster.money.lake import MoneyLake
 
 SPECS = (*MoneyLake.specs, *MoneyLake.derived_specs)
 
-# What people ask: the table that answers it, and its columns.
-QUESTIONS = {
-    "What is today's profit of an account?": ("account_values", ("daily_pnl", "realized_pnl")),
-    "What is today's profit of a strategy, in what it holds?": (
-        "strategy_exposure",
-        ("daily_pnl",),
-    ),
-    "What are the greeks of a strategy now?": ("strategy_exposure", ("delta", "dollar_delta")),
-    "What were IB's greeks of a leg at a close?": ("daily_positions", ("delta", "closed_at")),
-    "What is today's profit of a holding?": ("latest_positions", ("daily_pnl",)),
-    "What is a holding worth now?": ("latest_positions", ("market_value", "confirmed_at")),
-    "What was it worth before?": ("position_updates", ("market_value", "timestamp")),
-    "What was held at a close?": ("daily_positions", ("session_date", "position")),
-    "Where did the profit of a past day come from?": ("profit_explained", ("profit",)),
-    "What did a campaign bring?": ("closed_campaigns", ("profit",)),
-    "Why did net liquidation move?": ("books", ("change", "difference")),
-    "What is the account worth, and its margin?": ("account_values", ("net_liquidation",)),
-    "What was traded, paid and booked?": ("movements", ("quantity", "cash")),
-    "Why did a holding close?": ("closures", ("cause",)),
-    "What if prices fall?": ("risk_scenarios", ("profit",)),
-    "What does the broker say of a holding?": ("broker_positions", ("position", "market_value")),
-    "Which legs are in strategies?": ("active_strategies", ("strategy_id", "conid")),
-    "What waits to be valued, and what failed?": ("position_queue", ("status", "error_message")),
-    "What differs from the broker?": ("reconciliation_breaks", ("type", "state")),
-    "Does the stream see the gateway?": ("gateway_sessions", ("state", "detail")),
-}
+# What people ask: the question, the table that answers it, and its columns.
+QUESTIONS = """
+What is today's profit of an account? | account_values | daily_pnl, realized_pnl
+What is today's profit of a strategy, in what it holds? | strategy_exposure | daily_pnl
+What are the greeks of a strategy now? | strategy_exposure | delta, dollar_delta
+What were IB's greeks of a leg at a close? | daily_positions | delta, closed_at
+What is today's profit of a holding? | latest_positions | daily_pnl
+What is a holding worth now? | latest_positions | market_value, confirmed_at
+What was it worth before? | position_updates | market_value, timestamp
+What was held at a close? | daily_positions | session_date, position
+Where did the profit of a past day come from? | profit_explained | profit
+What did a campaign bring? | closed_campaigns | profit
+Why did net liquidation move? | books | change, difference
+What is the account worth, and its margin? | account_values | net_liquidation
+What was traded, paid and booked? | movements | quantity, cash
+Why did a holding close? | closures | cause
+What if prices fall? | risk_scenarios | profit
+What does the broker say of a holding? | broker_positions | position, market_value
+Which legs are in strategies? | active_strategies | strategy_id, conid
+What waits to be valued, and what failed? | position_queue | status, error_message
+What differs from the broker? | reconciliation_breaks | type, state
+Does the stream see the gateway? | gateway_sessions | state, detail
+"""
 
 HEAD = """# Tables
 
@@ -106,7 +103,9 @@ def _index() -> str:
     """Return the questions with the tables and columns that answer them."""
     described = {spec.name: spec.described for spec in SPECS}
     lines = ["", "## Which table has …", "", "| question | table | columns |", "|---|---|---|"]
-    for question, (table, columns) in QUESTIONS.items():
+    for line in QUESTIONS.strip().splitlines():
+        question, table, answer = line.split(" | ")
+        columns = answer.split(", ")
         absent = [name for name in columns if name not in described[table]]
         if absent:
             raise ValueError(f"{table} has no column {', '.join(absent)}")

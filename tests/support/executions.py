@@ -35,12 +35,12 @@ def executed(
         commission: None: its report has not come.
         order_id: 0: none.
     """
+    right = "" if instrument.right is None else instrument.right[0]
+    expiry = f"{instrument.expiry:%Y%m%d}" if instrument.expiry else ""
     contract = Contract(
         conId=instrument.conid, symbol=instrument.symbol, secType=instrument.sec_type,
         currency=instrument.currency, multiplier=f"{instrument.multiplier or ''}",
-        right="" if instrument.right is None else instrument.right[0],
-        strike=instrument.strike or 0.0,
-        lastTradeDateOrContractMonth=f"{instrument.expiry:%Y%m%d}" if instrument.expiry else "",
+        right=right, strike=instrument.strike or 0.0, lastTradeDateOrContractMonth=expiry,
     )  # fmt: skip
     done = IBExecution(
         execId=f"{instrument.conid}.{at:%d%H%M}.{quantity:g}.{order_id}", time=at,

@@ -7,28 +7,28 @@ from position_sync_dagster.money.past.closes import EventKind, Statement, Statem
 ACCOUNT = "DUSIM0001"
 
 
-OPTION = {
-    "accountId": ACCOUNT, "currency": "USD", "assetCategory": "OPT",
-    "symbol": "SPY   281215C00575000", "underlyingSymbol": "SPY",
-}  # fmt: skip
+OPTION = dict(
+    accountId=ACCOUNT, currency="USD", assetCategory="OPT",
+    symbol="SPY   281215C00575000", underlyingSymbol="SPY",
+)  # fmt: skip
 
 
 def position(conid: int = 1, day: str = "20260305", **attributes: str) -> str:
-    fields = {
-        "conid": str(conid), "multiplier": "100", "strike": "575", "expiry": "20281215",
-        "putCall": "C", "reportDate": day, "position": "1", "markPrice": "1.5",
-        "positionValue": "150", "costBasisMoney": "100", "fifoPnlUnrealized": "50",
-        "levelOfDetail": "SUMMARY",
-    }  # fmt: skip
+    fields = dict(
+        conid=str(conid), multiplier="100", strike="575", expiry="20281215",
+        putCall="C", reportDate=day, position="1", markPrice="1.5",
+        positionValue="150", costBasisMoney="100", fifoPnlUnrealized="50",
+        levelOfDetail="SUMMARY",
+    )  # fmt: skip
     return element("OpenPosition", OPTION | fields | attributes)
 
 
 def trade(execution_id: str = "0000e1.01", **attributes: str) -> str:
-    fields = {
-        "conid": "1", "ibExecID": execution_id, "tradeID": "77", "dateTime": "20260305;153000",
-        "buySell": "SELL", "quantity": "-2", "tradePrice": "1.25", "ibCommission": "-1.3",
-        "ibCommissionCurrency": "USD", "fifoPnlRealized": "12.5", "levelOfDetail": "EXECUTION",
-    }  # fmt: skip
+    fields = dict(
+        conid="1", ibExecID=execution_id, tradeID="77", dateTime="20260305;153000",
+        buySell="SELL", quantity="-2", tradePrice="1.25", ibCommission="-1.3",
+        ibCommissionCurrency="USD", fifoPnlRealized="12.5", levelOfDetail="EXECUTION",
+    )  # fmt: skip
     return element("Trade", OPTION | fields | attributes)
 
 

@@ -164,12 +164,12 @@ def revert(scene: Scene) -> None:
 def report_executions(scene: Scene) -> None:
     """Store an execution that the gateway reports, with what follows from it."""
     at = datetime(2026, 3, 9, 15, tzinfo=UTC)
-    told = dict.fromkeys(Execution.__dataclass_fields__) | {
-        "execution_id": "api-1", "account": ACCOUNT, "conid": 10, "symbol": "AAPL", "time": at,
-        "sec_type": "STK", "side": "BUY", "quantity": 3.0, "price": 220.0, "currency": "USD",
-        "commission": 1.0, "commission_currency": "USD", "source": "GATEWAY", "statement": "",
-        "stated_at": at, "attributes": "{}", "multiplier": 1.0,
-    }  # fmt: skip
+    told = dict.fromkeys(Execution.__dataclass_fields__) | dict(
+        execution_id="api-1", account=ACCOUNT, conid=10, symbol="AAPL", time=at,
+        sec_type="STK", side="BUY", quantity=3.0, price=220.0, currency="USD",
+        commission=1.0, commission_currency="USD", source="GATEWAY", statement="",
+        stated_at=at, attributes="{}", multiplier=1.0,
+    )  # fmt: skip
     CloseExplainer(scene.opened(), clock=lambda: NOW).explain([Execution(**told)])
 
 

@@ -26,44 +26,55 @@ _SHARES = {
     "7203": (9331, "JPY"), "MSFT": (272093, "USD"),
 }  # fmt: skip
 
-_PRICES = {
-    "AAPL": ("220", "225", "224", "226", "227", "230"),
-    "SAP": ("200", "202", "201", "203", "203", "205"),
-    "VOD": ("0.73", "0.735", "0.74", "0.742", "0.7385", "0.745"),
-    "7203": ("3000", "3010", "3005", "2990", "3020", "3050"),
-    "MSFT": ("480", "481", "478", "485", "490", "484"),
-}
+
+def _of_days(text: str) -> dict[str, list[str]]:
+    """Return what the lines of a table have for each day, by their first word."""
+    return {symbol: texts for symbol, *texts in map(str.split, text.strip().splitlines())}
+
+
+_PRICES = _of_days("""
+    AAPL   220    225     224    226     227      230
+    SAP    200    202     201    203     203      205
+    VOD      0.73   0.735   0.74   0.742   0.7385   0.745
+    7203  3000   3010    3005   2990    3020     3050
+    MSFT   480    481     478    485     490      484
+""")
 
 # What account A holds at the end of each day, and account B on the first two.
-_HELD_A = {
-    "AAPL": (100, 110, 110, 110, 100, 100), "SAP": (50, 50, 50, 70, 70, 70),
-    "VOD": (2000, 2000, 7000, 7000, 7000, 7000), "7203": (100, 100, 100, 100, 0, 0),
-    "MSFT": (0, 0, 0, 50, 50, 200),
-}  # fmt: skip
-_HELD_B = {"SAP": (200, 150), "AAPL": (0, 20)}
+_HELD_A = _of_days("""
+    AAPL   100   110   110   110   100   100
+    SAP     50    50    50    70    70    70
+    VOD   2000  2000  7000  7000  7000  7000
+    7203   100   100   100   100     0     0
+    MSFT     0     0     0    50    50   200
+""")
+_HELD_B = _of_days("""
+    SAP   200  150
+    AAPL    0   20
+""")
 
 # A split of MSFT, four for one, after the close of Friday: its price is that of a new share.
 SPLIT_PRICE = "121"
 
-_Rows = Mapping[int, Sequence[str]]
+_Rows = Mapping[str, Sequence[str]]
 
 
 def _fields(symbol: str) -> dict[str, str]:
     conid, currency = _SHARES[symbol]
-    return {
-        "currency": currency, "assetCategory": "STK", "symbol": symbol, "conid": str(conid),
-        "underlyingSymbol": symbol, "multiplier": "1", "strike": "", "expiry": "", "putCall": "",
-    }  # fmt: skip
+    return dict(
+        currency=currency, assetCategory="STK", symbol=symbol, conid=str(conid),
+        underlyingSymbol=symbol, multiplier="1", strike="", expiry="", putCall="",
+    )  # fmt: skip
 
 
 def _position(account: str, symbol: str, number: int, held: int) -> str:
     price = _PRICES[symbol][number]
     if symbol == "MSFT" and number == 5:
         price = SPLIT_PRICE
-    stated = {
-        "reportDate": f"{DAYS[number]:%Y%m%d}", "position": str(held), "markPrice": price,
-        "positionValue": f"{held * float(price):.4f}", "levelOfDetail": "SUMMARY",
-    }  # fmt: skip
+    stated = dict(
+        reportDate=f"{DAYS[number]:%Y%m%d}", position=str(held), markPrice=price,
+        positionValue=f"{held * float(price):.4f}", levelOfDetail="SUMMARY",
+    )  # fmt: skip
     return element("OpenPosition", {"accountId": account} | _fields(symbol) | stated)
 
 
@@ -73,39 +84,39 @@ def _trade(
     """Return a trade of account A, or of another one, on a day of the table."""
     day = f"{DAYS[number]:%Y%m%d}"
     day_id = f"{DAYS[number]:%d}"
-    stated = {
-        "tradeID": f"10{day_id}{abs(quantity)}", "transactionID": f"50{day_id}{abs(quantity)}",
-        "ibExecID": f"0000e{day_id}.{abs(quantity)}.01.01", "reportDate": day, "tradeDate": day,
-        "dateTime": f"{day};103000", "transactionType": "ExchTrade",
-        "buySell": "BUY" if quantity > 0 else "SELL", "quantity": str(quantity),
-        "tradePrice": price, "proceeds": f"{-quantity * float(price):.4f}",
-        "ibCommission": commission, "ibCommissionCurrency": _SHARES[symbol][1],
-        "levelOfDetail": "EXECUTION",
-    }  # fmt: skip
+    stated = dict(
+        tradeID=f"10{day_id}{abs(quantity)}", transactionID=f"50{day_id}{abs(quantity)}",
+        ibExecID=f"0000e{day_id}.{abs(quantity)}.01.01", reportDate=day, tradeDate=day,
+        dateTime=f"{day};103000", transactionType="ExchTrade",
+        buySell="BUY" if quantity > 0 else "SELL", quantity=str(quantity),
+        tradePrice=price, proceeds=f"{-quantity * float(price):.4f}",
+        ibCommission=commission, ibCommissionCurrency=_SHARES[symbol][1],
+        levelOfDetail="EXECUTION",
+    )  # fmt: skip
     return element("Trade", {"accountId": A} | _fields(symbol) | stated | more)
 
 
 def _conversion(number: int) -> str:
     day = f"{DAYS[number]:%Y%m%d}"
-    return element("Trade", {
-        "accountId": A, "currency": "USD", "assetCategory": "CASH", "symbol": "EUR.USD",
-        "conid": "12087792", "multiplier": "1", "tradeID": "1099", "transactionID": "5099",
-        "ibExecID": "0000fx.1.01.01", "reportDate": day, "tradeDate": day,
-        "dateTime": f"{day};090000", "transactionType": "ExchTrade", "buySell": "BUY",
-        "quantity": "20000", "tradePrice": "1.08", "proceeds": "-21600", "ibCommission": "-2",
-        "ibCommissionCurrency": "USD", "levelOfDetail": "EXECUTION",
-    })  # fmt: skip
+    return element("Trade", dict(
+        accountId=A, currency="USD", assetCategory="CASH", symbol="EUR.USD",
+        conid="12087792", multiplier="1", tradeID="1099", transactionID="5099",
+        ibExecID="0000fx.1.01.01", reportDate=day, tradeDate=day,
+        dateTime=f"{day};090000", transactionType="ExchTrade", buySell="BUY",
+        quantity="20000", tradePrice="1.08", proceeds="-21600", ibCommission="-2",
+        ibCommissionCurrency="USD", levelOfDetail="EXECUTION",
+    ))  # fmt: skip
 
 
 def _cash(number: int, kind: str, amount: str, *, day: str = "", account: str = A) -> str:
     report = f"{DAYS[number]:%Y%m%d}"
     currency = "EUR" if account == B else "USD"
-    return element("CashTransaction", {
-        "accountId": account, "currency": currency, "type": kind, "amount": amount,
-        "dateTime": day or f"{report};202000", "reportDate": day or report,
-        "transactionID": f"60{DAYS[number]:%d}{kind[:2]}", "description": kind.upper(),
-        "levelOfDetail": "DETAIL",
-    })  # fmt: skip
+    return element("CashTransaction", dict(
+        accountId=account, currency=currency, type=kind, amount=amount,
+        dateTime=day or f"{report};202000", reportDate=day or report,
+        transactionID=f"60{DAYS[number]:%d}{kind[:2]}", description=kind.upper(),
+        levelOfDetail="DETAIL",
+    ))  # fmt: skip
 
 
 def _section(name: str, *rows: str) -> str:
@@ -121,44 +132,47 @@ BOUGHT_VOD = _trade(2, "VOD", 5000, "0.7412", "-3", proceeds="")
 BOUGHT_SAP = _trade(3, "SAP", 20, "202", "-3")
 SOLD_TOYOTA = _trade(4, "7203", -100, "3015", "-400")
 
-TRANSFER = element("Transfer", {"accountId": A} | _fields("MSFT") | {
-    "reportDate": "20260305", "date": "20260305", "dateTime": "20260305;110000", "type": "ACATS",
-    "direction": "IN", "quantity": "50", "transferPrice": "0", "positionAmount": "24100",
-    "cashTransfer": "0", "transactionID": "7001", "levelOfDetail": "TRANSFER",
-})  # fmt: skip
-SPLIT = element("CorporateAction", {"accountId": A} | _fields("MSFT") | {
-    "reportDate": "20260309", "dateTime": "20260306;202500", "type": "FS", "quantity": "150",
-    "actionID": "8001", "transactionID": "8002",
-    "actionDescription": "MSFT SPLIT 4 FOR 1", "levelOfDetail": "DETAIL",
-})  # fmt: skip
+TRANSFER = element("Transfer", {"accountId": A} | _fields("MSFT") | dict(
+    reportDate="20260305", date="20260305", dateTime="20260305;110000", type="ACATS",
+    direction="IN", quantity="50", transferPrice="0", positionAmount="24100",
+    cashTransfer="0", transactionID="7001", levelOfDetail="TRANSFER",
+))  # fmt: skip
+SPLIT = element("CorporateAction", {"accountId": A} | _fields("MSFT") | dict(
+    reportDate="20260309", dateTime="20260306;202500", type="FS", quantity="150",
+    actionID="8001", transactionID="8002",
+    actionDescription="MSFT SPLIT 4 FOR 1", levelOfDetail="DETAIL",
+))  # fmt: skip
 
 
 def _day(number: int, *trades: str, cash: Sequence[str] = (), more: str = "") -> bytes:
     """Return the statement of account A of one day, made in the night after it."""
-    rows = [
-        _position(A, symbol, number, held[number])
-        for symbol, held in _HELD_A.items()
-        if held[number]
-    ]
-    day = DAYS[number]
-    return statement(
-        *rows, trades=trades, more=_section("CashTransactions", *cash) + more, account=A,
-        first=f"{day:%Y%m%d}", generated=f"{day:%Y%m}{day.day + 1:02};020000",
-    )  # fmt: skip
+    return _statement(A, _HELD_A, number, trades, _section("CashTransactions", *cash) + more)
 
 
 def _day_of_b(number: int, *trades: str, cash: Sequence[str] = ()) -> bytes:
-    rows = [
-        _position(B, symbol, number, held[number])
-        for symbol, held in _HELD_B.items()
-        if held[number]
-    ]
-    day = DAYS[number]
-    return statement(
-        *rows, trades=trades, more=_section("CashTransactions", *cash), account=B,
-        first=f"{day:%Y%m%d}", generated=f"{day:%Y%m}{day.day + 1:02};020000",
-    )  # fmt: skip
+    return _statement(B, _HELD_B, number, trades, _section("CashTransactions", *cash))
 
+
+def _statement(
+    account: str, held: _Rows, number: int, trades: tuple[str, ...], sections: str
+) -> bytes:
+    sizes = {symbol: int(of_days[number]) for symbol, of_days in held.items()}
+    rows = [_position(account, symbol, number, size) for symbol, size in sizes.items() if size]
+    day = DAYS[number]
+    made = f"{day:%Y%m}{day.day + 1:02};020000"
+    return statement(
+        *rows, trades=trades, more=sections, account=account, first=f"{day:%Y%m%d}", generated=made
+    )
+
+
+DEPOSIT = _cash(0, "Deposits/Withdrawals", "50000", account=B)
+DIVIDEND = _cash(1, "Dividends", "83.20", account=B)
+TAX = _cash(1, "Withholding Tax", "-21.94", account=B)
+SOLD_SAP = _trade(1, "SAP", -50, "201.5", "-4", accountId=B)
+# A share in dollars, whose commission is in euros.
+BOUGHT_AAPL = _trade(1, "AAPL", 20, "224", "-0.93", accountId=B, ibCommissionCurrency="EUR")
+# Of Sunday.
+INTEREST = _cash(5, "Broker Interest Paid", "-12", day="20260308")
 
 FIRST_FILES = {
     "a-02.xml": _day(0),
@@ -166,21 +180,10 @@ FIRST_FILES = {
     "a-03.xml": _day(1, WRONG_10, NEVER_MADE),
     "a-05.xml": _day(3, BOUGHT_SAP, more=_section("Transfers", TRANSFER)),
     "a-06.xml": _day(4, SOLD_10, SOLD_TOYOTA),
-    "a-09.xml": _day(
-        5,
-        cash=[_cash(5, "Broker Interest Paid", "-12", day="20260308")],
-        more=_section("CorporateActions", SPLIT),
-    ),
-    "b-02.xml": _day_of_b(0, cash=[_cash(0, "Deposits/Withdrawals", "50000", account=B)]),
-    "b-03.xml": _day_of_b(
-        1,
-        _trade(1, "SAP", -50, "201.5", "-4", accountId=B),
-        # A share in dollars, whose commission is in euros.
-        _trade(1, "AAPL", 20, "224", "-0.93", accountId=B, ibCommissionCurrency="EUR"),
-        cash=[_cash(1, "Dividends", "83.20", account=B), _cash(1, "Withholding Tax", "-21.94",
-        account=B)],
-    ),
-}  # fmt: skip
+    "a-09.xml": _day(5, cash=[INTEREST], more=_section("CorporateActions", SPLIT)),
+    "b-02.xml": _day_of_b(0, cash=[DEPOSIT]),
+    "b-03.xml": _day_of_b(1, SOLD_SAP, BOUGHT_AAPL, cash=[DIVIDEND, TAX]),
+}
 
 
 def _second_query() -> bytes:

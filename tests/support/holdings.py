@@ -31,22 +31,22 @@ def make_holding(
     conid: int, at: datetime, *, position: float = 1.0, sec_type: str = "OPT", **more: Any
 ) -> BrokerPosition:
     """Return what account A of gateway g holds of an option of SPY, received at a moment."""
-    usual: dict[str, Any] = {
-        "gateway_id": "g", "account": "A",
-        "instrument": Instrument(conid=conid, symbol="SPY", sec_type=sec_type, currency="USD"),
-        "received_at": at, "position_time": at, "snapshot_id": "s",
-    }  # fmt: skip
+    usual: dict[str, Any] = dict(
+        gateway_id="g", account="A",
+        instrument=Instrument(conid=conid, symbol="SPY", sec_type=sec_type, currency="USD"),
+        received_at=at, position_time=at, snapshot_id="s",
+    )  # fmt: skip
     return BrokerPosition(position=position, **usual | more)
 
 
 def make_session(at: datetime, *, lease_s: float = 15.0, **more: Any) -> GatewaySession:
     """Return the live session of a stream that began at a moment, and renewed its lease then."""
-    usual: dict[str, Any] = {
-        "gateway_id": "g", "owner": Owner.STREAM, "session_id": "s", "run_id": None, "host": "here",
-        "pid": 4711, "fencing_token": 1, "started_at": at, "heartbeat_at": at,
-        "expires_at": at + timedelta(seconds=lease_s), "state": SessionState.LIVE,
-        "state_since": at,
-    }  # fmt: skip
+    usual: dict[str, Any] = dict(
+        gateway_id="g", owner=Owner.STREAM, session_id="s", run_id=None, host="here",
+        pid=4711, fencing_token=1, started_at=at, heartbeat_at=at,
+        expires_at=at + timedelta(seconds=lease_s), state=SessionState.LIVE,
+        state_since=at,
+    )  # fmt: skip
     return GatewaySession(**usual | more)
 
 

@@ -27,14 +27,15 @@ AGAIN = 'while :; do "$@"; sleep 0.5; done'
 def command_of(service: str, *, code_port: int, ui_port: int) -> list[str]:
     """Return the command of a service, as it runs here."""
     services = yaml.safe_load((DEPLOY / "programs.yaml").read_text())["services"]
+    scripts = Path(sys.executable).parent
     here = {
         "4000": str(code_port),
         "3000": str(ui_port),
         "0.0.0.0": "127.0.0.1",  # noqa: S104
         "/app/deploy/workspace.yaml": str(DEPLOY / "workspace.yaml"),
         "python": sys.executable,
-        "dagster": str(Path(sys.executable).parent / "dagster"),
-        "dagster-daemon": str(Path(sys.executable).parent / "dagster-daemon"),
+        "dagster": str(scripts / "dagster"),
+        "dagster-daemon": str(scripts / "dagster-daemon"),
     }
     return [here.get(word, word) for word in services[service]["command"]]
 
@@ -78,11 +79,11 @@ class Host:
     def stop(self) -> None:
         """End everything as Docker does with `TINI_KILL_PROCESS_GROUP`, and wait."""
         self._signal(signal.SIGTERM)
-        wait_for(
-            "the programs of the host end",
-            lambda: not self._running(),
-            told=lambda: [" ".join(p.cmdline()) for p in self._running()],
-        )
+
+        def running_commands() -> list[str]:
+            return [" ".join(process.cmdline()) for process in self._running()]
+
+        wait_for("the programs of the host end", lambda: not self._running(), told=running_commands)
         self._reap()
 
     def kill(self) -> None:

@@ -48,12 +48,15 @@ def is_whole(share: str) -> bool:
 
 def lines_of(lakes: list[Shares]) -> list[str]:
     names = sorted({name for shares in lakes for name in shares})
-    return [
-        " ".join((*name, *(shares.get(name, "-") for shares in lakes)))
-        for name in names
-        if not all(is_whole(shares.get(name, "0/0")) for shares in lakes)
-    ]
+    lines = []
+    for name in names:
+        of_lakes = [shares.get(name) for shares in lakes]
+        if not all(share is None or is_whole(share) for share in of_lakes):
+            lines.append(" ".join((*name, *(share or "-" for share in of_lakes))))
+
+    return lines
 
 
 if __name__ == "__main__":
-    print(*lines_of([shares_of(MoneyLake(Path(path))) for path in sys.argv[1:]]), sep="\n")
+    lakes = [MoneyLake(Path(path)) for path in sys.argv[1:]]
+    print(*lines_of([shares_of(lake) for lake in lakes]), sep="\n")

@@ -8,6 +8,7 @@ import asyncio
 import json
 import re
 from collections import defaultdict
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -69,30 +70,22 @@ ASSUMED = {
 # api_duplicate_quote_subscriptions_aapl), and a refusal may come at any time.
 OF_LINES = ("reqMktData", "tickReqParams", "marketDataType", "ticks", "error")
 ANY_ORDER = [(before, after) for before in OF_LINES for after in OF_LINES[1:]]
-ANY_ORDER += [(name, "error") for name in ("reqPnLSingle", "reqPnL", "pnlSingle", "pnl")]
-REFUSED = (
-    "reqMktData",
-    "ticks",
-    "reqPnLSingle",
-    "pnlSingle",
-    "reqPnL",
-    "pnl",
-    "reqContractDetails",
-)
-REFUSED += ("reqPnLSingle", "pnlSingle", "reqPnL", "pnl", "reqExecutions")
+OF_PROFITS = ("reqPnLSingle", "reqPnL", "pnlSingle", "pnl")
+ANY_ORDER += [(name, "error") for name in OF_PROFITS]
+REFUSED = ("reqMktData", "ticks", *OF_PROFITS, "reqContractDetails", "reqExecutions")
 ANY_ORDER += [(name, str(int(code))) for name in REFUSED for code in ENDS_LINE]
 ANY_ORDER += [("300", "300")]
 ANY_ORDER += [("reqMktData of an option", "model tick"), ("model tick", "model tick")]
 # A farm or IB comes back, says the same again, or is lost again.
-OF_FARMS = ((2103, 2104, 2108, 2119), (2105, 2106, 2107), (2157, 2158, 2159))
-OF_FARMS += ((1100, 1101, 1102, 2110),)
-ANY_ORDER += [(str(a), str(b)) for several in OF_FARMS for a in several for b in several]
+OF_FARMS = ("2103 2104 2108 2119", "2105 2106 2107", "2157 2158 2159", "1100 1101 1102 2110")
+for codes in OF_FARMS:
+    ANY_ORDER += product(codes.split(), repeat=2)
 ANY_ORDER += [("closed", "serverVersion"), ("serverVersion", "closed")]
 ANY_ORDER += [("serverVersion", "serverVersion"), ("closed", "closed")]
 ANY_ORDER += [("reqContractDetails", "error"), ("reqExecutions", "error")]
 # Values, rows and times of an account come as they change, and an end may come late.
 OF_ACCOUNTS = ("updateAccountValue", "updatePortfolio", "updateAccountTime", "accountDownloadEnd")
-ANY_ORDER += [(before, after) for before in OF_ACCOUNTS for after in OF_ACCOUNTS]
+ANY_ORDER += product(OF_ACCOUNTS, repeat=2)
 ANY_ORDER += [("reqAccountUpdates", after) for after in OF_ACCOUNTS]
 ANY_ORDER += [("position", "position"), ("positionEnd", "position")]
 ANY_ORDER += [("reqPositions", "positionEnd"), ("positionEnd", "positionEnd")]
@@ -142,8 +135,8 @@ def ticks_of_the_simulator() -> set[str]:
         is_size = name.endswith("_size") or name == "volume"
         return of_name.get(name, "tickSize" if is_size else "tickPrice")
 
-    tables = (ticks._LIVE_TYPES, ticks._DELAYED_TYPES)
-    return {f"{kind} ({message_of(name)})" for table in tables for name, kind in table.items()}
+    types = [*ticks._LIVE_TYPES.items(), *ticks._DELAYED_TYPES.items()]
+    return {f"{kind} ({message_of(name)})" for name, kind in types}
 
 
 def hear_recording(heard: Heard, path: Path) -> None:
@@ -159,9 +152,7 @@ def hear_recording(heard: Heard, path: Path) -> None:
 PLAYED = {
     "small": (
         ("connectivity", {"state": "lost"}), ("connectivity", {"state": "restored_data_kept"}),
-        ("farm", {"code": 2103}), ("farm", {"code": 2104}), ("farm", {"code": 2107}),
-        ("farm", {"code": 2108}), ("farm", {"code": 2119}), ("farm", {"code": 2157}),
-        ("farm", {"code": 2158}),
+        *(("farm", {"code": code}) for code in (2103, 2104, 2107, 2108, 2119, 2157, 2158)),
         ("account_pnl", {"account": "DUSIM0001", "answer": "unset"}),
         ("position_pnl", {"account": "DUSIM0001", "answer": "unset"}),
         ("holding", {"account": "DUSIM0001", "conid": 921000001, "position": "nan"}),
@@ -207,14 +198,16 @@ async def hear_simulator(heard: Heard, book: str) -> None:
 
 def known_file(said: dict[SaidKind, set[str]], words: set[str]) -> str:
     """Return the file."""
+    places = {}
+    for kind in NAMES:
+        place = request_place((kind, *"000000000"))
+        if place is not None:
+            places[kind] = place
+
     stored = {
         "names": names_of_messages(),
         "requests": {str(number): name for number, name in request_ids.NAMES.items()},
-        "places": {
-            kind: place
-            for kind in NAMES
-            if (place := request_place((kind, *("0" for _ in range(9))))) is not None
-        },
+        "places": places,
         "asked": ASKED,
         "about": ABOUT,
         "answers": ANSWERS,

@@ -17,6 +17,7 @@ from position_sync_dagster.errors import LakeError, LeaseLostError, LoginOwnedEr
 from position_sync_dagster.lake.lake import Lake
 from tests.support.drains import drain_for_ever
 from tests.support.forked_workers import ForkedWorker
+from tests.support.queues import requests_of
 
 
 class Worker(ForkedWorker):
@@ -145,7 +146,7 @@ def use_many(lake: Lake, count: int, some: int = 100) -> None:
     A predicate with as many terms, or as many parts, would end this process.
     """
     queue = lake.queue.sync
-    ids = queue.insert_many(QueueRequest(conid, "SPY") for conid in range(1, count + 1))
+    ids = queue.insert_many(requests_of(range(1, count + 1)))
     queue.claim_batch(count, lease_s=3600.0)
     parts = [ids[start : start + some] for start in range(0, 60 * some, some)]
     for part in (*parts, ids[60 * some :]):
@@ -172,10 +173,11 @@ def append_the_same(lake: Lake, count: int) -> int:
         PositionUpdate(c, "SPY", None, 1.0, 1.0, 1.0, 1.0, 1.0, at, update_id=f"row-{c}")
         for c in range(count)
     ]
-    return sum(
-        lake.updates.sync.append(rows[i : i + 10], batch_id=f"b-{i}-{os.getpid()}").rows
-        for i in range(0, count, 10)
-    )
+    new = 0
+    for first in range(0, count, 10):
+        batch_id = f"b-{first}-{os.getpid()}"
+        new += lake.updates.sync.append(rows[first : first + 10], batch_id=batch_id).rows
+    return new
 
 
 SOME = (append_the_same, claim, create, drain, hold, insert, insert_the_same, maintain, own)

@@ -15,10 +15,10 @@ ADDED_AT = datetime(2026, 1, 2, 15, 0, tzinfo=UTC)
 
 def leg(conid: int = 1, strategy_id: str = "s", **more: Any) -> ActiveContract:
     """Return a leg of a strategy: a put on SPY."""
-    usual: dict[str, Any] = {
-        "symbol": "SPY", "right": Right.PUT, "strike": 575.0, "expiry": date(2028, 12, 15),
-        "added_at": ADDED_AT,
-    }  # fmt: skip
+    usual: dict[str, Any] = dict(
+        symbol="SPY", right=Right.PUT, strike=575.0, expiry=date(2028, 12, 15),
+        added_at=ADDED_AT,
+    )  # fmt: skip
     return ActiveContract(conid=conid, strategy_id=strategy_id, **usual | more)
 
 

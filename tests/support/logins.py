@@ -48,16 +48,14 @@ class Login:
         account = f"DUSIM{number:04}"
         port = free_port()
         book = generate(folder / name, legs, active, account)
+        options = f"--host 127.0.0.1 --port {port} --control-port 0 --max-lines {max_lines}"
+        words = [*options.split(), "--seed", str(number), "--book", str(book.book)]
         process = subprocess.Popen(
-            [
-                sys.executable, "-m", "ib_gateway_simulator",
-                *("--host", "127.0.0.1", "--port", str(port), "--control-port", "0"),
-                *("--book", str(book.book), "--max-lines", str(max_lines), "--seed", str(number)),
-            ],
+            [sys.executable, "-m", "ib_gateway_simulator", *words],
             env=clean_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        )
         assert process.stdout is not None
         ports = json.loads(process.stdout.readline())
         broker = httpx.Client(

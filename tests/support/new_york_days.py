@@ -15,13 +15,18 @@ def new_york_days() -> str:
 
     calendar = exchange_calendars.get_calendar("XNYS", start=str(FIRST), end=str(LAST))
     closes = {day.date(): close.tz_convert(calendar.tz) for day, close in calendar.closes.items()}
-    days = (FIRST + timedelta(days=number) for number in range((LAST - FIRST).days + 1))
-    lines = [
-        f"{day} {closes[day]:%H:%M}" if day in closes else f"{day}"
-        for day in days
-        if day.weekday() < 5 and (day not in closes or closes[day].hour != 16)
-    ]
-    return "\n".join(lines) + "\n"
+    days = [FIRST + timedelta(days=number) for number in range((LAST - FIRST).days + 1)]
+    lines = ""
+    for day in days:
+        if day.weekday() >= 5:
+            continue
+
+        if day not in closes:
+            lines += f"{day}\n"
+        elif closes[day].hour != 16:
+            lines += f"{day} {closes[day]:%H:%M}\n"
+
+    return lines
 
 
 if __name__ == "__main__":

@@ -23,10 +23,10 @@ def contract(name: str) -> Instrument:
         kind, multiplier = OTHERS[name]
         return Instrument(sec_type=kind, multiplier=multiplier, **own)
     term = name.rstrip("+")
-    is_future = name.startswith("F")
+    kind, multiplier = ("FOP", 50.0) if name.startswith("F") else ("OPT", 100.0)
     return Instrument(
-        sec_type="FOP" if is_future else "OPT",
-        multiplier=50.0 if is_future else 100.0,
+        sec_type=kind,
+        multiplier=multiplier,
         right=Right.CALL if term[-1] == "C" else Right.PUT,
         strike=float(term.strip("FCP")),
         expiry=FAR if name.endswith("+") else NEAR,

@@ -82,21 +82,24 @@ def assert_kept(lake: MoneyLake, logins: Sequence[Login], quiet_at: datetime) ->
 
 def assert_nothing_is_lost(lake: MoneyLake, logins: Sequence[Login], quiet_at: datetime) -> None:
     """Each request has ended with a row of its holding, and each newest row is the broker's."""
-    requests = lake.queue.table.rows(
-        columns=["request_id", "update_id", "account", "conid", "status", "created_at"]
-    ).filter((pl.col("status") == "SUCCESS") | (pl.col("created_at") < quiet_at))
+    key = ["update_id", "account", "conid"]
+    requests = lake.queue.table.rows(columns=["request_id", *key, "status", "created_at"])
+    is_answered = pl.col("status") == "SUCCESS"
+    requests = requests.filter(is_answered | (pl.col("created_at") < quiet_at))
     assert set(requests["status"]) == {"SUCCESS"}, requests["status"].value_counts()
-    written = lake.updates.table.rows(columns=["update_id", "account", "conid"])
-    unanswered = requests.join(written, on=["update_id", "account", "conid"], how="anti")
+    written = lake.updates.table.rows(columns=key)
+    unanswered = requests.join(written, on=key, how="anti")
     assert unanswered.is_empty(), unanswered
+
     newest = lake.updates.sync.latest().select("account", "conid", "position")
     rows = {(account, conid): position for account, conid, position in newest.iter_rows()}
     at_brokers = {key: held for login in logins for key, held in login.positions().items()}
-    differing = {
-        key: (rows.get(key), at_brokers.get(key))
-        for key in rows.keys() | at_brokers.keys()
-        if rows.get(key) != at_brokers.get(key)
-    }
+    differing = {}
+    for holding in rows.keys() | at_brokers.keys():
+        positions = (rows.get(holding), at_brokers.get(holding))
+        if positions[0] != positions[1]:
+            differing[holding] = positions
+
     assert differing == {}, f"row and broker differ: {differing}"
 
 
@@ -111,16 +114,14 @@ def assert_nothing_is_double(lake: MoneyLake) -> None:
 
 def assert_one_writer_each(lake: MoneyLake) -> None:
     """No row of an older token was written after one of a newer, for each login."""
-    rows = lake.updates.table.rows(
-        columns=["gateway_id", "fencing_token", "session_id", "ledger_version", "source"]
-    ).filter(pl.col("source") == "STREAM")
-    owners = rows.select("gateway_id", "fencing_token", "session_id").unique()
-    assert owners.select("gateway_id", "fencing_token").is_unique().all(), owners
-    spans = (
-        rows.group_by("gateway_id", "fencing_token")
-        .agg(first=pl.col("ledger_version").min(), last=pl.col("ledger_version").max())
-        .sort("gateway_id", "fencing_token")
-        .with_columns(before=pl.col("last").shift().over("gateway_id"))
-    )
+    token = ["gateway_id", "fencing_token"]
+    rows = lake.updates.table.rows(columns=[*token, "session_id", "ledger_version", "source"])
+    rows = rows.filter(pl.col("source") == "STREAM")
+    owners = rows.select(*token, "session_id").unique()
+    assert owners.select(token).is_unique().all(), owners
+
+    version = pl.col("ledger_version")
+    spans = rows.group_by(token).agg(first=version.min(), last=version.max()).sort(token)
+    spans = spans.with_columns(before=pl.col("last").shift().over("gateway_id"))
     late = spans.filter(pl.col("before") > pl.col("first"))
     assert late.is_empty(), f"an older owner wrote after a newer one: {late}"

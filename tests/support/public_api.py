@@ -89,12 +89,16 @@ def _signature(function: Any) -> str:
 
 def _options(signature: inspect.Signature) -> str:
     """Spell out the keywords behind `**options: Unpack[…]`: they belong to the signature."""
-    return "".join(
-        f" with {', '.join(f'{k}: {_type(v)}' for k, v in keywords.__annotations__.items())}"
-        for parameter in signature.parameters.values()
-        if parameter.kind is parameter.VAR_KEYWORD
-        for keywords in get_args(parameter.annotation)
-    )
+    text = ""
+    for parameter in signature.parameters.values():
+        if parameter.kind is not parameter.VAR_KEYWORD:
+            continue
+
+        for keywords in get_args(parameter.annotation):
+            types = [f"{name}: {_type(of)}" for name, of in keywords.__annotations__.items()]
+            text += f" with {', '.join(types)}"
+
+    return text
 
 
 @dataclasses.dataclass(frozen=True)

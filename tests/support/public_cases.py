@@ -3,10 +3,10 @@
 Each has an account of its own. What should come of it was worked out by hand from the statements.
 """
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from typing import Any
 
 from tests.support.booked_days import Booked, booked, held, paid, traded
 from tests.support.flex_files import element
@@ -18,14 +18,14 @@ Contract = dict[str, str]
 
 
 def stock(conid: int, symbol: str, **more: str) -> Contract:
-    return {"assetCategory": "STK", "symbol": symbol, "conid": f"{conid}", "currency": "USD"} | more
+    return dict(assetCategory="STK", symbol=symbol, conid=f"{conid}", currency="USD") | more
 
 
 def option(conid: int, symbol: str, right: str, strike: int, expiry: date) -> Contract:
-    return stock(conid, f"{symbol} {strike}{right}", assetCategory="OPT", multiplier="100") | {
-        "underlyingSymbol": symbol, "underlyingConid": "9999", "putCall": right,
-        "strike": f"{strike}", "expiry": f"{expiry:%Y%m%d}",
-    }  # fmt: skip
+    return stock(conid, f"{symbol} {strike}{right}", assetCategory="OPT", multiplier="100") | dict(
+        underlyingSymbol=symbol, underlyingConid="9999", putCall=right,
+        strike=f"{strike}", expiry=f"{expiry:%Y%m%d}",
+    )  # fmt: skip
 
 
 def bought(contract: Contract, quantity: float, price: float, day: date, **more: str) -> str:
@@ -37,23 +37,24 @@ def acted(
     contract: Contract, quantity: float, cash: float, day: date, kind: str, **more: str
 ) -> str:
     """Return a row of a corporate action in the evening of a day; `actionID` is one of `more`."""
-    amounts = {"quantity": f"{quantity:g}", "proceeds": f"{cash:g}", "amount": f"{-cash:g}"}
+    # Not -cash, which is -0 for 0.0.
+    amounts = {"quantity": f"{quantity:g}", "proceeds": f"{cash:g}", "amount": f"{0 - cash:g}"}
     named = f"{contract['conid']}-{quantity:g}-{cash:g}-{day}"
-    of_row = {
-        "type": kind, "dateTime": f"{day:%Y%m%d};202500", "reportDate": f"{day:%Y%m%d}",
-        "transactionID": f"a{named}", "levelOfDetail": "DETAIL",
-    }  # fmt: skip
+    of_row = dict(
+        type=kind, dateTime=f"{day:%Y%m%d};202500", reportDate=f"{day:%Y%m%d}",
+        transactionID=f"a{named}", levelOfDetail="DETAIL",
+    )  # fmt: skip
     return element("CorporateAction", contract | amounts | of_row | more)
 
 
 def moved(contract: Contract, quantity: float, value: float, day: date, **more: str) -> str:
     """Return a transfer in the evening of a day."""
     amounts = {"quantity": f"{quantity:g}", "positionAmount": f"{value:g}"}
-    of_row = {
-        "type": "INTERNAL", "direction": "IN" if quantity > 0 else "OUT",
-        "dateTime": f"{day:%Y%m%d};202500", "reportDate": f"{day:%Y%m%d}",
-        "transactionID": f"m{contract['conid']}-{quantity:g}-{day}", "levelOfDetail": "TRANSFER",
-    }  # fmt: skip
+    of_row = dict(
+        type="INTERNAL", direction="IN" if quantity > 0 else "OUT",
+        dateTime=f"{day:%Y%m%d};202500", reportDate=f"{day:%Y%m%d}",
+        transactionID=f"m{contract['conid']}-{quantity:g}-{day}", levelOfDetail="TRANSFER",
+    )  # fmt: skip
     return element("Transfer", contract | amounts | of_row | more)
 
 
@@ -94,451 +95,422 @@ class PublicCase:
             yield booked_days.xml(first, last, made, account + of_account)
 
 
-def days_of(*of_days: tuple[date, dict[str, Any]], account: str = "") -> Any:
-    """Return a statement for each day, with its sections of actions and transfers."""
-    return [
-        (day, day, Booked(**{"actions": (), "transfers": ()} | sections), account)
-        for day, sections in of_days
-    ]
-
-
-A, B, X, Y = stock(101, "AAA"), stock(102, "BBB"), stock(103, "XXX"), stock(104, "YYY")
-BUYS = {"trades": [bought(A, 100, 10, MON), bought(B, 100, 15, MON)]}
-SALES = {"trades": [bought(X, -100, 12, FRI), bought(Y, -50, 40, FRI)]}
-BUY_A = (MON, {"trades": [bought(A, 100, 10, MON)]})
-SELL_A = (MON, {"trades": [bought(A, -100, 10, MON)]})
-TWO = {101: "s-a", 102: "s-b"}
-BOTH_LOTS = (
-    Lot(conid=103, quantity=100, cost=1001, proceeds=1199, profit=198),
-    Lot(conid=104, quantity=50, cost=1501, proceeds=1999, profit=498),
-)
-
-
-def _mergers(*names: tuple[str, str]) -> list[str]:
-    """Return two mergers of one day, with the ids and the words of their actions."""
-    (first, words), (second, others) = names
-    ended = ("(AAA, AAA INC, US1)", "(XXX, XXX INC, US3)", "(BBB, B INC, US2)", "(YYY, Y INC, US4)")
-    words_of = [text and text + ended[place] for place, text in enumerate((words,) * 2)]
-    words_of += [text and text + ended[place + 2] for place, text in enumerate((others,) * 2)]
-    rows = ((A, -100, first), (X, 100, first), (B, -100, second), (Y, 50, second))
-    return [
-        acted(contract, quantity, 0, WED, "TC", actionID=action, description=text)
-        for (contract, quantity, action), text in zip(rows, words_of, strict=True)
-    ]
-
-
-BY_WORDS = (("", "AAA(US1) MERGED WITH US3 1 FOR 1 "), ("", "BBB(US2) MERGED WITH US4 1 FOR 2 "))
-RIGHTS, NEW = stock(201, "TPHS.RTS"), stock(202, "TPHS.EX")
-GRANTED = (MON, {"actions": [acted(RIGHTS, 3839, 0, MON, "RI", actionID="41")]})
-
-
-def _subscribed(quantity: float, paid_with_it: float) -> list[str]:
-    return [
-        acted(RIGHTS, -quantity, paid_with_it, WED, "SR", actionID="42"),
-        acted(NEW, quantity, 0, WED, "SR", actionID="42"),
-    ]
-
-
-SUBSCRIBED = Lot(conid=202, quantity=3839, cost=23034, proceeds=None)
-BOND = stock(301, "WMIH", assetCategory="BOND", multiplier="1")
-ELECTED = {"actions": [
-    acted(A, -60, 1200, WED, "TC", actionID="11"), acted(A, -40, 0, WED, "TC", actionID="11"),
-    acted(X, 40, 0, WED, "TC", actionID="11"),
-]}  # fmt: skip
-ELECTED_LOTS = (
-    Lot(conid=101, quantity=60, cost=600.60, proceeds=1200, profit=599.40),
-    Lot(conid=103, quantity=40, cost=400.40, proceeds=None),
-)
-TENDERED = stock(105, "AAA.TEN")
 FUTURE = stock(401, "ESH6", assetCategory="FUT", multiplier="50") | {
     "underlyingSymbol": "ES", "expiry": "20260306",
 }  # fmt: skip
-PUT_ON_IT = FUTURE | {
-    "assetCategory": "FOP", "symbol": "E P5000", "conid": "402", "underlyingConid": "401",
-    "strike": "5000", "putCall": "P", "expiry": "20260304",
-}  # fmt: skip
-PFE, VTRS = stock(501, "PFE"), stock(502, "VTRS")
-SPUN = acted(
-    VTRS, 12.4079, 0, WED, "SO", actionID="71",
-    description="PFE(US7170811035) SPINOFF 124079 FOR 1000000 (VTRS, VIATRIS INC)",
+PUT_ON_IT = FUTURE | dict(
+    assetCategory="FOP", symbol="E P5000", conid="402", underlyingConid="401",
+    strike="5000", putCall="P", expiry="20260304",
 )  # fmt: skip
-COVERED = option(602, "AAA", "C", 12, date(2026, 3, 20))
-SHORT_PUT = option(701, "ABC", "P", 50, date(2026, 3, 20))
-LATER_PUT = option(702, "ABC", "P", 48, APRIL)
-BITCOIN = stock(801, "BTC", assetCategory="CRYPTO", multiplier="1")
-EXPIRED = (APRIL, {"trades": [booked(LATER_PUT, 1, 0, APRIL, "Ep;C")]})
+_SHARES = """
+    101 AAA    102 BBB    103 XXX    104 YYY    105 AAA.TEN
+    201 TPHS.RTS    202 TPHS.EX    501 PFE    502 VTRS
+"""
+CONTRACTS = [
+    *(stock(int(conid), symbol) for conid, symbol in re.findall(r"(\d+) (\S+)", _SHARES)),
+    stock(301, "WMIH", assetCategory="BOND", multiplier="1"),
+    stock(801, "BTC", assetCategory="CRYPTO", multiplier="1"),
+    option(602, "AAA", "C", 12, date(2026, 3, 20)),
+    option(701, "ABC", "P", 50, date(2026, 3, 20)),
+    option(702, "ABC", "P", 48, APRIL),
+    FUTURE,
+    PUT_ON_IT,
+]
+CONTRACT_OF = {contract["symbol"]: contract for contract in CONTRACTS}
+DAY_OF = {"Mon": MON, "Tue": TUE, "Wed": WED, "Thu": THU, "Fri": FRI, "April": APRIL}
 
 
-def _migrated(left: date, came: date) -> Any:
-    """Return shares and a call that go to another account, and are closed there."""
-    opened = [bought(A, 60, 10, MON), bought(A, 40, 11, MON), bought(COVERED, -1, 0.8, MON)]
-    out = [moved(A, -100, -1100, left), moved(COVERED, 1, 70, left)]
-    into = [moved(A, 100, 1100, came), moved(COVERED, -1, -70, came)]
-    closed = [bought(A, -100, 11.5, FRI), bought(COVERED, 1, 0.5, FRI)]
-    return [
-        *days_of((MON, {"trades": opened}), (left, {"transfers": out})),
-        *days_of((came, {"transfers": into}), (FRI, {"trades": closed}), account="2"),
-    ]
+def paid_for(contract: Contract, amount: float, day: date, kind: str) -> str:
+    """Return a cash transaction of a contract."""
+    return paid(kind, amount, day, **contract)
 
 
-MIGRATED = (
-    Lot(conid=101, quantity=60, cost=601, proceeds=689.40, profit=88.40),
-    Lot(conid=101, quantity=40, cost=441, proceeds=459.60, profit=18.60),
-    Lot(conid=602, quantity=-1, cost=51, proceeds=79, profit=28),
-)
-
-
-CASES = {
-    "two mergers of one day, each known by its id": PublicCase(
-        statements=days_of(
-            (MON, BUYS), (WED, {"actions": _mergers(("11", ""), ("12", ""))}), (FRI, SALES)
-        ),
-        legs=TWO,
-        campaigns={"s-a": 198, "s-b": 498},
-        lots=BOTH_LOTS,
-    ),
-    "two mergers of one day, each known by its words, in reversed order": PublicCase(
-        statements=days_of(
-            (MON, BUYS), (WED, {"actions": _mergers(*BY_WORDS)[::-1]}), (FRI, SALES)
-        ),
-        legs=TWO,
-        campaigns={"s-a": 198, "s-b": 498},
-        lots=BOTH_LOTS,
-    ),
-    "two mergers of one day that nothing tells apart": PublicCase(
-        statements=days_of(
-            (MON, BUYS), (WED, {"actions": _mergers(("", ""), ("", ""))}), (FRI, SALES)
-        ),
-        legs=TWO,
-        campaigns={
-            "s-a": "what AAA became by a corporate action is not known",
-            "s-b": "what BBB became by a corporate action is not known",
-        },
-        lots=(
-            Lot(conid=101, quantity=0, cost=0, proceeds=None, opened=None),
-            Lot(conid=102, quantity=0, cost=0, proceeds=None, opened=None),
-            Lot(conid=103, quantity=100, cost=None, proceeds=1199, opened=WED),
-            Lot(conid=104, quantity=50, cost=None, proceeds=1999, opened=WED),
-        ),
-    ),
-    "a cash merger beside a merger, and none has an id": PublicCase(
-        statements=days_of(
-            (MON, BUYS),
-            (WED, {"actions": [acted(B, -100, 2000, WED, "TC"), *_mergers(*BY_WORDS)[:2]]}),
-            (FRI, {"trades": [bought(X, -100, 12, FRI)]}),
-        ),
-        legs=TWO,
-        campaigns={"s-a": 198, "s-b": 499},
-        lots=(
-            Lot(conid=102, quantity=100, cost=1501, proceeds=2000, profit=499),
-            BOTH_LOTS[0],
-        ),
-    ),
-    "rights that are exercised for cash": PublicCase(
-        statements=days_of(GRANTED, (WED, {"actions": _subscribed(3839, -23034)})),
-        lots=(SUBSCRIBED,),
-    ),
-    "rights that are paid days later, in a row of quantity 0 of what came": PublicCase(
-        statements=days_of(
-            GRANTED,
-            (WED, {"actions": _subscribed(3839, 0)[::-1]}),
-            (FRI, {"actions": [acted(NEW, 0, -23034, FRI, "SR", actionID="42")]}),
-        ),
-        lots=(SUBSCRIBED,),
-    ),
-    "rights that are paid before, in a row of quantity 0 of the rights": PublicCase(
-        statements=days_of(
-            GRANTED,
-            (TUE, {"actions": [acted(RIGHTS, 0, -23034, TUE, "SR")]}),
-            (WED, {"actions": _subscribed(3839, 0)}),
-        ),
-        lots=(SUBSCRIBED,),
-    ),
-    "some rights are exercised, and the others end without value": PublicCase(
-        statements=days_of(
-            GRANTED,
-            (WED, {"actions": _subscribed(2000, -12000)}),
-            (FRI, {"actions": [acted(RIGHTS, -1839, 0, FRI, "DW", actionID="43")]}),
-        ),
-        lots=(
-            Lot(conid=201, quantity=1839, cost=0, proceeds=0, profit=0),
-            Lot(conid=202, quantity=2000, cost=12000, proceeds=None),
-        ),
-    ),
-    "a bond that is called in part": PublicCase(
-        statements=days_of(
-            (MON, {"trades": [bought(BOND, 1000, 80, MON)]}),
-            (WED, {"actions": [acted(BOND, -3, 3, WED, "BM")]}),
-        ),
-        lots=(
-            Lot(conid=301, quantity=3, cost=2.403, proceeds=3, profit=0.597),
-            Lot(conid=301, quantity=997, cost=798.597, proceeds=None),
-        ),
-    ),
-    "a bond that was sold short is called in part": PublicCase(
-        statements=days_of(
-            (MON, {"trades": [bought(BOND, -1000, 80, MON)]}),
-            (WED, {"actions": [acted(BOND, 3, -3, WED, "BM")]}),
-        ),
-        lots=(
-            Lot(conid=301, quantity=-3, cost=3, proceeds=2.397, profit=-0.603),
-            Lot(conid=301, quantity=-997, cost=None, proceeds=796.603),
-        ),
-    ),
-    "an election in two rows of one holding": PublicCase(
-        statements=days_of(BUY_A, (WED, ELECTED)), lots=ELECTED_LOTS
-    ),
-    "an election in two rows, in reversed order": PublicCase(
-        statements=days_of(
-            BUY_A,
-            (
-                WED,
-                {
-                    "actions": [
-                        acted(X, 40, 0, WED, "TC", actionID="11"),
-                        acted(A, -40, 0, WED, "TC", actionID="11", transactionID="1"),
-                        acted(A, -60, 1200, WED, "TC", actionID="11", transactionID="2"),
-                    ]
-                },
-            ),
-        ),
-        lots=ELECTED_LOTS,
-    ),
-    "an election of what was sold short": PublicCase(
-        statements=days_of(
-            SELL_A,
-            (
-                WED,
-                {
-                    "actions": [
-                        acted(A, 60, -1200, WED, "TC", actionID="11"),
-                        acted(A, 40, 0, WED, "TC", actionID="11"),
-                        acted(X, -40, 0, WED, "TC", actionID="11"),
-                    ]
-                },
-            ),
-        ),
-        lots=(
-            Lot(conid=101, quantity=-60, cost=1200, proceeds=599.40, profit=-600.60),
-            Lot(conid=103, quantity=-40, cost=None, proceeds=399.60),
-        ),
-    ),
-    "a part that is tendered, and paid two days later": PublicCase(
-        statements=days_of(
-            BUY_A,
-            (
-                WED,
-                {
-                    "actions": [
-                        acted(A, -60, 0, WED, "TO", actionID="11"),
-                        acted(TENDERED, 60, 0, WED, "TO", actionID="11"),
-                    ]
-                },
-            ),
-            (
-                FRI,
-                {
-                    "trades": [bought(A, -40, 11, FRI)],
-                    "actions": [acted(TENDERED, -60, 900, FRI, "TC", actionID="12")],
-                },
-            ),
-        ),
-        legs={101: "s-a"},
-        campaigns={"s-a": 338},
-        lots=(
-            Lot(conid=101, quantity=40, cost=400.40, proceeds=439, profit=38.60),
-            Lot(conid=105, quantity=60, cost=600.60, proceeds=900, profit=299.40),
-        ),
-    ),
-    "what is taken, and nothing came": PublicCase(
-        statements=days_of(BUY_A, (WED, {"actions": [acted(A, -100, 0, WED, "TC", actionID="1")]})),
-        legs={101: "s-a"},
-        campaigns={"s-a": "what AAA became by a corporate action is not known"},
-        lots=(Lot(conid=101, quantity=100, cost=1001, proceeds=None),),
-    ),
-    "what is taken, and paid days later in a row of quantity 0": PublicCase(
-        statements=days_of(
-            BUY_A,
-            (WED, {"actions": [acted(A, -100, 0, WED, "TC", actionID="1")]}),
-            (FRI, {"actions": [acted(A, 0, 1200, FRI, "TC", actionID="1")]}),
-        ),
-        legs={101: "s-a"},
-        campaigns={"s-a": 199},
-        lots=(Lot(conid=101, quantity=100, cost=1001, proceeds=1200, profit=199),),
-    ),
-    "a fraction of what came is sold in the action, and what came has two rows": PublicCase(
-        statements=days_of(
-            BUY_A,
-            (
-                WED,
-                {
-                    "actions": [
-                        acted(X, -0.5, 15, WED, "TC", actionID="1"),
-                        acted(X, 20.5, 0, WED, "TC", actionID="1"),
-                        acted(X, 20, 0, WED, "TC", actionID="1"),
-                        acted(A, -100, 0, WED, "TC", actionID="1"),
-                    ]
-                },
-            ),
-        ),
-        lots=(
-            Lot(conid=103, quantity=0.5, cost=12.358, proceeds=15, profit=2.642),
-            Lot(conid=103, quantity=20, cost=494.321, proceeds=None),
-            Lot(conid=103, quantity=20, cost=494.321, proceeds=None),
-        ),
-    ),
-    "a reverse split in two rows of one contract": PublicCase(
-        statements=days_of(
-            BUY_A,
-            (
-                WED,
-                {
-                    "actions": [
-                        acted(A, 10, 0, WED, "RS", actionID="1"),
-                        acted(A, -100, 0, WED, "RS", actionID="1"),
-                    ]
-                },
-            ),
-            (FRI, {"trades": [bought(A, -10, 120, FRI)]}),
-        ),
-        legs={101: "s-a"},
-        campaigns={"s-a": 198},
-        lots=(Lot(conid=101, quantity=10, cost=1001, proceeds=1199, profit=198),),
-    ),
-    "a future that settles in cash after an option delivered it": PublicCase(
-        statements=days_of(
-            (MON, {"trades": [bought(PUT_ON_IT, -1, 10, MON, ibCommission="-1.5")]}),
-            (
-                WED,
-                {
-                    "trades": [
-                        booked(PUT_ON_IT, 1, 0, WED, "A;C"),
-                        booked(FUTURE, 1, 5000, WED, "A;O"),
-                    ]
-                },
-            ),
-            (FRI, {"trades": [booked(FUTURE, -1, 4980, FRI, "Ep;C")]}),
-        ),
-        campaigns={"UNATTRIBUTED": -501.50},
-        lots=(
-            Lot(conid=401, quantity=1, cost=250000, proceeds=249000, profit=-1000, opened=WED),
-            Lot(conid=402, quantity=-1, cost=0, proceeds=498.50, profit=498.50),
-        ),
-    ),
-    "a future that settles in cash in the minute in which an option delivered it": PublicCase(
-        statements=days_of(
-            (MON, {"trades": [bought(PUT_ON_IT, -1, 10, MON, ibCommission="-1.5")]}),
-            (
-                WED,
-                {
-                    "trades": [
-                        booked(PUT_ON_IT, 1, 0, WED, "A;C"),
-                        booked(FUTURE, 1, 5000, WED, "A;O"),
-                        booked(FUTURE, -1, 4980, WED, "Ep;C"),
-                    ]
-                },
-            ),
-        ),
-        campaigns={"UNATTRIBUTED": -501.50},
-        lots=(
-            Lot(conid=401, quantity=1, cost=250000, proceeds=249000, profit=-1000, opened=WED),
-            Lot(conid=402, quantity=-1, cost=0, proceeds=498.50, profit=498.50),
-        ),
-    ),
-    "a spin-off of what a strategy holds": PublicCase(
-        statements=days_of(
-            (MON, {"trades": [bought(PFE, 100, 35, MON)]}),
-            (WED, {"actions": [SPUN]}),
-            (
-                FRI,
-                {
-                    "trades": [
-                        bought(PFE, -100, 34, FRI),
-                        bought(VTRS, -12, 16, FRI),
-                        traded(VTRS, -0.4079, 16, FRI),
-                    ]
-                },
-            ),
-        ),
-        legs={501: "s-p"},
-        campaigns={"s-p": 95.53},  # -3501 + 3399 + 191 + 6.5264
-        lots=(
-            Lot(conid=501, quantity=100, cost=3501, proceeds=3399, profit=-102),
-            Lot(conid=502, quantity=0.4079, cost=None, proceeds=6.5264, opened=WED),
-            Lot(conid=502, quantity=12, cost=None, proceeds=191, opened=WED),
-        ),
-    ),
-    "a spin-off that is still held keeps the campaign open": PublicCase(
-        statements=days_of(
-            (MON, {"trades": [bought(PFE, 100, 35, MON)]}),
-            (WED, {"actions": [SPUN]}),
-            (FRI, {"trades": [bought(PFE, -100, 34, FRI)]}),
-        ),
-        legs={501: "s-p"},
-        lots=(
-            Lot(conid=501, quantity=100, cost=3501, proceeds=3399, profit=-102),
-            Lot(conid=502, quantity=12.4079, cost=None, proceeds=None, opened=WED),
-        ),
-    ),
-    "an account that is migrated": PublicCase(
-        statements=_migrated(WED, WED),
-        campaigns={"UNATTRIBUTED": 9 + 19},
-        lots=MIGRATED,
-    ),
-    "an account that is migrated over two days": PublicCase(
-        statements=_migrated(THU, WED),
-        campaigns={"UNATTRIBUTED": 9 + 19},
-        lots=MIGRATED,
-    ),
-    "a commission that is adjusted a day later": PublicCase(
-        statements=days_of(
-            (MON, {"trades": [bought(SHORT_PUT, -2, 1.5, MON, ibCommission="-1.4")]}),
-            (TUE, {"trades": [bought(SHORT_PUT, 2, 0.5, TUE, ibCommission="-1.4")]}),
-            (WED, {"cash": [paid("Commission Adjustments", 0.27, WED, **SHORT_PUT)]}),
-        ),
-        campaigns={"UNATTRIBUTED": 197.47},
-        lots=(
-            Lot(conid=701, quantity=-2, cost=101.40, proceeds=298.60, profit=197.20),
-            Lot(conid=701, quantity=0, cost=0, proceeds=0.27, profit=0.27, opened=None),
-        ),
-    ),
-    "eight decimals of a cryptocurrency": PublicCase(
-        statements=days_of(
-            (MON, {"trades": [traded(BITCOIN, 0.00025289, 79085.75, MON)]}),
-            (TUE, {"trades": [traded(BITCOIN, -0.0002526, 79080.5, TUE)]}),
-        ),
-        lots=(
-            Lot(conid=801, quantity=0.0002526, cost=19.97706, proceeds=19.97573, profit=-0.00133),
-            Lot(conid=801, quantity=0.00000029, cost=0.02293, proceeds=None),
-        ),
-    ),
-    "a put that is rolled by two orders": PublicCase(
-        statements=days_of(
-            (MON, {"trades": [bought(SHORT_PUT, -1, 1.5, MON)]}),
-            (WED, {"trades": [bought(SHORT_PUT, 1, 2.5, WED), bought(LATER_PUT, -1, 3, WED)]}),
-            EXPIRED,
-        ),
-        campaigns={"UNATTRIBUTED": 197},  # 149 - 251 + 299
-        rolls=1,
-        lots=(
-            Lot(conid=701, quantity=-1, cost=251, proceeds=149, profit=-102),
-            Lot(conid=702, quantity=-1, cost=0, proceeds=299, profit=299, opened=WED),
-        ),
-    ),
-    "a put that is closed, and another that is sold a day later": PublicCase(
-        statements=days_of(
-            (MON, {"trades": [bought(SHORT_PUT, -1, 1.5, MON)]}),
-            (TUE, {"trades": [bought(SHORT_PUT, 1, 2.5, TUE)]}),
-            (WED, {"trades": [bought(LATER_PUT, -1, 3, WED)]}),
-            EXPIRED,
-        ),
-        campaigns={"UNATTRIBUTED": -102 + 299},
-        lots=(
-            Lot(conid=701, quantity=-1, cost=251, proceeds=149, profit=-102),
-            Lot(conid=702, quantity=-1, cost=0, proceeds=299, profit=299, opened=WED),
-        ),
-    ),
+# What a line of a case can say was booked, and the section of the statement that has it.
+ROWS: Mapping[str, tuple[str, Callable[..., str]]] = {
+    "bought": ("trades", bought),
+    "traded": ("trades", traded),
+    "booked": ("trades", booked),
+    "paid": ("cash", paid_for),
+    "acted": ("actions", acted),
+    "moved": ("transfers", moved),
 }
+
+
+def read_cases(text: str) -> dict[str, PublicCase]:
+    """Read cases, each a paragraph: its name, what is booked on each day, and what follows.
+
+    A line has columns with two spaces between them. A day, with the name of a function of this
+    module and its arguments, is a row of that day's statement; those after `other account` are of
+    another account. `lot` has the fields of `Lot`, `?` for None. The rest of a line after # is how
+    its number was worked out.
+    """
+    cases = {}
+    for paragraph in text.strip().split("\n\n"):
+        name, *lines = paragraph.replace("\n        ", "  ").splitlines()
+        uncommented = [line.partition("  # ")[0].strip() for line in lines]
+        cases[name] = _read_case([re.split(" {2,}", line) for line in uncommented])
+
+    return cases
+
+
+def _read_case(lines: Iterable[Sequence[str]]) -> PublicCase:
+    booked_days: dict[tuple[str, date], dict[str, list[str]]] = {}
+    legs: dict[int, str] = {}
+    campaigns: dict[str, float | str] = {}
+    rolls = 0
+    lots: list[Lot] = []
+    of_account = ""
+
+    for what, *columns in lines:
+        match what:
+            case "other account":
+                of_account = "2"
+            case "leg":
+                strategy, symbol = columns
+                legs[int(CONTRACT_OF[symbol]["conid"])] = strategy
+
+            case "campaign":
+                strategy, profit = columns
+                campaigns[strategy] = profit if profit.endswith("is not known") else float(profit)
+            case "rolls":
+                rolls = int(columns[0])
+
+            case "lot":
+                lots.append(_read_lot(*columns))
+            case _:
+                day = DAY_OF[what]
+                sections = booked_days.setdefault((of_account, day), {})
+                section, row = _read_row(day, *columns)
+                sections.setdefault(section, []).append(row)
+
+    statements = [
+        (day, day, _booked_day(sections), account)
+        for (account, day), sections in booked_days.items()
+    ]
+    return PublicCase(statements=statements, legs=legs, campaigns=campaigns, rolls=rolls, lots=lots)
+
+
+def _read_row(day: date, verb: str, symbol: str, *columns: str) -> tuple[str, str]:
+    """Return the section of a row, and the row; attributes are `name=text`."""
+    section, make_row = ROWS[verb]
+    numbers = [float(column) for column in columns if _is_number(column)]
+    words = [column for column in columns if not _is_number(column) and "=" not in column]
+    attributes = dict(column.split("=", 1) for column in columns if "=" in column)
+    row = make_row(CONTRACT_OF[symbol], *numbers, day, *words, **attributes)
+    return section, row
+
+
+def _is_number(column: str) -> bool:
+    return re.fullmatch(r"-?[\d.]+", column) is not None
+
+
+def _read_lot(symbol: str, quantity: str, *columns: str) -> Lot:
+    cost, proceeds, profit = (None if text == "?" else float(text) for text in columns[:3])
+    return Lot(
+        conid=int(CONTRACT_OF[symbol]["conid"]),
+        quantity=float(quantity),
+        cost=cost,
+        proceeds=proceeds,
+        profit=profit,
+        opened=DAY_OF.get(columns[3]),
+    )
+
+
+def _booked_day(sections: Mapping[str, Sequence[str]]) -> Booked:
+    """Return the statement of a day, which has sections of actions and transfers always."""
+    return Booked(
+        trades=sections.get("trades", ()),
+        cash=sections.get("cash"),
+        actions=sections.get("actions", ()),
+        transfers=sections.get("transfers", ()),
+    )
+
+
+CASES = read_cases("""
+two mergers of one day, each known by its id
+    Mon  bought  AAA   100  10
+    Mon  bought  BBB   100  15
+    Wed  acted   AAA  -100   0  TC  actionID=11  description=
+    Wed  acted   XXX   100   0  TC  actionID=11  description=
+    Wed  acted   BBB  -100   0  TC  actionID=12  description=
+    Wed  acted   YYY    50   0  TC  actionID=12  description=
+    Fri  bought  XXX  -100  12
+    Fri  bought  YYY   -50  40
+    leg       s-a  AAA
+    leg       s-b  BBB
+    campaign  s-a  198
+    campaign  s-b  498
+    lot  XXX  100  1001  1199  198  Mon
+    lot  YYY   50  1501  1999  498  Mon
+
+two mergers of one day, each known by its words, in reversed order
+    Mon  bought  AAA   100  10
+    Mon  bought  BBB   100  15
+    Wed  acted   YYY    50   0  TC  actionID=
+        description=BBB(US2) MERGED WITH US4 1 FOR 2 (YYY, Y INC, US4)
+    Wed  acted   BBB  -100   0  TC  actionID=
+        description=BBB(US2) MERGED WITH US4 1 FOR 2 (BBB, B INC, US2)
+    Wed  acted   XXX   100   0  TC  actionID=
+        description=AAA(US1) MERGED WITH US3 1 FOR 1 (XXX, XXX INC, US3)
+    Wed  acted   AAA  -100   0  TC  actionID=
+        description=AAA(US1) MERGED WITH US3 1 FOR 1 (AAA, AAA INC, US1)
+    Fri  bought  XXX  -100  12
+    Fri  bought  YYY   -50  40
+    leg       s-a  AAA
+    leg       s-b  BBB
+    campaign  s-a  198
+    campaign  s-b  498
+    lot  XXX  100  1001  1199  198  Mon
+    lot  YYY   50  1501  1999  498  Mon
+
+two mergers of one day that nothing tells apart
+    Mon  bought  AAA   100  10
+    Mon  bought  BBB   100  15
+    Wed  acted   AAA  -100   0  TC  actionID=  description=
+    Wed  acted   XXX   100   0  TC  actionID=  description=
+    Wed  acted   BBB  -100   0  TC  actionID=  description=
+    Wed  acted   YYY    50   0  TC  actionID=  description=
+    Fri  bought  XXX  -100  12
+    Fri  bought  YYY   -50  40
+    leg       s-a  AAA
+    leg       s-b  BBB
+    campaign  s-a  what AAA became by a corporate action is not known
+    campaign  s-b  what BBB became by a corporate action is not known
+    lot  AAA    0  0     ?  ?    ?
+    lot  BBB    0  0     ?  ?    ?
+    lot  XXX  100  ?  1199  ?  Wed
+    lot  YYY   50  ?  1999  ?  Wed
+
+a cash merger beside a merger, and none has an id
+    Mon  bought  AAA   100    10
+    Mon  bought  BBB   100    15
+    Wed  acted   BBB  -100  2000  TC
+    Wed  acted   AAA  -100     0  TC  actionID=
+        description=AAA(US1) MERGED WITH US3 1 FOR 1 (AAA, AAA INC, US1)
+    Wed  acted   XXX   100     0  TC  actionID=
+        description=AAA(US1) MERGED WITH US3 1 FOR 1 (XXX, XXX INC, US3)
+    Fri  bought  XXX  -100    12
+    leg       s-a  AAA
+    leg       s-b  BBB
+    campaign  s-a  198
+    campaign  s-b  499
+    lot  BBB  100  1501  2000  499  Mon
+    lot  XXX  100  1001  1199  198  Mon
+
+rights that are exercised for cash
+    Mon  acted  TPHS.RTS   3839       0  RI  actionID=41
+    Wed  acted  TPHS.RTS  -3839  -23034  SR  actionID=42
+    Wed  acted  TPHS.EX    3839       0  SR  actionID=42
+    lot  TPHS.EX  3839  23034  ?  ?  Mon
+
+rights that are paid days later, in a row of quantity 0 of what came
+    Mon  acted  TPHS.RTS   3839       0  RI  actionID=41
+    Wed  acted  TPHS.EX    3839       0  SR  actionID=42
+    Wed  acted  TPHS.RTS  -3839       0  SR  actionID=42
+    Fri  acted  TPHS.EX       0  -23034  SR  actionID=42
+    lot  TPHS.EX  3839  23034  ?  ?  Mon
+
+rights that are paid before, in a row of quantity 0 of the rights
+    Mon  acted  TPHS.RTS   3839       0  RI  actionID=41
+    Tue  acted  TPHS.RTS      0  -23034  SR
+    Wed  acted  TPHS.RTS  -3839       0  SR  actionID=42
+    Wed  acted  TPHS.EX    3839       0  SR  actionID=42
+    lot  TPHS.EX  3839  23034  ?  ?  Mon
+
+some rights are exercised, and the others end without value
+    Mon  acted  TPHS.RTS   3839       0  RI  actionID=41
+    Wed  acted  TPHS.RTS  -2000  -12000  SR  actionID=42
+    Wed  acted  TPHS.EX    2000       0  SR  actionID=42
+    Fri  acted  TPHS.RTS  -1839       0  DW  actionID=43
+    lot  TPHS.RTS  1839      0  0  0  Mon
+    lot  TPHS.EX   2000  12000  ?  ?  Mon
+
+a bond that is called in part
+    Mon  bought  WMIH  1000  80
+    Wed  acted   WMIH    -3   3  BM
+    lot  WMIH    3    2.403  3  0.597  Mon
+    lot  WMIH  997  798.597  ?      ?  Mon
+
+a bond that was sold short is called in part
+    Mon  bought  WMIH  -1000  80
+    Wed  acted   WMIH      3  -3  BM
+    lot  WMIH    -3  3    2.397  -0.603  Mon
+    lot  WMIH  -997  ?  796.603       ?  Mon
+
+an election in two rows of one holding
+    Mon  bought  AAA  100    10
+    Wed  acted   AAA  -60  1200  TC  actionID=11
+    Wed  acted   AAA  -40     0  TC  actionID=11
+    Wed  acted   XXX   40     0  TC  actionID=11
+    lot  AAA  60  600.6  1200  599.4  Mon
+    lot  XXX  40  400.4     ?      ?  Mon
+
+an election in two rows, in reversed order
+    Mon  bought  AAA  100    10
+    Wed  acted   XXX   40     0  TC  actionID=11
+    Wed  acted   AAA  -40     0  TC  actionID=11  transactionID=1
+    Wed  acted   AAA  -60  1200  TC  actionID=11  transactionID=2
+    lot  AAA  60  600.6  1200  599.4  Mon
+    lot  XXX  40  400.4     ?      ?  Mon
+
+an election of what was sold short
+    Mon  bought  AAA  -100     10
+    Wed  acted   AAA    60  -1200  TC  actionID=11
+    Wed  acted   AAA    40      0  TC  actionID=11
+    Wed  acted   XXX   -40      0  TC  actionID=11
+    lot  AAA  -60  1200  599.4  -600.6  Mon
+    lot  XXX  -40     ?  399.6       ?  Mon
+
+a part that is tendered, and paid two days later
+    Mon  bought  AAA      100   10
+    Wed  acted   AAA      -60    0  TO  actionID=11
+    Wed  acted   AAA.TEN   60    0  TO  actionID=11
+    Fri  bought  AAA      -40   11
+    Fri  acted   AAA.TEN  -60  900  TC  actionID=12
+    leg       s-a  AAA
+    campaign  s-a  338
+    lot  AAA      40  400.4  439   38.6  Mon
+    lot  AAA.TEN  60  600.6  900  299.4  Mon
+
+what is taken, and nothing came
+    Mon  bought  AAA   100  10
+    Wed  acted   AAA  -100   0  TC  actionID=1
+    leg       s-a  AAA
+    campaign  s-a  what AAA became by a corporate action is not known
+    lot  AAA  100  1001  ?  ?  Mon
+
+what is taken, and paid days later in a row of quantity 0
+    Mon  bought  AAA   100    10
+    Wed  acted   AAA  -100     0  TC  actionID=1
+    Fri  acted   AAA     0  1200  TC  actionID=1
+    leg       s-a  AAA
+    campaign  s-a  199
+    lot  AAA  100  1001  1200  199  Mon
+
+a fraction of what came is sold in the action, and what came has two rows
+    Mon  bought  AAA   100  10
+    Wed  acted   XXX  -0.5  15  TC  actionID=1
+    Wed  acted   XXX  20.5   0  TC  actionID=1
+    Wed  acted   XXX    20   0  TC  actionID=1
+    Wed  acted   AAA  -100   0  TC  actionID=1
+    lot  XXX  0.5   12.358  15  2.642  Mon
+    lot  XXX   20  494.321   ?      ?  Mon
+    lot  XXX   20  494.321   ?      ?  Mon
+
+a reverse split in two rows of one contract
+    Mon  bought  AAA   100   10
+    Wed  acted   AAA    10    0  RS  actionID=1
+    Wed  acted   AAA  -100    0  RS  actionID=1
+    Fri  bought  AAA   -10  120
+    leg       s-a  AAA
+    campaign  s-a  198
+    lot  AAA  10  1001  1199  198  Mon
+
+a future that settles in cash after an option delivered it
+    Mon  bought  E P5000  -1    10  ibCommission=-1.5
+    Wed  booked  E P5000   1     0  A;C
+    Wed  booked  ESH6      1  5000  A;O
+    Fri  booked  ESH6     -1  4980  Ep;C
+    campaign  UNATTRIBUTED  -501.5
+    lot  ESH6      1  250000  249000  -1000  Wed
+    lot  E P5000  -1       0   498.5  498.5  Mon
+
+a future that settles in cash in the minute in which an option delivered it
+    Mon  bought  E P5000  -1    10  ibCommission=-1.5
+    Wed  booked  E P5000   1     0  A;C
+    Wed  booked  ESH6      1  5000  A;O
+    Wed  booked  ESH6     -1  4980  Ep;C
+    campaign  UNATTRIBUTED  -501.5
+    lot  ESH6      1  250000  249000  -1000  Wed
+    lot  E P5000  -1       0   498.5  498.5  Mon
+
+a spin-off of what a strategy holds
+    Mon  bought  PFE       100  35
+    Wed  acted   VTRS  12.4079   0  SO  actionID=71
+        description=PFE(US7170811035) SPINOFF 124079 FOR 1000000 (VTRS, VIATRIS INC)
+    Fri  bought  PFE      -100  34
+    Fri  bought  VTRS      -12  16
+    Fri  traded  VTRS  -0.4079  16
+    leg       s-p  PFE
+    campaign  s-p  95.53  # -3501 + 3399 + 191 + 6.5264
+    lot  PFE      100  3501    3399  -102  Mon
+    lot  VTRS  0.4079     ?  6.5264     ?  Wed
+    lot  VTRS      12     ?     191     ?  Wed
+
+a spin-off that is still held keeps the campaign open
+    Mon  bought  PFE       100  35
+    Wed  acted   VTRS  12.4079   0  SO  actionID=71
+        description=PFE(US7170811035) SPINOFF 124079 FOR 1000000 (VTRS, VIATRIS INC)
+    Fri  bought  PFE      -100  34
+    leg  s-p  PFE
+    lot  PFE       100  3501  3399  -102  Mon
+    lot  VTRS  12.4079     ?     ?     ?  Wed
+
+an account that is migrated
+    Mon  bought  AAA        60     10
+    Mon  bought  AAA        40     11
+    Mon  bought  AAA 12C    -1    0.8
+    Wed  moved   AAA      -100  -1100
+    Wed  moved   AAA 12C     1     70
+    other account
+    Wed  moved   AAA       100   1100
+    Wed  moved   AAA 12C    -1    -70
+    Fri  bought  AAA      -100   11.5
+    Fri  bought  AAA 12C     1    0.5
+    campaign  UNATTRIBUTED  28  # 9 + 19
+    lot  AAA      60  601  689.4  88.4  Mon
+    lot  AAA      40  441  459.6  18.6  Mon
+    lot  AAA 12C  -1   51     79    28  Mon
+
+an account that is migrated over two days
+    Mon  bought  AAA        60     10
+    Mon  bought  AAA        40     11
+    Mon  bought  AAA 12C    -1    0.8
+    Thu  moved   AAA      -100  -1100
+    Thu  moved   AAA 12C     1     70
+    other account
+    Wed  moved   AAA       100   1100
+    Wed  moved   AAA 12C    -1    -70
+    Fri  bought  AAA      -100   11.5
+    Fri  bought  AAA 12C     1    0.5
+    campaign  UNATTRIBUTED  28  # 9 + 19
+    lot  AAA      60  601  689.4  88.4  Mon
+    lot  AAA      40  441  459.6  18.6  Mon
+    lot  AAA 12C  -1   51     79    28  Mon
+
+a commission that is adjusted a day later
+    Mon  bought  ABC 50P    -2  1.5  ibCommission=-1.4
+    Tue  bought  ABC 50P     2  0.5  ibCommission=-1.4
+    Wed  paid    ABC 50P  0.27  Commission Adjustments
+    campaign  UNATTRIBUTED  197.47
+    lot  ABC 50P  -2  101.4  298.6  197.2  Mon
+    lot  ABC 50P   0      0   0.27   0.27    ?
+
+eight decimals of a cryptocurrency
+    Mon  traded  BTC  0.00025289  79085.75
+    Tue  traded  BTC  -0.0002526   79080.5
+    lot  BTC   0.0002526  19.97706  19.97573  -0.00133  Mon
+    lot  BTC  0.00000029   0.02293         ?         ?  Mon
+
+a put that is rolled by two orders
+    Mon    bought  ABC 50P  -1  1.5
+    Wed    bought  ABC 50P   1  2.5
+    Wed    bought  ABC 48P  -1    3
+    April  booked  ABC 48P   1    0  Ep;C
+    campaign  UNATTRIBUTED  197  # 149 - 251 + 299
+    rolls  1
+    lot  ABC 50P  -1  251  149  -102  Mon
+    lot  ABC 48P  -1    0  299   299  Wed
+
+a put that is closed, and another that is sold a day later
+    Mon    bought  ABC 50P  -1  1.5
+    Tue    bought  ABC 50P   1  2.5
+    Wed    bought  ABC 48P  -1    3
+    April  booked  ABC 48P   1    0  Ep;C
+    campaign  UNATTRIBUTED  197  # -102 + 299
+    lot  ABC 50P  -1  251  149  -102  Mon
+    lot  ABC 48P  -1    0  299   299  Wed
+""")
 
 # Held at the ends of three days, in an account in USD: its value is notional, and its open profit
 # is what the account has of it.

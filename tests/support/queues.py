@@ -30,13 +30,18 @@ def written(table: Table) -> int:
     )
 
 
+def requests_of(conids: Iterable[int]) -> list[QueueRequest]:
+    """Return a request for each contract."""
+    return [QueueRequest(conid, "SPY") for conid in conids]
+
+
 def insert(queue: PositionQueue) -> None:
-    queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(100, 105))
+    queue.sync.insert_many(requests_of(range(100, 105)))
 
 
 def insert_many(queue: PositionQueue) -> None:
     """Insert more requests than the queue has, which is an append and not an overwrite."""
-    queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(100, 120))
+    queue.sync.insert_many(requests_of(range(100, 120)))
 
 
 def claim(queue: PositionQueue) -> None:
@@ -67,7 +72,7 @@ def filled_queue(path: Path, count: int = 1) -> PositionQueue:
     """Return a new queue with one pending request for each conid from 1 to `count`."""
     queue = PositionQueue(path)
     queue.sync.initialize()
-    queue.sync.insert_many(QueueRequest(conid, "SPY") for conid in range(1, count + 1))
+    queue.sync.insert_many(requests_of(range(1, count + 1)))
     return queue
 
 

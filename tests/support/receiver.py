@@ -72,6 +72,10 @@ class Receiver:
         """Return the title and text of each message."""
         return [(message["title"], message["message"]) for message in self.messages]
 
+    def text(self) -> str:
+        """Return the titles and texts of all messages."""
+        return "\n".join(f"{title}\n{body}" for title, body in self.taken())
+
     def take(self, request: BaseHTTPRequestHandler) -> Answer:
         body = request.rfile.read(int(request.headers["Content-Length"]))
         self.asked += 1

@@ -1,6 +1,7 @@
 """Recordings as the input of a stream: the small one of the tests, and the legs of any."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,14 +28,16 @@ def legs_of(recording: Recording) -> list[ActiveContract]:
                 lines.add(fields[3])
             case _:
                 pass
-    return [
-        make_leg(
-            conid=int(conid), symbol=rows[conid][4], expiry=rows[conid][6] or None,
-            strike=float(rows[conid][7]) or None, right=RIGHTS.get(rows[conid][8]),
-            strategy_id="recorded", added_at=datetime.now(UTC),
-        )
-        for conid in sorted(lines & rows.keys())
-    ]  # fmt: skip
+    return [_leg_of(rows[conid]) for conid in sorted(lines & rows.keys())]
+
+
+def _leg_of(fields: Sequence[str]) -> ActiveContract:
+    """Return the leg of a message `position`."""
+    conid, symbol, _, expiry, strike, right = fields[3:9]
+    return make_leg(
+        conid=int(conid), symbol=symbol, expiry=expiry or None, strike=float(strike) or None,
+        right=RIGHTS.get(right), strategy_id="recorded", added_at=datetime.now(UTC),
+    )  # fmt: skip
 
 
 def told_in(recording: Recording) -> dict[tuple[str, int], list[float]]:

@@ -48,12 +48,13 @@ def _contract(conid: int) -> Contract:
 
 
 # The accounts and contracts of a login that holds nothing but what a script says.
+XYZ = Underlying(symbol="XYZ", conid=7000, price=100.0, volatility=0.3)
 BOOK = Book(
     name="said",
     as_of=None,
     rate=0.04,
     accounts=tuple(Account(name=name, currency="USD", cash=0.0) for name in ACCOUNTS),
-    underlyings={"XYZ": Underlying(symbol="XYZ", conid=7000, price=100.0, volatility=0.3)},
+    underlyings={XYZ.symbol: XYZ},
     contracts={conid: _contract(conid) for conid in CONIDS},
     openings=(),
 )

@@ -57,19 +57,19 @@ class TradedYear:
 
     def underlying(self, currency: str = "USD") -> Contract:
         self.conid += 1
-        return {
-            "assetCategory": "STK", "symbol": f"U{self.conid}", "conid": f"{self.conid}",
-            "currency": currency,
-        }  # fmt: skip
+        return dict(
+            assetCategory="STK", symbol=f"U{self.conid}", conid=f"{self.conid}",
+            currency=currency,
+        )  # fmt: skip
 
     def option(self, under: Contract, right: str, strike: int, expiry: date) -> Contract:
         self.conid += 1
-        return {
-            "assetCategory": "OPT", "symbol": f"{under['symbol']} {right}{strike}",
-            "conid": f"{self.conid}", "multiplier": "100", "strike": f"{strike}",
-            "putCall": right, "expiry": f"{expiry:%Y%m%d}", "currency": under["currency"],
-            "underlyingSymbol": under["symbol"], "underlyingConid": under["conid"],
-        }  # fmt: skip
+        return dict(
+            assetCategory="OPT", symbol=f"{under['symbol']} {right}{strike}",
+            conid=f"{self.conid}", multiplier="100", strike=f"{strike}",
+            putCall=right, expiry=f"{expiry:%Y%m%d}", currency=under["currency"],
+            underlyingSymbol=under["symbol"], underlyingConid=under["conid"],
+        )  # fmt: skip
 
     def fill(
         self, campaign: Told, contract: Contract, quantity: int, price: str, day: date,
@@ -177,11 +177,8 @@ def later(day: date, days: int) -> date:
     return found
 
 
-HOLIDAYS = {
-    date(2025, 1, 1), date(2025, 1, 9), date(2025, 1, 20), date(2025, 2, 17), date(2025, 4, 18),
-    date(2025, 5, 26), date(2025, 6, 19), date(2025, 7, 4), date(2025, 9, 1), date(2025, 11, 27),
-    date(2025, 12, 25),
-}  # fmt: skip
+_MONTHS_AND_DAYS = "01-01 01-09 01-20 02-17 04-18 05-26 06-19 07-04 09-01 11-27 12-25"
+HOLIDAYS = {date.fromisoformat(f"2025-{day}") for day in _MONTHS_AND_DAYS.split()}
 
 
 def price(number: int, base: str) -> str:
@@ -191,20 +188,22 @@ def price(number: int, base: str) -> str:
 
 def put_closed(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     put = year.option(year.underlying(campaign.currency), "P", 100, later(day, 30))
-    year.fill(campaign, put, -2, price(n, "2.5"), day)
+    premium = price(n, "2.5")
+    year.fill(campaign, put, -2, premium, day)
     year.fill(campaign, put, 2, price(n + 3, "2.4"), later(day, 9))
     campaign.kind = "single"
-    campaign.risk = 2 * 100 * (100 - D(price(n, "2.5")))
+    campaign.risk = 2 * 100 * (100 - D(premium))
 
 
 def put_expired(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     expiry = later(day, 14)
     put = year.option(year.underlying(), "P", 50, expiry)
-    year.fill(campaign, put, -1, price(n, "0.8"), day)
+    premium = price(n, "0.8")
+    year.fill(campaign, put, -1, premium, day)
     year.book(campaign, put, 1, "0", expiry, "Ep")
     campaign.kind = "single"
     campaign.ended = "expired"
-    campaign.risk = 100 * (50 - D(price(n, "0.8")))
+    campaign.risk = 100 * (50 - D(premium))
 
 
 def wheel(year: TradedYear, campaign: Told, day: date, n: int) -> None:
@@ -213,14 +212,16 @@ def wheel(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     expiry = later(day, 10)
     put = year.option(under, "P", 40, expiry)
     call = year.option(under, "C", 42, later(day, 40))
-    year.fill(campaign, put, -1, price(n, "1.2"), day)
+
+    premium = price(n, "1.2")
+    year.fill(campaign, put, -1, premium, day)
     year.book(campaign, put, 1, "0", expiry, "A")
     year.book(campaign, under, 100, "40", expiry, "A")
     year.fill(campaign, call, -1, "0.75", later(expiry, 3))
     year.fill(campaign, call, 1, "0.2", later(expiry, 8))
     year.fill(campaign, under, -100, price(n, "39"), later(expiry, 9))
     campaign.kind = "single"
-    campaign.risk = 4000 - 100 * D(price(n, "1.2"))
+    campaign.risk = 4000 - 100 * D(premium)
 
 
 def called_away(year: TradedYear, campaign: Told, day: date, n: int) -> None:
@@ -228,12 +229,13 @@ def called_away(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     expiry = later(day, 21)
     call = year.option(under, "C", 60, expiry)
     year.fill(campaign, under, 100, "58.5", day)
-    year.fill(campaign, call, -1, price(n, "1.1"), day, at="120030")
+    premium = price(n, "1.1")
+    year.fill(campaign, call, -1, premium, day, at="120030")
     year.book(campaign, call, 1, "0", expiry, "A")
     year.book(campaign, under, -100, "60", expiry, "A")
     campaign.kind = "covered-call"
     campaign.ended = "assigned"
-    campaign.risk = D(5850) - 100 * D(price(n, "1.1"))
+    campaign.risk = D(5850) - 100 * D(premium)
 
 
 def put_spread(year: TradedYear, campaign: Told, day: date, n: int) -> None:
@@ -241,10 +243,11 @@ def put_spread(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     expiry = later(day, 30)
     short = year.option(under, "P", 100, expiry)
     long = year.option(under, "P", 95, expiry)
-    year.together(campaign, day, (short, -3, price(n, "2.1")), (long, 3, "0.9"))
+    premium = price(n, "2.1")
+    year.together(campaign, day, (short, -3, premium), (long, 3, "0.9"))
     year.together(campaign, later(day, 12), (short, 3, "1.5"), (long, -3, price(n, "0.4")))
     campaign.kind = "vertical"
-    campaign.risk = 3 * 100 * (5 - D(price(n, "2.1")) + D("0.9"))
+    campaign.risk = 3 * 100 * (5 - D(premium) + D("0.9"))
 
 
 def call_spread_expired(year: TradedYear, campaign: Told, day: date, n: int) -> None:
@@ -252,31 +255,28 @@ def call_spread_expired(year: TradedYear, campaign: Told, day: date, n: int) -> 
     expiry = later(day, 15)
     short = year.option(under, "C", 100, expiry)
     long = year.option(under, "C", 110, expiry)
-    year.together(campaign, day, (short, -1, price(n, "3")), (long, 1, "1"))
+    premium = price(n, "3")
+    year.together(campaign, day, (short, -1, premium), (long, 1, "1"))
     year.book(campaign, short, 1, "0", expiry, "Ep")
     year.book(campaign, long, -1, "0", expiry, "Ep")
     campaign.kind = "vertical"
     campaign.ended = "expired"
-    campaign.risk = 100 * (10 - D(price(n, "3")) + 1)
+    campaign.risk = 100 * (10 - D(premium) + 1)
 
 
 def condor(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     """Closed in two orders on two days: it is one campaign until both are gone."""
     under = year.underlying()
     expiry = later(day, 35)
-    legs = [
-        year.option(under, *of, expiry) for of in (("P", 90), ("P", 95), ("C", 105), ("C", 110))
-    ]
-    year.together(
-        campaign, day, (legs[0], 1, "0.5"), (legs[1], -1, price(n, "1.3")), (legs[2], -1, "1.2"),
-        (legs[3], 1, "0.45"),
-    )  # fmt: skip
-    year.together(campaign, later(day, 10), (legs[0], -1, "0.3"), (legs[1], 1, "0.9"))
-    year.together(campaign, later(day, 13), (legs[2], 1, price(n, "1.9")), (legs[3], -1, "0.7"))
+    low_put, put = (year.option(under, "P", strike, expiry) for strike in (90, 95))
+    call, high_call = (year.option(under, "C", strike, expiry) for strike in (105, 110))
+    premium = price(n, "1.3")
+    puts = ((low_put, 1, "0.5"), (put, -1, premium))
+    year.together(campaign, day, *puts, (call, -1, "1.2"), (high_call, 1, "0.45"))
+    year.together(campaign, later(day, 10), (low_put, -1, "0.3"), (put, 1, "0.9"))
+    year.together(campaign, later(day, 13), (call, 1, price(n, "1.9")), (high_call, -1, "0.7"))
     campaign.kind = "iron-condor"
-    campaign.risk = 100 * (
-        5 + D("0.35") - D(price(n, "1.3"))
-    )  # of the calls, once the puts are gone
+    campaign.risk = 100 * (5 + D("0.35") - D(premium))  # of the calls, once the puts are gone
 
 
 def strangle(year: TradedYear, campaign: Told, day: date, n: int) -> None:
@@ -285,8 +285,9 @@ def strangle(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     put = year.option(under, "P", 80, expiry)
     call = year.option(under, "C", 120, expiry)
     year.together(campaign, day, (put, -1, price(n, "1.5")), (call, -1, "1.4"))
-    year.fill(campaign, put, 1, "2.9", later(day, 20))
-    year.fill(campaign, call, 1, price(n, "0.6"), later(day, 20), at="150000")
+    closed_on = later(day, 20)
+    year.fill(campaign, put, 1, "2.9", closed_on)
+    year.fill(campaign, call, 1, price(n, "0.6"), closed_on, at="150000")
     campaign.kind = "strangle"
 
 
@@ -295,30 +296,33 @@ def straddle(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     expiry = later(day, 25)
     put = year.option(under, "P", 100, expiry)
     call = year.option(under, "C", 100, expiry)
-    year.together(campaign, day, (put, 1, price(n, "4")), (call, 1, "4.2"))
+    cost = price(n, "4")
+    year.together(campaign, day, (put, 1, cost), (call, 1, "4.2"))
     year.together(campaign, later(day, 6), (put, -1, "1.5"), (call, -1, price(n, "6.5")))
     campaign.kind = "straddle"
-    campaign.risk = 100 * (D(price(n, "4")) + D("4.2"))
+    campaign.risk = 100 * (D(cost) + D("4.2"))
 
 
 def butterfly(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     under = year.underlying()
     expiry = later(day, 20)
     low, mid, high = (year.option(under, "C", strike, expiry) for strike in (95, 100, 105))
-    year.together(campaign, day, (low, 1, "6.1"), (mid, -2, "3.2"), (high, 1, price(n, "1.4")))
+    cost = price(n, "1.4")
+    year.together(campaign, day, (low, 1, "6.1"), (mid, -2, "3.2"), (high, 1, cost))
     year.together(campaign, later(day, 8), (low, -1, "4"), (mid, 2, "1.6"), (high, -1, "0.7"))
     campaign.kind = "butterfly"
-    campaign.risk = 100 * (D("6.1") - D("6.4") + D(price(n, "1.4")))
+    campaign.risk = 100 * (D("6.1") - D("6.4") + D(cost))
 
 
 def calendar(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     under = year.underlying()
     near = year.option(under, "C", 100, later(day, 20))
     far = year.option(under, "C", 100, later(day, 50))
-    year.together(campaign, day, (near, -1, "2"), (far, 1, price(n, "3.5")))
+    cost = price(n, "3.5")
+    year.together(campaign, day, (near, -1, "2"), (far, 1, cost))
     year.together(campaign, later(day, 10), (near, 1, "1.1"), (far, -1, price(n, "2.9")))
     campaign.kind = "calendar"
-    campaign.risk = 100 * (D(price(n, "3.5")) - 2)
+    campaign.risk = 100 * (D(cost) - 2)
 
 
 def rolled_put(year: TradedYear, campaign: Told, day: date, n: int) -> None:
@@ -341,12 +345,13 @@ def exercised(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     under = year.underlying()
     expiry = later(day, 7)
     call = year.option(under, "C", 30, expiry)
-    year.fill(campaign, call, 1, price(n, "1.6"), day)
+    cost = price(n, "1.6")
+    year.fill(campaign, call, 1, cost, day)
     year.book(campaign, call, -1, "0", expiry, "Ex")
     year.book(campaign, under, 100, "30", expiry, "Ex")
     year.fill(campaign, under, -100, "32.4", later(expiry, 1))
     campaign.kind = "single"
-    campaign.risk = 3000 + 100 * D(price(n, "1.6"))
+    campaign.risk = 3000 + 100 * D(cost)
 
 
 def settled_in_cash(year: TradedYear, campaign: Told, day: date, n: int) -> None:
@@ -354,21 +359,23 @@ def settled_in_cash(year: TradedYear, campaign: Told, day: date, n: int) -> None
     under = year.underlying()
     expiry = later(day, 5)
     put = year.option(under, "P", 200, expiry)
-    year.fill(campaign, put, -1, price(n, "3"), day)
+    premium = price(n, "3")
+    year.fill(campaign, put, -1, premium, day)
     year.book(campaign, put, 1, "4.25", expiry, "A")
     campaign.kind = "single"
     campaign.ended = "expired"
-    campaign.risk = 100 * (200 - D(price(n, "3")))
+    campaign.risk = 100 * (200 - D(premium))
 
 
 def day_trade(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     under = year.underlying()
     call = year.option(under, "C", 100, later(day, 2))
-    year.fill(campaign, call, 5, price(n, "1"), day, at="100000")
+    cost = price(n, "1")
+    year.fill(campaign, call, 5, cost, day, at="100000")
     year.fill(campaign, call, -2, "1.4", day, at="103000")
     year.fill(campaign, call, -3, price(n, "1.1"), day, at="143000")
     campaign.kind = "single"
-    campaign.risk = 500 * D(price(n, "1"))
+    campaign.risk = 500 * D(cost)
 
 
 def collar(year: TradedYear, campaign: Told, day: date, n: int) -> None:
@@ -376,14 +383,18 @@ def collar(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     expiry = later(day, 30)
     put = year.option(under, "P", 45, expiry)
     call = year.option(under, "C", 55, expiry)
+
     year.fill(campaign, under, 100, "50", day)
     year.fill(campaign, put, 1, "0.9", day, at="120010")
-    year.fill(campaign, call, -1, price(n, "1"), day, at="120020")
-    year.fill(campaign, put, -1, "0.3", later(day, 11))
-    year.fill(campaign, call, 1, "2.2", later(day, 11), at="120010")
-    year.fill(campaign, under, -100, price(n, "53"), later(day, 11), at="120020")
+    premium = price(n, "1")
+    year.fill(campaign, call, -1, premium, day, at="120020")
+
+    closed_on = later(day, 11)
+    year.fill(campaign, put, -1, "0.3", closed_on)
+    year.fill(campaign, call, 1, "2.2", closed_on, at="120010")
+    year.fill(campaign, under, -100, price(n, "53"), closed_on, at="120020")
     campaign.kind = "collar"
-    campaign.risk = 5000 + 90 - 100 * D(price(n, "1")) - 4500
+    campaign.risk = 5000 + 90 - 100 * D(premium) - 4500
 
 
 RECIPES: tuple[Recipe, ...] = (

@@ -10,17 +10,22 @@ from zoneinfo import ZoneInfo
 NEW_YORK = ZoneInfo("America/New_York")
 FRANKFURT = ZoneInfo("Europe/Berlin")
 
+
+def _dates(text: str) -> set[date]:
+    return {date.fromisoformat(day) for day in text.split()}
+
+
 # Weekdays without trading in New York; Christmas 2027 is a Saturday, Independence Day a Sunday.
-_NEW_YORK_CLOSED = {
-    date(2026, 11, 26), date(2026, 12, 25),
-    date(2027, 1, 1), date(2027, 1, 18), date(2027, 2, 15), date(2027, 3, 26), date(2027, 5, 31),
-    date(2027, 6, 18), date(2027, 7, 5), date(2027, 9, 6), date(2027, 11, 25), date(2027, 12, 24),
-}  # fmt: skip
-_FRANKFURT_CLOSED = {
-    date(2026, 12, 24), date(2026, 12, 25), date(2026, 12, 31),
-    date(2027, 1, 1), date(2027, 3, 26), date(2027, 3, 29), date(2027, 12, 24), date(2027, 12, 31),
-}  # fmt: skip
-_HALF_DAYS = {date(2026, 11, 27), date(2026, 12, 24), date(2027, 11, 26)}
+_NEW_YORK_CLOSED = _dates("""
+    2026-11-26 2026-12-25
+    2027-01-01 2027-01-18 2027-02-15 2027-03-26 2027-05-31
+    2027-06-18 2027-07-05 2027-09-06 2027-11-25 2027-12-24
+""")
+_FRANKFURT_CLOSED = _dates("""
+    2026-12-24 2026-12-25 2026-12-31
+    2027-01-01 2027-03-26 2027-03-29 2027-12-24 2027-12-31
+""")
+_HALF_DAYS = _dates("2026-11-27 2026-12-24 2027-11-26")
 
 FIRST = date(2026, 12, 14)
 LAST = date(2027, 12, 10)

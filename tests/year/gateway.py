@@ -36,30 +36,26 @@ def book_of(broker: Broker, at: datetime) -> Book:
         quantities = books.quantities_at(at)
         named |= {securities[conid] for conid in quantities}
         named |= {entry.security for entry in executions(books)}
-        openings += [
-            Opening(
-                account=account,
-                conid=conid,
-                quantity=float(quantity),
-                average_cost=float(books.costs.get(conid, 0) * securities[conid].multiplier),
+
+        for conid, quantity in sorted(quantities.items()):
+            cost = books.costs.get(conid, 0) * securities[conid].multiplier
+            opening = Opening(
+                account=account, conid=conid, quantity=float(quantity), average_cost=float(cost)
             )
-            for conid, quantity in sorted(quantities.items())
-        ]
+            openings.append(opening)
+
         cash = cash_in_base(books, quantities, broker)
         accounts.append(Account(name=account, currency=books.base, cash=float(cash)))
 
     named |= {security.underlying for security in named if security.underlying is not None}
-    tradable = [one for one in named if one.category is not Category.CURRENCY]
+    tradable = [security for security in named if security.category is not Category.CURRENCY]
+    underlyings = [security for security in tradable if not security.is_option]
     return Book(
         name="year",
         as_of=broker.session,
         rate=INTEREST,
         accounts=tuple(accounts),
-        underlyings={
-            security.symbol: _underlying_of(security, broker)
-            for security in tradable
-            if not security.is_option
-        },
+        underlyings={under.symbol: _underlying_of(under, broker) for under in underlyings},
         contracts={security.conid: contract_of(security) for security in tradable},
         openings=tuple(openings),
         pins={security.conid: _pin_of(security, broker) for security in tradable},
@@ -109,6 +105,9 @@ def contract_of(security: Security) -> Contract:
         symbol = ES.symbol
 
     exchange = _EXCHANGES.get(ES if _is_of_es(root) else root, "SMART")
+    if exchange == "SMART" and security.is_option:
+        exchange = "AMEX"
+
     ends = security.expiry
     settled_on = ""
     if under is SPX and is_third_friday(date.fromisoformat(security.expiry)):
@@ -127,7 +126,7 @@ def contract_of(security: Security) -> Contract:
         right=security.right,
         multiplier=float(security.multiplier),
         currency=security.currency,
-        exchange="AMEX" if exchange == "SMART" and security.is_option else exchange,
+        exchange=exchange,
         local_symbol=security.symbol,
         trading_class=symbol,
         price_magnifier=_magnifier(security),

@@ -63,6 +63,8 @@ def measured(program: Program, day: date, sessions: int, holdings: int) -> Growt
     ticks = list(program.tick_s)
     program.tick_s.clear()
     page = PageFigures(settings)
+    versioned = (lake.updates.table, lake.queue.table, lake.broker_positions.table)
+    memory = psutil.Process().memory_info().rss
     return Growth(
         day=day,
         sessions=sessions,
@@ -70,14 +72,11 @@ def measured(program: Program, day: date, sessions: int, holdings: int) -> Growt
         rows=lake.updates.table.count(),
         lake_mb=lake_mb,
         lake_files=lake_files,
-        versions=sum(
-            table.version()
-            for table in (lake.updates.table, lake.queue.table, lake.broker_positions.table)
-        ),
+        versions=sum(table.version() for table in versioned),
         dagster_mb=dagster_mb,
         dagster_files=dagster_files,
         runs=program.instance.get_runs_count(),
-        memory_mb=round(psutil.Process().memory_info().rss / MB, 1),
+        memory_mb=round(memory / MB, 1),
         tick_s=round(statistics.median(ticks), 4) if ticks else 0.0,
         claim_s=_claim_s(lake),
         latest_s=_median_s(lambda: MoneyLake(settings.lake).updates.sync.latest()),

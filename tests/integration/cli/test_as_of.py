@@ -75,7 +75,7 @@ def test_the_dollar_delta_of_then_of_a_contract_in_cents_is_in_its_currency(lake
     """A value by PnLSingle has no price, which would show the unit."""
     lake.contracts.put([details(7, sec_type="FOP", price_magnifier=100)])
     greeks = {"delta": 0.5, "underlying_price": 450.0, "greeks_source": GreeksSource.MODEL}
-    terms = {"right": Right.CALL, "strike": 460.0, "multiplier": 5_000.0, "market_price": None}
+    terms = dict(right=Right.CALL, strike=460.0, multiplier=5_000.0, market_price=None)
     lake.updates.sync.append([row(7, NOON, 625.0, **terms, **greeks)])
     answer = json.loads(call("exposure", "--json", "--as-of", f"{utc_now().isoformat()}").stdout)
     assert [entry["dollar_delta"] for entry in answer["rest"]] == [0.5 * 5_000 * 4.5]

@@ -44,20 +44,13 @@ leg = partial(legs.leg, quantity=1.0)
 
 @pytest.fixture
 def lake(lake):
-    lake.broker_positions.replace(
-        GATEWAY,
-        [held(STREAMED), held(QUEUED), held(STALE), held(CLOSED, position=0.0), held(SHARED, B)],
-    )
-    lake.updates.sync.append(
-        [
-            row(STREAMED, Source.QUEUE, ago_s=9),
-            row(STREAMED, Source.STREAM),
-            row(QUEUED, Source.STREAM, ago_s=9),
-            row(QUEUED, Source.QUEUE),
-            row(STALE, Source.STREAM, ago_s=600),
-            row(SHARED, Source.STREAM, account=B),
-        ]
-    )
+    of_a = [held(STREAMED), held(QUEUED), held(STALE), held(CLOSED, position=0.0)]
+    lake.broker_positions.replace(GATEWAY, [*of_a, held(SHARED, B)])
+    queued_after = [row(QUEUED, Source.STREAM, ago_s=9), row(QUEUED, Source.QUEUE)]
+    streamed_after = [row(STREAMED, Source.QUEUE, ago_s=9), row(STREAMED, Source.STREAM)]
+    stale = row(STALE, Source.STREAM, ago_s=600)
+    shared = row(SHARED, Source.STREAM, account=B)
+    lake.updates.sync.append([*streamed_after, *queued_after, stale, shared])
     return lake
 
 
@@ -134,7 +127,8 @@ def test_a_list_of_legs_shows_the_state_of_each(lake):
     assert states == armed | streamed | overflow
     assert {entry["expiry"] for entry in printed} == {"2028-12-15"}
     shown = run("strategies", "list")
-    assert [line.split()[1] for line in shown.splitlines() if f" {UNHELD} " in line] == ["ARMED"]
+    [line] = [line for line in shown.splitlines() if f" {UNHELD} " in line]
+    assert line.split()[1] == "ARMED"
 
 
 def test_a_leg_of_one_account_has_the_state_of_its_holding_there(lake):
@@ -287,21 +281,22 @@ def test_an_account_or_underlying_that_nobody_knows_is_an_error(lake, refuse, ar
 
 
 def test_the_exposure_of_a_strategy_and_its_total(lake):
-    lake.registry.sync.add_many([leg(STREAMED, "iron"), leg(UNHELD, "iron"), leg(QUEUED, "calm")])
+    of_iron = [leg(STREAMED, "iron"), leg(UNHELD, "iron")]
+    lake.registry.sync.add_many([*of_iron, leg(QUEUED, "calm")])
+
     lines = run("exposure").splitlines()
     names = [line.split()[0] for line in lines[1:] if line]
     rest = ["UNATTRIBUTED", "UNATTRIBUTED", "total", "total", "total"]
     assert names[:7] == ["calm", "iron", *rest]
     assert json_of("status")["totals"][2]["value"] == 600.0
     totals = json_of("exposure")["totals"]
-    assert [(total["account"], total["legs_held"]) for total in totals] == [
-        (A, 3),
-        (B, 1),
-        (None, 4),
-    ]
+    legs_held = [(total["account"], total["legs_held"]) for total in totals]
+    assert legs_held == [(A, 3), (B, 1), (None, 4)]
     assert totals[2]["theta"] is None
+
     chosen = json_of("exposure", "--strategy", "iron")["strategies"]
-    assert [(row["name"], row["legs"], row["legs_held"]) for row in chosen] == [("iron", 2, 1)]
+    [row] = chosen
+    assert (row["name"], row["legs"], row["legs_held"]) == ("iron", 2, 1)
 
 
 def test_the_version_is_told_without_a_command():

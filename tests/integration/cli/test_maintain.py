@@ -19,7 +19,7 @@ from position_sync_dagster.lake.storage.opening import UPKEEP
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.settings import load_settings
 from tests.support.command_line import ended, json_of, run
-from tests.support.queues import claim, entry, filled_queue, newest_entry
+from tests.support.queues import claim, entry, filled_queue, newest_entry, requests_of
 
 FINISHED = UPKEEP.compact_from
 
@@ -72,7 +72,7 @@ def test_a_torn_last_commit_is_refused_by_name_and_the_command_that_is_named_set
     assert not (tmp_path / "lake").exists()
 
     lake.initialize_sync()
-    lake.queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(1, 4))
+    lake.queue.sync.insert_many(requests_of(range(1, 4)))
     claim(lake.queue)
     path = Path(lake.queue.table.path)
     torn = newest_entry(path)
@@ -140,12 +140,9 @@ def test_the_printed_backup_is_made_again_and_again_proved_and_restored_for_any_
     lake = MoneyLake(tmp_path / "data/paper", fsync=False)
     lake.initialize_sync()
     lake.queue.sync.insert(1, "SPY")
-    backing_up, restoring = (
-        block.replace("lake=data/lake", "lake=data/paper").replace(
-            "home=dagster_home", f"home='{home}'"
-        )
-        for block in re.findall(r"^ *```sh\n(.*?)^ *```", RESTORING.read_text(), re.M | re.S)[:2]
-    )
+    text = RESTORING.read_text().replace("lake=data/lake", "lake=data/paper")
+    text = text.replace("home=dagster_home", f"home='{home}'")
+    backing_up, restoring = re.findall(r"^ *```sh\n(.*?)^ *```", text, re.M | re.S)[:2]
     restoring = re.sub(r"backup=backup/\S+", "backup=backup/week-1", restoring)
 
     def done(script: str, folder: Path = tmp_path) -> str:

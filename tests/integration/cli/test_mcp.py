@@ -75,16 +75,16 @@ def assistant(lake: MoneyLake) -> Iterator[Assistant]:
 ARGUMENTS = {"what_if": {"spot": [-5.0, 5.0], "strategy": "condor-1"}}
 
 # What is asked, and what the refusal names.
-REFUSED = (
-    ("positions", {"strategy": "condr-1"}, "The nearest are: condor-1"),
-    ("why", {"strategy": "condr-1"}, "The nearest are: condor-1"),
-    ("campaigns", {"strategy": "condr-1"}, "The nearest are: condor-1"),
-    ("what_if", {"close": ["condr-1"]}, "The nearest are: condor-1"),
-    ("what_if", {"spot": [20_000.0]}, "less than or equal to 10000"),
-    ("changes", {"strategy": "condor-1"}, "There is no parameter 'strategy'"),
-    ("figures", {"part": "strategys"}, "The nearest are"),
-    ("figures", {"fields": ["strik"]}, "The nearest are"),
-)
+REFUSED = """
+    positions | {"strategy": "condr-1"}  | The nearest are: condor-1
+    why       | {"strategy": "condr-1"}  | The nearest are: condor-1
+    campaigns | {"strategy": "condr-1"}  | The nearest are: condor-1
+    what_if   | {"close": ["condr-1"]}   | The nearest are: condor-1
+    what_if   | {"spot": [20000.0]}      | less than or equal to 10000
+    changes   | {"strategy": "condor-1"} | There is no parameter 'strategy'
+    figures   | {"part": "strategys"}    | The nearest are
+    figures   | {"fields": ["strik"]}    | The nearest are
+"""
 
 
 def test_each_tool_answers_briefly_says_how_to_ask_on_and_names_what_is_wrong(assistant):
@@ -115,7 +115,8 @@ def test_each_tool_answers_briefly_says_how_to_ask_on_and_names_what_is_wrong(as
     names = [entry["strategy"] for entry in figures["strategies"] + after["strategies"]]
     assert sorted(names) == sorted(f"condor-{conid}" for conid in range(1, 60))
 
-    for tool, arguments, said in REFUSED:
-        is_refused, text = assistant.asked(tool, **arguments)
+    for line in REFUSED.strip().splitlines():
+        tool, arguments, said = (column.strip() for column in line.split(" | "))
+        is_refused, text = assistant.asked(tool, **json.loads(arguments))
         assert is_refused, tool
         assert said in text, tool

@@ -54,8 +54,8 @@ def test_json_has_a_list_of_proposals(held) -> None:
     assert legs == {contract(name).conid: quantity for name, quantity in CONDOR.items()}
     assert condor.pop("name") == "SPY IC 15Dec"
     assert condor.pop("why") == "opened by one order"
-    terms = {"kind": "iron-condor", "account": "A", "underlying": "SPY", "currency": "USD"}
-    money = {"credit": 0.0, "greatest_loss": 1000.0, "unlimited": False, "alternatives": []}
+    terms = dict(kind="iron-condor", account="A", underlying="SPY", currency="USD")
+    money = dict(credit=0.0, greatest_loss=1000.0, unlimited=False, alternatives=[])
     assert condor == terms | money
     assert covered["kind"] == "covered-call"
     held.account_values.append([AccountSummary(account="B", timestamp=datetime.now(UTC))])

@@ -28,7 +28,8 @@ def rolled(lake) -> None:
     at = datetime.now(UTC) + timedelta(seconds=1)
     explainer = CloseExplainer(lake)
     lake.position_changes.add([change(CALL, -2, 0, at), change(OTHER, 0, -2, at)])
-    explainer.explain([fill(CALL, 2, at, realized_pnl=-77.3, **CHARGED), fill(OTHER, -2, at)])
+    bought_back = fill(CALL, 2, at, realized_pnl=-77.3, **CHARGED)
+    explainer.explain([bought_back, fill(OTHER, -2, at)])
 
 
 def test_what_closed_is_listed_and_a_leg_that_is_gone_is_not_missing(lake) -> None:

@@ -15,31 +15,31 @@ from position_sync_dagster.settings import load_settings
 
 ROOT = Path(__file__).parents[3]
 
-PARENTS = {
-    "risk_scenarios": {"position_updates", "active_strategies"},
-    "profit_explained": {"closures", "daily_positions", "movements", "position_updates"},
-    "books": {"profit_explained", "movements", "statement_events"},
-    "closed_campaigns": {"movements", "closures", "profit_explained"},
-    "gateway": set(),
-    "broker_positions": {"gateway"},
-    "contracts": {"gateway"},
-    "gateway_sessions": {"gateway"},
-    "active_strategies": set(),
-    "position_queue": {"active_strategies", "broker_positions"},
-    "position_updates": {"position_queue", "active_strategies", "broker_positions", "contracts"},
-    "latest_positions": {"position_updates", "broker_positions"},
-    "strategy_exposure": {"position_updates", "active_strategies", "contracts", "closures"},
-    "daily_positions": {"position_updates", "flex_statements"},
-    "flex_statements": set(),
-    "executions": {"flex_statements"},
-    "statement_events": {"flex_statements"},
-    "movements": {"executions", "statement_events"},
-    "position_changes": {"gateway"},
-    "dividends": {"gateway"},
-    "closures": {"position_changes", "movements", "statement_events", "contracts"},
-    "account_values": {"gateway"},
-    "reconciliation_breaks": {"broker_positions", "position_updates", "active_strategies"},
-}
+PARENTS = yaml.safe_load("""
+    risk_scenarios: [position_updates, active_strategies]
+    profit_explained: [closures, daily_positions, movements, position_updates]
+    books: [profit_explained, movements, statement_events]
+    closed_campaigns: [movements, closures, profit_explained]
+    gateway: []
+    broker_positions: [gateway]
+    contracts: [gateway]
+    gateway_sessions: [gateway]
+    active_strategies: []
+    position_queue: [active_strategies, broker_positions]
+    position_updates: [position_queue, active_strategies, broker_positions, contracts]
+    latest_positions: [position_updates, broker_positions]
+    strategy_exposure: [position_updates, active_strategies, contracts, closures]
+    daily_positions: [position_updates, flex_statements]
+    flex_statements: []
+    executions: [flex_statements]
+    statement_events: [flex_statements]
+    movements: [executions, statement_events]
+    position_changes: [gateway]
+    dividends: [gateway]
+    closures: [position_changes, movements, statement_events, contracts]
+    account_values: [gateway]
+    reconciliation_breaks: [broker_positions, position_updates, active_strategies]
+""")
 
 EXTERNAL = {
     "gateway", "broker_positions", "contracts", "gateway_sessions", "account_values",
@@ -58,11 +58,11 @@ def repository() -> dg.RepositoryDefinition:
 
 def test_the_lineage_runs_from_strategies_over_the_queue_to_the_ledger_and_on(repository):
     graph = repository.asset_graph
-    found = {
-        key.to_user_string(): {parent.to_user_string() for parent in graph.get(key).parent_keys}
-        for key in graph.get_all_asset_keys()
-    }
-    assert found == PARENTS
+    parents_of = {}
+    for key in graph.get_all_asset_keys():
+        parents = {parent.to_user_string() for parent in graph.get(key).parent_keys}
+        parents_of[key.to_user_string()] = parents
+    assert parents_of == {name: set(parents) for name, parents in PARENTS.items()}
 
 
 @pytest.fixture(params=sorted(PARENTS))
@@ -164,24 +164,23 @@ def test_what_a_run_materializes_again_and_again_says_how_old_it_may_be(reposito
 
 def test_sensors_and_schedules_run_from_the_start_and_no_sensor_misses_a_check(repository):
     """The daemon checks every 5 s: an interval of 5 s would pass over every second check."""
-    running = dg.DefaultSensorStatus.RUNNING
-    assert {
-        s.name: (s.default_status, s.minimum_interval_seconds) for s in repository.sensor_defs
-    } == {
-        "tell_people": (running, 60),
-        "drain_queue": (running, 2),
-        "supervise_stream": (running, 7),
-        "remake_touched_days": (running, 60),
+    sensors = repository.sensor_defs
+    assert {sensor.default_status for sensor in sensors} == {dg.DefaultSensorStatus.RUNNING}
+    assert {sensor.name: sensor.minimum_interval_seconds for sensor in sensors} == {
+        "tell_people": 60,
+        "drain_queue": 2,
+        "supervise_stream": 7,
+        "remake_touched_days": 60,
     }
-    assert {s.name: s.default_status for s in repository.schedule_defs} == dict.fromkeys(
-        [
-            "maintain_every_four_hours",
-            "record_day_after_close",
-            "record_late_rows",
-            "import_statements_nightly",
-        ],
-        dg.DefaultScheduleStatus.RUNNING,
-    )
+    schedules = repository.schedule_defs
+    running = dg.DefaultScheduleStatus.RUNNING
+    assert {schedule.default_status for schedule in schedules} == {running}
+    assert {schedule.name for schedule in schedules} == {
+        "maintain_every_four_hours",
+        "record_day_after_close",
+        "record_late_rows",
+        "import_statements_nightly",
+    }
 
 
 def test_both_ways_to_start_it_use_one_location_name():

@@ -13,9 +13,10 @@ import pytest
 from position_sync_dagster.definitions import defs
 from position_sync_dagster.defs import maintenance as history
 from position_sync_dagster.defs.maintenance import PRUNED_JOBS, maintenance_job
-from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
+from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.money.lake import MoneyLake
 from tests.support import postgres
+from tests.support.queues import requests_of
 
 SOON = datetime.now(UTC) + timedelta(days=1)
 LONG_AGO = datetime.now(UTC) - timedelta(days=1)
@@ -130,9 +131,7 @@ def test_maintenance_covers_every_table_and_every_asset(
     monkeypatch.setenv("POSITION_SYNC_HISTORY_DAYS", "7")
     monkeypatch.setattr(history, "delete_old_runs", lambda *_: asked.append(_[-1]) or 0)
     quick = MoneyLake(settings.lake, fsync=False).queue
-    for request_id in quick.sync.insert_many(
-        QueueRequest(c, "SPY") for c in range(1, FINISHED + 1)
-    ):
+    for request_id in quick.sync.insert_many(requests_of(range(1, FINISHED + 1))):
         quick.sync.mark_success(request_id)
     result = maintenance_job(composition).execute_in_process(
         instance=instance, resources={"position_sync": composition.resource()}

@@ -33,10 +33,11 @@ ACCOUNTS = {"east": "DUSIM0001", "west": "DUSIM0002"}
 
 
 def write_file(path: Path, *names: str) -> None:
-    lines = [
-        f"  - name: {name}\n    port: {port}\n    accounts: [{ACCOUNTS.get(name, f'DUSIM9{port}')}]"
-        for port, name in enumerate(names, 1)
-    ]
+    lines = []
+    for port, name in enumerate(names, 1):
+        account = ACCOUNTS.get(name, f"DUSIM9{port}")
+        lines += [f"  - name: {name}", f"    port: {port}", f"    accounts: [{account}]"]
+
     path.write_text("\n".join(["gateways:", *lines, ""]))
 
 

@@ -288,9 +288,11 @@ async def test_a_row_that_is_too_short_to_name_its_holding_confirms_nothing(
     decoder = connection.ib.client.decoder
     usual = decoder.interpret
     with monkeypatch.context() as patched:
-        patched.setattr(
-            decoder, "interpret", lambda sent: usual(sent[:10] if sent[0] == "7" else sent)
-        )
+
+        def interpret(sent: list[str]) -> object:
+            return usual(sent[:10] if sent[0] == "7" else sent)
+
+        patched.setattr(decoder, "interpret", interpret)
         await eventually(lambda: not feed.is_complete)
         await feed.download()
         assert feed.completeness[ACCOUNT] is Completeness.PARTIAL

@@ -80,12 +80,14 @@ async def test_every_kind_of_contract_streams_on_one_line_each(line, eventually)
     sim, connection, details = line
     for conid in ALL:
         connection.lines.subscribe(details[conid])
-    await eventually(
-        lambda: all(connection.lines.quote(c).mark is not None for c in set(ALL) - {WORTHLESS})
-    )
+
+    quoted = set(ALL) - {WORTHLESS}
+    quote_of = connection.lines.quote
+    await eventually(lambda: all(quote_of(conid).mark is not None for conid in quoted))
     assert connection.lines.in_use == sim.stats()["lines_in_use"] == len(ALL)
     await eventually(lambda: connection.lines.quote(WORTHLESS).ask == 0.05)
     assert connection.lines.quote(WORTHLESS).bid is None
+
     quote = connection.lines.quote(CALL)
     assert quote.bid <= quote.ask
     assert 0 < quote.delta < 1

@@ -30,11 +30,11 @@ def clock() -> HandClock:
 @pytest.fixture
 def make_update(clock: HandClock) -> Callable[..., PositionUpdate]:
     def make(conid: int = 1, *, position: float = 1.0, **given: Any) -> PositionUpdate:
-        usual = {
-            "symbol": "SPY", "account": "DUSIM1", "timestamp": clock.now,
-            "trading_mode": TradingMode.SIMULATED,
-            "source": Source.QUEUE if given.get("request_id") else Source.STREAM,
-        }  # fmt: skip
+        usual = dict(
+            symbol="SPY", account="DUSIM1", timestamp=clock.now,
+            trading_mode=TradingMode.SIMULATED,
+            source=Source.QUEUE if given.get("request_id") else Source.STREAM,
+        )  # fmt: skip
         money = {"market_value": 150.0 * position, "unrealized_pnl": 30.0 * position}
         prices = {"right": None, "market_price": 1.5, "average_cost": 120.0}
         return PositionUpdate(conid=conid, position=position, **prices, **money, **usual | given)

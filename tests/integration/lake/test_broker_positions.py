@@ -21,19 +21,19 @@ from tests.support.data_dictionary import null_where_never
 from tests.support.holdings import make_holding
 
 LOGIN = "127.0.0.1:7497"
-WHO = {"lease_s": 15.0, "run_id": "run-1", "host": "box", "pid": 42}
+WHO = dict(lease_s=15.0, run_id="run-1", host="box", pid=42)
 
 
 def holding(clock, conid=1, position=2.0, account="DUSIM1", gateway_id=LOGIN, **more):
-    values = {
-        "instrument": Instrument(
-            conid=conid, symbol="SPY", sec_type="OPT", currency="USD", multiplier=100.0,
-            right=Right.PUT, strike=440.0, expiry=date(2026, 2, 20),
-            local_symbol="SPY   260220P00440000",
-        ),
-        "average_cost": 120.5, "snapshot_id": "download-1", "gateway_id": gateway_id,
-        "completeness": Completeness.COMPLETE, "account": account,
-    }  # fmt: skip
+    put = Instrument(
+        conid=conid, symbol="SPY", sec_type="OPT", currency="USD", multiplier=100.0,
+        right=Right.PUT, strike=440.0, expiry=date(2026, 2, 20),
+        local_symbol="SPY   260220P00440000",
+    )  # fmt: skip
+    values = dict(
+        instrument=put, average_cost=120.5, snapshot_id="download-1", gateway_id=gateway_id,
+        completeness=Completeness.COMPLETE, account=account,
+    )  # fmt: skip
     return make_holding(conid, clock.now, position=position, **(values | more))
 
 
@@ -115,16 +115,15 @@ async def test_a_confirmation_of_an_account_holds_for_its_rows_from_before(lake,
     ]
     table.replace(LOGIN, rows)
     assert table.read(LOGIN) == rows
+
     clock.advance(seconds=60)
     confirmed = {"DUSIM1": AccountConfirmation(clock.now), "DUSIM2": AccountConfirmation(None)}
     table.update(LOGIN, [holding(clock, 1)], accounts=confirmed)
     for reader in (table, Lake(lake.path).broker_positions):
-        found = {row.key: (row.completeness, row.confirmed_at) for row in reader.read(LOGIN)}
-        assert found == {
-            ("DUSIM1", 1): (Completeness.COMPLETE, clock.now),
-            ("DUSIM1", 2): (Completeness.COMPLETE, clock.now),
-            ("DUSIM2", 1): (Completeness.PARTIAL, None),
-        }
+        state_of = {row.key: (row.completeness, row.confirmed_at) for row in reader.read(LOGIN)}
+        assert state_of.pop(("DUSIM2", 1)) == (Completeness.PARTIAL, None)
+        complete = (Completeness.COMPLETE, clock.now)
+        assert state_of == {("DUSIM1", 1): complete, ("DUSIM1", 2): complete}
 
     # What is known of the account now replaces what was known of it before.
     partial = holding(clock, 2, completeness=Completeness.PARTIAL)

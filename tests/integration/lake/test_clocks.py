@@ -19,6 +19,7 @@ from position_sync_dagster.sync.stream.publisher import CLOSED_PUBLISHED
 from tests.support.clock import HandClock
 from tests.support.derived_rows import put_rows
 from tests.support.holdings import make_holding
+from tests.support.queues import requests_of
 from tests.support.settings import make_settings
 
 YEAR = timedelta(days=365)
@@ -130,7 +131,7 @@ def test_a_lease_a_back_off_and_a_wait_that_a_clock_ahead_began_hold_nothing_up(
     queue = lake.queue.sync
     right = clock.now
     clock.now = right + ahead
-    leased, failed, waiting = queue.insert_many(QueueRequest(conid, "SPY") for conid in (1, 2, 3))
+    leased, failed, waiting = queue.insert_many(requests_of((1, 2, 3)))
     queue.claim_batch(2, lease_s=60.0)
     queue.mark_failed(failed, "no answer")
 
@@ -158,7 +159,7 @@ def test_a_success_that_a_clock_ahead_dated_is_not_the_last_one(lake, clock):
 
 @AHEAD
 def test_a_lease_that_a_clock_ahead_took_does_not_keep_the_login(lake, clock, ahead):
-    who = {"lease_s": 15.0, "run_id": None, "host": "box", "pid": 42}
+    who = dict(lease_s=15.0, run_id=None, host="box", pid=42)
     right = clock.now
     clock.now = right + ahead
     before = lake.sessions.acquire("g", Owner.STREAM, **who)

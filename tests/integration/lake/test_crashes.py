@@ -19,11 +19,9 @@ REQUESTS = 12
 
 # Where and at which point a drain is killed: in a store, a commit that is not there is the point
 # that differs from a disk.
-DRAINS = [("disk", point) for point in POINTS["drain"]] + [
-    ("store", point)
-    for point in POINTS["drain"]
-    if EVERYTHING or point in ("the claim's file is written", "the ledger's file is written")
-]
+UNCOMMITTED = ("the claim's file is written", "the ledger's file is written")
+DRAINS = [("disk", point) for point in POINTS["drain"]]
+DRAINS += [("store", point) for point in POINTS["drain"] if EVERYTHING or point in UNCOMMITTED]
 
 
 def killed_at(path: str, work: str, point: str) -> None:
@@ -36,9 +34,9 @@ def filled(place: Path | str) -> Lake:
     """Return a new lake with requests that wait."""
     put_tables(place)
     lake = Lake(place, fsync=False)
-    lake.queue.sync.insert_many(
-        QueueRequest(conid, "SPY", account="DUSIM1") for conid in range(1, REQUESTS + 1)
-    )
+    conids = range(1, REQUESTS + 1)
+    requests = [QueueRequest(conid, "SPY", account="DUSIM1") for conid in conids]
+    lake.queue.sync.insert_many(requests)
     return lake
 
 
@@ -60,15 +58,19 @@ def assert_all_ended_once(lake: Lake, count: int = REQUESTS) -> None:
 P = QueueStatus.PENDING
 C = QueueStatus.PROCESSING
 S = QueueStatus.SUCCESS
+ALL_WAIT = {P: REQUESTS}
+CLAIMED = {P: REQUESTS - BATCH, C: BATCH}
+MARKED = {P: REQUESTS - BATCH, S: BATCH}
+# The requests by their status, and the rows of the ledger.
 LEFT = {
-    "before the claim": ({P: REQUESTS}, 0),
-    "the claim's file is written": ({P: REQUESTS}, 0),
-    "after the claim": ({P: REQUESTS - BATCH, C: BATCH}, 0),
-    "after the value": ({P: REQUESTS - BATCH, C: BATCH}, 0),
-    "the ledger's file is written": ({P: REQUESTS - BATCH, C: BATCH}, 0),
-    "after the ledger": ({P: REQUESTS - BATCH, C: BATCH}, BATCH),
-    "the mark's files are written": ({P: REQUESTS - BATCH, C: BATCH}, BATCH),
-    "after the mark": ({P: REQUESTS - BATCH, S: BATCH}, BATCH),
+    "before the claim": (ALL_WAIT, 0),
+    "the claim's file is written": (ALL_WAIT, 0),
+    "after the claim": (CLAIMED, 0),
+    "after the value": (CLAIMED, 0),
+    "the ledger's file is written": (CLAIMED, 0),
+    "after the ledger": (CLAIMED, BATCH),
+    "the mark's files are written": (CLAIMED, BATCH),
+    "after the mark": (MARKED, BATCH),
 }
 
 

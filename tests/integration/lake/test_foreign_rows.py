@@ -8,10 +8,11 @@ import pytest
 from deltalake import write_deltalake
 from polars.testing import assert_frame_equal
 
-from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
+from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.table import Table
+from tests.support.queues import requests_of
 
 
 def odd_rows(good: pl.DataFrame, spec: schema.TableSpec) -> pl.DataFrame:
@@ -41,7 +42,7 @@ def stored(table: Table) -> pl.DataFrame:
 
 def test_a_row_that_is_no_request_stops_nothing_and_stays_as_it_is(lake, caplog):
     queue = lake.queue.sync
-    ids = queue.insert_many([QueueRequest(conid, "SPY") for conid in range(1, 6)])
+    ids = queue.insert_many(requests_of(range(1, 6)))
     good = queue.store.snapshot().live.head(1)
     with_columns = good.with_columns(request_id=pl.lit("foreign"), conid=pl.lit(99, pl.Int64))
     odd = odd_rows(with_columns, schema.POSITION_QUEUE)
@@ -72,7 +73,7 @@ def test_a_row_that_is_no_request_stops_nothing_and_stays_as_it_is(lake, caplog)
 @pytest.mark.parametrize("before", [1, 3])
 def test_a_request_that_another_program_appends_inside_an_insert_stays(lake, before):
     queue = lake.queue.sync
-    queue.insert_many([QueueRequest(conid, "SPY") for conid in range(1, 1 + before)])
+    queue.insert_many(requests_of(range(1, 1 + before)))
     row = queue.store.snapshot().live.head(1)
     foreign = row.with_columns(request_id=pl.lit("foreign"), conid=pl.lit(99, pl.Int64))
 
@@ -84,7 +85,7 @@ def test_a_request_that_another_program_appends_inside_an_insert_stays(lake, bef
         return schema.new_ids(now, count)
 
     queue.new_ids = append_and_make_ids
-    queue.insert_many([QueueRequest(conid, "SPY") for conid in range(200, 220)])
+    queue.insert_many(requests_of(range(200, 220)))
     assert queue.new_ids is schema.new_ids
     queue.mark_success(queue.claim_batch(1)[0].request_id)
     queue.insert(300, "SPY")
@@ -94,7 +95,7 @@ def test_a_request_that_another_program_appends_inside_an_insert_stays(lake, bef
 
 def test_a_failed_row_that_is_no_request_stays_when_others_of_its_part_are_retried(lake):
     queue = lake.queue.sync
-    ids = queue.insert_many([QueueRequest(conid, "SPY") for conid in (1, 2)])
+    ids = queue.insert_many(requests_of((1, 2)))
     queue.mark_failed_many(dict.fromkeys(ids, "for a test"), retryable=False)
     good = stored(lake.queue.table).filter(request_id=ids[1])
     odd = odd_rows(good.with_columns(request_id=pl.lit("foreign")), schema.POSITION_QUEUE)

@@ -219,11 +219,11 @@ async def test_a_repeated_streamed_update_writes_nothing(ledger, make_update, cl
 
 def test_the_newest_row_of_a_holding_is_the_same_in_any_order_of_arrival(home, make_update, clock):
     moments = [clock.now + timedelta(seconds=s) for s in (0, 5, 3, 5, 1)]
-    updates = [
-        make_update(c, timestamp=at, position=float(k), update_id=f"{c}-{k}")
-        for k, at in enumerate(moments)
-        for c in (1, 2)
-    ]
+    updates = []
+    for number, at in enumerate(moments):
+        values = {"timestamp": at, "position": float(number)}
+        updates += [make_update(c, update_id=f"{c}-{number}", **values) for c in (1, 2)]
+
     newest = []
     for seed in range(2):
         position_updates_table = position_updates.PositionUpdatesTable(f"{home}/u{seed}")
@@ -381,38 +381,38 @@ async def test_an_update_of_an_account_has_its_trading_mode_and_one_without_has_
 DBL_MAX = 1.7976931348623157e308
 LOCAL = datetime(2026, 1, 2, 15, 0, 1)  # noqa: DTZ001 - a time without a zone
 EXPIRY = date(2026, 2, 20)
+MIDNIGHT = datetime(2026, 2, 20, tzinfo=UTC)
+# What is given for a field, and what it means.
 MEANT = {
     "timestamp": [(LOCAL, LOCAL.astimezone(UTC))],
     "value_time": [(LOCAL, LOCAL.astimezone(UTC))],
-    "right": [
-        *(("P", Right.PUT), ("call", Right.CALL), ("", None), (None, None)),
-        (Right.PUT, Right.PUT),
-    ],
-    "expiry": [
-        *(("20260220", EXPIRY), ("2026-02-20", EXPIRY), (20260220, EXPIRY), ("", None)),
-        (datetime(2026, 2, 20, tzinfo=UTC), EXPIRY),
-    ],
+    "right": [(text, Right.PUT) for text in ("P", Right.PUT)] + [("call", Right.CALL)],
+    "expiry": [(given, EXPIRY) for given in ("20260220", "2026-02-20", 20260220, MIDNIGHT)],
 }
+MEANT_AS_NONE = [("right", ""), ("right", None), ("expiry", "")]
 
 
 def test_a_local_time_a_right_as_ib_spells_it_and_an_expiry_as_text_are_read_as_they_are_meant(
     ledger, make_update
 ):
     cases = [(field, *pair) for field in MEANT for pair in MEANT[field]]  # type: ignore[attr-defined]
-    ledger.sync.append(
+    cases += [(field, given, None) for field, given in MEANT_AS_NONE]
+    updates = [
         replace(make_update(conid), **{field: given})
         for conid, (field, given, _stored) in enumerate(cases)
-    )
+    ]
+    ledger.sync.append(updates)
     for (field, given, stored), read in zip(cases, ledger.sync.latest_updates(), strict=True):
         assert getattr(read, field) == stored, (field, given)
 
 
 def test_a_number_that_is_not_finite_is_unknown(ledger, make_update):
     values = [math.nan, math.inf, -math.inf, DBL_MAX, -DBL_MAX, 1.797e308]
-    ledger.sync.append(
+    updates = [
         replace(make_update(conid), market_value=value, delta=value)
         for conid, value in enumerate(values)
-    )
+    ]
+    ledger.sync.append(updates)
     read = ledger.sync.latest_updates()
     assert [(row.market_value, row.delta) for row in read] == [(None, None)] * len(values)
     assert {row.market_price for row in read} == {1.5}

@@ -66,12 +66,13 @@ def test_the_newest_rows_are_those_of_the_whole_ledger(
     for step in range(30 if EVERYTHING else 12):
         clock.advance(chance.choice([0, 1, 60, 600]))
         at = clock.now - timedelta(seconds=chance.choice([0, 0, 0, 900]))
-        open_ledger().append(
-            [
-                make_update(conid, position=chance.choice([0.0, float(step)]), timestamp=at)
-                for conid in chance.sample(range(1, 8), 3)
-            ]
-        )
+
+        updates = []
+        for conid in chance.sample(range(1, 8), 3):
+            position = chance.choice([0.0, float(step)])
+            updates.append(make_update(conid, position=position, timestamp=at))
+        open_ledger().append(updates)
+
         if chance.random() < 0.1:
             maintain(open_ledger().table, clean_now=True)
         if chance.random() < 0.3:

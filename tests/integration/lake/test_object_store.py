@@ -11,7 +11,7 @@ import pytest
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
+from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import StoreError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.table import Table
@@ -21,6 +21,7 @@ from tests.support.empty_lakes import put_tables
 from tests.support.extent import EVERYTHING
 from tests.support.lake_worker import Worker
 from tests.support.object_store import KEY_ID, SECRET, stored_under
+from tests.support.queues import requests_of
 from tests.support.settings import make_settings
 from tests.support.store_proxy import CUT, CUT_AFTER, ERRORS, HANG, TOKEN, Rule
 
@@ -33,7 +34,7 @@ def lake(store):
     place = store.lake()
     put_tables(place)
     made = Lake(place)
-    made.queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(1, REQUESTS + 1))
+    made.queue.sync.insert_many(requests_of(range(1, REQUESTS + 1)))
     return made
 
 
@@ -141,9 +142,8 @@ def test_no_credential_is_in_a_log_an_error_or_the_store(store, lake, make_updat
         with pytest.raises(StoreError) as caught:
             Lake(lake.path).queue.sync.counts()
         said.append(repr(caught.getrepr(chain=True)))
-    everything = (
-        b"\n".join(stored_under(lake.path).values()) + "\n".join([*said, caplog.text]).encode()
-    )
+    stored = b"\n".join(stored_under(lake.path).values())
+    everything = stored + "\n".join([*said, caplog.text]).encode()
     assert len(everything) > 10_000
 
     for secret in (SECRET, TOKEN, KEY_ID):

@@ -59,10 +59,8 @@ async def test_doctor_reads_an_older_lake_and_leaves_it_to_its_programs(
 async def test_an_older_lake_loses_no_row_and_its_waiting_requests_end_once(
     folder, simulate, settings_for, eventually
 ):
-    before = {
-        name: rows_of(folder, name, key)
-        for name, key in (("position_updates", "update_id"), ("position_queue", "request_id"))
-    }
+    keys = {"position_updates": "update_id", "position_queue": "request_id"}
+    before = {name: rows_of(folder, name, key) for name, key in keys.items()}
     ledger, requests = before.values()
     waiting = requests.filter(~pl.col("status").is_in(["SUCCESS", "FAILED"]))
     assert sorted(waiting["status"]) == ["PENDING", "PENDING", "PROCESSING"]
@@ -96,11 +94,11 @@ async def test_an_older_lake_loses_no_row_and_its_waiting_requests_end_once(
         await eventually(answered)
         stop.set()
         await streaming
-    ended = {
-        claimed_request.request_id: claimed_request
-        for status in (QueueStatus.SUCCESS, QueueStatus.FAILED)
-        for claimed_request in await lake.queue.get_batch(None, status=status)
-    }
+    ended = {}
+    for status in (QueueStatus.SUCCESS, QueueStatus.FAILED):
+        batch = await lake.queue.get_batch(None, status=status)
+        ended |= {request.request_id: request for request in batch}
+
     assert set(requests["request_id"]) <= ended.keys()
 
     for request_id, conid in waiting.select("request_id", "conid").iter_rows():

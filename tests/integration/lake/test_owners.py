@@ -26,7 +26,7 @@ from tests.support.settings import make_settings
 from tests.support.waiting import DEADLINE_S, eventually
 
 LOGIN = "127.0.0.1:7497"
-WHO = {"lease_s": 15.0, "run_id": "run-1", "host": "box", "pid": 42}
+WHO = dict(lease_s=15.0, run_id="run-1", host="box", pid=42)
 LIVE = {"lease_s": 15.0, "state": SessionState.LIVE}
 LONG = WHO | {"lease_s": 1500.0}
 LIVE_LONG = {"lease_s": 1500.0, "state": SessionState.LIVE}

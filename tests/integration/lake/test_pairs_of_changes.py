@@ -32,7 +32,7 @@ from tests.support.contracts import contract_details
 from tests.support.derived_rows import put_rows
 from tests.support.extent import part_of
 from tests.support.holdings import make_holding
-from tests.support.queues import finish_each
+from tests.support.queues import finish_each, requests_of
 from tests.support.whole_lake import WholeLake
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -179,14 +179,12 @@ UPKEEP: dict[str, Callable[[Table], Any]] = {
 }
 
 # Columns that hold an id, a time or a version: they differ from try to try.
-UNTOLD = {
-    "request_id", "update_id", "batch_id", "part", "bucket", "created_at", "updated_at", "added_at",
-    "available_at", "changed_at", "claimed_at", "earlier_attempts", "lease_token",
-    "lease_expires_at", "removed_at", "committed_at",
-    "ledger_version", "published_version", "session_id", "started_at", "heartbeat_at",
-    "expires_at", "ended_at", "run_id", "recorded_at", "break_id", "row_id", "resolved_at",
-    "fencing_token",
-}  # fmt: skip
+UNTOLD = """
+    request_id update_id batch_id part bucket created_at updated_at added_at available_at
+    changed_at claimed_at earlier_attempts lease_token lease_expires_at removed_at committed_at
+    ledger_version published_version session_id started_at heartbeat_at expires_at ended_at run_id
+    recorded_at break_id row_id resolved_at fencing_token
+"""
 
 
 def table_of(lake: WholeLake, name: str) -> Table:
@@ -194,10 +192,10 @@ def table_of(lake: WholeLake, name: str) -> Table:
 
 
 def changes_of(name: str) -> dict[str, Work]:
-    upkeep = {
-        what: lambda lake, work=work: work(table_of(lake, name)) for what, work in UPKEEP.items()
-    }
-    return CHANGES[name] | upkeep
+    def of_table(work: Callable[[Table], Any]) -> Work:
+        return lambda lake: work(table_of(lake, name))
+
+    return CHANGES[name] | {kind: of_table(work) for kind, work in UPKEEP.items()}
 
 
 def template(path: Path, name: str) -> Path:
@@ -208,7 +206,7 @@ def template(path: Path, name: str) -> Path:
         FILL[name](lake, number)
     if name == "position_queue":
         lake.queue.sync.mark_failed(lake.queue.sync.insert(40, "SPY"), "no", retryable=False)
-        lake.queue.sync.insert_many(QueueRequest(number, "SPY") for number in range(30, 33))
+        lake.queue.sync.insert_many(requests_of(range(30, 33)))
         lake.queue.sync.claim_batch(limit=1, lease_s=600)
     elif name == "gateway_sessions":
         own(lake, "held")
@@ -239,7 +237,7 @@ def outcome(path: Path, name: str, *works: Work) -> Outcome:
     rows = table.rows()
     if table.spec.key:
         assert not rows.select(table.spec.key).is_duplicated().any()
-    frame = rows.drop(UNTOLD, strict=False)
+    frame = rows.drop(UNTOLD.split(), strict=False)
     return sorted(errors), frame.sort(frame.columns, nulls_last=True)
 
 

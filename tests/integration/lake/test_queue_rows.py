@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
+from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.merges import maintain
 from position_sync_dagster.lake.storage.opening import Upkeep
 from tests.support.lake_worker import Worker, together
+from tests.support.queues import requests_of
 
 
 def ended(lake, limit):
@@ -22,7 +23,7 @@ def test_the_rows_shown_are_those_that_changed_last_however_their_files_were_mer
     queue = lake.queue.sync
     merging = Lake(lake.path, upkeep=Upkeep(compact_from=8)).queue.table
     order = list[int]()
-    ids = queue.insert_many([QueueRequest(conid, "SPY") for conid in range(1, 25)])
+    ids = queue.insert_many(requests_of(range(1, 25)))
     waiting = list(enumerate(ids, 1))
     chance.shuffle(waiting)
     while waiting:
@@ -39,7 +40,7 @@ def test_the_rows_shown_are_those_that_changed_last_however_their_files_were_mer
 @pytest.mark.on_disk  # it deletes files
 def test_files_of_older_ones_are_not_read(lake, clock):
     queue = lake.queue.sync
-    ids = queue.insert_many([QueueRequest(conid, "SPY") for conid in range(1, 7)])
+    ids = queue.insert_many(requests_of(range(1, 7)))
     queue.mark_success(ids[:1])
     finished = Path(lake.path, "position_queue", "bucket=SUCCESS")
     old_files = list(finished.rglob("*.parquet"))

@@ -10,7 +10,7 @@ from position_sync_dagster.errors import AmbiguousRemovalError, InvalidLegError,
 from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 
-LEG = {"symbol": "SPY", "right": "C", "strike": 450.0, "expiry": "20260220"}
+LEG = dict(symbol="SPY", right="C", strike=450.0, expiry="20260220")
 
 
 @pytest.fixture

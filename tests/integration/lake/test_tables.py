@@ -21,9 +21,9 @@ LOGIN = "127.0.0.1:7497"
 @pytest.fixture
 def row(clock):
     def make(account=A, net=1000.0, **more):
-        given = {
-            "currency": "USD", "timestamp": clock.now, "gateway_id": LOGIN, "fencing_token": 1,
-        }  # fmt: skip
+        given = dict(
+            currency="USD", timestamp=clock.now, gateway_id=LOGIN, fencing_token=1,
+        )  # fmt: skip
         return AccountSummary(account=account, net_liquidation=net, **given | more)
 
     return make
@@ -133,21 +133,17 @@ async def test_details_of_new_contracts_are_added_without_a_look_at_the_others(
     lake.contracts.put([details(clock, conid) for conid in (400, *range(600, 700))])
     contract = lake.contracts.get(range(1, 1_000))
     assert len(contract) == 620
-    assert {conid for conid, one in contract.items() if one.seen_at == clock.now} == {
-        400,
-        *range(600, 700),
-    }
+    seen_now = {conid for conid, terms in contract.items() if terms.seen_at == clock.now}
+    assert seen_now == {400, *range(600, 700)}
     assert lake.contracts.get([450, 9_999]) == {450: contract[450]}
 
 
 def test_contracts_that_expired_long_ago_are_read_only_if_they_are_named(lake, clock):
     ends = {1: date(2028, 1, 21), 2: date(2028, 1, 20), 3: None, 4: date(2028, 1, 20)}
-    lake.contracts.put(
-        [
-            replace(details(clock, c), last_trade_date=end, expires_on=None)
-            for c, end in ends.items()
-        ]
-    )
+    ending = []
+    for conid, end in ends.items():
+        ending.append(replace(details(clock, conid), last_trade_date=end, expires_on=None))
+    lake.contracts.put(ending)
     assert lake.contracts.unexpired(date(2028, 1, 21), {4}).keys() == {1, 3, 4}
 
 

@@ -27,7 +27,6 @@ from tests.support.booked_days import (
     STOCK,
     THURSDAY,
     VOD,
-    Booked,
     Books,
     booked,
     held,
@@ -35,6 +34,8 @@ from tests.support.booked_days import (
     traded,
 )
 from tests.unit.money.past.test_causes import change
+
+WEDNESDAY = THURSDAY - timedelta(days=1)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_what_was_held_at_the_first_look_was_opened_by_an_earlier_trade(books, l
 @pytest.fixture
 def wheel_beside_own_shares(books) -> Books:
     """A put of a strategy is assigned beside 50 shares of nobody; all is sold on Monday."""
-    books.state(THURSDAY - timedelta(days=1), Booked())
+    books.end_day(WEDNESDAY)
     bought = traded(SPY, 50, 590, THURSDAY)
     sold = traded(SPY_PUT, -1, 11, THURSDAY, ibCommission="-1")
     books.end_day(THURSDAY, held=[held(SPY_PUT, -1, 12), held(SPY, 50, 592)], trades=[bought, sold])
@@ -124,7 +125,8 @@ def test_a_close_whose_owner_is_not_known_is_divided_in_the_day_and_unknown_in_t
 def test_a_future_that_settles_after_an_option_delivered_it_is_of_its_campaign(books):
     """The settlement does not make the assignment one in cash."""
     add_leg(books, ES_PUT)
-    books.end_day(THURSDAY, trades=[traded(ES_PUT, -1, 95, THURSDAY)], held=[held(ES_PUT, -1, 95)])
+    sold = traded(ES_PUT, -1, 95, THURSDAY)
+    books.end_day(THURSDAY, trades=[sold], held=[held(ES_PUT, -1, 95)])
     delivered = [booked(ES_PUT, 1, 0, FRIDAY, "A"), booked(ES, 1, 6600, FRIDAY, "A")]
     books.end_day(FRIDAY, held=[held(ES, 1, 6510)], trades=delivered)
     books.end_day(MONDAY, trades=[booked(ES, -1, 6500, MONDAY, "Ep;C")])
@@ -135,18 +137,29 @@ def test_a_future_that_settles_after_an_option_delivered_it_is_of_its_campaign(b
 
 # Twenty options of as many strategies: the quantity, the price of the first trade, the marks of
 # two closes, the price of the last trade, and the fee of each trade, in cents.
-TWENTY = [
-    (-1, 1100, 1200, 950, 800, 100),  (-2, 305, 315, 295, 355, 65),
-    (-3, 133, 127, 141, 100, 205),    (-1, 5, 1, 2, 0, 70),
-    (-5, 222, 280, 390, 440, 130),    (-1, 777, 777, 777, 777, 100),
-    (-4, 95, 60, 45, 20, 280),    (-2, 1500, 2250, 3100, 1240, 104),
-    (-10, 35, 31, 36, 34, 650),   (-1, 499, 501, 498, 502, 1),
-    (1, 1100, 1200, 950, 800, 100),   (2, 305, 315, 295, 355, 65),
-    (3, 133, 127, 141, 100, 205),     (1, 5, 1, 2, 1, 70),
-    (5, 222, 280, 390, 440, 130),     (1, 777, 777, 777, 777, 0),
-    (4, 95, 60, 45, 20, 280),     (2, 1500, 2250, 3100, 1240, 104),
-    (10, 35, 31, 36, 34, 650),    (1, 499, 501, 498, 502, 1),
-]  # fmt: skip
+LINES = """
+     -1  1100  1200   950   800  100
+     -2   305   315   295   355   65
+     -3   133   127   141   100  205
+     -1     5     1     2     0   70
+     -5   222   280   390   440  130
+     -1   777   777   777   777  100
+     -4    95    60    45    20  280
+     -2  1500  2250  3100  1240  104
+    -10    35    31    36    34  650
+     -1   499   501   498   502    1
+      1  1100  1200   950   800  100
+      2   305   315   295   355   65
+      3   133   127   141   100  205
+      1     5     1     2     1   70
+      5   222   280   390   440  130
+      1   777   777   777   777    0
+      4    95    60    45    20  280
+      2  1500  2250  3100  1240  104
+     10    35    31    36    34  650
+      1   499   501   498   502    1
+"""
+TWENTY = [tuple(map(int, line.split())) for line in LINES.strip().splitlines()]
 
 
 def test_twenty_campaigns_stood_as_a_count_in_whole_cents_says(books):
@@ -158,42 +171,42 @@ def test_twenty_campaigns_stood_as_a_count_in_whole_cents_says(books):
             conid, "SPY", "P", 600.0, "20260306", strategy_id=f"s{number}", since=THURSDAY
         )
 
+    options = [*zip(contracts, TWENTY, strict=True)]
+
     def trades(day, opens):
-        return [
-            traded(
-                contract, quantity if opens else -quantity, (price if opens else last) / 100, day,
-                ibCommission=f"{-fee / 100}",
-            )
-            for contract, (quantity, price, _first, _second, last, fee) in zip(
-                contracts, TWENTY, strict=True
-            )
-        ]  # fmt: skip
+        rows = []
+        for contract, (quantity, price, _first, _second, last, fee) in options:
+            size, cents = (quantity, price) if opens else (-quantity, last)
+            charged = f"{-fee / 100}"
+            rows.append(traded(contract, size, cents / 100, day, ibCommission=charged))
+        return rows
 
     def marked(at):
-        return [
-            held(contract, case[0], case[at] / 100)
-            for contract, case in zip(contracts, TWENTY, strict=True)
-        ]
+        return [held(contract, case[0], case[at] / 100) for contract, case in options]
 
-    books.state(THURSDAY - timedelta(days=1), Booked())
+    books.end_day(WEDNESDAY)
     books.end_day(THURSDAY, held=marked(2), trades=trades(THURSDAY, opens=True))
     books.end_day(FRIDAY, held=marked(3))
     books.end_day(MONDAY, trades=trades(MONDAY, opens=False))
     books.explain([THURSDAY, FRIDAY, MONDAY])
     rows = read_days_of(books.lake, books.settings.calendar, CampaignBook(books.lake).rows())
-    stood = {
-        row.strategy_id: [round(100 * value) for value in (row.worst, row.best, row.profit)]
-        for row in rows
-    }
+    stood = {}
+    for row in rows:
+        stood[row.strategy_id] = [round(100 * value) for value in (row.worst, row.best, row.profit)]
+
     by_hand = {}
     for number, (quantity, price, first, second, last, fee) in enumerate(TWENTY):
-        ends = [
-            100 * quantity * (mark - price) - fees
-            for mark, fees in ((first, fee), (second, fee), (last, 2 * fee))
-        ]
+        gained = [100 * quantity * (mark - price) for mark in (first, second, last)]
+        ends = [gained[0] - fee, gained[1] - fee, gained[2] - 2 * fee]
         by_hand[f"s{number}"] = [min(ends), max(ends), ends[-1]]
     assert stood == by_hand
     assert {row.why_unknown for row in rows} != {None}  # no greeks are recorded
+
+
+def sell_put(books: Books, commission: str = "-1") -> None:
+    """Sell a put for 11 on Thursday, which is worth 12 at its end."""
+    sold = traded(SPY_PUT, -1, 11, THURSDAY, ibCommission=commission)
+    books.end_day(THURSDAY, held=[held(SPY_PUT, -1, 12)], trades=[sold])
 
 
 def structures(books: Books, recorded: Sequence[ClosedCampaign] = ()) -> list[ClosedCampaign]:
@@ -208,9 +221,8 @@ def test_a_structure_of_no_strategy_stood_by_its_cash_and_the_value_of_what_was_
     books, is_marked
 ):
     """1,100 for a put, which is worth 1,200, then 900, and is bought back for 950; fees are 1."""
-    books.state(THURSDAY - timedelta(days=1), Booked())
-    sold = traded(SPY_PUT, -1, 11, THURSDAY, ibCommission="-1")
-    books.end_day(THURSDAY, held=[held(SPY_PUT, -1, 12)], trades=[sold])
+    books.end_day(WEDNESDAY)
+    sell_put(books)
     if is_marked:
         books.end_day(FRIDAY, held=[held(SPY_PUT, -1, 9)])
     bought = traded(SPY_PUT, 1, 9.5, MONDAY, ibCommission="-1")
@@ -239,9 +251,8 @@ def test_a_structure_of_no_strategy_stood_by_its_cash_and_the_value_of_what_was_
 
 
 def test_a_structure_whose_profit_is_not_known_says_so_of_its_worst(books):
-    books.state(THURSDAY - timedelta(days=1), Booked())
-    sold = traded(SPY_PUT, -1, 11, THURSDAY, ibCommission="")
-    books.end_day(THURSDAY, held=[held(SPY_PUT, -1, 12)], trades=[sold])
+    books.end_day(WEDNESDAY)
+    sell_put(books, commission="")
     books.end_day(FRIDAY, trades=[traded(SPY_PUT, 1, 9.5, FRIDAY)])
     books.explain([THURSDAY, FRIDAY])
     [campaign] = structures(books)
@@ -258,12 +269,12 @@ def test_what_a_structure_is_paid_after_its_end_is_in_its_worst_and_best(
 
     The ends of the days are -101, 1,099 - 60,000 + 59,500 = 599, and 599 + 300 - 1 = 898.
     """
-    books.state(THURSDAY - timedelta(days=1), Booked())
-    sold = traded(SPY_PUT, -1, 11, THURSDAY, ibCommission="-1")
-    books.end_day(THURSDAY, held=[held(SPY_PUT, -1, 12)], trades=[sold])
+    books.end_day(WEDNESDAY)
+    sell_put(books)
     assigned = [booked(SPY_PUT, 1, 0, FRIDAY, "A"), booked(SPY, 100, 600, FRIDAY, "A")]
     books.end_day(FRIDAY, held=[held(SPY, 100, 595)], trades=assigned)
-    books.end_day(MONDAY, trades=[traded(SPY, -100, 598, MONDAY, ibCommission="-1")])
+    gone = traded(SPY, -100, 598, MONDAY, ibCommission="-1")
+    books.end_day(MONDAY, trades=[gone])
     later = MONDAY + timedelta(days=2)
     dividend = paid("Dividends", amount, later, conid=SPY["conid"], symbol="SPY")
     books.end_day(later, cash=[dividend])
@@ -300,12 +311,13 @@ def test_a_fee_is_the_same_in_campaigns_days_lots_and_what_is_realised(
     """What does not say in which currency it was charged leaves that of its contract unknown."""
     for contract in (STOCK, VOD):
         add_leg(books, contract)
-    books.state(THURSDAY - timedelta(days=1), Booked())
+    books.end_day(WEDNESDAY)
     bought = [
         traded(STOCK, 10, 220, THURSDAY, ibCommission="-1"),
         traded(VOD, 100, 0.7, THURSDAY, ibCommission="-2"),
     ]
-    books.end_day(THURSDAY, held=[held(STOCK, 10, 222), held(VOD, 100, 0.75)], trades=bought)
+    ends = [held(STOCK, 10, 222), held(VOD, 100, 0.75)]
+    books.end_day(THURSDAY, held=ends, trades=bought)
     sold = [
         traded(STOCK, -10, 225, FRIDAY, ibCommission=fee, ibCommissionCurrency=charged_in),
         traded(VOD, -100, 0.8, FRIDAY, ibCommission="-1"),
@@ -327,9 +339,8 @@ def test_a_fee_is_the_same_in_campaigns_days_lots_and_what_is_realised(
     assert {row.currency: row.profit for row in rows} == by_hand
     may_lack = {row.currency: "; fees: the fee of" in f"; {row.why_unknown}" for row in rows}
     assert may_lack == {"USD": False, "GBP": not charged_in}
-    live = {
-        currency: earned.earned for (_, currency), earned in read_closes(books.lake).money.items()
-    }
+    money = read_closes(books.lake).money
+    live = {currency: earned.earned for (_, currency), earned in money.items()}
     assert {currency: earned.realised for currency, earned in live.items()} == by_hand
     assert [earned.other_fees for earned in live.values()] == [{}, {}]
 
@@ -343,9 +354,10 @@ def test_a_fee_is_the_same_in_campaigns_days_lots_and_what_is_realised(
 def test_a_day_names_the_fee_of_a_contract_once_and_counts_it_as_no_leg(books):
     for contract in (STOCK, VOD):
         add_leg(books, contract)
-    books.state(THURSDAY - timedelta(days=1), Booked())
+    books.end_day(WEDNESDAY)
     bought = [traded(STOCK, 10, 220, THURSDAY), traded(VOD, 100, 0.7, THURSDAY)]
-    books.end_day(THURSDAY, held=[held(STOCK, 10, 222), held(VOD, 100, 0.75)], trades=bought)
+    ends = [held(STOCK, 10, 222), held(VOD, 100, 0.75)]
+    books.end_day(THURSDAY, held=ends, trades=bought)
     fill = traded(STOCK, -5, 225, FRIDAY, ibCommission="-1", ibCommissionCurrency="")
     later = traded(STOCK, -5, 226, FRIDAY, ibCommission="-1", ibCommissionCurrency="")
     sold = [fill, later]

@@ -55,32 +55,25 @@ def book():
     index_put = contracts[INDEX_PUT]
     contracts[WORTHLESS] = replace(contracts[WORTHLESS], expiry=SETTLED)
     contracts[INDEX_PUT] = replace(index_put, strike=7000.0, expiry=SETTLED)
+
     more = [
         replace(call, conid=WHOLE, strike=260.0),
         replace(call, conid=ODD, strike=173.33, multiplier=33.0, trading_class="AAPL1"),
         replace(call, conid=OLD_NAME, strike=225.0),
         replace(call, conid=NEW_NAME, strike=225.0, trading_class="APPL"),
     ]  # fmt: skip
-    openings = [
-        Opening(account=account, conid=conid, quantity=quantity, average_cost=1500.0)
-        for account, conid, quantity in [
-            (B, WHOLE, -4), (A, OLD_NAME, 3),
-        ]
-    ]  # fmt: skip
-    return replace(
-        small,
-        contracts=contracts | {row.conid: row for row in more},
-        openings=(*small.openings, *openings),
-        as_of=None,
-    )
+
+    contracts |= {contract.conid: contract for contract in more}
+    sold = Opening(account=B, conid=WHOLE, quantity=-4, average_cost=1500.0)
+    bought = Opening(account=A, conid=OLD_NAME, quantity=3, average_cost=1500.0)
+    openings = (*small.openings, sold, bought)
+    return replace(small, contracts=contracts, openings=openings, as_of=None)
 
 
 def causes_of(lake, account, conid):
-    return [
-        (closure.cause, closure.stage, closure.quantity)
-        for closure in lake.closures.current()
-        if (closure.account, closure.conid) == (account, conid)
-    ]
+    closures = lake.closures.current()
+    of_holding = [row for row in closures if (row.account, row.conid) == (account, conid)]
+    return [(closure.cause, closure.stage, closure.quantity) for closure in of_holding]
 
 
 @dataclass(frozen=True)
@@ -162,9 +155,12 @@ def found_since(lake, earlier):
 
 def explains(found, closes, cause):
     """Return whether this is the cause of all that closed."""
-    return {key: sum(one.quantity for one in ones) for key, ones in found.items()} == closes and {
-        closure.cause for ones in found.values() for closure in ones
-    } == {cause}
+    quantities = {}
+    causes = set()
+    for holding, closures in found.items():
+        quantities[holding] = sum(closure.quantity for closure in closures)
+        causes |= {closure.cause for closure in closures}
+    return quantities == closes and causes == {cause}
 
 
 def without_shares(found):
@@ -322,15 +318,15 @@ async def test_a_quantity_that_moves_on_after_a_kill_before_its_publication_is_r
         sim.close_position(B, CENTS)
         for _ in range(2):
             await refresh(lake, settings, [CloseExplainer(lake)])
-        found = defaultdict(list)
+
+        moves = defaultdict(list)
         for change in lake.position_changes.records():
-            found[change.account, change.conid].append((change.before, change.after))
-        assert found == {
-            (A, STOCK): [(shares, shares + 10), (shares + 10, shares + 15)],
-            (A, CALL): [(calls, calls - 1), (calls - 1, calls)],
-            (A, NEW_CALL): [(0.0, 2.0), (2.0, 3.0)],
-            (B, CENTS): [(0.0, 1.0), (1.0, 0.0)],
-        }
+            moves[change.account, change.conid].append((change.before, change.after))
+        assert moves.pop((A, STOCK)) == [(shares, shares + 10), (shares + 10, shares + 15)]
+        assert moves.pop((A, CALL)) == [(calls, calls - 1), (calls - 1, calls)]
+        assert moves.pop((A, NEW_CALL)) == [(0.0, 2.0), (2.0, 3.0)]
+        assert moves.pop((B, CENTS)) == [(0.0, 1.0), (1.0, 0.0)]
+        assert not moves
 
 
 @pytest.mark.parametrize("failing", ["changes", "positions"])

@@ -20,9 +20,8 @@ from tests.unit.money.past.test_causes import change, details
 
 TODAY = datetime.now(UTC).date()
 # Trading days of the last weeks: closes of earlier ones are not judged any more.
-*_EARLIER, FIRST, SECOND, THIRD = exchange_of("XNYS").trading_days(
-    TODAY - timedelta(days=20), TODAY - timedelta(days=4)
-)
+FROM, UNTIL = TODAY - timedelta(days=20), TODAY - timedelta(days=4)
+*_EARLIER, FIRST, SECOND, THIRD = exchange_of("XNYS").trading_days(FROM, UNTIL)
 
 
 def noon(day, minutes=0):
@@ -38,10 +37,10 @@ def test_a_sale_that_is_cancelled_with_the_id_0_and_booked_again_counts_once(boo
     abc = stock(5001, "ABC")
     books.end_day(FIRST, trades=[bought(abc, 100, 9, FIRST)])
     see_close(books, 5001, 100, 70, noon(THIRD) + timedelta(seconds=5), symbol="ABC")
-    cancelled = {
-        "transactionType": "TradeCancel", "notes": "Ca", "origTransactionID": "0",
-        "origTradeID": "", "origOrderID": "0", "ibExecID": "", "tradeID": "", "ibCommission": "1",
-    }  # fmt: skip
+    cancelled = dict(
+        transactionType="TradeCancel", notes="Ca", origTransactionID="0",
+        origTradeID="", origOrderID="0", ibExecID="", tradeID="", ibCommission="1",
+    )  # fmt: skip
     sold = [
         bought(abc, -30, 10, THIRD, fifoPnlRealized="30"),
         bought(abc, 30, 10, THIRD, **cancelled),
@@ -99,7 +98,7 @@ def test_an_option_near_its_strike_is_known_once_nothing_came_in_the_night(books
     books.end_day(FIRST, trades=[bought(put, -1, 1.5, FIRST)])
     ended = datetime.combine(SECOND, time(16, 15), NEW_YORK).astimezone(UTC)
     seen_at = ended + timedelta(hours=9)
-    terms = {"right": Right.PUT, "strike": 50.0, "expiry": SECOND, "sec_type": "OPT"}
+    terms = dict(right=Right.PUT, strike=50.0, expiry=SECOND, sec_type="OPT")
     see_close(books, 8301, -1, 0, seen_at, **terms, multiplier=100.0)
     books.lake.registry.sync.add_active(8301, "SPY", strategy_id="s", since=FIRST)
 
@@ -122,9 +121,8 @@ def test_the_hour_that_is_there_twice_is_told_apart_by_its_zone(books, zone, hou
     day = datetime(2025, 11, 2).date()  # noqa: DTZ001 - its day alone
     traded_then = traded(STOCK, 1, 220, day, dateTime=f"20251102;013000 {zone}")
     books.end_day(day, trades=[traded_then])
-    assert books.lake.movements.rows()["at"].to_list() == [
-        datetime(2025, 11, 2, hour, 30, tzinfo=UTC)
-    ]
+    [at] = books.lake.movements.rows()["at"].to_list()
+    assert at == datetime(2025, 11, 2, hour, 30, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("calendar", ["XSAU", "24/7"])

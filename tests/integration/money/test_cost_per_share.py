@@ -16,53 +16,65 @@ from tests.support.booked_days import (
     SPY,
     SPY_PUT,
     THURSDAY,
-    Booked,
     Books,
     booked,
     held,
     paid,
     traded,
 )
-from tests.support.public_cases import acted
+from tests.support.public_cases import acted, bought
 
 MARCH = {day: date(2026, 3, day) for day in (13, 16, 20, 23, 27, 30)}
-ONE = {"ibCommission": "-1"}
+
+# A day, and what its statement books.
+Day = tuple[date, dict[str, list[str]]]
 
 
 def option(conid: int, right: str, strike: int, expiry: date) -> dict[str, str]:
-    return SPY_PUT | {
-        "symbol": f"SPY {right}{strike}", "conid": f"{conid}", "strike": f"{strike}",
-        "putCall": right, "expiry": f"{expiry:%Y%m%d}",
-    }  # fmt: skip
+    return SPY_PUT | dict(
+        symbol=f"SPY {right}{strike}", conid=f"{conid}", strike=f"{strike}",
+        putCall=right, expiry=f"{expiry:%Y%m%d}",
+    )  # fmt: skip
 
 
 CALL = option(42, "C", 605, MARCH[13])
 PUT = option(43, "P", 590, MARCH[20])
 LAST_CALL = option(44, "C", 600, MARCH[27])
 
+
+def sold(day: date, contract: dict[str, str], price: float, quantity: int = -1) -> Day:
+    """Return a sale, with a commission of 1."""
+    return day, {"trades": [bought(contract, quantity, price, day)]}
+
+
+def assigned(day: date, option: dict[str, str], shares: int, price: float) -> Day:
+    """Return the assignment of a short option, which delivers shares at its strike."""
+    delivered = booked(SPY, shares, price, day, "A")
+    return day, {"trades": [booked(option, 1, 0, day, "A"), delivered]}
+
+
+DIVIDEND = paid("Dividends", 170, MARCH[13], conid="41", symbol="SPY")
+EXPIRED = booked(CALL, 1, 0, MARCH[13], "Ep")
+
 # The days of a wheel, and what its shares cost then, each worked out by hand.
 WHEEL = [
-    (THURSDAY, {"trades": [traded(SPY_PUT, -1, 11, THURSDAY, **ONE)]}, None),
+    (*sold(THURSDAY, SPY_PUT, 11), None),
     # 60,000 for 100 shares, less the premium of 1,099.
-    (FRIDAY, {"trades": [booked(SPY_PUT, 1, 0, FRIDAY, "A"), booked(SPY, 100, 600, FRIDAY, "A")]},
-     589.01),
+    (*assigned(FRIDAY, SPY_PUT, 100, 600), 589.01),
     # Less 499.
-    (MONDAY, {"trades": [traded(CALL, -1, 5, MONDAY, **ONE)]}, 584.02),
+    (*sold(MONDAY, CALL, 5), 584.02),
     # The call expired; a dividend of 170 came.
-    (MARCH[13], {"trades": [booked(CALL, 1, 0, MARCH[13], "Ep")],
-                 "cash": [paid("Dividends", 170, MARCH[13], conid="41", symbol="SPY")]}, 582.32),
+    (MARCH[13], {"trades": [EXPIRED], "cash": [DIVIDEND]}, 582.32),
     # Less 799.
-    (MARCH[16], {"trades": [traded(PUT, -1, 8, MARCH[16], **ONE)]}, 574.33),
+    (*sold(MARCH[16], PUT, 8), 574.33),
     # 57,433 and 59,000 for 200 shares.
-    (MARCH[20], {"trades": [booked(PUT, 1, 0, MARCH[20], "A"),
-                            booked(SPY, 100, 590, MARCH[20], "A")]}, 582.165),
+    (*assigned(MARCH[20], PUT, 100, 590), 582.165),
     # Less 399.
-    (MARCH[23], {"trades": [traded(LAST_CALL, -1, 4, MARCH[23], **ONE)]}, 580.17),
+    (*sold(MARCH[23], LAST_CALL, 4), 580.17),
     # 100 were called away at 600: 116,034 less 60,000 for the other 100.
-    (MARCH[27], {"trades": [booked(LAST_CALL, 1, 0, MARCH[27], "A"),
-                            booked(SPY, -100, 600, MARCH[27], "A")]}, 560.34),
-    (MARCH[30], {"trades": [traded(SPY, -100, 598, MARCH[30], **ONE)]}, None),
-]  # fmt: skip
+    (*assigned(MARCH[27], LAST_CALL, -100, 600), 560.34),
+    (*sold(MARCH[30], SPY, 598, quantity=-100), None),
+]
 
 
 def claim(books: Books, *contracts: dict[str, str]) -> None:
@@ -101,14 +113,13 @@ def test_three_rounds_of_a_wheel_say_on_each_day_what_its_shares_cost(books):
 
 
 RENAMED = SPY | {"symbol": "SPYX", "conid": "141"}
+SPLIT = acted(SPY, 100, 0, MONDAY, "FS", actionID="7")
+GONE = acted(SPY, -100, 0, MONDAY, "RS", actionID="8")
+CAME = acted(RENAMED, 25, 0, MONDAY, "RS", actionID="8")
 ACTIONS = {
-    "two for one": ([acted(SPY, 100, 0, MONDAY, "FS", actionID="7")], 294.505),
-    "one for four under another ticker": (
-        [acted(SPY, -100, 0, MONDAY, "RS", actionID="8"),
-         acted(RENAMED, 25, 0, MONDAY, "RS", actionID="8")],
-        2356.04,
-    ),
-}  # fmt: skip
+    "two for one": ([SPLIT], 294.505),
+    "one for four under another ticker": ([GONE, CAME], 2356.04),
+}
 
 
 @pytest.mark.parametrize(("actions", "cost"), ACTIONS.values(), ids=ACTIONS)
@@ -152,7 +163,8 @@ def test_a_future_that_an_option_delivered_has_the_cost_of_one_unit(books):
     books.lake.registry.sync.add_active(
         22, "ES", right="P", strike=6600.0, expiry="20260306", strategy_id="w", since=THURSDAY
     )
-    books.end_day(THURSDAY, trades=[traded(ES_PUT, -1, 95, THURSDAY)], held=[held(ES_PUT, -1, 95)])
+    sale = traded(ES_PUT, -1, 95, THURSDAY)
+    books.end_day(THURSDAY, trades=[sale], held=[held(ES_PUT, -1, 95)])
     delivered = [booked(ES_PUT, 1, 0, FRIDAY, "A"), booked(ES, 1, 6600, FRIDAY, "A")]
-    books.state(FRIDAY, Booked(held=[held(ES, 1, 6510)], trades=delivered))
+    books.end_day(FRIDAY, held=[held(ES, 1, 6510)], trades=delivered)
     assert open_now(books).cost_per_share == pytest.approx(6505)

@@ -31,8 +31,8 @@ CLOSED = [moved(PUT, 2.0, 1.0, 6), moved(CALL, 1.0, 0.5, 6)]
 
 def recorded(conid, after_s, delta=None, implied_vol=None, underlying_price=None, **more):
     """Return a row that was written so long after the fills."""
-    given = {"right": "PUT", "position": -1.0, "market_price": 1.0, "market_value": -100.0}
-    given |= {"average_cost": 100.0, "unrealized_pnl": 0.0, "symbol": "XYZ", "account": A} | more
+    given = dict(right="PUT", position=-1.0, market_price=1.0, market_value=-100.0)
+    given |= dict(average_cost=100.0, unrealized_pnl=0.0, symbol="XYZ", account=A) | more
     return PositionUpdate(
         conid=conid, timestamp=FILLED + timedelta(seconds=after_s), delta=delta,
         implied_vol=implied_vol, underlying_price=underlying_price, **given,
@@ -57,9 +57,11 @@ def put(lake, movements, rows, legs=OF_BOTH):
     lake.updates.sync.append(rows)
 
 
+ENTRY = ("delta", "implied_vol", "underlying_price", "after_s")
+
+
 def entry(record):
-    names = ("delta", "implied_vol", "underlying_price", "after_s")
-    return tuple(getattr(record, f"entry_{name}") for name in names)
+    return tuple(getattr(record, f"entry_{name}") for name in ENTRY)
 
 
 # Two puts have 2 × 100 × 0.3, a call -100 × 0.2; three options have (2 × 25 % + 19 %) / 3.
@@ -81,7 +83,8 @@ def test_an_open_campaign_has_them_too_and_a_share_counts_as_1(lake):
 
 
 def test_what_came_on_a_later_day_is_no_part_of_the_entry(lake):
-    put(lake, [*OPENED, moved(OTHER, -1.0, 1.0, 3), moved(OTHER, 1.0, 1.0, 5), *CLOSED], ROWS)
+    later = [moved(OTHER, -1.0, 1.0, 3), moved(OTHER, 1.0, 1.0, 5)]
+    put(lake, [*OPENED, *later, *CLOSED], ROWS)
     [campaign] = CampaignBook(lake).rows()
     assert entry(campaign) == BY_HAND
 
@@ -124,15 +127,14 @@ def test_what_lacks_is_null_and_says_why(lake, movements, row, known, why):
     book = CampaignBook(lake)
     campaigns = book.rows() or read_open_campaigns(lake, book.parts)
     [campaign] = campaigns
-    values = dict(
-        zip(("delta", "implied_vol", "underlying_price", "after_s"), entry(campaign), strict=True)
-    )
-    assert {name for name, value in values.items() if value is not None} == {*known}
+    values = zip(ENTRY, entry(campaign), strict=True)
+    assert {name for name, value in values if value is not None} == {*known}
     assert campaign.entry_unknown == why
 
 
 def test_shares_alone_have_no_entry(lake):
-    put(lake, [moved(SHARES, 100.0, 50.0, 2), moved(SHARES, -100.0, 52.0, 6)], ROWS)
+    bought, sold = moved(SHARES, 100.0, 50.0, 2), moved(SHARES, -100.0, 52.0, 6)
+    put(lake, [bought, sold], ROWS)
     [campaign] = CampaignBook(lake).rows()
     assert entry(campaign) == (None,) * 4
     assert campaign.entry_unknown == "it began without an option"

@@ -83,18 +83,19 @@ def note(first: str, second: str, ends: list[str]) -> None:
 
 
 # A pair of each kind: the first flow, the table that it is about to write, the second flow.
-PAIRS = (
-    ("fill", "daily_positions", "revert"),
-    ("explain", "profit_explained", "correct"),
-    ("books", "books", "correct"),
-    ("campaigns", "closed_campaigns", "revert"),
-    ("import", "movements", "import"),
-    ("executions", "movements", "import"),
-    ("judge", "closures", "executions"),
-    ("market", "latest_positions", "market"),
-    ("merge", "statement_events", "import"),
-    ("maintain", "statement_events", "correct"),
-)
+LINES = """
+    fill        daily_positions   revert
+    explain     profit_explained  correct
+    books       books             correct
+    campaigns   closed_campaigns  revert
+    import      movements         import
+    executions  movements         import
+    judge       closures          executions
+    market      latest_positions  market
+    merge       statement_events  import
+    maintain    statement_events  correct
+"""
+PAIRS = [tuple(line.split()) for line in LINES.strip().splitlines()]
 
 
 @pytest.mark.parametrize(("first", "written", "second"), PAIRS)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import groupby
+from operator import attrgetter
 from random import Random
 
 import pytest
@@ -32,10 +33,8 @@ Counted = dict[str, list[Closure]]
 
 
 def told(counted: Counted) -> dict[str, list[tuple[object, ...]]]:
-    return {
-        change_id: sorted((closure.cause, closure.stage, closure.quantity) for closure in ones)
-        for change_id, ones in counted.items()
-    }
+    key = attrgetter("cause", "stage", "quantity")
+    return {change_id: sorted(map(key, closures)) for change_id, closures in counted.items()}
 
 
 def by_change(closures: list[Closure]) -> Counted:

@@ -184,9 +184,8 @@ def test_each_of_these_differences_is_in_a_world():
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_books_of_each_day_close_or_name_what_is_not_known(seed, world_of):
     played = world_of(seed)
-    unknown = {
-        name[1:] for kind, name in unknown_rows(rows_of_world(played.world)) if kind == "day"
-    }
+    unknown_in_world = unknown_rows(rows_of_world(played.world))
+    unknown = {name[1:] for kind, name in unknown_in_world if kind == "day"}
     rows = played.books
     assert rows.height == 2 * (len(DAYS) - 1)
     for row in rows.iter_rows(named=True):

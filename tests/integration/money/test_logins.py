@@ -36,11 +36,13 @@ def gateways(tmp_path):
                 for name, account in ACCOUNTS.items()
             }
             path = tmp_path / "gateways.yaml"
-            lines = [
-                f"- {{name: {name}, port: {sim.port}, accounts: [{ACCOUNTS[name]}], "
-                f"max_lines: {2 if name in one_line else 10}, reserved_lines: 1}}"
-                for name, sim in sims.items()
-            ]
+            lines = []
+            for name, sim in sims.items():
+                max_lines = 2 if name in one_line else 10
+                lines.append(
+                    f"- {{name: {name}, port: {sim.port}, accounts: [{ACCOUNTS[name]}], "
+                    f"max_lines: {max_lines}, reserved_lines: 1}}"
+                )
             path.write_text("\n".join(["gateways:", *lines]))
             settings = settings_for(
                 sims["east"],

@@ -40,7 +40,7 @@ def computing(stream_legs):
         book = replace(load_book("small"), as_of=None, option_market=OptionMarket())
         usual = {"underlying_lines": 10, "account_quiet_s": 0.5, "reserved_lines": 0}
         usual |= {"publish_s": 0.1, "followed_s": 0.5}
-        quick = {"prices_s": 0.05, "batch_s": 0.2, "first_s": 0.1, "choose_s": 0.5}
+        quick = dict(prices_s=0.05, batch_s=0.2, first_s=0.1, choose_s=0.5)
         usual["greeks"] = partial(ModelGreeks, pace=Pace(**quick | (pace or {})))
         simulator = {"pnl_interval_s": 0.05} | (simulator or {})
         legs = stream_legs(

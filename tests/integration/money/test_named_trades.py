@@ -4,6 +4,7 @@ import asyncio
 import csv
 from datetime import UTC, datetime, timedelta
 from io import StringIO
+from operator import itemgetter
 
 import httpx
 import pytest
@@ -110,20 +111,22 @@ async def test_every_surface_names_the_terms_of_each_leg_that_was_traded(lake, m
 
     traded = [leg for change in served if change["kind"] == "TRADE" for leg in change["legs"]]
     assert of_leg == [change for change in served if CALL in change["conids"]]
-    terms = ("symbol", "sec_type", "right", "strike", "expiry")
-    assert {tuple(leg[name] for name in ("conid", *terms, "quantity")) for leg in traded} == {
-        (NEW_CALL, "AAPL", "OPT", "CALL", 230.0, "2028-12-15", 2.0),
-        (NEW_CALL, "AAPL", "OPT", "CALL", 230.0, "2028-12-15", -2.0),
-        (CALL, "AAPL", "OPT", "CALL", 240.0, "2028-12-15", -5.0),
-        (UNHELD, "AAPL", "OPT", "CALL", 250.0, "2029-01-19", 5.0),
+    kinds = {(leg["symbol"], leg["sec_type"], leg["right"]) for leg in traded}
+    assert kinds == {("AAPL", "OPT", "CALL")}
+    terms = ("conid", "strike", "expiry", "quantity")
+    assert {tuple(leg[name] for name in terms) for leg in traded} == {
+        (NEW_CALL, 230.0, "2028-12-15", 2.0),
+        (NEW_CALL, 230.0, "2028-12-15", -2.0),
+        (CALL, 240.0, "2028-12-15", -5.0),
+        (UNHELD, 250.0, "2029-01-19", 5.0),
     }
     assert {leg["price"] for leg in traded if leg["conid"] == NEW_CALL} == {3.77, 3.5}
 
     fills = await asyncio.to_thread(command_line.json_of, "fills", "--list")
     lots = csv.DictReader(StringIO(await asyncio.to_thread(command_line.run, "export", "lots")))
-    known = {(leg["conid"], leg["right"], leg["strike"], leg["expiry"]) for leg in traded}
-    of_fills = {(fill["conid"], fill["right"], fill["strike"], fill["expiry"]) for fill in fills}
-    of_lots = {
-        (int(lot["conid"]), lot["right"], float(lot["strike"]), lot["expiry"]) for lot in lots
-    }
-    assert of_fills == of_lots == known
+    terms_of = itemgetter("conid", "right", "strike", "expiry")
+    of_lots = set()
+    for lot in lots:
+        conid, right, strike, expiry = terms_of(lot)
+        of_lots.add((int(conid), right, float(strike), expiry))
+    assert {*map(terms_of, fills)} == of_lots == {*map(terms_of, traded)}

@@ -1,11 +1,12 @@
 """Postings that are read again, or as of a moment: made anew is only what has changed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past import owned_parts
@@ -31,17 +32,24 @@ CALL_TERMS = {"right": Right.CALL, "strike": 575.0, "expiry": FRIDAY}
 AN_HOUR = timedelta(hours=1)
 
 
-def trade(lake: MoneyLake) -> None:
-    lake.executions.add([fill(CALL, -1, order_id="72", multiplier=100.0)])
+def store(lake: MoneyLake, executions: Iterable[Execution]) -> None:
+    lake.executions.add(executions)
     MovementBook(lake, "XNYS").update()
+
+
+def buy(conid: int) -> Execution:
+    return fill(conid, 2, order_id=f"{conid}", multiplier=100.0)
+
+
+def trade(lake: MoneyLake) -> None:
+    store(lake, [fill(CALL, -1, order_id="72", multiplier=100.0)])
 
 
 def correct_trade(lake: MoneyLake) -> None:
     """The broker gives the same execution another price."""
-    bought = fill(CALL, 2, order_id=f"{CALL}", multiplier=100.0)
+    bought = buy(CALL)
     execution_id = bought.execution_id.replace(".01", ".02")
-    lake.executions.add([replace(bought, execution_id=execution_id, price=1.6)])
-    MovementBook(lake, "XNYS").update()
+    store(lake, [replace(bought, execution_id=execution_id, price=1.6)])
 
 
 def add_leg(lake: MoneyLake) -> None:
@@ -78,9 +86,7 @@ def test_what_changed_is_made_anew_and_nothing_else(
     lake: MoneyLake, happens: Callable[[MoneyLake], None]
 ) -> None:
     lake.registry.sync.add_many([leg(CALL, "a", **CALL_TERMS), leg(OTHER, "o", strike=580.0)])
-    bought = [fill(conid, 2, order_id=f"{conid}", multiplier=100.0) for conid in (CALL, OTHER)]
-    lake.executions.add(bought)
-    MovementBook(lake, "XNYS").update()
+    store(lake, [buy(CALL), buy(OTHER)])
     before = by_id(PostingBook(lake).postings())
 
     happens(lake)
@@ -93,15 +99,12 @@ def test_what_changed_is_made_anew_and_nothing_else(
 
 
 def test_of_groups_that_an_order_joined_only_the_joined_one_is_remembered(lake: MoneyLake) -> None:
-    bought = [fill(conid, 2, order_id=f"{conid}", multiplier=100.0) for conid in (CALL, OTHER)]
-    lake.executions.add(bought)
-    MovementBook(lake, "XNYS").update()
+    store(lake, [buy(CALL), buy(OTHER)])
     PostingBook(lake).postings()
     assert owned_parts._remembered(lake).keys() == {CALL, OTHER}
 
     sold = [fill(conid, -1, order_id="72", multiplier=100.0) for conid in (CALL, OTHER)]
-    lake.executions.add(sold)
-    MovementBook(lake, "XNYS").update()
+    store(lake, sold)
     PostingBook(lake).postings({OTHER})
     assert owned_parts._remembered(lake).keys() == {min(CALL, OTHER)}
 

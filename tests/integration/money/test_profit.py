@@ -50,39 +50,44 @@ from tests.support.flex_files import ACCOUNT, element
 from tests.support.traded_year import traded_year
 
 
-def cents(amount: float) -> object:
+def cents(amount: float | dict[str, float]) -> object:
     return pytest.approx(amount, abs=0.005)
+
+
+def usd(profit: float) -> dict[str, object]:
+    """Return what the profit of a day is compared with, to the cent."""
+    return {"USD": cents(profit)}
 
 
 def test_an_option_on_a_future_delivers_one_future_whose_profit_is_its_mark(books):
     books.end_day(THURSDAY, held=[held(ES_PUT, -1, 95)])
     trades = [booked(ES_PUT, 1, 0, FRIDAY, "A"), booked(ES, 1, 6600, FRIDAY, "A")]
     books.end_day(FRIDAY, held=[held(ES, 1, 6510)], trades=trades)
-    assert books.profit(FRIDAY) == {"USD": cents(250)}
+    assert books.profit(FRIDAY) == usd(250)
 
 
 def test_an_assigned_option_on_a_stock_is_known_by_its_event_alone(books):
     books.end_day(THURSDAY, held=[held(SPY_PUT, -1, 11)])
     day = {"date": "20260306", "levelOfDetail": "DETAIL"}
     assignment = {"transactionType": "Assignment", "quantity": "1", "tradeID": "1"}
-    delivery = {"transactionType": "Buy", "quantity": "100", "tradePrice": "600", "tradeID": "2"}
+    delivery = dict(transactionType="Buy", quantity="100", tradePrice="600", tradeID="2")
     events = [
         element("OptionEAE", SPY_PUT | day | assignment),
         element("OptionEAE", SPY | day | delivery),
     ]
     books.end_day(FRIDAY, held=[held(SPY, 100, 590)], trades=None, events=events)
-    assert books.profit(FRIDAY) == {"USD": cents(1100 - 1000)}
+    assert books.profit(FRIDAY) == usd(1100 - 1000)
 
 
 @pytest.mark.parametrize(("charged", "fee"), [("-1.5", 1.5), ("", 0.0)])
 def test_an_event_of_an_option_costs_its_commission_and_tax(books, charged, fee):
     books.end_day(THURSDAY, held=[held(SPY_PUT, 1, 2)])
-    ended = SPY_PUT | {
-        "transactionType": "Expiration", "quantity": "-1", "date": f"{FRIDAY:%Y%m%d}",
-        "tradeID": "9", "commisionsAndTax": charged,
-    }  # fmt: skip
+    ended = SPY_PUT | dict(
+        transactionType="Expiration", quantity="-1", date=f"{FRIDAY:%Y%m%d}",
+        tradeID="9", commisionsAndTax=charged,
+    )  # fmt: skip
     books.end_day(FRIDAY, trades=None, events=[element("OptionEAE", ended)])
-    assert books.profit(FRIDAY) == {"USD": cents(-200 - fee)}
+    assert books.profit(FRIDAY) == usd(-200 - fee)
 
 
 @pytest.mark.parametrize(
@@ -95,20 +100,20 @@ def test_an_event_of_an_option_costs_its_commission_and_tax(books, charged, fee)
 )
 def test_the_amount_of_a_merger_is_minus_what_it_paid(books, amounts, profit):
     books.end_day(THURSDAY, held=[held(STOCK, 10, 4)])
-    merged = STOCK | {
-        "type": "TC", "quantity": "-10", "reportDate": f"{FRIDAY:%Y%m%d}", "actionID": "5",
-        "dateTime": f"{FRIDAY:%Y%m%d};202500",
-    }  # fmt: skip
+    merged = STOCK | dict(
+        type="TC", quantity="-10", reportDate=f"{FRIDAY:%Y%m%d}", actionID="5",
+        dateTime=f"{FRIDAY:%Y%m%d};202500",
+    )  # fmt: skip
     action = element("CorporateAction", merged | amounts)
     books.end_day(FRIDAY, actions=[action])
-    assert books.profit(FRIDAY) == {"USD": None if profit is None else cents(profit)}
+    assert books.profit(FRIDAY) == (usd(profit) if profit is not None else {"USD": None})
 
 
 def test_an_index_option_is_settled_at_the_price_that_is_stated(books):
     books.end_day(THURSDAY, held=[held(SPX_CALL, 2, 50)])
     settled = booked(SPX_CALL, -2, 57.25, FRIDAY, "Ep")
     books.end_day(FRIDAY, trades=[settled])
-    assert books.profit(FRIDAY) == {"USD": cents(1450)}
+    assert books.profit(FRIDAY) == usd(1450)
 
 
 def test_a_trade_without_a_multiplier_of_anybody_is_unknown(books):
@@ -120,7 +125,7 @@ def test_a_trade_without_a_multiplier_of_anybody_is_unknown(books):
     # A statement that holds it says it.
     books.end_day(THURSDAY, held=[held(STOCK, 1, 220), held(MES, 1, 6500)])
     books.end_day(FRIDAY, held=[held(STOCK, 1, 221), held(MES, 1, 6500)], trades=trades)
-    assert books.profit(FRIDAY) == {"USD": cents(1 + 100)}
+    assert books.profit(FRIDAY) == usd(1 + 100)
 
 
 def test_a_fund_and_a_bond_in_percent_of_its_face_have_their_values(books):
@@ -129,7 +134,7 @@ def test_a_fund_and_a_bond_in_percent_of_its_face_have_their_values(books):
     bought = traded(BOND, 1000, 98.75, FRIDAY)
     ends = [held(FUND, 10.5, 404), held(BOND, 1000, 99.25)]
     books.end_day(FRIDAY, held=ends, trades=[bought])
-    assert books.profit(FRIDAY) == {"USD": cents(42 + 5)}
+    assert books.profit(FRIDAY) == usd(42 + 5)
 
 
 @pytest.mark.parametrize(("followed", "profit"), [(("STK", "BOND"), 100.0), (("STK",), 0.0)])
@@ -139,17 +144,16 @@ def test_the_coupon_of_a_bond_is_profit_where_its_price_is(books, followed, prof
     books.end_day(THURSDAY, held=[*rows, held(STOCK, 1, 220)])
     coupon = paid("Bond Interest Received", 100, FRIDAY, **BOND)
     books.end_day(FRIDAY, held=[*rows, held(STOCK, 1, 220)], cash=[coupon])
-    assert books.profit(FRIDAY) == {"USD": cents(profit)}
+    assert books.profit(FRIDAY) == usd(profit)
 
 
 def test_a_conversion_and_what_is_not_followed_are_in_no_profit_but_their_fees_are(books):
     books.end_day(THURSDAY, held=[held(STOCK, 1, 200)])
     converted = traded(EURUSD, 20_000, 1.08, FRIDAY, ibCommission="-2", notes="AFx")
     bond = traded(BOND, 1000, 98.75, FRIDAY, ibCommission="-1")
-    books.end_day(
-        FRIDAY, held=[held(STOCK, 1, 200), held(BOND, 1000, 98.75)], trades=[converted, bond]
-    )
-    assert books.profit(FRIDAY) == {"USD": cents(-3)}
+    ends = [held(STOCK, 1, 200), held(BOND, 1000, 98.75)]
+    books.end_day(FRIDAY, held=ends, trades=[converted, bond])
+    assert books.profit(FRIDAY) == usd(-3)
 
 
 @pytest.mark.parametrize("missing", ["ibCommission", "ibCommissionCurrency"])
@@ -162,17 +166,14 @@ def test_a_commission_or_a_currency_that_is_not_stated_makes_the_profit_unknown(
 
 def test_what_the_owner_brings_is_no_profit_and_without_a_stated_value_came_at_its_mark(books):
     books.end_day(THURSDAY, held=[held(STOCK, 1, 220)])
-    transfer = STOCK | {
-        "type": "ACATS", "direction": "IN", "quantity": "50", "positionAmount": "-",
-        "date": "20260306", "reportDate": "20260306", "transactionID": "t1", "cashTransfer": "0",
-    }  # fmt: skip
-    books.end_day(
-        FRIDAY,
-        held=[held(STOCK, 51, 222)],
-        transfers=[element("Transfer", transfer)],
-        cash=[paid("Deposits/Withdrawals", 5000, FRIDAY)],
-    )
-    assert books.profit(FRIDAY) == {"USD": cents(2)}
+    transfer = STOCK | dict(
+        type="ACATS", direction="IN", quantity="50", positionAmount="-",
+        date="20260306", reportDate="20260306", transactionID="t1", cashTransfer="0",
+    )  # fmt: skip
+    came = element("Transfer", transfer)
+    deposit = paid("Deposits/Withdrawals", 5000, FRIDAY)
+    books.end_day(FRIDAY, held=[held(STOCK, 51, 222)], transfers=[came], cash=[deposit])
+    assert books.profit(FRIDAY) == usd(2)
 
 
 @pytest.mark.parametrize("size", [42, -42])
@@ -180,14 +181,14 @@ def test_what_the_owner_brings_is_no_profit_and_without_a_stated_value_came_at_i
 def test_what_goes_out_in_a_section_without_signs_is_what_was_held(books, size, left):
     """One row, OUT and 42: of what was held long, or of what was short."""
     more = left * size / 42
-    books.end_day(
-        THURSDAY, held=[held(STOCK, size + more, 220)],
-        trades=[traded(STOCK, size + more, 220, THURSDAY)],
-    )  # fmt: skip
+    all_of_it = size + more
+    bought = traded(STOCK, all_of_it, 220, THURSDAY)
+    books.end_day(THURSDAY, held=[held(STOCK, all_of_it, 220)], trades=[bought])
     books.fill(THURSDAY)
-    transfers = [element("Transfer", STOCK | _OUT | {"positionAmount": "9324"})]
-    books.end_day(FRIDAY, held=[held(STOCK, more, 222)] if left else [], transfers=transfers)
-    assert books.profit(FRIDAY) == {"USD": cents(2 * (size + more))}
+    transfer = element("Transfer", STOCK | _OUT | {"positionAmount": "9324"})
+    ends = [held(STOCK, more, 222)] if left else []
+    books.end_day(FRIDAY, held=ends, transfers=[transfer])
+    assert books.profit(FRIDAY) == usd(2 * all_of_it)
     [moved] = books.lake.movements.records(None, pl.col("kind") == "TRANSFER")
     assert (moved.quantity, moved.value) == (-size, -size * 222)
 
@@ -208,7 +209,7 @@ def test_what_goes_out_without_a_stated_value_has_one_value_in_profit_books_and_
     books.state(FRIDAY, gone)
     row = closed_books(books)
     assert (row["owner"], row["difference"]) == (cents(value), cents(0))
-    assert books.profit(FRIDAY) == {"USD": cents(-value - 42 * 220)}
+    assert books.profit(FRIDAY) == usd(-value - 42 * 220)
     assert [part.cash for part in CampaignBook(books.lake).parts[1:]] == [campaign]
 
 
@@ -221,10 +222,10 @@ def test_what_goes_out_and_was_never_seen_is_not_known(books):
     assert posting.unclear == f"the quantity of AAPL of {FRIDAY} is not known"
 
 
-_OUT = {
-    "type": "ACATS", "direction": "OUT", "quantity": "42", "date": f"{FRIDAY:%Y%m%d}",
-    "transactionID": "t1", "cashTransfer": "0",
-}  # fmt: skip
+_OUT = dict(
+    type="ACATS", direction="OUT", quantity="42", date=f"{FRIDAY:%Y%m%d}",
+    transactionID="t1", cashTransfer="0",
+)  # fmt: skip
 
 
 def test_bookings_without_report_date_or_id_in_overlapping_files_are_stored_once(books, lake):
@@ -236,16 +237,15 @@ def test_bookings_without_report_date_or_id_in_overlapping_files_are_stored_once
     assert lake.executions.table.count() == 5
     events = lake.statement_events.table.rows()
     assert events.filter(kind="CASH").height == 1
-    assert lake.movements.rows()["kind"].value_counts().sort("count").rows() == [
-        ("FEE", 1), ("TRADE", 5),
-    ]  # fmt: skip
+    kinds = lake.movements.rows()["kind"].value_counts().sort("count")
+    assert kinds.rows() == [("FEE", 1), ("TRADE", 5)]
 
 
 def test_two_equal_bookings_of_one_statement_are_two(books):
     books.end_day(THURSDAY, held=[held(STOCK, 1, 220)])
     fee = paid("Other Fees", -10, FRIDAY, transactionID="")
     books.end_day(FRIDAY, held=[held(STOCK, 1, 220)], cash=[fee, fee])
-    assert books.profit(FRIDAY) == {"USD": cents(-20)}
+    assert books.profit(FRIDAY) == usd(-20)
 
 
 def test_a_gap_ends_explanation_and_is_never_profit(books):
@@ -258,7 +258,7 @@ def test_a_gap_ends_explanation_and_is_never_profit(books):
     assert row["profit"] is None
     assert row["why_unknown"] == "AAPL: no close before"
     books.end_day(MONDAY, held=[held(STOCK, 100, 225)])
-    assert books.profit(MONDAY) == {"USD": cents(100)}
+    assert books.profit(MONDAY) == usd(100)
 
 
 def test_a_day_with_values_of_the_day_before_alone_is_not_told_as_profit_of_the_next(books):
@@ -277,7 +277,7 @@ def test_a_day_with_values_of_the_day_before_alone_is_not_told_as_profit_of_the_
     assert row["why_unknown"] == "AAPL: its value at the close before"
 
     books.end_day(FRIDAY, held=[held(STOCK, 100, 224)])
-    assert books.profit(MONDAY) == {"USD": cents(100)}
+    assert books.profit(MONDAY) == usd(100)
 
 
 def test_the_first_day_of_what_was_held_before_has_no_profit(books):
@@ -295,7 +295,7 @@ def test_what_came_to_a_flat_account_without_its_trades_has_an_unknown_profit(bo
 def test_an_account_that_begins_with_nothing_has_a_profit_on_its_first_day(books):
     bought = traded(STOCK, 100, 222, THURSDAY)
     books.end_day(THURSDAY, held=[held(STOCK, 100, 223)], trades=[bought])
-    assert books.profit(THURSDAY) == {"USD": cents(100)}
+    assert books.profit(THURSDAY) == usd(100)
 
 
 def test_what_a_later_statement_closes_twice_was_not_held_before_the_first_day(books):
@@ -310,7 +310,7 @@ def test_what_a_later_statement_closes_twice_was_not_held_before_the_first_day(b
     books.end_day(THURSDAY, held=[held(SPX_CALL, -1, 52)], trades=[sold])
     wrong = [booked(SPX_CALL, size, 57, FRIDAY, "Ep") for size in (1, 3)]
     books.end_day(FRIDAY, trades=wrong)
-    assert books.profit(THURSDAY) == {"USD": cents(-201.5)}
+    assert books.profit(THURSDAY) == usd(-201.5)
 
 
 def worth(total: float, **parts: float) -> dict[str, float]:
@@ -328,23 +328,27 @@ def test_the_books_close_with_every_part_of_the_change(books):
     before = worth(32_000, cash=10_000, stock=22_000, dividendAccruals=0)
     cash = {"USD": 10_000.0}
     books.end_day(THURSDAY, held=[held(STOCK, 100, 220)], worth=before, balances=cash)
+
+    amounts = {
+        "Dividends": 40,
+        "Withholding Tax": -6,
+        "Broker Interest Paid": -3,
+        "Other Fees": -2,
+        "Deposits/Withdrawals": 500,
+    }
     booked = Booked(
         held=[held(STOCK, 110, 225)],
         trades=[traded(STOCK, 10, 222, FRIDAY, ibCommission="-1")],
-        cash=[
-            paid("Dividends", 40, FRIDAY), paid("Withholding Tax", -6, FRIDAY),
-            paid("Broker Interest Paid", -3, FRIDAY), paid("Other Fees", -2, FRIDAY),
-            paid("Deposits/Withdrawals", 500, FRIDAY),
-        ],
+        cash=[paid(kind, amount, FRIDAY) for kind, amount in amounts.items()],
         worth=worth(33_073, cash=8_308, stock=24_750, dividendAccruals=15),
-    )  # fmt: skip
+    )
     books.state(FRIDAY, booked)
+
     row = closed_books(books)
     parts = {name: row[name] for name in EXPLAINS}
-    assert parts == {
-        "profit": cents(530), "income": cents(34), "fees": cents(-3), "interest": cents(-3),
-        "accruals": cents(15), "rates": 0.0, "owner": cents(500),
-    }  # fmt: skip
+    assert parts.pop("rates") == 0.0
+    by_hand = dict(profit=530, income=34, fees=-3, interest=-3, accruals=15, owner=500)
+    assert parts == cents(by_hand)
     assert row["difference"] == cents(0)
     assert open_books([row]) == []
 
@@ -447,11 +451,9 @@ def test_what_no_part_explains_is_the_difference_and_is_named(books):
     ],
 )
 def test_books_with_a_part_that_is_not_known_are_not_judged(books, held_there, why):
+    rows = [held(STOCK, 100, 220), held_there]
     for day, total in ((THURSDAY, 22_000), (FRIDAY, 23_000)):
-        booked = Booked(
-            held=[held(STOCK, 100, 220), held_there], worth=worth(total), balances={"USD": 1.0}
-        )
-        books.state(day, booked)
+        books.end_day(day, held=rows, worth=worth(total), balances={"USD": 1.0})
     row = closed_books(books)
     assert row["difference"] is None
     assert row["profit"] is None
@@ -479,11 +481,11 @@ def test_over_a_year_profits_of_days_closed_and_open_campaigns_agree_by_strategy
 ):
     """What a strategy gained until a day is what its campaigns brought, and what they have left."""
     lake = books.lake
-    positions = [
-        held(contract, quantity, mark_on(day), reportDate=f"{day:%Y%m%d}")
-        for day in MONDAYS
-        for contract, quantity in YEAR.held_on(day)
-    ]
+    positions = []
+    for day in MONDAYS:
+        on_day = {"reportDate": f"{day:%Y%m%d}"}
+        positions += [held(*holding, mark_on(day), **on_day) for holding in YEAR.held_on(day)]
+
     trades = [row for day in sorted(YEAR.rows) for row in YEAR.rows[day]]
     last = max(YEAR.rows)
     books.state(last, Booked(held=positions, trades=trades), first=MONDAYS[0])
@@ -504,19 +506,18 @@ def test_over_a_year_profits_of_days_closed_and_open_campaigns_agree_by_strategy
     gained: defaultdict[tuple[str, str], float] = defaultdict(float)
     for day, rows in explained.items():
         assert rows["why_unknown"].null_count() == rows.height, rows
-        for strategy, currency, profit in rows.select(
-            "strategy_id", "currency", "profit"
-        ).iter_rows():
+        named = rows.select("strategy_id", "currency", "profit")
+        for strategy, currency, profit in named.iter_rows():
             gained[strategy, currency] += profit
 
         until = [part for part in campaigns.parts if part.movement.day <= day]
         brought = {}
         for group, earned in live_money(until).items():
-            size = {conid: 1.0 if conid in SHARES else 100.0 for _account, conid in earned.lots}
-            brought[group] = earned.realised + sum(
-                lot.quantity * size[key[1]] * mark_on(day) + lot.cash
-                for key, lot in earned.lots.items()
-            )
+            brought[group] = earned.realised
+            for (_account, conid), lot in earned.lots.items():
+                size = 1.0 if conid in SHARES else 100.0
+                brought[group] += lot.quantity * size * mark_on(day) + lot.cash
+
         of_strategies = {group: gain for group, gain in gained.items() if group[0] != UNATTRIBUTED}
         assert rounded(of_strategies) == rounded(brought), day
 

@@ -125,7 +125,10 @@ def in_one_file(*texts: str) -> str:
     """Return one result of a query with the statements of several."""
     begin = "<FlexStatement "
     end = "</FlexStatement>"
-    statements = [begin + text.split(begin, 1)[1].split(end)[0] + end for text in texts]
+    statements = []
+    for text in texts:
+        inner = text.split(begin, 1)[1].split(end)[0]
+        statements.append(begin + inner + end)
     head = texts[0].split(begin)[0]
     tail = texts[0].split(end)[1]
     return head + "".join(statements) + tail

@@ -19,10 +19,10 @@ async def test_closes_a_roll_and_an_assignment_leave_no_gap_in_the_profit_of_the
     quick = {"pnl_interval_s": 0.1, "refresh_interval_s": 0.1, "tick_interval_s": 3600}
     book = book_of_one_account()  # its subscription stays open
     async with simulate(book, **quick) as sim:
-        lake.registry.sync.add_many(
-            make_leg(conid=conid, strategy_id="all", added_at=utc_now(), **terms_of(conid))
-            for conid in (CALL, SHORT_PUT, WORTHLESS, CORN, STOCK, NEXT)
-        )
+        usual = {"strategy_id": "all", "added_at": utc_now()}
+        conids = (CALL, SHORT_PUT, WORTHLESS, CORN, STOCK, NEXT)
+        legs = [make_leg(conid=conid, **usual, **terms_of(conid)) for conid in conids]
+        lake.registry.sync.add_many(legs)
         service = Service(lake, settings_for(sim), complete=with_money)
 
         def read() -> Figures:

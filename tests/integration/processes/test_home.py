@@ -120,10 +120,9 @@ def test_the_users_settings_do_not_reach_into_a_home(monkeypatch):
     monkeypatch.setenv("DAGSTER_HOME", "/real/home")
     monkeypatch.setenv("TZ", "America/New_York")
     env = home_module.home_environment({"POSITION_SYNC_LAKE": "/demo/lake"}, Path("/demo/dagster"))
-    assert {k: v for k, v in env.items() if k.startswith(("POSITION_SYNC_", "DAGSTER_"))} == {
-        "POSITION_SYNC_LAKE": "/demo/lake",
-        MARKER: "/demo/dagster",
-    }
+    prefixes = ("POSITION_SYNC_", "DAGSTER_")
+    of_program = {name: value for name, value in env.items() if name.startswith(prefixes)}
+    assert of_program == {"POSITION_SYNC_LAKE": "/demo/lake", MARKER: "/demo/dagster"}
     assert env["TZ"] == "America/New_York"
 
     values = {"POSITION_SYNC_LAKE": "/demo/lake", "OTHER": "x"}
@@ -144,12 +143,13 @@ def test_settings_that_a_person_adds_to_a_home_stay_and_a_copy_of_it_has_its_own
     written = home.update_settings({"POSITION_SYNC_STRATEGIES_FILE": odd})
     assert written == home.read_settings()
     assert not home.is_new
-    copied = home_module.Home.at(shutil.copytree(home.path, tmp_path / "copy"))
+    copy = tmp_path / "copy"
+    copied = home_module.Home.at(shutil.copytree(home.path, copy))
     assert copied.read_settings() == {
         "POSITION_SYNC_MAX_LINES": "10",
-        "POSITION_SYNC_LAKE": str(tmp_path / "copy" / "lake"),
+        "POSITION_SYNC_LAKE": str(copy / "lake"),
         "POSITION_SYNC_STRATEGIES_FILE": odd,
-        "POSITION_SYNC_FLEX_FOLDER": str(tmp_path / "copy" / "flex"),
+        "POSITION_SYNC_FLEX_FOLDER": str(copy / "flex"),
     }
 
 
@@ -230,7 +230,7 @@ def test_a_group_ends_whole_also_what_ignores_an_interrupt(start):
 def test_a_large_log_is_begun_anew_and_the_part_before_is_kept(tmp_path):
     log = tmp_path / "program.log"
     command = [sys.executable, "-c", f"print('many words', flush=True); {SLEEP}"]
-    settings = {"env": os.environ, "cwd": tmp_path, "log": log, "grace_s": 1.0}
+    settings = dict(env=os.environ, cwd=tmp_path, log=log, grace_s=1.0)
     with child_process.ChildProcess("The program", command, **settings) as program:
         wait_for("its output", program.tail)
         program.check()

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+from collections import defaultdict
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -83,43 +84,44 @@ async def test_nothing_of_a_recording_is_new():
     assert sum(line["count"] for line in report["said"] if line["about"] == "message") > 100
 
 
-# What an unkind gateway does, and how it is named.
+# What an unkind gateway does: an action of the simulator, with its arguments.
 UNKIND = {
-    "a slow PnLSingle": ({"pnlSingle, then pnlSingle"}, None),
-    "a new type of tick": (
-        {"105 (tickString)"},
-        ("tick_lines", {"message": ["46", "6", "line", "105", "7"]}),
-    ),
-    "a missing end": ({"reqAccountUpdates"}, ("download_end", {"account": A, "delay_s": None})),
-    "a new code": (
-        {"10999 (error)", "10999: … error …"},
-        ("send_error", {"code": 10999, "text": "Simulated error 10999"}),
-    ),
-    "a new message": (
-        {
-            "message 250",
-            "message 250 has 3 fields",
-            "message 250: field 1 is number",
-            "message 250: field 2 is text",
-        },
-        ("say", {"messages": [["250", "1", "X"]]}),
-    ),
-    "another account time": (
-        {"updateAccountTime: field 2 is text"},
-        ("say", {"messages": [["8", "1", "12:00:00 CET"]]}),
-    ),
-    "a line that ticks on": (
-        {"10182 (error)", "10182: …", "10182, then ticks"},
-        ("tick_lines", {"message": ["4", "2", "line", "10182", "cut", ""]}),
-    ),
+    "a slow PnLSingle": None,
+    "a new type of tick": ("tick_lines", {"message": ["46", "6", "line", "105", "7"]}),
+    "a missing end": ("download_end", {"account": A, "delay_s": None}),
+    "a new code": ("send_error", {"code": 10999, "text": "Simulated error 10999"}),
+    "a new message": ("say", {"messages": [["250", "1", "X"]]}),
+    "another account time": ("say", {"messages": [["8", "1", "12:00:00 CET"]]}),
+    "a line that ticks on": ("tick_lines", {"message": ["4", "2", "line", "10182", "cut", ""]}),
 }
+
+# How that is named.
+NAMED_LINES = """
+    a slow PnLSingle     | pnlSingle, then pnlSingle
+    a new type of tick   | 105 (tickString)
+    a missing end        | reqAccountUpdates
+    a new code           | 10999 (error)
+    a new code           | 10999: … error …
+    a new message        | message 250
+    a new message        | message 250 has 3 fields
+    a new message        | message 250: field 1 is number
+    a new message        | message 250: field 2 is text
+    another account time | updateAccountTime: field 2 is text
+    a line that ticks on | 10182 (error)
+    a line that ticks on | 10182: …
+    a line that ticks on | 10182, then ticks
+"""
+NAMES_OF = defaultdict(set)
+for line in NAMED_LINES.strip().splitlines():
+    deed, name = line.split(" | ")
+    NAMES_OF[deed.strip()].add(name)
 
 
 async def unkind(names):
     """Rehearse at a gateway that does some of it; return what was named, and the file."""
     interval_s = 2.2 if "a slow PnLSingle" in names else 1.0
     async with simulate("small", pnl_interval_s=interval_s) as sim:
-        acts = [act for name in names if (act := UNKIND[name][1])]
+        acts = [UNKIND[name] for name in names if UNKIND[name] is not None]
         for name, arguments in acts:
             if name == "download_end":
                 sim.download_end(**arguments)
@@ -143,7 +145,7 @@ async def unkind(names):
 
 async def test_what_is_planted_is_named_and_its_report_becomes_a_fault(tmp_path):
     names = ("a slow PnLSingle", "a new type of tick", "a missing end", "a new message")
-    planted = set().union(*(UNKIND[name][0] for name in names))
+    planted = set().union(*(NAMES_OF[name] for name in names))
     told, report = await unkind(names)
     assert told == planted
 
@@ -158,7 +160,7 @@ async def test_what_is_planted_is_named_and_its_report_becomes_a_fault(tmp_path)
 @pytest.mark.parametrize("name", UNKIND)
 async def test_one_planted_thing_is_named_alone(name):
     told, _report = await unkind([name])
-    assert told == UNKIND[name][0]
+    assert told == NAMES_OF[name]
 
 
 HEARD = Path(__file__).parents[2] / "heard"
@@ -180,7 +182,8 @@ def test_the_gallery_lists_each_gateway_that_was_heard():
     for file in REPORTS:
         report = reported.load_report(file)
         odd = len(named(report))
-        row = f"| {report['server_version']} | {report['day']} | {report['minutes']} | {odd} |"
+        columns = [report[name] for name in ("server_version", "day", "minutes")]
+        row = f"| {' | '.join(map(str, [*columns, odd]))} |"
         assert f"[{file.stem}]" in page
         assert row in page
 
@@ -214,11 +217,9 @@ async def test_no_planted_secret_is_in_the_file_or_on_the_page():
     assert len({*secrets}) == 50
     book = load_book("small")
     names = {account.name: new for account, new in zip(book.accounts, ACCOUNTS, strict=False)}
-    book = replace(
-        book,
-        accounts=tuple(replace(a, name=names[a.name]) for a in book.accounts),
-        openings=tuple(replace(o, account=names[o.account]) for o in book.openings),
-    )
+    accounts = tuple(replace(account, name=names[account.name]) for account in book.accounts)
+    openings = tuple(replace(row, account=names[row.account]) for row in book.openings)
+    book = replace(book, accounts=accounts, openings=openings)
     async with simulate(book) as sim:
         has_moved = ticks(sim, 20)
         said = []
@@ -243,11 +244,13 @@ async def test_no_planted_secret_is_in_the_file_or_on_the_page():
 async def test_an_interrupted_hour_gives_the_page_of_what_was_heard(tmp_path, number):
     out = tmp_path / "hour.json"
     async with simulate("small") as sim:
+        words = ("rehearse", "--minutes", "60", "--lines", "4", "--out", str(out))
+        named = {"POSITION_SYNC_GATEWAY_PORT": str(sim.port), "TMPDIR": str(tmp_path)}
+        pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
-            *(COMMAND, "rehearse", "--minutes", "60", "--lines", "4", "--out", str(out)),
-            env=os.environ | {"POSITION_SYNC_GATEWAY_PORT": str(sim.port), "TMPDIR": str(tmp_path)},
-            cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+            COMMAND, *words, env=os.environ | named, cwd=tmp_path, stdout=pipe, stderr=pipe
+        )
+
         has_moved = ticks(sim, 20)
         await eventually(has_moved)
         assert sim.stats()["peak_lines"] <= 4

@@ -35,14 +35,13 @@ def streaming(lake):
         if more.get("pnl_subscriptions") == 0:
             more["streamed_pnl_subscriptions"] = 0
         settings = settings_for(sim, **more)
-        streamer = IBPositionStreamer(
-            to.registry, to.queue, settings=settings,
-            tables=StreamTables(
-                broker_positions=to.broker_positions, contracts=to.contracts, updates=updates,
-                account_values=account_values, closes=closes, rolls=rolls, rules=rules,
-                position_changes=to.position_changes if closes else None, greeks=greeks,
-            ),
+        tables = StreamTables(
+            broker_positions=to.broker_positions, contracts=to.contracts, updates=updates,
+            account_values=account_values, closes=closes, rolls=rolls, rules=rules,
+            position_changes=to.position_changes if closes else None, greeks=greeks,
         )  # fmt: skip
+        streamer = IBPositionStreamer(to.registry, to.queue, settings=settings, tables=tables)
+
         received = Recorder()
         streamer.register_handler(received)
         streamer.register_handler(DeltaLakePositionWriter(table=to.updates))

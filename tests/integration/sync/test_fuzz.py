@@ -411,11 +411,11 @@ class Session:
             emptied: Whether the last of them holds nothing any more.
         """
         await self.log_in(names)
-        truth = {
-            (account, conid): float(1 + at)
-            for account in names[: len(names) - emptied]
-            for at, conid in enumerate(CONIDS[:3])
-        }
+        truth = {}
+        for account in names[: len(names) - emptied]:
+            for place, conid in enumerate(CONIDS[:3]):
+                truth[account, conid] = float(1 + place)
+
         for doublings in range(12):
             if await self._is_known(truth, SHORT_S * 2**doublings):
                 break

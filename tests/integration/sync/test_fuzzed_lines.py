@@ -129,12 +129,12 @@ class LineSession:
         for request in (*LINES, *PROFITS, "reqPnL"):
             self.gateway.answer(request, [])
         self.tell_values(1.5)
+
+        lake = self.lake
+        tables = StreamTables(broker_positions=lake.broker_positions, contracts=lake.contracts)
         streamer = IBPositionStreamer(
-            self.lake.registry, self.lake.queue, settings=self.settings,
-            tables=StreamTables(
-                broker_positions=self.lake.broker_positions, contracts=self.lake.contracts
-            ),
-        )  # fmt: skip
+            lake.registry, lake.queue, settings=self.settings, tables=tables
+        )
         streamer.register_handler(self.received)
         await streamer.start()
         try:

@@ -32,9 +32,8 @@ async def sim(monkeypatch):
 @pytest.mark.parametrize("folder", ["data/lake", "another"])
 async def test_a_second_start_on_a_login_in_the_process_is_refused_at_once_by_name(sim, folder):
     first = ps.IBPositionStreamer()
-    second = ps.IBPositionStreamer(
-        ps.StrategyRegistry(f"{folder}/active_strategies"), ps.PositionQueue(f"{folder}/queue")
-    )
+    registry = ps.StrategyRegistry(f"{folder}/active_strategies")
+    second = ps.IBPositionStreamer(registry, ps.PositionQueue(f"{folder}/queue"))
     await first.start()
     with pytest.raises(ps.errors.LoginOwnedError, match=HOLDER):
         await asyncio.wait_for(second.start(), 1.0 + SLOW_MACHINE_S)
@@ -52,7 +51,7 @@ async def test_a_script_beside_a_stream_of_dagster_is_refused_by_the_name_of_its
     sessions = ps.Lake(lake).sessions
     sessions.table.initialize()
     gateway_id = ps.load_settings().gateway_id
-    owner = {"lease_s": 60.0, "run_id": "run-1", "host": "elsewhere", "pid": 7}
+    owner = dict(lease_s=60.0, run_id="run-1", host="elsewhere", pid=7)
     session = sessions.acquire(gateway_id, Owner.STREAM, **owner)
     streamer = ps.IBPositionStreamer()
     with pytest.raises(ps.errors.LoginOwnedError, match="process 7 on elsewhere, run run-1"):

@@ -66,10 +66,8 @@ async def test_what_runs_outlives_outages_of_the_store(store, processes):
     ids = []
     async with simulate() as sim:
         settings = settings_for(sim, lake=lake.path)
-        logs = [
-            processes(name, work, lake, sim.port)
-            for name, work in (("a", "stream"), ("b", "stream"), ("drain", "drain"))
-        ]
+        works = {"a": "stream", "b": "stream", "drain": "drain"}
+        logs = [processes(name, work, lake, sim.port) for name, work in works.items()]
         await eventually(lambda: _lives(lake, settings))
         await eventually(lambda: _streamed(lake, utc_now() - timedelta(seconds=30)))
         for fault in OUTAGES if EVERYTHING else IN_SHORT:

@@ -54,12 +54,11 @@ def closed(description):
 
 
 # Nothing can be wrong about a query of a route without parameters.
-ASKED = [
-    (path, mode)
-    for path, methods in openapi()["paths"].items()
-    for mode in ("positive", "negative")
-    if mode == "positive" or methods["get"]["parameters"]
-]
+ASKED = []
+for path, methods in openapi()["paths"].items():
+    ASKED.append((path, "positive"))
+    if methods["get"]["parameters"]:
+        ASKED.append((path, "negative"))
 
 
 @pytest.mark.parametrize(("path", "mode"), ASKED)

@@ -15,7 +15,8 @@ from tests.support import command_line
 from tests.support.money_rows import row
 from tests.unit.money.campaigns.test_closed_campaigns import CALL, PUT, A, leg, moved
 
-DAYS = [date(2026, 2, 2) + timedelta(days=7 * week + day) for week in range(4) for day in range(5)]
+MONDAY = date(2026, 2, 2)
+DAYS = [day for day in (MONDAY + timedelta(days=n) for n in range(28)) if day.weekday() < 5]
 FEE = D("1.30")
 
 
@@ -32,13 +33,13 @@ def fill(conid: int, quantity: int, price: D, when: datetime, order: str) -> Mov
 
 
 def quoted(conid: int, bid: D, ask: D, when: datetime, **more: object) -> object:
-    prices = {"bid": float(bid), "ask": float(ask), "market_price": float((bid + ask) / 2)}
-    values = {"multiplier": 100.0, "position": -2.0, "value_source": ValueOrigin.TICK}
-    value = -200 * prices["market_price"]
-    return row(
-        conid, account=A, timestamp=when, source=Source.STREAM, market_data_type=1,
-        market_value=value, **(prices | values | more),
+    price = float((bid + ask) / 2)
+    values = dict(
+        bid=float(bid), ask=float(ask), market_price=price, market_value=-200 * price,
+        multiplier=100.0, position=-2.0, value_source=ValueOrigin.TICK, source=Source.STREAM,
+        market_data_type=1,
     )  # fmt: skip
+    return row(conid, account=A, timestamp=when, **values | more)
 
 
 class TwentyDays:
@@ -58,12 +59,13 @@ class TwentyDays:
                 width = D("0.1") + D(number % 4) / 50
                 price = bid + width * D(number % 5) / 4  # from the bid to the ask
                 when = at(day, hour, 10, 7)
-                self.rows += [
-                    quoted(PUT, bid - 1, bid + 9, when - timedelta(seconds=20)),
-                    quoted(PUT, bid, bid + width, when - timedelta(seconds=3)),
-                    quoted(PUT, bid - 2, bid + 2, when + timedelta(milliseconds=1)),
-                ]
+
+                just_before, just_after = timedelta(seconds=3), timedelta(milliseconds=1)
+                self.rows.append(quoted(PUT, bid - 1, bid + 9, when - timedelta(seconds=20)))
+                self.rows.append(quoted(PUT, bid, bid + width, when - just_before))
+                self.rows.append(quoted(PUT, bid - 2, bid + 2, when + just_after))
                 self.fills.append(fill(PUT, 1, price, when, f"{hour}-{number}"))
+
                 sums = self.by_hour[local]
                 sums[0] += 100 * (price - (bid + width / 2))
                 sums[1] += 100 * width

@@ -12,19 +12,18 @@ from tests.support.legs import leg
 async def test_a_leg_has_the_values_of_today_alone_and_says_where_each_came_from(client, lake):
     now = utc_now()
     before = day_began("XNYS", now) - timedelta(seconds=1)
-    lake.updates.sync.append(
-        [
-            row(1, timestamp=before, update_id="yesterday"),
-            row(1, timestamp=now - timedelta(seconds=2), update_id="first", run_id="run"),
-            row(1, timestamp=now, update_id="last", market_value=None, account="U1"),
-            row(1, timestamp=now, update_id="other", account="U2"),
-        ]
-    )
+    just_before = now - timedelta(seconds=2)
+    rows = [
+        row(1, timestamp=before, update_id="yesterday"),
+        row(1, timestamp=just_before, update_id="first", run_id="run"),
+        row(1, timestamp=now, update_id="last", market_value=None, account="U1"),
+        row(1, timestamp=now, update_id="other", account="U2"),
+    ]
+    lake.updates.sync.append(rows)
     answer = (await client.get("/api/v1/leg", params={"account": "U1", "conid": 1})).json()
     values = answer["values"]
-    assert [(value["update_id"], value["market_value"]) for value in values] == [
-        ("first", -300.0), ("last", None),
-    ]  # fmt: skip
+    assert [value["update_id"] for value in values] == ["first", "last"]
+    assert [value["market_value"] for value in values] == [-300.0, None]
     assert values[0]["run_id"] == "run"
     assert answer["position"]["market_value"] is None
 
@@ -51,19 +50,19 @@ async def test_one_search_finds_strategies_underlyings_and_legs_by_any_words(cli
 async def test_what_expires_within_days_is_listed_with_what_may_be_assigned(client, lake):
     today = datetime.now(UTC)
     later = (today + timedelta(days=30)).date()
-    usual = {"underlying_price": 600.0, "implied_vol": 0.2, "strike": 700.0, "multiplier": 100.0}
+    usual = dict(underlying_price=600.0, implied_vol=0.2, strike=700.0, multiplier=100.0)
+    usual["expiry"] = later
     deep = {"market_price": 100.0, "market_value": -20_000.0}
-    lake.updates.sync.append(
-        [row(1, **usual, **deep, expiry=later), row(2, **usual, market_value=None, expiry=later)]
-    )
+    rows = [row(1, **usual, **deep), row(2, **usual, market_value=None)]
+    lake.updates.sync.append(rows)
+
     near = (await client.get("/api/v1/expiry")).json()
     assert near["expiries"] == []
     assert [early_assignment["conid"] for early_assignment in near["early_assignments"]] == [1]
     assert [(entry["conid"], entry["reason"]) for entry in near["not_judged"]] == [
         (2, "it has no value")
     ]
+
     far = (await client.get("/api/v1/expiry", params={"days": 40})).json()
-    assert [(expiry["conid"], expiry["units"]) for expiry in far["expiries"]] == [
-        (1, 200.0),
-        (2, 200.0),
-    ]
+    assert [expiry["conid"] for expiry in far["expiries"]] == [1, 2]
+    assert [expiry["units"] for expiry in far["expiries"]] == [200.0, 200.0]

@@ -19,10 +19,10 @@ from tests.support.holdings import make_holding
 from tests.support.legs import leg
 
 FAR = exchange_date(utc_now()) + timedelta(days=60)
-TERMS = {
-    "delta": -0.5, "gamma": 0.01, "theta": -0.1, "vega": 0.3, "implied_vol": 0.2,
-    "underlying_price": 600.0, "expiry": FAR, "value_source": ValueOrigin.PNL_SINGLE,
-}  # fmt: skip
+TERMS = dict(
+    delta=-0.5, gamma=0.01, theta=-0.1, vega=0.3, implied_vol=0.2,
+    underlying_price=600.0, expiry=FAR, value_source=ValueOrigin.PNL_SINGLE,
+)  # fmt: skip
 LOOKS = examples(100)
 
 

@@ -17,10 +17,8 @@ from tests.support import command_line
 from tests.support.legs import leg
 from tests.support.sessions import own
 
-SUMS = {
-    "market_value": "value", "today": "daily_pnl", "unrealized": "unrealized_pnl",
-    "dollar_delta": "dollar_delta", "theta": "theta", "vega": "vega", "gamma_1pct": "gamma_1pct",
-}  # fmt: skip
+SUMS = {"market_value": "value", "today": "daily_pnl", "unrealized": "unrealized_pnl"}
+SUMS |= {name: name for name in ("dollar_delta", "theta", "vega", "gamma_1pct")}
 
 
 @pytest.fixture
@@ -28,10 +26,11 @@ def held(lake, settings, monkeypatch) -> None:
     """Hold two legs of a strategy and twenty of none, one of which has no greeks."""
     monkeypatch.setenv("POSITION_SYNC_GATEWAY_ID", settings.gateway_id)
     own(lake, settings.gateway_id, state=SessionState.LIVE)
-    greeks = {"delta": -0.5, "gamma": 0.01, "theta": -0.1, "vega": 0.3, "implied_vol": 0.2}
+    greeks = dict(delta=-0.5, gamma=0.01, theta=-0.1, vega=0.3, implied_vol=0.2)
     terms = {"underlying_price": 600.0, "expiry": exchange_date(utc_now()) + timedelta(days=60)}
     lake.registry.sync.add_many([leg(1, "condor"), leg(2, "condor")])
-    lake.updates.sync.append([row(n, **greeks, **terms) for n in range(1, 22)] + [row(22, **terms)])
+    rows = [row(conid, **greeks, **terms) for conid in range(1, 22)]
+    lake.updates.sync.append([*rows, row(22, **terms)])
     lake.account_values.append([account_of(utc_now(), *[-7.0] * 22)])
 
 
@@ -68,14 +67,11 @@ async def test_each_sum_bridge_and_margin_is_one_number_on_every_surface(client,
         for strategy, sums in of_page.items():
             amounts = [part[column] or 0.0 for part in rows if part["strategy"] == strategy]
             assert sums[name] == pytest.approx(sum(amounts)), (name, strategy)
-            shown = [
-                [row[name] for row in answer["strategies"] if row["strategy"] == strategy]
-                for answer in answers.values()
-            ]
-            shown += [
-                [row[in_commands] for row in exposure_rows(exposure) if row["name"] == strategy]
-            ]
-            assert shown == [[sums[name]]] * len(shown), (name, strategy)
+            for surface, answer in answers.items():
+                [shown] = [row for row in answer["strategies"] if row["strategy"] == strategy]
+                assert shown[name] == sums[name], (surface, name, strategy)
+            [shown] = [row for row in exposure_rows(exposure) if row["name"] == strategy]
+            assert shown[in_commands] == sums[name], (name, strategy)
 
 
 def exposure_rows(answer: Any) -> list[dict[str, Any]]:

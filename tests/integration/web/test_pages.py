@@ -70,17 +70,14 @@ def lake(tmp_path_factory) -> MoneyLake:
     put_tables(folder)
     lake = MoneyLake.of(Settings(lake=str(folder), gateway_id="gate"))
     later = utc_now().date() + timedelta(days=30)
-    greeks = {"delta": -0.5, "theta": -0.1, "underlying_price": 600.0, "implied_vol": 0.2}
+    greeks = dict(delta=-0.5, theta=-0.1, underlying_price=600.0, implied_vol=0.2)
     deep = {"strike": 700.0, "market_price": 100.0, "market_value": -20_000.0}
     lake.registry.sync.add_many([leg(1, "known"), leg(2, "partly"), leg(3, "partly")])
-    lake.updates.sync.append(
-        [
-            row(1, **greeks, multiplier=100.0, run_id="run-of-the-row"),
-            row(2, daily_pnl=3.0),
-            row(3, daily_pnl=None),
-            row(4, **greeks | deep, symbol="QQQ", multiplier=100.0, expiry=later),
-        ]
-    )
+
+    of_spy = row(1, **greeks, multiplier=100.0, run_id="run-of-the-row")
+    of_qqq = row(4, **greeks | deep, symbol="QQQ", multiplier=100.0, expiry=later)
+    rows = [of_spy, row(2, daily_pnl=3.0), row(3, daily_pnl=None), of_qqq]
+    lake.updates.sync.append(rows)
     lake.account_values.append([account_of(utc_now(), -7.0, -94.1)])
     return lake
 
@@ -318,7 +315,7 @@ def test_blind_logins_and_refused_lines_are_red_and_in_the_title_and_more_legs_t
         folded = f"SPY 575P, again at {began.replace(minute=12).astimezone(NEW_YORK):%H:%M}"
         assert texts(window, "#alert details") == [f"details\n{folded}"]
 
-        more = {"line_limit": 100, "underlying_lines": 5, "lines_in_use": 20, "detail": None}
+        more = dict(line_limit=100, underlying_lines=5, lines_in_use=20, detail=None)
         lake.sessions.renew(session, lease_s=600, **more, **live)
         wait_for(few, lambda: few in "".join(texts(window, "#hints")))
         assert few not in "".join(texts(window, "#notice")), "it is said once"
@@ -723,7 +720,7 @@ def test_an_answer_that_comes_late_overwrites_no_newer_one(page, lake):
 def test_a_past_day_is_played_back_with_the_curves_of_that_day(page, lake):
     at = (utc_now() - timedelta(days=2)).replace(hour=12)
     of_that_day = MoneyLake(lake.path, fsync=False, clock=lambda: at)
-    values = {"timestamp": at, "value_time": at, "symbol": "QQQ", "update_id": "two days ago"}
+    values = dict(timestamp=at, value_time=at, symbol="QQQ", update_id="two days ago")
     of_that_day.updates.sync.append([row(4, market_value=-123.0, daily_pnl=-23.0, **values)])
     account = AccountSummary(account="U2", currency="USD", timestamp=at, daily_pnl=-23.0)
     of_that_day.account_values.append([account])
@@ -833,9 +830,9 @@ def test_each_campaign_has_a_picture_of_its_path_and_open_ones_what_shares_cost(
         wait_for("over", lambda: "−300" in texts(window, "#campaigns-table td"), told=window.text)
         [path] = window.driver.execute_script(PATHS, "campaigns")
         assert path.count("L") == 5
-        assert [float(step.split(" ")[1]) for step in path[1:].split("L")] == pytest.approx(
-            [15.31, 17.54, 22.0, 15.32, 6.41, 2.0], abs=0.01
-        )
+
+        heights = [float(step.split(" ")[1]) for step in path[1:].split("L")]
+        assert heights == pytest.approx([15.31, 17.54, 22.0, 15.32, 6.41, 2.0], abs=0.01)
         wait_for("open", lambda: "43.51" in texts(window, "#open-table td"), told=window.text)
         [path] = window.driver.execute_script(PATHS, "open")
         assert path.count("L") == 5

@@ -68,7 +68,7 @@ class LiveDay:
         self.record(self.now + 30 * MINUTE)
 
     def _row(self, conid: int, value: float) -> Any:
-        greeks = {"delta": 0.4, "gamma": 0.01, "vega": 0.2, "theta": -0.1}
+        greeks = dict(delta=0.4, gamma=0.01, vega=0.2, theta=-0.1)
         priced = {"market_value": value, "daily_pnl": value - 100, "underlying_price": 600.0}
         return make_row(
             conid, self.now, currency="USD", value_time=self.now, greeks_time=self.now,
@@ -177,22 +177,22 @@ async def test_http_refuses_a_moment_that_is_none(day, client):
 OF_MOMENTS = [name for name, route in api.ROUTES.items() if "at" in route.query.model_fields]
 
 # Zones move the first and the last day out of the years that there are.
+ODD_MOMENTS = """
+    9999-12-31T23:59:59-23:59  0001-01-01T00:00:00+23:59  0001-01-01T00:00Z
+    -62135596801  1e300  NaN  253402300800  2026-03-09T24:00Z
+"""
+AT_THE_ENDS = st.builds(
+    "{:04}-{}T{}{}{:02}:59".format,
+    *map(st.sampled_from, ([1, 1970, 9999], ["01-01", "12-31"], ["00:00:00", "23:59:59"], "+-")),
+    st.integers(0, 23),
+)
 HOSTILE = st.one_of(
     st.datetimes().map(datetime.isoformat),
     st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat),
-    st.sampled_from(
-        [
-            "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59", "0001-01-01T00:00Z",
-            "-62135596801", "1e300", "NaN", "253402300800", "2026-03-09T24:00Z", "",
-        ]
-    ),
-    st.builds(
-        "{:04}-{}T{}{}{:02}:59".format,
-        st.sampled_from([1, 1970, 9999]), st.sampled_from(["01-01", "12-31"]),
-        st.sampled_from(["00:00:00", "23:59:59"]), st.sampled_from("+-"), st.integers(0, 23),
-    ),
+    st.sampled_from([*ODD_MOMENTS.split(), ""]),
+    AT_THE_ENDS,
     st.text(max_size=30),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("name", [*OF_MOMENTS, "feed"])

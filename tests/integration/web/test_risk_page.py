@@ -1,7 +1,6 @@
 """The risk page in headless Chromium, over a condor, a box, and a leg that cannot be priced."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Event
 
@@ -31,26 +30,30 @@ pytestmark = pytest.mark.skipif(not is_installed(), reason=MISSING)
 
 EXPIRY = exchange_date(datetime.now(UTC)) + timedelta(days=40)
 
-# Strategy, right, strike, contracts, cost of one unit, volatility.
-LEGS = (
-    ("condor", Right.PUT, 570.0, -1.0, 5.0, 0.2),
-    ("condor", Right.PUT, 550.0, 1.0, 3.0, 0.22),
-    ("condor", Right.CALL, 630.0, -1.0, 4.0, 0.18),
-    ("condor", Right.CALL, 650.0, 1.0, 2.0, 0.17),
-    ("sure", Right.PUT, 500.0, 1.0, 1.0, 0.25),
-    ("sure", Right.PUT, 490.0, -1.0, 1.5, 0.25),
-    ("dark", Right.CALL, 700.0, -1.0, 1.0, None),
-    ("other", Right.PUT, 590.0, -6.0, 6.0, 0.2),
-)
+# Strategy, symbol, right, strike, contracts, cost of one unit, volatility.
+LEGS = """
+    condor  SPY  PUT   570  -1  5    0.2
+    condor  SPY  PUT   550   1  3    0.22
+    condor  SPY  CALL  630  -1  4    0.18
+    condor  SPY  CALL  650   1  2    0.17
+    sure    SPY  PUT   500   1  1    0.25
+    sure    SPY  PUT   490  -1  1.5  0.25
+    dark    SPY  CALL  700  -1  1    -
+    other   QQQ  PUT   590  -6  6    0.2
+"""
 
 
-def option(conid: int, right: Right, strike: float, quantity: float, cost: float) -> PositionUpdate:
-    symbol = "QQQ" if conid == len(LEGS) else "SPY"
+def add_leg(lake: MoneyLake, conid: int, line: str) -> PositionUpdate:
+    """Make a leg active; return the row of what is held of it."""
+    strategy, symbol, right, *numbers, volatility = line.split()
+    strike, quantity, cost = map(float, numbers)
+    terms = dict(symbol=symbol, right=Right[right], strike=strike, expiry=EXPIRY)
+    lake.registry.sync.add_many([leg(conid, strategy, quantity=quantity, **terms)])
     return row(
-        conid, symbol=symbol, right=right, strike=strike, position=quantity, expiry=EXPIRY,
-        multiplier=100.0, average_cost=100 * cost, market_price=cost,
-        market_value=100 * cost * quantity,
-        unrealized_pnl=0.0, underlying_price=600.0, account="U1",
+        conid, **terms, position=quantity, multiplier=100.0, average_cost=100 * cost,
+        market_price=cost, market_value=100 * cost * quantity, unrealized_pnl=0.0,
+        underlying_price=600.0, account="U1",
+        implied_vol=None if volatility == "-" else float(volatility),
     )  # fmt: skip
 
 
@@ -74,12 +77,7 @@ def busy(tmp_path_factory) -> BusyFigures:
     settings = Settings(lake=str(home / "lake"), strategies_file=home / "strategies.yaml")
     (home / "scenarios.yaml").write_text("betas: {SPY: 0.5, QQQ: 0.5}\n")
     lake = MoneyLake.of(settings)
-    rows = []
-    for conid, (strategy, right, strike, quantity, cost, volatility) in enumerate(LEGS, 1):
-        held = option(conid, right, strike, quantity, cost)
-        terms = {"right": right, "strike": strike, "expiry": EXPIRY, "quantity": quantity}
-        lake.registry.sync.add_many([leg(conid, strategy, symbol=held.symbol, **terms)])
-        rows.append(replace(held, implied_vol=volatility))
+    rows = [add_leg(lake, conid, line) for conid, line in enumerate(LEGS.strip().splitlines(), 1)]
     lake.updates.sync.append(rows)
     return BusyFigures(settings)
 
@@ -380,10 +378,9 @@ def test_only_what_can_be_seen_is_asked_for_again_and_the_matrix_says_what_it_is
 def test_legs_are_listed_by_expiry_and_strike(page):
     show(page, "?strategy=condor")
     [legs] = [text for text in texts(page, "#payoffs dl div") if text.startswith("legs")]
-    assert [leg.split()[0] for leg in legs.removeprefix("legs").split(", ")][:2] == ["+1", "−1"]
-    assert [leg.split()[2] for leg in legs.removeprefix("legs").split(", ")] == [
-        "550P", "570P", "630C", "650C",
-    ]  # fmt: skip
+    words = [leg.split() for leg in legs.removeprefix("legs").split(", ")]
+    assert [quantity for quantity, *_ in words][:2] == ["+1", "−1"]
+    assert [leg[2] for leg in words] == ["550P", "570P", "630C", "650C"]
 
 
 EXPIRING = """

@@ -27,23 +27,22 @@ def lake(lake, settings):
     """A put of condor that was held over night and lost 1,200, and another without a close."""
     now = utc_now()
     _today, session, closed_at = day_and_close_before(settings.calendar, now)
-    at_close = {
-        "session_date": session, "closed_at": closed_at, "account": ACCOUNT, "conid": 1,
-        "symbol": "SPY", "right": "PUT", "strike": 600.0, "expiry": FAR, "multiplier": 100.0,
-        "currency": "USD", "sec_type": "OPT", "position": -2.0, "market_price": 12.0,
-        "market_value": -2400.0, "delta": -0.5, "gamma": 0.0, "vega": 0.0, "theta": 0.0,
-        "implied_vol": 0.2, "underlying_price": 600.0, "source": "STREAM", "timestamp": closed_at,
-    }  # fmt: skip
+    at_close = dict(
+        session_date=session, closed_at=closed_at, account=ACCOUNT, conid=1,
+        symbol="SPY", right="PUT", strike=600.0, expiry=FAR, multiplier=100.0,
+        currency="USD", sec_type="OPT", position=-2.0, market_price=12.0,
+        market_value=-2400.0, delta=-0.5, gamma=0.0, vega=0.0, theta=0.0,
+        implied_vol=0.2, underlying_price=600.0, source="STREAM", timestamp=closed_at,
+    )  # fmt: skip
     rows = frame_of(DAILY_POSITIONS, [at_close])
     put_rows(lake.derived_table(DAILY_POSITIONS), {session: rows})
 
-    usual = {"timestamp": now, "value_time": now, "strike": 600.0, "expiry": FAR}
+    usual = dict(timestamp=now, value_time=now, strike=600.0, expiry=FAR)
     usual |= {"sec_type": "OPT", "implied_vol": 0.2, "underlying_price": 588.0}
     lost = row(1, **usual, market_price=18.0, market_value=-3600.0, daily_pnl=-1200.0)
     new = row(2, **usual, market_price=3.0, market_value=-600.0, daily_pnl=7.5)
-    lake.registry.sync.add_many(
-        leg(conid, name, strike=600.0, expiry=FAR) for conid, name in ((1, "condor"), (2, "new"))
-    )
+    terms = {"strike": 600.0, "expiry": FAR}
+    lake.registry.sync.add_many([leg(1, "condor", **terms), leg(2, "new", **terms)])
     lake.updates.sync.append([lost, new])
     return lake
 
@@ -102,7 +101,7 @@ def test_greeks_that_this_package_computed_of_the_close_split_the_profit(lake, s
     now = utc_now()
     _today, session, closed_at = day_and_close_before(settings.calendar, now)
     table = lake.derived_table(DAILY_POSITIONS)
-    modelled = {"delta": -0.4, "gamma": 0.0, "vega": 0.0, "theta": 0.0, "implied_vol": 0.2}
+    modelled = dict(delta=-0.4, gamma=0.0, vega=0.0, theta=0.0, implied_vol=0.2)
     at = closed_at - timedelta(minutes=1)
     written = row(
         1, **modelled, timestamp=at, value_time=at, update_id="close", strike=600.0, expiry=FAR,

@@ -10,6 +10,7 @@ from fractions import Fraction
 from polars import col
 
 from position_sync_dagster.money.past.closes import EventKind
+from tests.support.ledger_world.bookkeeper import Posted
 from tests.support.ledger_world.product import Played
 from tests.support.ledger_world.values import DAYS, NOBODY, Booking, Contract, Edge, Money
 from tests.support.ledger_world.world import World, campaigns_of
@@ -37,13 +38,12 @@ class Bridges:
 
     def _edges(self) -> list[tuple[str, Edge]]:
         """Return the edges of known contracts but those of dividends."""
-        conids = {
-            posted.booking.name: posted.booking.contract for posted in self._world.books.posted
-        }
+        bookings = [posted.booking for posted in self._world.books.posted]
+        contracts = {booking.name: booking.contract for booking in bookings}
         return [
             (owner, edge)
             for owner, edge in self._world.books.edges
-            if edge.kind != "EARNS" and not self._is_lost(edge, conids)
+            if edge.kind != "EARNS" and not self._is_lost(edge, contracts)
         ]
 
     def _is_lost(self, edge: Edge, contracts: Mapping[str, Contract | None]) -> bool:
@@ -53,12 +53,14 @@ class Bridges:
     def _value(self, day: date, *, with_futures: bool) -> Fraction:
         """Return what is known of positions at a close; the value of a future is not paid."""
         close = self._world.closes[day]
-        return _sum(
-            quantity * close.marks[conid] * self._world.contracts[conid].multiplier
-            for (_account, conid), quantity in close.positions.items()
-            if conid not in self._world.lost
-            and (with_futures or self._world.contracts[conid].category != "FUT")
-        )
+        value = Fraction(0)
+        for (_account, conid), quantity in close.positions.items():
+            contract = self._world.contracts[conid]
+            is_counted = with_futures or contract.category != "FUT"
+            if is_counted and conid not in self._world.lost:
+                value += quantity * close.marks[conid] * contract.multiplier
+
+        return value
 
     def all(self) -> list[tuple[str, str, dict[str, Fraction]]]:
         """Return all of them, each between two sums."""
@@ -70,22 +72,29 @@ class Bridges:
 
     def lots_to_campaigns(self) -> dict[str, Fraction]:
         """Return what is added to the profit of closed lots to get that of closed campaigns."""
-        edges = self._edges()
-        of_owners = [(owner, edge) for owner, edge in edges if owner]
-        by_account = [edge.gain for owner, edge in edges if not owner]
-        in_none = [
-            (owner, known(edge.gain))
-            for owner, edge in of_owners
-            if edge.kind != "CAME_FROM" and (edge.by.name, owner) in self._others_of
-        ]
+        by_owner = by_account = of_nobody = of_what_goes_on = Fraction(0)
+        for owner, edge in self._edges():
+            gain = known(edge.gain)
+            if not owner:
+                by_account += gain
+                continue
+
+            by_owner += gain
+            if edge.kind == "CAME_FROM" or (edge.by.name, owner) not in self._others_of:
+                continue
+
+            if owner == NOBODY:
+                of_nobody += gain
+            else:
+                of_what_goes_on += gain
+
         return {
-            "who had what was opened first": _sum(known(edge.gain) for _owner, edge in of_owners)
-            - _sum(map(known, by_account)),
-            "shares and rests of nobody": -_sum(gain for who, gain in in_none if who == NOBODY),
-            "campaigns that go on": -_sum(gain for who, gain in in_none if who != NOBODY),
+            "who had what was opened first": by_owner - by_account,
+            "shares and rests of nobody": -of_nobody,
+            "campaigns that go on": -of_what_goes_on,
             "dividends": _sum(known(campaign.income) for campaign in self._over),
             "value at which something changed accounts": self._changed_accounts(),
-        }  # fmt: skip
+        }
 
     def _changed_accounts(self) -> Fraction:
         """Return what campaigns that are over gained by transfers between the accounts.
@@ -119,40 +128,41 @@ class Bridges:
 
     def campaigns_to_days(self) -> dict[str, Fraction]:
         """Return what is added to the profit of closed campaigns to get that of all days."""
-        of_account = [each for each in self._posted if each.booking.contract is None]
+        of_nobody = [posted for posted in self._others if posted.owner == NOBODY]
+        of_what_goes_on = [posted for posted in self._others if posted.owner != NOBODY]
+        of_accounts = [posted for posted in self._posted if posted.booking.contract is None]
+        held_before = [posted for posted in self._posted if posted.is_prior]
         return {
-            "cash of what goes on": _sum(
-                known(each.money) for each in self._others if each.owner != NOBODY
-            ),
-            "cash of shares and rests of nobody": _sum(
-                known(each.money) for each in self._others if each.owner == NOBODY
-            ),
-            "interest of accounts": _sum(known(each.money) for each in of_account),
+            "cash of what goes on": _money_of(of_what_goes_on),
+            "cash of shares and rests of nobody": _money_of(of_nobody),
+            "interest of accounts": _money_of(of_accounts),
             "value of what is held": self._value(DAYS[-1], with_futures=True),
-            "cost of what was held before": -_sum(
-                known(each.money) for each in self._posted if each.is_prior
-            ),
+            "cost of what was held before": -_money_of(held_before),
             "value of what was held before": -self._value(DAYS[0], with_futures=True),
         }
 
     def days_to_cash(self) -> dict[str, Fraction]:
         """Return what is added to the profit of all days to get the change of cash."""
-        bookings = self._world.bookings
+        in_kind = of_unknown = of_owner = Fraction(0)
+        for booking in self._world.bookings:
+            if not booking.partner:
+                in_kind += Fraction(booking.value or 0)
+            if "Deposits" in booking.kind:
+                of_owner += Fraction(booking.cash)
+            if booking.contract is not None and booking.contract.conid in self._world.lost:
+                of_unknown += Fraction(booking.cash - booking.fee)
+
         return {
             "value of what was held before": self._value(DAYS[0], with_futures=False),
             "value of what is held": -self._value(DAYS[-1], with_futures=False),
-            "what came in kind": _sum(
-                Fraction(booking.value or 0) for booking in bookings if not booking.partner
-            ),
-            "cash of what is not known": _sum(
-                Fraction(booking.cash - booking.fee)
-                for booking in bookings
-                if booking.contract is not None and booking.contract.conid in self._world.lost
-            ),
-            "cash of the owner": _sum(
-                Fraction(booking.cash) for booking in bookings if "Deposits" in booking.kind
-            ),
+            "what came in kind": in_kind,
+            "cash of what is not known": of_unknown,
+            "cash of the owner": of_owner,
         }
+
+
+def _money_of(postings: Iterable[Posted]) -> Fraction:
+    return _sum(known(posted.money) for posted in postings)
 
 
 def _sum(amounts: Iterable[Fraction]) -> Fraction:
@@ -167,13 +177,11 @@ def sums_of(played: Played) -> dict[str, float]:
     campaigns = [row.profit for row in played.campaigns if row.strategy_id not in lost]
     is_known = ~col.strategy_id.is_in([name for name in lost if isinstance(name, str)])
     days = [profit for rows in played.days.values() for profit in rows.filter(is_known)["profit"]]
+
     is_cash = col.kind == EventKind.CASH_BALANCE.value
     events = played.lake.statement_events.rows(None, is_cash, ["day", "amount", "currency"])
     events = events.filter(currency="USD")
-    by_day = {day: events.filter(day=day)["amount"].sum() for day in (DAYS[0], DAYS[-1])}
-    return {
-        "lots": 100 * sum(lots),
-        "campaigns": 100 * sum(campaigns),
-        "days": 100 * sum(days),
-        "cash": 100 * (by_day[DAYS[-1]] - by_day[DAYS[0]]),
-    }
+    first, last = (events.filter(day=day)["amount"].sum() for day in (DAYS[0], DAYS[-1]))
+    dollars = {"lots": sum(lots), "campaigns": sum(campaigns), "days": sum(days)}
+    dollars["cash"] = last - first
+    return {name: 100 * amount for name, amount in dollars.items()}

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
+from itertools import product
 from typing import Any
 
 from position_sync_dagster.money.past.booking import Booking
@@ -28,20 +29,23 @@ def differences(what: str, expected: Sums, actual: Sums) -> list[str]:
     """Return a line for each name of which the numbers differ, or that one side does not have."""
     lines = []
     for name in sorted({*expected, *actual}, key=str):
-        if not _is_same(expected.get(name), actual.get(name)):
-            is_numbers = f"{_shown(expected.get(name))}, and it says {_shown(actual.get(name))}"
-            lines.append(f"{what} {name}: {is_numbers}")
+        of_world, of_program = expected.get(name), actual.get(name)
+        if not _is_same(of_world, of_program):
+            numbers = f"{_shown(of_world)}, and it says {_shown(of_program)}"
+            lines.append(f"{what} {name}: {numbers}")
     return lines
 
 
 def _is_same(expected: Amounts | None, actual: Amounts | None) -> bool:
     if expected is None or actual is None:
         return expected is actual
-    return len(expected) == len(actual) and all(
-        (one is None and other is None)
-        or (one is not None and other is not None and abs(one - other) < CLOSE)
-        for one, other in zip(expected, actual, strict=True)
-    )
+    return len(expected) == len(actual) and all(map(_is_near, expected, actual))
+
+
+def _is_near(expected: float | None, actual: float | None) -> bool:
+    if expected is None or actual is None:
+        return expected is actual
+    return abs(expected - actual) < CLOSE
 
 
 def _shown(amounts: Amounts | None) -> str:
@@ -269,22 +273,20 @@ def lots_in(played: Played) -> Sums:
 
 def days_in_world(world: World) -> Sums:
     """Return the profit of each owner, account and day but the first."""
-    return {
-        (owner, account, day): (_exact(world.profit_of_day(owner, account, day)),)
-        for owner in world.owners
-        for account in ACCOUNTS
-        for day in world.days[1:]
-        if world.has_rows(owner, account, day)
-    }
+    profits = {}
+    for name in product(world.owners, ACCOUNTS, world.days[1:]):
+        if world.has_rows(*name):
+            profits[name] = (_exact(world.profit_of_day(*name)),)
+    return profits
 
 
 def days_in(played: Played) -> Sums:
     """Return the same of the program."""
-    return {
-        (row["strategy_id"], row["account"], day): (_cents(row["profit"]),)
-        for day, rows in played.days.items()
-        for row in rows.iter_rows(named=True)
-    }
+    profits = {}
+    for day, rows in played.days.items():
+        for strategy, account, profit in rows.select("strategy_id", "account", "profit").rows():
+            profits[strategy, account, day] = (_cents(profit),)
+    return profits
 
 
 def unknown_rows(rows: Mapping[str, Sums]) -> set[tuple[str, Any]]:

@@ -7,6 +7,7 @@ from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from random import Random
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import polars as pl
@@ -178,16 +179,13 @@ def legs_of(world: World) -> list[ActiveContract]:
     added = datetime(2026, 3, 20, tzinfo=UTC)
     return [
         ActiveContract(
-            conid=leg.contract.conid,
-            symbol=leg.contract.symbol,
-            right=_right(leg.contract),
-            strike=float(leg.contract.strike) or None,
-            expiry=leg.contract.expiry,
             strategy_id=leg.owner,
             added_at=added,
             quantity=None if leg.quantity is None else float(leg.quantity),
             account=leg.account,
             since=leg.since,
+            **_name_of(leg.contract),
+            **_option_terms_of(leg.contract),
         )
         for leg in world.legs
     ]
@@ -198,105 +196,123 @@ def futures_of(world: World) -> list[ContractDetails]:
 
     No other source says whether their prices are quoted in cents.
     """
-    return [
-        ContractDetails(
-            conid=contract.conid,
-            symbol=contract.symbol,
-            sec_type=contract.category,
-            currency="USD",
-            local_symbol="",
-            trading_class="",
-            exchange="CME",
-            under_conid=contract.underlying or None,
-            multiplier=float(contract.multiplier),
-            price_magnifier=1,
-            right=_right(contract),
-            strike=float(contract.strike) or None,
-            last_trade_date=contract.expiry,
-            last_trade_time=None,
-            time_zone=None,
-            trading_hours=None,
-            under_sec_type="FUT" if contract.is_option else None,
-            seen_at=datetime(2026, 3, 1, tzinfo=UTC),
-        )
-        for contract in world.contracts.values()
-        if contract.category in ("FUT", "FOP")
-    ]
+    contracts = world.contracts.values()
+    return [_details_of(contract) for contract in contracts if contract.category in ("FUT", "FOP")]
 
 
-def _right(contract: values.Contract) -> Right | None:
-    return {"C": Right.CALL, "P": Right.PUT}.get(contract.right)
+def _details_of(contract: values.Contract) -> ContractDetails:
+    named = _name_of(contract) | _size_of(contract)
+    terms = _option_terms_of(contract)
+    return ContractDetails(
+        **named,
+        right=terms["right"],
+        strike=terms["strike"],
+        last_trade_date=contract.expiry,
+        local_symbol="",
+        trading_class="",
+        exchange="CME",
+        under_conid=contract.underlying or None,
+        price_magnifier=1,
+        last_trade_time=None,
+        time_zone=None,
+        trading_hours=None,
+        under_sec_type="FUT" if contract.is_option else None,
+        seen_at=datetime(2026, 3, 1, tzinfo=UTC),
+    )
+
+
+def _name_of(contract: values.Contract) -> dict[str, Any]:
+    return {"conid": contract.conid, "symbol": contract.symbol}
+
+
+def _size_of(contract: values.Contract) -> dict[str, Any]:
+    """Return what money the price of a contract is."""
+    multiplier = float(contract.multiplier)
+    return {"sec_type": contract.category, "currency": "USD", "multiplier": multiplier}
+
+
+def _option_terms_of(contract: values.Contract) -> dict[str, Any]:
+    right = {"C": Right.CALL, "P": Right.PUT}.get(contract.right)
+    strike = float(contract.strike) or None
+    return {"right": right, "strike": strike, "expiry": contract.expiry}
 
 
 def executions_of(world: World, day: date) -> list[Execution]:
     """Return the trades of a day as the gateway names them: not what the broker books by itself."""
-    return [
-        Execution(
-            execution_id=execution_id(booking),
-            account=booking.account,
-            conid=booking.contract.conid,
-            symbol=booking.contract.symbol,
-            sec_type=booking.contract.category,
-            time=booking.at.replace(tzinfo=NEW_YORK).astimezone(UTC),
-            side=Side.BUY if booking.quantity > 0 else Side.SELL,
-            quantity=float(abs(booking.quantity)),
-            price=booking.price / 100,
-            commission=booking.fee / 100 if booking.is_fee_stated else None,
-            commission_currency="USD",
-            realized_pnl=None,
-            currency="USD",
-            source=FROM_GATEWAY,
-            statement="",
-            order_id=str(booking.order),
-            multiplier=float(booking.contract.multiplier),
-            stated_at=datetime.combine(day, time(17), NEW_YORK).astimezone(UTC),
-        )
-        for booking in world.bookings
-        if booking.contract is not None
-        and booking.number not in world.withdrawn
-        and (booking.section, booking.kind, booking.day) == ("Trades", "ExchTrade", day)
-    ]
+    executions = []
+    for booking in world.bookings:
+        if booking.contract is None or booking.number in world.withdrawn:
+            continue
+
+        is_trade = (booking.section, booking.kind) == ("Trades", "ExchTrade")
+        if is_trade and booking.day == day:
+            executions.append(_execution_of(booking, booking.contract))
+
+    return executions
+
+
+def _execution_of(booking: values.Booking, contract: values.Contract) -> Execution:
+    named = _name_of(contract) | _size_of(contract)
+    return Execution(
+        **named,
+        execution_id=execution_id(booking),
+        account=booking.account,
+        time=_moment_of(booking.at),
+        side=Side.BUY if booking.quantity > 0 else Side.SELL,
+        quantity=float(abs(booking.quantity)),
+        price=booking.price / 100,
+        commission=booking.fee / 100 if booking.is_fee_stated else None,
+        commission_currency="USD",
+        realized_pnl=None,
+        source=FROM_GATEWAY,
+        statement="",
+        order_id=str(booking.order),
+        stated_at=_at_hour(booking.day, 17),
+    )
+
+
+def _moment_of(at: datetime) -> datetime:
+    return at.replace(tzinfo=NEW_YORK).astimezone(UTC)
+
+
+def _at_hour(day: date, hour: int) -> datetime:
+    return _moment_of(datetime.combine(day, time(hour)))
 
 
 def positions_of(world: World) -> list[BrokerPosition]:
     """Return the positions of the last day as a gateway reports them; 0 of what was held before."""
     day = world.days[-1]
     close = world.closes[day]
-    at = datetime.combine(day, time(21), NEW_YORK).astimezone(UTC)
+    at = _at_hour(day, 21)
     reported = []
     for (account, conid), quantity in world.positions.items():
         contract = world.contracts[conid]
+        terms = _name_of(contract) | _size_of(contract) | _option_terms_of(contract)
         cost = close.costs.get((account, conid))
-        average = None if cost is None or not quantity else float(-cost / quantity) / 100
-        instrument = Instrument(
-            conid=conid, symbol=contract.symbol, sec_type=contract.category, currency="USD",
-            multiplier=float(contract.multiplier), right=_right(contract),
-            strike=float(contract.strike) or None, expiry=contract.expiry,
-        )  # fmt: skip
-        reported.append(
-            BrokerPosition(
-                gateway_id="g", account=account, instrument=instrument, position=float(quantity),
-                average_cost=average, received_at=at, position_time=at, snapshot_id="s",
-            )
-        )  # fmt: skip
+        position = BrokerPosition(
+            gateway_id="g",
+            account=account,
+            instrument=Instrument(**terms),
+            position=float(quantity),
+            average_cost=None if cost is None or not quantity else float(-cost / quantity) / 100,
+            received_at=at,
+            position_time=at,
+            snapshot_id="s",
+        )
+        reported.append(position)
     return reported
 
 
 def change_of(gone: Gone) -> PositionChange:
     """Return what the owner of the login saw."""
     contract = gone.contract
-    seen_at = gone.booking.at.replace(tzinfo=NEW_YORK).astimezone(UTC)
+    named = _name_of(contract) | _size_of(contract)
+    seen_at = _moment_of(gone.booking.at)
     return PositionChange(
+        **named,
+        **_option_terms_of(contract),
         change_id=f"gone-{gone.account}-{contract.conid}",
         account=gone.account,
-        conid=contract.conid,
-        symbol=contract.symbol,
-        sec_type=contract.category,
-        right=_right(contract),
-        strike=float(contract.strike) or None,
-        expiry=contract.expiry,
-        multiplier=float(contract.multiplier),
-        currency="USD",
         before=float(gone.quantity),
         after=0.0,
         average_cost=None if gone.cost is None else float(gone.cost / gone.quantity) / 100,

@@ -265,17 +265,19 @@ class World:
             self.cash[account] += self.variation[account] + values[account]
             self.variation[account] = -values[account]
 
-        queues = self.books.queues
+        owned = {}
+        costs = {}
+        for place, parcels in self.books.queues.items():
+            if quantity := self.books.held(*place):
+                owned[place] = quantity
+
+            owner, account, conid = place
+            if owner == OF_ACCOUNT and parcels:
+                costs[account, conid] = total(*(parcel.money for parcel in parcels))
+
+        positions = {key: Fraction(size) for key, size in self.positions.items() if size}
         return Close(
-            positions={key: Fraction(size) for key, size in self.positions.items() if size},
-            owned={place: self.books.held(*place) for place in queues if self.books.held(*place)},
-            costs={
-                (account, conid): total(*(parcel.money for parcel in parcels))
-                for (owner, account, conid), parcels in queues.items()
-                if owner == OF_ACCOUNT and parcels
-            },
-            cash=dict(self.cash),
-            marks=marks,
+            positions=positions, owned=owned, costs=costs, cash=dict(self.cash), marks=marks
         )
 
     # -- what the truth is
@@ -288,14 +290,12 @@ class World:
     def value(self, owner: str, account: str, day: date) -> Fraction:
         """Return what an owner's part of an account is worth at a close."""
         close = self.closes[day]
-        return sum(
-            (
-                quantity * close.marks[conid] * self.contracts[conid].multiplier
-                for (who, where, conid), quantity in close.owned.items()
-                if (who, where) == (owner, account)
-            ),
-            Fraction(0),
-        )
+        value = Fraction(0)
+        for (who, where, conid), quantity in close.owned.items():
+            if (who, where) == (owner, account):
+                value += quantity * close.marks[conid] * self.contracts[conid].multiplier
+
+        return value
 
     def profit_of_day(self, owner: str, account: str, day: date) -> Money:
         """Return what an owner gained in an account on a day; None: not known."""
@@ -422,14 +422,14 @@ def _ended(
 
 
 def _campaign(posted: list[Posted]) -> Campaign:
-    moved = [posting for posting in posted if posting.quantity]
+    first = posted[0]
     is_prior = any(posting.is_prior for posting in posted)
     income = [posting.money for posting in posted if posting.effect == "EARNS"]
     return Campaign(
-        owner=posted[0].owner,
-        account=posted[0].booking.account,
-        opened=None if is_prior else posted[0].booking.day,
-        closed=max(posting.booking.day for posting in moved),
+        owner=first.owner,
+        account=first.booking.account,
+        opened=None if is_prior else first.booking.day,
+        closed=max(posting.booking.day for posting in posted if posting.quantity),
         conids=frozenset(map(_conid, posted)),
         profit=total(*(posting.money for posting in posted)),
         income=total(*income),

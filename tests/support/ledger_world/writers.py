@@ -49,21 +49,20 @@ def _state(world: World, account: str, day: date) -> dict[str, list[str]]:
     held = {
         conid: quantity for (where, conid), quantity in close.positions.items() if where == account
     }
-    worth = close.cash[account] + sum(
-        quantity * close.marks[conid] * world.contracts[conid].multiplier
-        for conid, quantity in held.items()
-        if world.contracts[conid].category != "FUT"
-    )
+    worth = Fraction(close.cash[account])
+    for conid, quantity in held.items():
+        contract = world.contracts[conid]
+        if contract.category != "FUT":
+            worth += quantity * close.marks[conid] * contract.multiplier
 
     cash = dollars(close.cash[account])
-    equity = {"currency": "USD", "reportDate": _day(day), "cash": cash, "total": dollars(worth)}
+    equity = dict(currency="USD", reportDate=_day(day), cash=cash, total=dollars(worth))
     balance = {"currency": "USD", "toDate": _day(day), "endingCash": cash}
+    positions = [_position(world, account, conid, size, day) for conid, size in held.items()]
     return {
         "EquitySummaryInBase": [_row("EquitySummaryByReportDateInBase", **equity)],
         "CashReport": [_row("CashReportCurrency", **balance)],
-        "OpenPositions": [
-            _position(world, account, conid, quantity, day) for conid, quantity in held.items()
-        ],
+        "OpenPositions": positions,
     }
 
 
@@ -116,48 +115,48 @@ _Fields = dict[str, str | None]
 
 def _trade(booking: Booking) -> _Fields:
     is_trade = booking.kind == "ExchTrade"
-    return {
-        "tradeDate": _day(booking.day), "tradeID": f"{booking.number}9",
-        "ibExecID": execution_id(booking) if is_trade else "",
-        "ibOrderID": str(booking.order or ""), "tradePrice": dollars(booking.price),
-        "proceeds": dollars(booking.cash), "ibCommissionCurrency": "USD",
-        "ibCommission": dollars(-booking.fee) if booking.is_fee_stated else None,
-        "transactionType": booking.kind, "openCloseIndicator": booking.side,
-        "notes": booking.codes, "buySell": "BUY" if booking.quantity > 0 else "SELL",
-        "fifoPnlRealized": "0", "levelOfDetail": "EXECUTION",
-    }  # fmt: skip
+    return dict(
+        tradeDate=_day(booking.day), tradeID=f"{booking.number}9",
+        ibExecID=execution_id(booking) if is_trade else "",
+        ibOrderID=str(booking.order or ""), tradePrice=dollars(booking.price),
+        proceeds=dollars(booking.cash), ibCommissionCurrency="USD",
+        ibCommission=dollars(-booking.fee) if booking.is_fee_stated else None,
+        transactionType=booking.kind, openCloseIndicator=booking.side,
+        notes=booking.codes, buySell="BUY" if booking.quantity > 0 else "SELL",
+        fifoPnlRealized="0", levelOfDetail="EXECUTION",
+    )  # fmt: skip
 
 
 def _option_event(booking: Booking) -> _Fields:
-    return {
-        "date": _day(booking.day), "dateTime": None, "transactionType": booking.kind,
-        "tradePrice": "0", "proceeds": dollars(booking.cash), "commisionsAndTax": "0",
-        "tradeID": "",
-    }  # fmt: skip
+    return dict(
+        date=_day(booking.day), dateTime=None, transactionType=booking.kind,
+        tradePrice="0", proceeds=dollars(booking.cash), commisionsAndTax="0",
+        tradeID="",
+    )  # fmt: skip
 
 
 def _action(booking: Booking) -> _Fields:
-    return {
-        "amount": dollars(-booking.cash), "proceeds": dollars(booking.cash), "value": "0",
-        "type": booking.kind, "actionID": str(booking.action), "fifoPnlRealized": "0",
-        "mtmPnl": "0", "levelOfDetail": "DETAIL",
-    }  # fmt: skip
+    return dict(
+        amount=dollars(-booking.cash), proceeds=dollars(booking.cash), value="0",
+        type=booking.kind, actionID=str(booking.action), fifoPnlRealized="0",
+        mtmPnl="0", levelOfDetail="DETAIL",
+    )  # fmt: skip
 
 
 def _transfer(booking: Booking) -> _Fields:
-    return {
-        "date": _day(booking.day), "type": booking.kind, "direction": booking.side,
-        "positionAmount": None if booking.value is None else dollars(booking.value),
-        "transferPrice": "0", "cashTransfer": "0", "pnlAmount": "0",
-        "account": booking.partner, "levelOfDetail": "TRANSFER",
-    }  # fmt: skip
+    return dict(
+        date=_day(booking.day), type=booking.kind, direction=booking.side,
+        positionAmount=None if booking.value is None else dollars(booking.value),
+        transferPrice="0", cashTransfer="0", pnlAmount="0",
+        account=booking.partner, levelOfDetail="TRANSFER",
+    )  # fmt: skip
 
 
 def _cash(booking: Booking) -> _Fields:
-    return {
-        "quantity": None, "dateTime": _day(booking.day), "amount": dollars(booking.cash),
-        "type": booking.kind, "levelOfDetail": "DETAIL",
-    }  # fmt: skip
+    return dict(
+        quantity=None, dateTime=_day(booking.day), amount=dollars(booking.cash),
+        type=booking.kind, levelOfDetail="DETAIL",
+    )  # fmt: skip
 
 
 _FIELDS: dict[str, Callable[[Booking], _Fields]] = {
@@ -174,19 +173,19 @@ def execution_id(booking: Booking) -> str:
 def _contract(contract: Contract | None) -> dict[str, str]:
     if contract is None:
         return {"currency": "USD"}
-    written = {
-        "currency": "USD", "fxRateToBase": "1", "assetCategory": contract.category,
-        "symbol": contract.symbol, "underlyingSymbol": contract.symbol,
-        "conid": str(contract.conid), "multiplier": str(contract.multiplier),
-    }  # fmt: skip
+    written = dict(
+        currency="USD", fxRateToBase="1", assetCategory=contract.category,
+        symbol=contract.symbol, underlyingSymbol=contract.symbol,
+        conid=str(contract.conid), multiplier=str(contract.multiplier),
+    )  # fmt: skip
     if contract.category == "FUT" and contract.expiry is not None:
         written |= {"symbol": f"{contract.symbol}H6", "expiry": _day(contract.expiry)}
     if contract.is_option and contract.expiry is not None:
-        written |= {
-            "symbol": f"{contract.symbol} {contract.right}{contract.strike}",
-            "strike": str(contract.strike), "expiry": _day(contract.expiry),
-            "putCall": contract.right, "underlyingConid": str(contract.underlying),
-        }  # fmt: skip
+        written |= dict(
+            symbol=f"{contract.symbol} {contract.right}{contract.strike}",
+            strike=str(contract.strike), expiry=_day(contract.expiry),
+            putCall=contract.right, underlyingConid=str(contract.underlying),
+        )  # fmt: skip
     return written
 
 

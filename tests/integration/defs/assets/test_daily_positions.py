@@ -311,9 +311,8 @@ def test_the_schedule_runs_the_day_that_just_closed_and_rests_on_holidays(evalua
 
 
 def test_the_last_eight_trading_days_are_recorded_again_by_night(evaluate):
-    assert last_days(DAYS, 3, before=date(2026, 11, 30)) == [
-        date(2026, 11, 24), date(2026, 11, 25), date(2026, 11, 27),
-    ]  # fmt: skip
+    days = last_days(DAYS, 3, before=date(2026, 11, 30))
+    assert list(map(str, days)) == ["2026-11-24", "2026-11-25", "2026-11-27"]
     (request,) = evaluate("record_late_rows", "2028-03-10T06:15:00-05:00")
     assert request.tags["dagster/asset_partition_range_start"] == "2028-02-29"
     assert request.tags["dagster/asset_partition_range_end"] == "2028-03-09"
@@ -321,7 +320,7 @@ def test_the_last_eight_trading_days_are_recorded_again_by_night(evaluate):
 
 def test_a_close_has_the_greeks_of_the_gateway_and_none_that_were_computed(world, fill, table):
     at = utc("2026-03-05T20:59:00")
-    greeks = {"delta": 0.5, "implied_vol": 0.2, "underlying_price": 100.0, "greeks_time": at}
+    greeks = dict(delta=0.5, implied_vol=0.2, underlying_price=100.0, greeks_time=at)
     world.row(1, at, greeks_source=GreeksSource.GATEWAY, **greeks)
     world.row(
         2, at, greeks_source=GreeksSource.MODEL, greeks_method="AMERICAN", volatility_time=at,

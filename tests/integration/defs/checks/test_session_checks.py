@@ -32,13 +32,11 @@ def live(world, lake):
 
 
 def test_holdings_set_aside_and_unknown_accounts_are_named_as_the_feed_says_it(world, live):
-    unusable = UnusableHoldings(
-        unknown_accounts=(
-            UnknownAccount(account="DU2", reason=UnknownReason.EMPTIED, holdings=3),
-            UnknownAccount(account="DU3", reason=UnknownReason.NOT_MANAGED, holdings=4),
-        ),
-        set_aside=set_aside_of({("DU1", 7): "quantity 'nan; or, (so)'"}),
-    )
+    emptied = UnknownAccount(account="DU2", reason=UnknownReason.EMPTIED, holdings=3)
+    not_managed = UnknownAccount(account="DU3", reason=UnknownReason.NOT_MANAGED, holdings=4)
+    set_aside = set_aside_of({("DU1", 7): "quantity 'nan; or, (so)'"})
+    unusable = UnusableHoldings(unknown_accounts=(emptied, not_managed), set_aside=set_aside)
+
     live(detail="account DU4: its download did not end", **unusable.as_columns())
     result = world.fails(tables.holdings_are_usable)
     problems = [record.data["problem"] for record in result.metadata["rows"].records]
@@ -47,6 +45,7 @@ def test_holdings_set_aside_and_unknown_accounts_are_named_as_the_feed_says_it(w
     assert "conid 7 of DU1 (quantity 'nan; or, (so)')" in result.description
     assert "DU2 has none of its holdings" in result.description
     assert "DU3 is not managed by this login now: its 4 holdings" in result.description
+
     live(detail="account DU2 has none of its holdings in the list of positions, says a person")
     assert world.check(tables.holdings_are_usable).passed, "the text alone is no fact"
 

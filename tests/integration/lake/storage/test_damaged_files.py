@@ -86,9 +86,8 @@ def test_an_older_file_that_was_damaged_is_named_and_its_rows_are_an_error(lake,
 @pytest.mark.in_store
 def test_a_whole_file_of_other_rows_in_place_of_an_older_one_is_named(lake, ledger, make_update):
     lake.updates.sync.append([make_update(conid) for conid in range(10, 90)])
-    larger = max(
-        files_below(ledger.path).values(), key=lambda file: (file[:4] == b"PAR1", len(file))
-    )
+    files = files_below(ledger.path).values()
+    larger = max(files, key=lambda file: (file[:4] == b"PAR1", len(file)))
     path = oldest_file(ledger)
     put(path, larger)
     [named] = filter(None, examine_files(ledger))

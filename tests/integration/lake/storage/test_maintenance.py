@@ -19,7 +19,7 @@ from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.data_files import data_files
 from position_sync_dagster.lake.storage.opening import UPKEEP, Upkeep
 from tests.support.derived_rows import put_rows
-from tests.support.queues import finish_each
+from tests.support.queues import finish_each, requests_of
 from tests.support.whole_lake import WholeLake
 
 # Commits of each table between two maintenances: more than make a compaction due.
@@ -39,7 +39,7 @@ def queue(tmp_path: Path) -> PositionQueue:
 
 def test_finished_requests_are_merged_and_live_ones_left_alone(queue):
     ids = finish_each(queue, range(1, DUE + 1))
-    queue.sync.insert_many(QueueRequest(conid, "SPY") for conid in range(1000, 1010))
+    queue.sync.insert_many(requests_of(range(1000, 1010)))
     live = {uri for uri in queue.table.snapshot(DeltaTable.file_uris) if "bucket=live" in uri}
     result = merges.maintain(queue.table)
     assert result.compacted == DUE
@@ -73,7 +73,7 @@ async def test_in_an_object_store_no_change_waits_for_a_merge(store, monkeypatch
 
 
 def test_the_counts_of_a_queue_need_no_read_of_finished_requests(queue):
-    [failed, *done] = queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(1, 41))
+    [failed, *done] = queue.sync.insert_many(requests_of(range(1, 41)))
     queue.sync.mark_success(done)
     queue.sync.mark_failed(failed, "no such contract", retryable=False)
     queue.sync.insert_many(QueueRequest(c, "SPY", 1) for c in (1000, 1001))

@@ -47,17 +47,19 @@ def sums_by_hand(campaigns: list[Told]) -> dict[str, Any]:
     curve = [Decimal(0), *accumulate(by_day[day] for day in sorted(by_day))]
     drawdown = max(max(curve[: end + 1]) - total for end, total in enumerate(curve))
     risks = [told.risk for told in campaigns]
+    number = len(campaigns)
+    profit = sum(campaign.profit for campaign in campaigns)
     return {
-        "number": len(campaigns),
+        "number": number,
         "wins": len(wins),
-        "win_rate": len(wins) / len(campaigns),
-        "profit": sum(one.profit for one in campaigns),
-        "fees": sum(one.fees for one in campaigns),
+        "win_rate": len(wins) / number,
+        "profit": profit,
+        "fees": sum(campaign.fees for campaign in campaigns),
         "average_win": sum(wins) / len(wins) if wins else None,
         "average_loss": sum(losses) / len(losses) if losses else None,
-        "expectancy": sum(one.profit for one in campaigns) / len(campaigns),
+        "expectancy": profit / number,
         "profit_factor": sum(wins) / -sum(losses) if losses else None,
-        "return": None if None in risks else sum(one.profit for one in campaigns) / sum(risks),
+        "return": None if None in risks else profit / sum(risks),
         "drawdown": drawdown,
     }
 
@@ -100,12 +102,13 @@ def test_a_year_of_forty_campaigns_is_what_a_sum_by_hand_says(results_of_the_yea
     rows = {(row["opened"], row["strategy_id"]): row for row in json_of("results", "--list")}
     assert len(rows) == 40
     for told in YEAR.told:
-        row = rows[str(min(told.days)), told.strategy]
+        opened, closed = min(told.days), max(told.days)
+        row = rows[str(opened), told.strategy]
         expected = {
             "kind": told.kind,
             "ended": told.ended,
-            "closed": str(max(told.days)),
-            "days": (max(told.days) - min(told.days)).days,
+            "closed": str(closed),
+            "days": (closed - opened).days,
             "rolls": told.rolls,
             "profit": told.profit,
             "fees": told.fees,

@@ -123,10 +123,9 @@ def test_a_bill_that_matured_asks_nobody(world, lake, sec_type):
     ],
 )
 def test_a_quantity_in_any_account_is_claimed_of_all_of_them(lake, quantities, elsewhere, profit):
-    lake.registry.sync.add_many(
-        leg(CALL, "ic", quantity=quantity, account=account)
-        for quantity, account in zip(quantities, (None, ACCOUNT), strict=False)
-    )
+    accounts = zip(quantities, (None, ACCOUNT), strict=False)
+    legs = [leg(CALL, "ic", quantity=quantity, account=account) for quantity, account in accounts]
+    lake.registry.sync.add_many(legs)
     published = make_holding(CALL, AT, account="DU2", position=elsewhere)
     lake.broker_positions.replace("g", [published])
     explainer = CloseExplainer(lake)
@@ -244,18 +243,17 @@ def test_what_closed_is_realised_by_underlying_and_by_expiry(lake):
     at = datetime.now(UTC)
     lake.position_changes.add([change(CALL, 2, 0, at)])
     CloseExplainer(lake).explain([fill(CALL, -2, at, realized_pnl=40.0)])
-    held = {"symbol": "SPY", "currency": "USD", "account": ACCOUNT, "market_value": -300.0}
-    lake.updates.sync.append(
-        [
-            money_rows.row(11, **held, expiry=date(2026, 3, 20)),
-            money_rows.row(12, **held, expiry=date(2026, 4, 17)),
-            money_rows.row(13, **held | {"symbol": "QQQ"}, expiry=date(2026, 4, 17)),
-        ]
-    )
+    held = dict(symbol="SPY", currency="USD", account=ACCOUNT, market_value=-300.0)
+    march, april = date(2026, 3, 20), date(2026, 4, 17)
+    rows = [
+        money_rows.row(11, **held, expiry=march),
+        money_rows.row(12, **held, expiry=april),
+        money_rows.row(13, **held | {"symbol": "QQQ"}, expiry=april),
+    ]
+    lake.updates.sync.append(rows)
     book = read_book(lake, Settings(lake=str(lake.path)), at)
-    assert {sums.name: (sums.realized_pnl, sums.closes) for sums in book.underlyings} == {
-        "SPY": (40.0, 1), "QQQ": (0.0, 0),
-    }  # fmt: skip
+    realized = {sums.name: (sums.realized_pnl, sums.closes) for sums in book.underlyings}
+    assert realized == {"SPY": (40.0, 1), "QQQ": (0.0, 0)}
     assert {sums.name: sums.realized_pnl for sums in book.expiries} == {
         "2026-03-20": 40.0, "2026-04-17": 0.0,
     }  # fmt: skip

@@ -28,15 +28,14 @@ from tests.support.data_dictionary import null_where_never
 from tests.support.derived_rows import put_rows
 from tests.support.legs import leg_rows
 
-SPY = {"symbol": "SPY", "right": "C", "strike": 500, "expiry": date(2028, 12, 15)}
+SPY = dict(symbol="SPY", right="C", strike=500, expiry=date(2028, 12, 15))
 
 
 def add_legs(lake, at: datetime) -> None:
     """Make two legs of a strategy and one of another active."""
-    lake.registry.sync.add_many(
-        make_leg(conid=conid, strategy_id=strategy, added_at=at, **SPY)
-        for conid, strategy in ((1, "a"), (2, "a"), (3, "b"))
-    )
+    usual = {"added_at": at, **SPY}
+    of_a = [make_leg(conid=conid, strategy_id="a", **usual) for conid in (1, 2)]
+    lake.registry.sync.add_many([*of_a, make_leg(conid=3, strategy_id="b", **usual)])
 
 
 def number(materialization: dg.AssetMaterialization, key: str) -> float:
@@ -193,11 +192,10 @@ def two_strategies(world, lake) -> None:
 def test_totals_are_plotted_by_currency_unless_they_leave_out_a_leg(world, instance):
     world.materialize(strategy_exposure)
     stored = instance.get_latest_materialization_event(dg.AssetKey("strategy_exposure"))
-    plots = {
-        name: value.value
-        for name, value in stored.asset_materialization.metadata.items()
-        if isinstance(value, dg.FloatMetadataValue | dg.IntMetadataValue)
-    }
+    plots = {}
+    for name, value in stored.asset_materialization.metadata.items():
+        if isinstance(value, dg.FloatMetadataValue | dg.IntMetadataValue):
+            plots[name] = value.value
     of_euro = {"daily EUR": -3.0, "value EUR": 70.0, "unrealised EUR": 50.0}
     assert plots == of_euro | {"dagster/row_count": 2}, "such a sum would look like a fall"
 

@@ -33,7 +33,7 @@ from tests.unit.money.reports.test_changes import closure
 pytestmark = pytest.mark.extra
 
 AT = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=10)
-OPTION = {"sec_type": "OPT", "right": Right.PUT, "symbol": "SPY", "expiry": date(2028, 12, 15)}
+OPTION = dict(sec_type="OPT", right=Right.PUT, symbol="SPY", expiry=date(2028, 12, 15))
 PUTS = {
     conid: Instrument(
         conid=conid, currency="USD", multiplier=100.0, strike=500.0 + conid, **OPTION
@@ -249,5 +249,6 @@ def test_each_kind_is_told_once_under_twenty_kills(lake, legs, receiver, tmp_pat
         run(chance.randrange(3))
     run(12)
 
-    told = "\n".join(f"{title}\n{body}" for title, body in receiver.taken())
-    assert [told.count(said) for _act, said in HAPPENINGS.values()] == [1] * len(HAPPENINGS)
+    told = receiver.text()
+    for _act, said in HAPPENINGS.values():
+        assert told.count(said) == 1, said

@@ -61,9 +61,8 @@ def test_a_tick_writes_the_table_of_the_page_judges_it_and_reports_it(program):
             if event.asset_key == dg.AssetKey("underlying_values")
         ]
     written = pl.read_delta(".demo/lake/underlying_values")
-    assert written.select("symbol", "holdings", "unknown", "market_value").rows() == [
-        ("SPY", 2, 1, row(1).market_value)
-    ]
+    [values] = written.select("symbol", "holdings", "unknown", "market_value").rows()
+    assert values == ("SPY", 2, 1, row(1).market_value)
     assert {type(event) for event in events} == {dg.AssetMaterialization, dg.AssetCheckEvaluation}
     (judged,) = [event for event in events if isinstance(event, dg.AssetCheckEvaluation)]
     assert not judged.passed

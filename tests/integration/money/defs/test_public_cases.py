@@ -4,7 +4,7 @@ import csv
 import json
 from collections import defaultdict
 from dataclasses import dataclass
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import dagster as dg
@@ -54,17 +54,15 @@ def answers(tmp_path_factory) -> Answers:
             folder.joinpath(f"{account}-{number}.xml").write_text(text)
     for number, text in enumerate(PublicCase(statements=CFD_DAYS).files(OF_CFD)):
         folder.joinpath(f"{OF_CFD}-{number}.xml").write_text(text)
-    legs = [
-        {"conid": conid, "symbol": "S", "account": account, "strategy_id": f"{strategy}-{account}"}
-        for name, account in ACCOUNT_OF.items()
-        for conid, strategy in CASES[name].legs.items()
-    ]
-    strategies = defaultdict(list)
-    for leg in legs:
-        strategies[leg.pop("strategy_id")].append(leg)
+
+    legs_of = defaultdict(list)
+    for name, account in ACCOUNT_OF.items():
+        for conid, strategy in CASES[name].legs.items():
+            leg = {"conid": conid, "symbol": "S", "account": account}
+            legs_of[f"{strategy}-{account}"].append(leg)
     written = [
-        {"strategy_id": name, "since": "2026-01-02", "legs": of_one}
-        for name, of_one in strategies.items()
+        {"strategy_id": strategy, "since": "2026-01-02", "legs": legs}
+        for strategy, legs in legs_of.items()
     ]
     (home / "strategies.yaml").write_text(json.dumps({"strategies": written}))
 
@@ -88,14 +86,15 @@ def answers(tmp_path_factory) -> Answers:
                 assert job.execute_in_process(instance=instance, tags=tags).success
 
         campaigns = json_of("results", "--list")
+        first_ids = [row["campaign_id"] for row in campaigns[:3]]
         tables = MoneyLake(home / "lake").derived_tables
         [books] = (table.rows() for table in tables if table.spec.name == BOOKS.name)
         return Answers(
-            campaigns,
-            {row["campaign_id"]: json_of("campaign", row["campaign_id"]) for row in campaigns[:3]},
-            json_of("results"),
-            [*csv.DictReader(run("export", "lots").splitlines())],
-            books.sort("session_date").to_dicts(),
+            campaigns=campaigns,
+            fills={campaign_id: json_of("campaign", campaign_id) for campaign_id in first_ids},
+            groups=json_of("results"),
+            lots=[*csv.DictReader(run("export", "lots").splitlines())],
+            books=books.sort("session_date").to_dicts(),
         )
 
 
@@ -111,15 +110,17 @@ def test_campaigns_are_known_by_their_numbers_or_by_why_not(answers, name):
     for row in of_account(answers.campaigns, account):
         strategy = row["strategy_id"].removesuffix(f"-{account}")
         profits[strategy].append(row["profit_unknown"] or row["profit"])
-    told = {
-        strategy: values[0] if isinstance(values[0], str) else sum(values)
-        for strategy, values in profits.items()
-    }
-    assert told == {
-        strategy: profit if isinstance(profit, str) else pytest.approx(profit, abs=0.005)
-        for strategy, profit in case.campaigns.items()
-    }
+
+    told = {}
+    for strategy, values in profits.items():
+        told[strategy] = values[0] if isinstance(values[0], str) else sum(values)
+    assert told == {name: _near(profit, 0.005) for name, profit in case.campaigns.items()}
     assert sum(row["rolls"] for row in of_account(answers.campaigns, account)) == case.rolls
+
+
+def _near(amount: float | str | None, tolerance: float) -> Any:
+    """Return what an amount by hand is compared with; a text and None as they are."""
+    return pytest.approx(amount, abs=tolerance) if isinstance(amount, float) else amount
 
 
 def _amount(text: str) -> float | None:
@@ -130,27 +131,17 @@ def _amount(text: str) -> float | None:
 def test_lots_are_known_by_their_numbers_or_say_why_not(answers, name):
     rows = of_account(answers.lots, ACCOUNT_OF[name])
     assert all(bool(row["why_unknown"]) or row["cost"] or row["proceeds"] for row in rows)
-    told = [
-        (
-            int(row["conid"]),
-            float(row["quantity"]),
-            row["opened"],
-            *(_amount(row[column]) for column in ("cost", "proceeds", "profit")),
-        )
-        for row in rows
-    ]
-    by_hand = [
-        (
-            lot.conid,
-            pytest.approx(lot.quantity, abs=1e-9),
-            f"{lot.opened}" if lot.opened else "",
-            *(
-                None if amount is None else pytest.approx(amount, abs=0.001)
-                for amount in (lot.cost, lot.proceeds, lot.profit)
-            ),
-        )
-        for lot in sorted(CASES[name].lots, key=lambda lot: (lot.conid, lot.quantity))
-    ]
+    told = []
+    for row in rows:
+        amounts = [_amount(row[column]) for column in ("cost", "proceeds", "profit")]
+        told.append((int(row["conid"]), float(row["quantity"]), row["opened"], *amounts))
+
+    by_hand = []
+    for lot in sorted(CASES[name].lots, key=attrgetter("conid", "quantity")):
+        quantity = pytest.approx(lot.quantity, abs=1e-9)
+        opened = f"{lot.opened}" if lot.opened else ""
+        amounts = [_near(amount, 0.001) for amount in (lot.cost, lot.proceeds, lot.profit)]
+        by_hand.append((lot.conid, quantity, opened, *amounts))
     assert sorted(told, key=itemgetter(0, 1)) == by_hand
 
 

@@ -30,7 +30,7 @@ CLOSE = datetime(2026, 3, 6, 21, 0, tzinfo=UTC)
 
 
 def call(at: datetime, price: float, **values: object):
-    usual = {"right": "CALL", "strike": 600.0, "implied_vol": 0.2, "timestamp": at}
+    usual = dict(right="CALL", strike=600.0, implied_vol=0.2, timestamp=at)
     money = {"market_price": price, "market_value": -200 * price}
     return row(911, **usual | money | {"value_time": at} | values)
 

@@ -81,9 +81,8 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], No
 
 
 def everything_under(path: Path) -> bytes:
-    return b"\n".join(
-        str(file).encode() + file.read_bytes() for file in path.rglob("*") if file.is_file()
-    )
+    files = [file for file in path.rglob("*") if file.is_file()]
+    return b"\n".join(str(file).encode() + file.read_bytes() for file in files)
 
 
 def test_a_token_that_is_refused_is_named_alone_and_the_others_are_imported(

@@ -160,7 +160,7 @@ def test_what_was_traded_or_booked_after_the_close_is_no_difference(
     )
     held = {5: "-100", 2: "3", 3: "2", 4: "400"}
     stated = [position(conid, position=quantity) for conid, quantity in held.items()]  # type: ignore[attr-defined]
-    split = {"type": "FS", "conid": "4", "dateTime": "20260305;202500", "quantity": "300"}
+    split = dict(type="FS", conid="4", dateTime="20260305;202500", quantity="300")
     more = element("CorporateAction", split)
     for name in ("a", "b"):  # two statements that cover the day
         (folder / f"{name}.xml").write_bytes(statement(*stated, trades=trades, more=more))

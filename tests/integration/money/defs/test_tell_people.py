@@ -166,6 +166,10 @@ def file(strategies_file) -> Path:
     return strategies_file
 
 
+# How the title of a message begins.
+TOLD = ("WARN:", "ERROR:", "Passes again:")
+
+
 @pytest.fixture
 def publish(file, world, lake, tick, receiver) -> Callable[..., list[str]]:
     """Write a row, publish the exposure, evaluate the sensor; return the titles of new messages."""
@@ -181,12 +185,11 @@ def publish(file, world, lake, tick, receiver) -> Callable[..., list[str]]:
         world.row(1, 0, unrealized_pnl=profit, **values)
         world.derive(strategy_exposure)
         assert isinstance(tick(), dg.SensorResult)
-        return [
-            title
-            for message in receiver.messages[before:]
-            for title in (message["title"] + "\n" + message["message"]).splitlines()
-            if title.startswith(("WARN:", "ERROR:", "Passes again:"))
-        ]
+        titles = []
+        for message in receiver.messages[before:]:
+            lines = f"{message['title']}\n{message['message']}".splitlines()
+            titles += [line for line in lines if line.startswith(TOLD)]
+        return titles
 
     return step
 

@@ -1,6 +1,7 @@
 """What Dagster shows of tables and checks: each result in words, and numbers that it plots."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import dagster as dg
 
@@ -10,7 +11,7 @@ from position_sync_dagster.defs.assets.table_asset import totals
 from position_sync_dagster.defs.composition import Composition
 from position_sync_dagster.defs.tick import streamed_state
 from position_sync_dagster.domain.account_values import AccountSummary
-from position_sync_dagster.domain.position_update import Source
+from position_sync_dagster.domain.position_update import PositionUpdate, Source
 from position_sync_dagster.domain.queue_request import QueueRequest
 from position_sync_dagster.money.defs.extension import money_extension
 from tests.support.money_rows import row
@@ -34,13 +35,15 @@ def test_the_newest_positions_plot_holdings_by_source_and_the_ages_of_prices(
     lake, settings
 ) -> None:
     now = datetime.now(UTC)
+
+    def row_before(number: int, source: Source, minutes: int) -> PositionUpdate:
+        at = now - timedelta(minutes=minutes)
+        return row(number, source=source, timestamp=at, value_time=at)
+
     rows = [
-        row(number, source=source, timestamp=at, value_time=at)
-        for number, source, at in (
-            (1, Source.STREAM, now),
-            (2, Source.QUEUE, now - timedelta(minutes=50)),
-            (3, Source.QUEUE, now - timedelta(minutes=90)),
-        )
+        row_before(1, Source.STREAM, 0),
+        row_before(2, Source.QUEUE, 50),
+        row_before(3, Source.QUEUE, 90),
     ]
     lake.updates.sync.append(rows)
     plots = numbers_of(latest_positions.derive(lake, settings, None).metadata)
@@ -49,15 +52,14 @@ def test_the_newest_positions_plot_holdings_by_source_and_the_ages_of_prices(
 
 
 def test_accounts_plot_what_they_are_worth_by_currency_where_each_is_known(lake) -> None:
-    lake.account_values.append(
-        AccountSummary(account=account, timestamp=datetime.now(UTC), **values)
-        for account, values in {
-            "A": {"currency": "USD", "net_liquidation": 1000.0, "daily_pnl": 5.0},
-            "B": {"currency": "USD", "net_liquidation": 500.0},
-            "C": {"currency": "EUR", "net_liquidation": 70.0, "daily_pnl": -2.0},
-            "Z": {"net_liquidation": 9.0},
-        }.items()
-    )
+    summary = partial(AccountSummary, timestamp=datetime.now(UTC))
+    summaries = [
+        summary(account="A", currency="USD", net_liquidation=1000.0, daily_pnl=5.0),
+        summary(account="B", currency="USD", net_liquidation=500.0),
+        summary(account="C", currency="EUR", net_liquidation=70.0, daily_pnl=-2.0),
+        summary(account="Z", net_liquidation=9.0),
+    ]
+    lake.account_values.append(summaries)
     plots = numbers_of(streamed_state(lake, lake.account_values.table).metadata)
     assert plots["net_liquidation USD"] == 1500.0
     assert (plots["net_liquidation EUR"], plots["daily_pnl EUR"]) == (70.0, -2.0)

@@ -26,11 +26,11 @@ def following(stream_legs):
 
     @asynccontextmanager
     async def run(prepare=None, *, simulator=None, **settings):
-        usual = {
-            "line_silence_s": 0.5, "account_quiet_s": 0.5, "refresh_interval_s": 0.5,
-            "monitored_move_amount": 0.01, "publish_s": 0.1, "moved_interval_s": 0.2,
-            "followed_s": 0.5,
-        }  # fmt: skip
+        usual = dict(
+            line_silence_s=0.5, account_quiet_s=0.5, refresh_interval_s=0.5,
+            monitored_move_amount=0.01, publish_s=0.1, moved_interval_s=0.2,
+            followed_s=0.5,
+        )  # fmt: skip
         simulator = {"pnl_interval_s": 0.05} | (simulator or {})
         legs = stream_legs(prepare=prepare, simulator=simulator, **usual | settings)
         async with legs as (sim, streamer, _received):

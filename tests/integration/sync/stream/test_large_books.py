@@ -96,12 +96,9 @@ async def test_a_whole_list_without_any_of_the_holdings_closes_them_in_few_commi
 async def test_many_legs_that_join_and_leave_at_once_are_routed_in_few_commits(
     stream_large, lake, book
 ):
-    legs = [
-        make_leg(
-            conid=conid, strategy_id="s", added_at=datetime.now(UTC), **terms_of(conid, book)
-        )
-        for conid in range(FIRST, FIRST + JOINING)
-    ]  # fmt: skip
+    usual = {"strategy_id": "s", "added_at": datetime.now(UTC)}
+    conids = range(FIRST, FIRST + JOINING)
+    legs = [make_leg(conid=conid, **usual, **terms_of(conid, book)) for conid in conids]
     async with stream_large(0, **TEN_LINES) as (sim, streamer, _received):
         await eventually(lambda: _enough(lake, HOLDINGS))
         before = (await lake.queue.overview()).version

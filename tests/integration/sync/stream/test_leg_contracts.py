@@ -80,7 +80,7 @@ async def test_a_line_that_a_broken_farm_cut_is_requested_when_the_farm_is_back(
 
 MONTHLY = 941000001
 WEEKLY = 941000002
-SPX = {"symbol": "SPX", "right": "PUT", "strike": 6000, "expiry": "20281215", "strategy_id": "s"}
+SPX = dict(symbol="SPX", right="PUT", strike=6000, expiry="20281215", strategy_id="s")
 BOOK = f"""
 as_of: 2028-06-01
 accounts: [{{name: {A}}}]

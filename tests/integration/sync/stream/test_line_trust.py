@@ -53,9 +53,12 @@ async def test_after_a_farm_returned_a_line_that_stays_silent_is_requested_again
         sim.farm("usfarm", 2104)
         await eventually(lambda: requests(sim, "reqMktData") == 2)
         count = len(received.updates)
-        await eventually(
-            lambda: any(r.value_source is ValueOrigin.TICK for r in received.updates[count:])
-        )
+
+        def has_a_tick() -> bool:
+            sources = [update.value_source for update in received.updates[count:]]
+            return ValueOrigin.TICK in sources
+
+        await eventually(has_a_tick)
 
 
 @pytest.mark.parametrize("notice", [None, 2103])

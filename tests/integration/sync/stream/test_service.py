@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
+from operator import attrgetter
 
 import pytest
 
@@ -116,11 +117,12 @@ async def test_a_stream_owns_the_login_writes_fenced_rows(lake):
             lambda: records_of(AccountSummary, lake.account_values.latest())
         )
         await service.end()
+
         rows = await lake.updates.latest_updates()
         streamed = [r for r in rows if r.source == "STREAM"]
-        assert {(r.session_id, r.fencing_token, r.run_id) for r in [*streamed, *of_accounts]} == {
-            (session.session_id, session.fencing_token, "run-1")
-        }
+        written_by = attrgetter("session_id", "fencing_token", "run_id")
+        owner = (session.session_id, session.fencing_token, "run-1")
+        assert {*map(written_by, [*streamed, *of_accounts])} == {owner}
         assert service.session.state is SessionState.ENDED
         await eventually(lambda: sim.stats()["connections"]["now"] == 0)
         assert sim.stats()["lines_in_use"] == 0
