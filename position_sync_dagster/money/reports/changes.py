@@ -414,17 +414,15 @@ def _moves(day: Day) -> Iterator[DayChange]:
 
 def _are_traded(changes: Iterable[PositionChange], movements: Iterable[Movement]) -> bool:
     """Return whether trades are all that changed a holding, whenever they were made."""
-    # All rises were bought, and all falls were sold.
-    not_bought = 0.0
-    not_sold = 0.0
-    for change in changes:
-        not_bought += max(change.by, 0.0)
-        not_sold += min(change.by, 0.0)
-    for movement in movements:
-        if movement.kind in TRADES:
-            not_bought -= max(movement.change, 0.0)
-            not_sold -= min(movement.change, 0.0)
-    return max(abs(not_bought), abs(not_sold)) < NEGLIGIBLE_QUANTITY
+    steps = [change.by for change in changes]
+    traded = [movement.change for movement in movements if movement.kind in TRADES]
+    # All rises were bought, and all falls were sold: sums of like parts, which round alike.
+    for side in (max, min):
+        moved = sum(side(step, 0.0) for step in steps)
+        explained = sum(side(size, 0.0) for size in traded)
+        if abs(moved - explained) >= NEGLIGIBLE_QUANTITY:
+            return False
+    return True
 
 
 def _move(change: PositionChange, closures: Sequence[Closure]) -> DayChange:

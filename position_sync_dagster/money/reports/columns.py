@@ -176,7 +176,7 @@ class Column:
         if self.text is not None:
             return foreign(self.text(row))
         value = row[name]
-        if self.left:
+        if self.left and value is not None:
             return foreign(f"{value}")
         if name not in row.get("unknown", ()):
             return amount(value)

@@ -122,7 +122,7 @@ def read(home: Path | None = None) -> Programs:
     limit_s = FIRST_TICK_S
     is_set_back = False
     ticked_at = None
-    ticked = max(filter(None, (worked, failed)), default=None)
+    ticked = max((at for at in (worked, failed) if at is not None), default=None)
     if ticked is not None:
         limit_s = LATE_S
         is_set_back = ticked > now + LATE_S

@@ -15,7 +15,7 @@ from position_sync_dagster.settings import load_settings
 
 ROOT = Path(__file__).parents[3]
 
-PARENTS = yaml.safe_load("""
+_PARENTS = yaml.safe_load("""
     risk_scenarios: [position_updates, active_strategies]
     profit_explained: [closures, daily_positions, movements, position_updates]
     books: [profit_explained, movements, statement_events]
@@ -40,6 +40,7 @@ PARENTS = yaml.safe_load("""
     account_values: [gateway]
     reconciliation_breaks: [broker_positions, position_updates, active_strategies]
 """)
+PARENTS = {name: set(parents) for name, parents in _PARENTS.items()}
 
 EXTERNAL = {
     "gateway", "broker_positions", "contracts", "gateway_sessions", "account_values",
@@ -62,7 +63,7 @@ def test_the_lineage_runs_from_strategies_over_the_queue_to_the_ledger_and_on(re
     for key in graph.get_all_asset_keys():
         parents = {parent.to_user_string() for parent in graph.get(key).parent_keys}
         parents_of[key.to_user_string()] = parents
-    assert parents_of == {name: set(parents) for name, parents in PARENTS.items()}
+    assert parents_of == PARENTS
 
 
 @pytest.fixture(params=sorted(PARENTS))

@@ -140,6 +140,17 @@ def test_a_quantity_becomes_its_fill_once_that_is_known_also_without_its_time_or
         assert "QUANTITY quantity: QQQ 555C  3 → 4" in lines(changes=[more], movements=[other])
 
 
+def test_many_fractions_of_large_holdings_are_explained_by_the_same_trades_much_later():
+    sizes = (9785158.82, 9505555.81)
+    changes = [change(3, 0.0, size, change_id=f"change-{size}") for size in sizes]
+    much_later = NOW + timedelta(hours=2)
+    trades = [
+        replace(trade(1, size, 10.0, None, at=much_later), conid=3, movement_id=f"{size}")
+        for size in sizes
+    ]
+    assert [line.split()[0] for line in lines(movements=trades, changes=changes)] == ["TRADE"]
+
+
 def test_a_combo_is_one_line_by_its_strategy():
     legs = [trade(1, -1.0, 41.2, 45.0), trade(2, 1.0, 20.0, None)]
     strategies = {1: frozenset({"ic-1", "other"}), 2: frozenset({"ic-1"})}
