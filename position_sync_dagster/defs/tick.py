@@ -381,7 +381,8 @@ class Work(Generic[L]):
             is_due: Whether the rows are reported in any case, since there is other news.
 
         Returns:
-            Without an event in this tick, the rows are those since the last glance.
+            Whether they are due; and the rows. If none are due, these may be the ones since the
+            last glance alone, and a count of 1 may stand for any number of the stream's.
         """
         reported = self.cursor.ledger_version or 0
         # A glance by the cursor asks Dagster nothing; `unreported` reads its newest events.

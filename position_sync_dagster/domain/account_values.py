@@ -166,6 +166,6 @@ class AccountSummary:
         profits = [
             profit * rates[currency]
             for currency, profit in holdings
-            if profit is not None and currency in rates
+            if profit is not None and rates.get(currency) is not None
         ]
         return replace(self, open_pnl=round(sum(profits), 2), open_unknown=number - len(profits))

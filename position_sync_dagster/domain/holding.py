@@ -83,7 +83,8 @@ class BrokerPosition:
             came.
         position_time: When position last changed here; of a closed row, when it closed.
         snapshot_id: The newest list of positions that was requested before the row came.
-        completeness: How much of the account that download covered: COMPLETE, PARTIAL or UNKNOWN.
+        completeness: How much of the account the last download covered: COMPLETE, PARTIAL or
+            UNKNOWN.
         confirmed_at: Until when the broker is known to have confirmed these values: by the end of a
             download of the account, a row or a time of its open subscription, or a value of this
             holding. It says nothing of the age of a PNL_SINGLE value, which messages of its own

@@ -91,7 +91,7 @@ class Break:
         accepted_at: When a person accepted it; null if nobody did.
         accepted_by: The person who accepted it.
         note: Why that person accepted it, or what happened to that acceptance.
-        snapshot_id: The newest account download in which it was seen to change.
+        snapshot_id: The newest list of positions in which it was seen to change.
         run_id: The Dagster run of that reconciliation.
         last_seen_at: When the row last changed because the break was seen.
     """

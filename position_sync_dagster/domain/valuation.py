@@ -212,14 +212,14 @@ def with_model_in_units(quote: Quote, strike: float | None, price_magnifier: int
 
 def _times(amount: float | None, factor: int | None) -> float | None:
     """Return a product; None where a part of it is unknown."""
-    if amount is None or factor is None:
+    if amount is None or not factor:  # a row of an older release may have 0
         return None
     return amount * factor
 
 
 def _over(amount: float | None, divisor: int | None) -> float | None:
-    """Return a quotient; None where a part of it is unknown. No divisor is 0."""
-    if amount is None or divisor is None:
+    """Return a quotient; None where a part of it is unknown, or the divisor is 0."""
+    if amount is None or not divisor:
         return None
     return amount / divisor
 

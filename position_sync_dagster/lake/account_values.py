@@ -39,7 +39,7 @@ class AccountValuesTable:
     def append(self, summaries: Iterable[AccountSummary]) -> position_updates.AppendResult:
         """Write rows in one commit; a row whose id the table holds is not written again.
 
-        An empty `row_id` is filled in, and the trading mode is that of the account.
+        An empty `row_id` is filled in, and an empty trading mode is that of the account.
 
         Raises:
             TradingModeError: The table holds data of another trading mode.
@@ -48,7 +48,7 @@ class AccountValuesTable:
         """
         listed = list(summaries)
         ids = [summary.row_id or new_ids(summary.timestamp, 1)[0] for summary in listed]
-        modes = [trading_mode_of(summary.account) for summary in listed]
+        modes = [summary.trading_mode or trading_mode_of(summary.account) for summary in listed]
         rows = frame_of(ACCOUNT_VALUES, listed, row_id=ids, trading_mode=modes)
         dated = rows.with_columns(date=col.timestamp.dt.date())
         return position_updates.append_rows(self.table, dated, clock=self._clock)

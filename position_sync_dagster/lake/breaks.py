@@ -62,7 +62,7 @@ class ReconciliationBreaks:
             at: The time of the comparison.
             compared: Which breaks were looked for: the others stay as they are. None: those of the
                 gateways in `found`.
-            snapshots: The ids of the account downloads that were compared, by gateway; each new
+            snapshots: The ids of the lists of positions that were compared, by gateway; each new
                 break names that of its own.
             run_id: The Dagster run.
         """

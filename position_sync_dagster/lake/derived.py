@@ -74,7 +74,7 @@ def derive(
         CommitContentionError: What was read, or the table, changed during each look.
     """
     for _attempt in range(ATTEMPTS):
-        looked_at = table.version()
+        looked_at = table.version() if table.exists() else 0
         made, reads = noted(make)
         sources = [read for read in reads if read.table.path != table.path]
         if any(map(_is_outdated, sources)):
@@ -110,7 +110,7 @@ def derive_from_ledger(
         rows_of: Returns the rows; what `make` returns by default.
     """
     for _attempt in range(2):  # of two in vain, the rows of the other process stay
-        looked_at = table.version()
+        looked_at = table.version() if table.exists() else 0
         made = make()
         try:
             return made, _replace(table, rows_of(made), looked_at, run_id, last_look_stays=True)

@@ -82,7 +82,7 @@ class GatewaySessions:
                 state_since = last.seen_until(now)
             return GatewaySession(
                 gateway_id=gateway_id,
-                owner=owner,
+                owner=Owner(owner),
                 session_id=session_id,
                 run_id=run_id,
                 host=host,

@@ -98,7 +98,8 @@ def _confirmed(now: datetime) -> Expr:
     # A row without a value counts from its own time.
     broker_said_at = max_horizontal(
         when(has_no_value).then("timestamp").otherwise("value_time"),
-        when(agrees).then(when(is_pnl).then("_received_at").otherwise(by_account)),
+        when(agrees & is_pnl).then("_received_at"),
+        when(agrees & ~is_pnl).then(by_account),  # neither, where the source is not known
     )
 
     # A row from outside the session is repeated rarely: confirmations of the holding count.

@@ -212,8 +212,8 @@ def exchange_since(
 ) -> tuple[exchange_days.Exchange, date]:
     """Return the exchange in the settings, and the first day that is a partition.
 
-    Stated days of any account count (`days_of_anyone`): which accounts are ours is in the tables,
-    which are not read while definitions are loaded.
+    Stated days of any account count (`days_of_anyone`): which accounts are ours is in rows, and
+    none are read while definitions are loaded.
 
     Raises:
         SettingsError: The exchange is not known.

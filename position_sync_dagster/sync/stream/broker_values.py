@@ -163,6 +163,12 @@ class FollowedHoldings:
             ]
         connection.pnl.keep(chain(self._overflow_legs, streamed, self._monitored))
 
+    def release(self, connection: GatewayConnection) -> None:
+        """End the subscriptions that only this stream needs; the next start chooses anew."""
+        connection.pnl.keep(())
+        self._overflow_legs = []
+        self._monitored = []
+
 
 @dataclass(eq=False, repr=False)
 class AccountRefresh:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import date, datetime, timedelta
@@ -344,7 +343,7 @@ class LegResolver:
 
     def __post_init__(self) -> None:
         # How often each membership was looked up, and when that is due again: a new one at once.
-        self._attempts = defaultdict[object, tuple[int, float]](lambda: (0, 0.0))
+        self._attempts: dict[object, tuple[int, float]] = {}
 
     async def resolve_due(self, connection: GatewayConnection) -> None:
         """Look up the legs that are due, at most `ASKED_AT_ONCE`, and store what was found.
@@ -354,11 +353,10 @@ class LegResolver:
             LeaseLostError: The login belongs to another process now.
         """
         now_s = self.ownership.monotonic()
-        due = []
-        for leg in self.registry.unresolved:
-            _tries, at_s = self._attempts[_membership(leg)]
-            if at_s <= now_s:
-                due.append(leg)
+        legs = {_membership(leg): leg for leg in self.registry.unresolved}
+        # Those of legs that are found, or gone, are forgotten.
+        self._attempts = {key: self._attempts.get(key, (0, 0.0)) for key in legs}
+        due = [legs[key] for key, (_tries, at_s) in self._attempts.items() if at_s <= now_s]
         await self.resolve(connection, due[:ASKED_AT_ONCE])
 
     def definitions_restored(self) -> None:
@@ -400,7 +398,7 @@ class LegResolver:
         Without an answer the wait stays short (`UNANSWERED`): nothing was said of the leg.
         """
         key = _membership(leg)
-        before, _at_s = self._attempts[key]
+        before, _at_s = self._attempts.get(key, (0, 0.0))
         tries = before + 1 if is_answered else min(before + 1, UNANSWERED)
         self._attempts[key] = (tries, self.ownership.monotonic() + LOOK_UP.delay_s(tries))
 

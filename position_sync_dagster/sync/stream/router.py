@@ -216,7 +216,7 @@ class Router:
     def detach(self, connection: GatewayConnection) -> None:
         """Release the lines and subscriptions on a connection, and remove the routes."""
         self.lines.detach(connection.lines)
-        connection.pnl.keep(())
+        self._followed.release(connection)
         self.routes.clear()
 
     async def _update(

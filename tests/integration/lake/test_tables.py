@@ -110,7 +110,7 @@ async def test_the_newest_details_of_a_contract_are_kept(lake, clock):
     assert contract == {1: details(clock, 1), 3: details(clock, 3)}
     assert lake.contracts.get([2])[2].seen_at == first.seen_at
     assert lake.contracts.get([]) == {}
-    assert lake.contracts.rows().height == 3
+    assert len(lake.contracts.get()) == 3
 
 
 def test_details_that_are_known_are_read_for_what_is_derived_of_them(lake, clock):

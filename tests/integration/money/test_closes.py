@@ -207,7 +207,7 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
             def known():
                 rows = lake.broker_positions.rows(streamer.settings.gateway_id)
                 valued = rows.filter(rows["position"] != 0, rows["market_value"].is_not_null())
-                return valued.height >= len(held) and lake.contracts.rows().height >= len(set(held))
+                return valued.height >= len(held) and len(lake.contracts.get()) >= len(set(held))
 
             def apart():
                 """Whether what A has was confirmed long after its shares changed."""

@@ -262,8 +262,8 @@ def test_each_strategy_names_its_three_largest_legs_and_has_no_part_of_what_is_l
     before = [at_close(conid, size, 12.0) for conid, size in sizes.items()]
     large, small = rows_of(before, now, legs=legs)
 
-    by_delta = {leg.conid: leg.amount for leg in large.largest["delta"]}
-    assert [*by_delta.items()] == [(3, -3000.0), (4, -2000.0), (1, -1000.0)]
+    by_delta = [(leg.conid, leg.amount) for leg in large.largest["delta"]]
+    assert by_delta == [(3, -3000.0), (4, -2000.0), (1, -1000.0)]
     assert large.delta == -5750.0
     assert large.left_out == 1
     assert small.delta == 150.0
