@@ -163,7 +163,6 @@ class CampaignBook:
         if risk == 0:
             columns = columns.because("return_on_risk: nothing was at risk")
 
-        # The book values what an open one has left, and says how far it is.
         reached, why_unknown = part_reached(profit, as_opened(campaign, self.contracts, currency))
         if why_unknown:
             columns = columns.because(f"profit_reached: {why_unknown}")

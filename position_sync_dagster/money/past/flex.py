@@ -165,6 +165,10 @@ def event_of(fields: Fields) -> StatementEvent:
     if not event_id:
         event_id = _digest(attributes)
 
+    kind = _KINDS[fields.element]
+    if kind is EventKind.CASH:
+        fields.required(TEXT, "currency")  # money of no currency is in no sum
+
     row = fields.row(_EVENT)
     row.update(
         event_id=f"{fields.element}:{event_id}",
@@ -172,7 +176,7 @@ def event_of(fields: Fields) -> StatementEvent:
         time=at if has_time else None,
         attributes=attributes,
     )
-    return _event_of_account(_KINDS[fields.element], fields, row)
+    return _event_of_account(kind, fields, row)
 
 
 # What an EquitySummaryByReportDateInBase says of where it stands, and the sums of its parts.

@@ -461,6 +461,16 @@ def test_books_with_a_part_that_is_not_known_are_not_judged(books, held_there, w
     assert is_closed(row)
 
 
+def test_money_of_no_currency_is_left_out_and_the_books_of_the_day_name_what_it_moved(books):
+    rows = [held(STOCK, 100, 220)]
+    books.end_day(THURSDAY, held=rows, worth=worth(22_000), balances={"USD": 1.0})
+    fees = [paid("Other Fees", -3, FRIDAY, currency=""), paid("Other Fees", -4, FRIDAY)]
+    books.end_day(FRIDAY, held=rows, cash=fees, worth=worth(21_993), balances={"USD": -6.0})
+    row = closed_books(books)
+    assert row["fees"] == -4.0
+    assert row["difference"] == cents(-3)
+
+
 YEAR = traded_year()
 SHARES = {int(leg["conid"]) for told in YEAR.told for leg in told.shares}
 

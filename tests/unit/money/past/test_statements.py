@@ -320,7 +320,8 @@ def test_each_kind_of_event_is_read(name: str) -> None:
 
 def test_an_event_without_an_id_has_one_of_its_content() -> None:
     fees = [
-        element("CashTransaction", {"type": "Other Fees", "amount": text}) for text in ("-1", "-2")
+        element("CashTransaction", {"type": "Other Fees", "currency": "USD", "amount": text})
+        for text in ("-1", "-2")
     ]
     read_rows = read(statement(more="".join(fees)))
     again = read(statement(more=fees[0]), "b.xml")
@@ -378,6 +379,16 @@ NO_IDS = {"tradeID": "", "transactionID": "N/A"}
 
 def section(name: str, *rows: str) -> str:
     return f"<{name}>{''.join(rows)}</{name}>"
+
+
+def test_money_without_a_currency_is_named_and_the_rest_is_read() -> None:
+    fees = [element("CashTransaction", FEE | more) for more in ({"currency": ""}, {})]
+    read_rows = read(statement(position(1), more=section("CashTransactions", *fees)), "march.xml")
+    ((fault, remedy),) = read_rows.left_out
+    assert "has no valid currency" in fault
+    assert "march.xml: CashTransaction" in fault
+    assert "do/statements.md" in remedy
+    assert [movement.cash for movement in read_rows.movements] == [-0.02]
 
 
 def test_levels_of_detail_are_known_in_whatever_letters_they_are_written() -> None:
