@@ -17,6 +17,7 @@ from position_sync_dagster.domain.leg import few
 from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.reports.columns import Row
 from position_sync_dagster.money.reports.figures import Figures
+from position_sync_dagster.money.risk.priced_legs import HOLDING_OF
 from position_sync_dagster.money.risk.scenarios import Breakdown
 from position_sync_dagster.money.strategies.limits import OF_TARGETS, Bound, LimitState
 
@@ -81,7 +82,7 @@ def _about_strategy(
 ) -> Decision:
     return Decision(
         kind=kind, name=name, strategy=name, currency=currency, is_urgent=is_urgent, reason=reason,
-        step=step, holdings=tuple(map(itemgetter("account", "conid"), legs)),
+        step=step, holdings=tuple(map(HOLDING_OF, legs)),
     )  # fmt: skip
 
 
