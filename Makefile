@@ -38,7 +38,8 @@ export UV_PROJECT_ENVIRONMENT := .venv
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 # What `make test PART=` runs: who changes the core waits for the core, alone, without money.
-BY_FACES := $(addprefix tests/integration/lake/,test_older_lake.py test_object_store.py test_table_contract.py)
+BY_FACES := $(addprefix tests/integration/lake/,test_older_lake.py test_object_store.py \
+  test_pairs_of_changes.py test_table_contract.py)
 PART_core := tests/contract \
   $(addprefix tests/unit/,domain gateway lake sync) \
   $(addprefix tests/integration/,gateway lake sync/stream sync/test_drain.py) \

@@ -16,6 +16,7 @@ from dagster_shared import record
 
 from position_sync_dagster import defs as core
 from position_sync_dagster.dagster_files import document
+from position_sync_dagster.defs.assets.table_asset import table_of_extension
 from position_sync_dagster.defs.composition import Composition, Extension
 from position_sync_dagster.defs.resources import GATEWAY, AssetKeys
 from position_sync_dagster.errors import GatewaysFileError, SettingsError, shown
@@ -197,6 +198,7 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
             warnings.simplefilter("ignore", dg.PreviewWarning)
             packages = (core, *composition.extension.packages)
             loaded = dg.Definitions.merge(*map(composition.definitions_in, packages))
+            loaded = _with_all_tables(loaded, composition)
             defined = {spec.key for spec in _specs_of(loaded)}
             complete = partial(
                 self._completed, composition=composition, settings=settings, defined=defined
@@ -351,6 +353,17 @@ def _specs_of(definitions: dg.Definitions) -> Iterator[dg.AssetSpec]:
             yield asset
 
 
+def _with_all_tables(definitions: dg.Definitions, composition: Composition[Any]) -> dg.Definitions:
+    """Return definitions in which each table of the lake that ticks report is an asset."""
+    defined = {spec.key for spec in _specs_of(definitions)}
+    others = [
+        table_of_extension(table)
+        for table in composition.extension.lake.specs
+        if dg.AssetKey(table.name) not in defined
+    ]
+    return dg.Definitions.merge(definitions, dg.Definitions(assets=others))
+
+
 def _prefixed(lineage: dg.TableColumnLineage, keys: AssetKeys) -> dg.TableColumnLineage:
     """Return a lineage of columns that names the tables by the keys of the project."""
 
@@ -366,8 +379,15 @@ def _with(definition: Any, attributes: Mapping[str, object]) -> Any:
     """Return a copy of a sensor or schedule with other private attributes.
 
     Dagster has no way to copy one with other owners or another status.
+
+    Raises:
+        TypeError: Dagster has renamed one: a sensor that should be stopped would run.
     """
     changed = copy(definition)
+    renamed = attributes.keys() - vars(definition).keys()
+    if renamed:
+        raise TypeError(f"This release of Dagster has no {renamed} of {type(definition).__name__}.")
+
     for name, value in attributes.items():
         setattr(changed, name, value)
     return changed

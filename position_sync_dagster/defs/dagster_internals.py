@@ -1,7 +1,9 @@
-"""Every private symbol of Dagster that is used, with its reason.
+"""The private symbols of the package dagster that are imported, each with its reason.
 
 Dagster exports none of them. A release that moves one fails at the import of this module, so that
-the tests of the next version name it at once.
+the tests of the next version name it at once. Beside them `component.py` copies records of
+`dagster_shared` and sets two private attributes of sensors, and `webserver.py` takes the
+application of `dagster_webserver`.
 """
 
 # The states of sensors that the instance returns, whose stored times a clock set back leaves ahead.
@@ -18,7 +20,11 @@ from dagster._core.scheduler.instigation import (
 # The event log's tables: Dagster has no way to remove results of checks that no run wrote.
 from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
 
+# The tag of a run that names its code location: other projects may have jobs of the same name.
+from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
+
 __all__ = [
+    "REPOSITORY_LABEL_TAG",
     "WITHOUT_EVENTS",
     "InstigatorState",
     "InstigatorStatus",

@@ -5,7 +5,7 @@ results of checks. They are deleted here from the tables of its storage, which a
 SQLite and Postgres. An instance may serve other projects as well: theirs are kept.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -13,7 +13,11 @@ import sqlalchemy as sql
 
 from position_sync_dagster.dagster_files import LAUNCHED_BY
 from position_sync_dagster.defs.composition import Composition, composition_of
-from position_sync_dagster.defs.dagster_internals import SqlEventLogStorage, SqliteEventLogStorage
+from position_sync_dagster.defs.dagster_internals import (
+    REPOSITORY_LABEL_TAG,
+    SqlEventLogStorage,
+    SqliteEventLogStorage,
+)
 from position_sync_dagster.defs.resources import (
     ENDED,
     STREAM_JOB,
@@ -27,17 +31,31 @@ from position_sync_dagster.lake.lake import L, Lake
 NO_RUN = ""
 
 
-def delete_old_runs(instance: dg.DagsterInstance, jobs: Iterable[str], before: datetime) -> int:
-    """Delete the ended runs of these jobs that were created before a time; return their number."""
+def delete_old_runs(
+    instance: dg.DagsterInstance, jobs: Iterable[str], before: datetime, location: Mapping[str, str]
+) -> int:
+    """Delete the ended runs of these jobs that were created before a time; return their number.
+
+    Args:
+        location: The tag of a code location (`location_tag`): jobs of others may have these names.
+    """
     deleted = 0
     for job in jobs:
         run_ids = instance.get_run_ids(
-            dg.RunsFilter(job_name=job, statuses=[*ENDED], created_before=before)
+            dg.RunsFilter(
+                job_name=job, statuses=[*ENDED], created_before=before, tags=dict(location)
+            )
         )
         for run_id in run_ids:
             instance.delete_run(run_id)
         deleted += len(run_ids)
     return deleted
+
+
+def location_tag(run: dg.DagsterRun) -> dict[str, str]:
+    """Return the tag that all runs of a run's code location have; none of one without location."""
+    origin = run.remote_job_origin
+    return {REPOSITORY_LABEL_TAG: origin.repository_origin.get_label()} if origin else {}
 
 
 # Results of checks have no asset in the table of events: the table of results names theirs.
@@ -145,7 +163,8 @@ def maintenance_job(composition: Composition[L]) -> dg.JobDefinition:
         """
         kept = position_sync.settings.history_days
         before = utc_now() - timedelta(days=kept)
-        deleted = delete_old_runs(context.instance, pruned_jobs, before)
+        location = location_tag(context.run)
+        deleted = delete_old_runs(context.instance, pruned_jobs, before, location)
         events = delete_old_events(context.instance, composition.own_assets(), before)
         context.log.info(
             f"Deleted {deleted} runs, and {events} events and results of checks, that are older "

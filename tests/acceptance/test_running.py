@@ -29,8 +29,9 @@ from position_sync_dagster.processes.supervisor import is_serving
 from tests.acceptance.test_starting_again import stream_runs
 from tests.support import demo_program
 from tests.support.command_line import call, json_of
-from tests.support.data_dictionary import null_where_never
+from tests.support.data_dictionary import SPECS
 from tests.support.demo_program import ACCOUNT, LINES, STREAMED, Demo, command, wait_for
+from tests.support.never_null import null_where_never
 from tests.support.ports import NO_CERTIFICATES
 from tests.unit.test_house import DOCUMENTS, FENCE, commands
 
@@ -414,7 +415,7 @@ def test_nothing_was_ordered_and_no_request_is_stuck(demo):
 def test_no_column_is_null_of_which_the_dictionary_says_never(demo):
     for name in ("risk_scenarios", "strategy_exposure"):
         assert demo.table(name).height, name
-    assert null_where_never(demo.lake) == {}
+    assert null_where_never(demo.lake, SPECS) == {}
 
 
 def test_tables_and_state_are_for_the_owner_alone_under_any_umask(demo):

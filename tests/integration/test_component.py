@@ -104,6 +104,7 @@ async def test_a_project_values_an_account_under_its_prefix_with_its_owners(
     keys = {asset_event.asset_key for asset_event in ticked.asset_events}
     assert dg.AssetKey(["ibkr", "options", "position_updates"]) in keys
     assert {tuple(key.path[:-1]) for key in keys} == {("ibkr", "options")}
+    assert keys <= graph.get_all_asset_keys()  # none is of no asset
 
     checks = [e for e in ticked.asset_events if isinstance(e, dg.AssetCheckEvaluation)]
     assert {e.asset_check_key for e in checks} <= set(graph.asset_check_keys)

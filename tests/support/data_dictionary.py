@@ -3,11 +3,6 @@
 Run as `python -m tests.support.data_dictionary > docs/tables.md`.
 """
 
-from pathlib import Path
-
-import polars as pl
-from deltalake import DeltaTable
-
 from position_sync_dagster.lake.schema import StoredColumn, TableSpec
 from position_sync_dagster.money.lake import MoneyLake
 
@@ -112,17 +107,6 @@ def _index() -> str:
         names = ", ".join(f"`{name}`" for name in columns)
         lines.append(f"| {question} | [{table}](#{table}) | {names} |")
     return "\n".join(lines) + "\n"
-
-
-def null_where_never(lake: str | Path) -> dict[str, list[str]]:
-    """Return the columns of each table that are null in a row though the page says never."""
-    wrong = {}
-    for spec in SPECS:
-        if DeltaTable.is_deltatable(f"{lake}/{spec.name}"):
-            rows = pl.read_delta(f"{lake}/{spec.name}")
-            never = [name for name, column in spec.described.items() if not column.nullable]
-            wrong[spec.name] = [name for name in never if rows[name].has_nulls()]
-    return {name: columns for name, columns in wrong.items() if columns}
 
 
 def _section(spec: TableSpec) -> str:

@@ -355,14 +355,28 @@ def external_table(
     spec: TableSpec, *deps: str, writer: Writer = STREAM, kinds: Collection[str] = ("deltalake",)
 ) -> External:
     """Return the decorator of a table that no asset function writes, such as the stream's."""
-    return external(
+    return external(spec.name, *deps, **_of_table(spec, writer, kinds))
+
+
+def table_of_extension(spec: TableSpec) -> dg.AssetSpec:
+    """Return the external asset of a table of an extension that has no asset of its own."""
+    return dg.AssetSpec(
         spec.name,
-        *deps,
-        kinds=set(kinds),
-        code_version=str(spec.version),
-        metadata=table_metadata(spec, writer),
-        tags={WRITTEN_BY: writer.name},
+        deps=[GATEWAY],
+        description=f"{spec.description}\n\nWritten by the stream.\n\n"
+        f"How to read it: {spec.changes}",
+        **_of_table(spec, STREAM, ("deltalake",)),
     )
+
+
+def _of_table(spec: TableSpec, writer: Writer, kinds: Collection[str]) -> dict[str, Any]:
+    """Return the arguments of `dg.AssetSpec` for an external table."""
+    return {
+        "kinds": set(kinds),
+        "code_version": str(spec.version),
+        "metadata": table_metadata(spec, writer),
+        "tags": {WRITTEN_BY: writer.name},
+    }
 
 
 @external(GATEWAY, kinds={"source"}, metadata={"written_by": "Interactive Brokers"})

@@ -46,8 +46,8 @@ def test_without_money_there_are_positions_their_checks_and_backfills_alone(tmp_
     ]
     assert answer["assets"].keys() == {
         "account_values", "active_strategies", "broker_positions", "contracts", "daily_positions",
-        "gateway", "gateway_sessions", "latest_positions", "position_changes", "position_queue",
-        "position_updates", "reconciliation_breaks",
+        "gateway", "gateway_sessions", "heard_messages", "latest_positions", "position_changes",
+        "position_queue", "position_updates", "reconciliation_breaks",
     }  # fmt: skip
     assert answer["assets"]["account_values"] == ["gateway"]
     assert answer["assets"]["daily_positions"] == ["position_updates"]

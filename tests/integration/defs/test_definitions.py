@@ -36,6 +36,7 @@ _PARENTS = yaml.safe_load("""
     movements: [executions, statement_events]
     position_changes: [gateway]
     dividends: [gateway]
+    heard_messages: [gateway]
     closures: [position_changes, movements, statement_events, contracts]
     account_values: [gateway]
     reconciliation_breaks: [broker_positions, position_updates, active_strategies]
@@ -44,7 +45,7 @@ PARENTS = {name: set(parents) for name, parents in _PARENTS.items()}
 
 EXTERNAL = {
     "gateway", "broker_positions", "contracts", "gateway_sessions", "account_values",
-    "reconciliation_breaks", "position_changes", "dividends",
+    "reconciliation_breaks", "position_changes", "dividends", "heard_messages",
 }  # fmt: skip
 
 NO_TABLE = {"gateway", "flex_statements"}

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteRepositoryOrigin
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from position_sync_dagster.definitions import defs
 from position_sync_dagster.defs import maintenance as history
@@ -119,9 +121,31 @@ def test_old_runs_go_but_those_in_progress_and_those_of_days(instance, compositi
         add(job)
     kept = {add("close_day"), add("stream_positions", dg.DagsterRunStatus.STARTED)}
     short = (*PRUNED_JOBS, *composition.extension.short_jobs)
-    assert history.delete_old_runs(instance, short, LONG_AGO) == 0
-    assert history.delete_old_runs(instance, short, SOON) == 3
+    assert history.delete_old_runs(instance, short, LONG_AGO, {}) == 0
+    assert history.delete_old_runs(instance, short, SOON, {}) == 3
     assert set(instance.get_run_ids()) == kept
+
+
+def test_old_runs_of_another_code_location_stay_whatever_the_names_of_its_jobs(instance):
+    def add(location: str) -> dg.DagsterRun:
+        repository = RemoteRepositoryOrigin(
+            InProcessCodeLocationOrigin(
+                LoadableTargetOrigin(module_name=location), location_name=location
+            ),
+            "__repository__",
+        )
+        run = dg.DagsterRun(
+            job_name="maintain_lake",
+            status=dg.DagsterRunStatus.SUCCESS,
+            remote_job_origin=repository.get_job_origin("maintain_lake"),
+        )
+        return instance.add_run(run)
+
+    ours = add("position_sync")
+    theirs = add("of_another_project")
+    location = history.location_tag(ours)
+    assert history.delete_old_runs(instance, PRUNED_JOBS, SOON, location) == 1
+    assert list(instance.get_run_ids()) == [theirs.run_id]
 
 
 def test_maintenance_covers_every_table_and_every_asset(
@@ -129,7 +153,7 @@ def test_maintenance_covers_every_table_and_every_asset(
 ):
     asked: list[datetime] = []
     monkeypatch.setenv("POSITION_SYNC_HISTORY_DAYS", "7")
-    monkeypatch.setattr(history, "delete_old_runs", lambda *_: asked.append(_[-1]) or 0)
+    monkeypatch.setattr(history, "delete_old_runs", lambda *_: asked.append(_[2]) or 0)
     quick = MoneyLake(settings.lake, fsync=False).queue
     for request_id in quick.sync.insert_many(requests_of(range(1, FINISHED + 1))):
         quick.sync.mark_success(request_id)

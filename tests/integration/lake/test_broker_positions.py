@@ -17,8 +17,8 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import commits
 from position_sync_dagster.lake.storage.commits import write
 from position_sync_dagster.lake.storage.data_files import data_files
-from tests.support.data_dictionary import null_where_never
 from tests.support.holdings import make_holding
+from tests.support.never_null import null_where_never
 
 LOGIN = "127.0.0.1:7497"
 WHO = dict(lease_s=15.0, run_id="run-1", host="box", pid=42)
@@ -145,7 +145,9 @@ async def test_rows_of_a_replacement_are_confirmed_with_their_account_but_for_a_
     lake.broker_positions.replace(LOGIN, rows, session, **written)
     read = lake.broker_positions.read(LOGIN)
     assert [row.confirmed_at for row in read] == [clock.now, None, None]
-    assert null_where_never(lake.path) == {}  # that no feed has confirmed DUSIM2 is no fault
+    assert (
+        null_where_never(lake.path, lake.specs) == {}
+    )  # that no feed has confirmed DUSIM2 is no fault
 
 
 async def test_many_changes_are_refused_until_all_rows_are_replaced(lake, clock):

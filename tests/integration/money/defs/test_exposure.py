@@ -24,9 +24,10 @@ from position_sync_dagster.money.defs.strategies import strategy_exposure
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.statement_days import StatementDays
 from position_sync_dagster.money.tables import STRATEGY_EXPOSURE
-from tests.support.data_dictionary import null_where_never
+from tests.support.data_dictionary import SPECS
 from tests.support.derived_rows import put_rows
 from tests.support.legs import leg_rows
+from tests.support.never_null import null_where_never
 
 SPY = dict(symbol="SPY", right="C", strike=500, expiry=date(2028, 12, 15))
 
@@ -214,7 +215,7 @@ def test_the_table_has_what_no_strategy_has_and_its_event_the_version_of_the_led
     (rest,) = exposures.filter(strategy_id="UNATTRIBUTED").to_dicts()
     assert rest["market_value"] == 1000.0
     assert rest["legs_without_greeks"] == 1
-    assert null_where_never(lake.path) == {}
+    assert null_where_never(lake.path, SPECS) == {}
 
 
 @pytest.mark.parametrize("asset", [latest_positions, strategy_exposure])

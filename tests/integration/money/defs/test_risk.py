@@ -21,9 +21,10 @@ from position_sync_dagster.money.tables import PROFIT_EXPLAINED
 from position_sync_dagster.settings import load_settings
 from tests.integration.defs.assets.test_daily_positions import partition_range
 from tests.support.booked_days import STOCK, Booked, held
-from tests.support.data_dictionary import null_where_never
+from tests.support.data_dictionary import SPECS
 from tests.support.flex_files import ACCOUNT
 from tests.support.money_rows import row
+from tests.support.never_null import null_where_never
 
 DAY = "2026-03-06"
 CLOSE = datetime(2026, 3, 6, 21, 0, tzinfo=UTC)
@@ -52,7 +53,7 @@ def test_scenarios_are_recorded_and_a_loss_beyond_its_limit_fails_the_check(
     rows = lake.risk_scenarios.latest()
     assert rows.height == 10
     assert rows.filter(scenario="up")["profit"][0] < -100
-    assert null_where_never(lake.path) == {}
+    assert null_where_never(lake.path, SPECS) == {}
     found = checked(risk.losses_are_within_their_limits, lake)
     assert not found.passed
     assert "UNATTRIBUTED loses" in (found.description or "")
