@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -53,9 +53,12 @@ def parse_right(text: str) -> Right:
 
 _DAY = re.compile(r"\d{8}|\d{4}-\d{2}-\d{2}")
 
+# As names of contracts have it (`leg_name`).
+_DAY_OF_NAME = re.compile(r"\d\d[A-Za-z]{3}\d\d")
+
 
 def parse_day(value: str | int | date, name: str) -> date:
-    """Read a day: a date, or text such as "20260220" or "2026-02-20".
+    """Read a day: a date, or text such as "20260220", "2026-02-20" or "20Feb26".
 
     Args:
         name: What the day is, for the error.
@@ -72,6 +75,9 @@ def parse_day(value: str | int | date, name: str) -> date:
     if _DAY.fullmatch(text):  # `fromisoformat` reads further forms of a day
         with suppress(ValueError):
             return date.fromisoformat(text)
+    if _DAY_OF_NAME.fullmatch(text):
+        with suppress(ValueError):
+            return datetime.strptime(text, "%d%b%y").replace(tzinfo=UTC).date()
     raise InvalidLegError(
         f"The {name} {shown(value)} is no day.", remedy='Write it as "20260220" or "2026-02-20".'
     )
@@ -83,8 +89,8 @@ def parse_expiry(value: str | int | date) -> date:
     Raises:
         InvalidLegError: It is not a calendar day.
 
-    >>> parse_expiry("20260220")
-    datetime.date(2026, 2, 20)
+    >>> parse_expiry("20260220"), parse_expiry("20Feb26")
+    (datetime.date(2026, 2, 20), datetime.date(2026, 2, 20))
     """
     return parse_day(value, "expiry")
 

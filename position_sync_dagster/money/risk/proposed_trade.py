@@ -160,16 +160,19 @@ def money_text(amount: float, currency: str) -> str:
 
 _TRADE = re.compile(
     r"(?P<quantity>[+-]?[\d.]+) +(?P<symbol>[A-Za-z][\w.]*(?: [A-Z])?)"
-    r"(?: +(?P<expiry>\d{8}|\d{4}-\d\d-\d\d)(?: +(?P<right>[A-Za-z]+) +(?P<strike>[\d.]+))?)?"
+    r"(?: +(?P<expiry>\d{8}|\d{4}-\d\d-\d\d|\d\d[A-Za-z]{3}\d\d)(?: +(?P<right>[A-Za-z]+) +(?P<strike>[\d.]+))?)?"
     r"(?: *@ *(?P<price>[\d.]+))?"
 )
+
+# Strike, right and expiry as the name of an option has them.
+_AS_NAMED = re.compile(r" ([\d.]+)([CP]) (\d\d[A-Za-z]{3}\d\d)(?=[ @]|$)")
 
 # An example of each number of a trade.
 _EXAMPLES = {"quantity": "-2", "strike": "650", "price": "3.20"}
 
 
 def parse_trade(text: str) -> ProposedTrade:
-    """Read a trade as a person writes it.
+    """Read a trade as a person writes it, or with the name of the option.
 
     Raises:
         ProposedTradeError: It is none.
@@ -177,8 +180,10 @@ def parse_trade(text: str) -> ProposedTrade:
     >>> trade = parse_trade("-2 SPY 20281215 C 645 @62.70")
     >>> trade.quantity, trade.name, trade.price
     (-2.0, 'SPY 645C 15Dec28', 62.7)
+    >>> parse_trade("-2 SPY 645C 15Dec28 @62.70") == trade
+    True
     """
-    written = _TRADE.fullmatch(" ".join(text.split()))
+    written = _TRADE.fullmatch(_AS_NAMED.sub(r" \3 \2 \1", " ".join(text.split())))
     if written is None:
         remedy = f'Write it as "{EXAMPLE}", or "100 SPY @619" for shares.'
         raise ProposedTradeError(f"{shown(text)} is no trade.", remedy=remedy)

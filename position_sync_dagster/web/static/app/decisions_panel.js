@@ -15,7 +15,7 @@ let fitting = { key: "", count: 0 };
 
 export function drawDecisions() {
   const { decisions, scenarios } = figures;
-  const none = decisions ? (scenarios.trouble ?? "Nothing: no limit is broken, and no expiry or assignment needs anything.") : "Not computed yet.";
+  const none = decisions ? (scenarios.trouble ?? `Nothing: no limit is ${figures.limits.length ? "broken" : "set"}, and no expiry or assignment needs anything.`) : "Not computed yet.";
   const needed = (decisions ?? []).filter(({ step }) => step);
   drawNeeded(needed, needed.length && mostShown(needed), none);
 

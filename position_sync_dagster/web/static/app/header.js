@@ -41,7 +41,7 @@ export function drawHeader(notices = []) {
 // That nothing is wrong is said too: an empty line says nothing.
 function drawNotice(texts) {
   const isCalm = !texts.length && byId("alert").hidden && byId("hints").hidden;
-  const calm = isPast() ? `PAST, ${moment(figures.time)}: what the tables had then. Logins, limits and lines of then are not kept.` : "Nothing is broken: all logins are connected, and no limit is broken.";
+  const calm = isPast() ? `PAST, ${moment(figures.time)}: what the tables had then. Logins, limits and lines of then are not kept.` : `Nothing is broken: all logins are connected, and no limit is ${figures.limits.length ? "broken" : "set"}.`;
   byId("notice").classList.toggle("calm", isCalm);
   say(byId("notice"), isCalm ? [calm] : texts);
 }

@@ -136,7 +136,7 @@ function factsOf(curve) {
     ["greatest profit", boundText(curve, curve.greatest_profit), curve.greatest_profit < 0 ? "down" : ""],
     lossFact(curve),
     ["of it reached", percent(curve.reached), sign(curve.reached), "the profit now, as a part of the greatest profit"],
-    ["probability of profit", percent(curve.probability_of_profit), "", OF_MODEL],
+    ["probability of profit", curve.probability_of_profit > 0.9995 ? "> 99.9 %" : percent(curve.probability_of_profit), "", OF_MODEL],
     ["expected value", whole(curve.expected_value), sign(curve.expected_value), OF_MODEL],
     ["expected move", isUnknown(curve.expected_move) ? "not known" : `±${rounded(curve.expected_move, 1)}`, "", `one standard deviation until the next expiry, ${OF_MODEL}`],
     legs,
