@@ -181,6 +181,8 @@ tests/integration/cli/test_propose\.py::test_accepted_proposals\S+\[chosen2\]
     variation: all of them; `test_all_leaves_out_single_legs` chooses all first
 ib_gateway_simulator/tests/integration/test_program\.py::test_it_prints\S+\[15\]
     variation: another signal; an interrupt first
+tests/integration/defs/test_stream\.py::test_an_error_of_the_stream\S+\[LeaseLostError\]
+    variation: another error; that of an owned login first
 """
 
 
