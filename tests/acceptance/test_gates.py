@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,10 +84,10 @@ GATES = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy of the checkout, with the installed tools of this one."""
-    copy = tmp_path / "tree"
+    copy = tmp_path_factory.mktemp("gates") / "tree"
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, text=True, capture_output=True, check=True
     )
@@ -103,6 +103,15 @@ def tree(tmp_path: Path) -> Path:
     subprocess.run(["git", "init", "--quiet"], cwd=copy, check=True)
     subprocess.run(["git", "add", "--all"], cwd=copy, check=True)
     return copy
+
+
+@pytest.fixture
+def tree(copied: Path) -> Iterator[Path]:
+    """Return the copy, without what another test has planted or built in it."""
+    yield copied
+    tools = ("--exclude=.venv", "--exclude=.tools")
+    for words in (("checkout", "--quiet", "."), ("clean", "-dffxq", *tools)):
+        subprocess.run(["git", *words], cwd=copied, check=True)
 
 
 @pytest.fixture

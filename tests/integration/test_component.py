@@ -13,6 +13,8 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
+from click.testing import CliRunner
+from dagster_dg_cli.cli import create_dg_cli
 
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.money.lake import MoneyLake
@@ -284,16 +286,16 @@ print(len(found.sensors), lake, *({heavy} & sys.modules.keys()))
 """
 
 
-def test_a_scaffolded_component_loads_and_imports_nothing_that_it_does_not_need(root: Path) -> None:
+def test_a_scaffolded_component_loads_and_imports_nothing_that_it_does_not_need(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each run of a project loads its definitions, and looks at all registered components."""
-
-    def output(*command: str) -> str:
-        return subprocess.run(
-            command, cwd=root, check=True, capture_output=True, text=True,
-            env=os.environ | {"PYTHONPATH": str(root)},
-        ).stdout  # fmt: skip
-
-    output(str(Path(sys.executable).with_name("dg")), "scaffold", "defs", TYPE, "position_sync")
+    monkeypatch.chdir(root)
+    monkeypatch.syspath_prepend(root)
+    scaffolded = CliRunner().invoke(create_dg_cli(), ["scaffold", "defs", TYPE, "position_sync"])
+    assert scaffolded.exit_code == 0, scaffolded.output
     heavy = {"exchange_calendars", "typer"}
-    printed = output(sys.executable, "-c", LOAD.format(root=root, heavy=heavy))
-    assert printed.split() == ["4", str(root / "data" / "lake")]
+    program = [sys.executable, "-c", LOAD.format(root=root, heavy=heavy)]
+    own_modules = os.environ | {"PYTHONPATH": str(root)}
+    printed = subprocess.run(program, env=own_modules, check=True, capture_output=True, text=True)
+    assert printed.stdout.split() == ["4", str(root / "data" / "lake")]

@@ -171,6 +171,18 @@ tests/unit/test_deploy\.py::test_each_part_of_the_helm
     variation: names and types as Kubernetes' own models know them; what they say first
 tests/unit/money/test_data_dictionary\.py::test_the_package_is_imported_without
     program: the package without docstrings; with them everywhere first
+tests/integration/web/test_pages\.py::test_axe_finds_nothing_on_the_three\S+\[dark\]
+    variation: in the dark; all three in the light, and the money page with a leg in the dark first
+tests/integration/web/test_pages\.py::test_no_page_is_wider\S+\[size0\]
+    variation: on a tablet; on a phone first
+tests/integration/web/test_turns\.py::test_large_questions\S+\[figures of the past\]
+    variation: another question about past moments; their feed first
+tests/integration/cli/test_propose\.py::test_accepted_proposals\S+\[chosen2\]
+    variation: all of them; `test_all_leaves_out_single_legs` chooses all first
+ib_gateway_simulator/tests/integration/test_program\.py::test_it_prints\S+\[15\]
+    variation: another signal; an interrupt first
+tests/integration/defs/test_stream\.py::test_an_error_of_the_stream\S+\[LeaseLostError\]
+    variation: another error; that of an owned login first
 """
 
 

@@ -76,8 +76,8 @@ def test_a_folder_says_what_it_holds(folder):
 def test_a_search_for_a_class_finds_one_place():
     named: Counter[str] = Counter()
     for path in PACKAGE.rglob("*.py"):
-        classes = [node for node in nodes_of(path) if isinstance(node, ast.ClassDef)]
-        named.update(node.name for node in classes if not node.name.startswith("_"))
+        named.update(re.findall(r"^ *class ([a-zA-Z]\w*)[(:]", path.read_text(), re.MULTILINE))
+    assert named["MoneyLake"] == 1
     assert [name for name, times in named.items() if times > 1] == []
 
 
@@ -96,9 +96,15 @@ def test_tests_find_what_they_import_without_a_changed_search_path():
     assert [name_of(path) for path in TESTS.rglob("*.py") if changed in path.read_text()] == []
 
 
+# To parse all modules takes two seconds: few have texts that may be what is looked for.
+BEGINS_UNUSUALLY = re.compile(rf'"""\s*({"|".join(NOT_FIRST)})\b')
+
+
 def test_docstrings_begin_with_the_usual_verbs():
     unusual = []
     for path in sorted([*PACKAGE.rglob("*.py"), *SIMULATOR.rglob("*.py")]):
+        if not BEGINS_UNUSUALLY.search(path.read_text()):
+            continue
         for line, text in docstrings_of(path):
             if text.split()[0].rstrip(".,:") in NOT_FIRST:
                 unusual.append(f"{name_of(path)}:{line}: {text.splitlines()[0]}")
@@ -107,6 +113,7 @@ def test_docstrings_begin_with_the_usual_verbs():
 
 INTERNALS = PACKAGE / "defs" / "dagster_internals.py"
 PRIVATE = re.compile(r"dagster(_[a-z]+)?\.([a-z_]+\.)*_[a-z]")
+NAMES_DAGSTER = re.compile(r"""(import |from |["'])dagster""")
 
 
 def names_of(path: Path) -> Iterator[str]:
@@ -123,7 +130,8 @@ def names_of(path: Path) -> Iterator[str]:
 def test_private_symbols_of_dagster_are_named_in_one_module():
     with_private = set()
     for path in PACKAGE.rglob("*.py"):
-        if any(map(PRIVATE.match, names_of(path))):
+        names_dagster = NAMES_DAGSTER.search(path.read_text())
+        if names_dagster and any(map(PRIVATE.match, names_of(path))):
             with_private.add(path)
     assert with_private == {INTERNALS}
 
@@ -132,6 +140,8 @@ def test_the_types_of_options_are_listed_in_one_module():
     """Which types are options, and which of these have a class; a setting lists all types."""
     listing = set()
     for path in PACKAGE.rglob("*.py"):
+        if not {"OPT", "FOP"} <= {*re.findall("OPT|FOP", path.read_text())}:
+            continue
         for node in nodes_of(path):
             if isinstance(node, ast.Set | ast.Tuple | ast.List):
                 values = {getattr(part, "value", None) for part in node.elts}

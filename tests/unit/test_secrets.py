@@ -9,12 +9,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
+# A text of all files is searched ten times as fast for what begins with a letter.
 SECRETS = {
     "a private key": re.compile(r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----"),
-    "a key of AWS": re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
-    "a token of GitHub": re.compile(r"\b(?:gh[oprsu]_[0-9A-Za-z]{36}|github_pat_\w{30})"),
-    "a token of an index": re.compile(r"\bpypi-[\w-]{40}"),
-    "a token of Slack": re.compile(r"\bxox[abprs]-[\w-]{20}"),
+    "a key of AWS": re.compile(r"A(?:KI|SI)A[0-9A-Z]{16}\b"),
+    "a token of GitHub": re.compile(r"g(?:h[oprsu]_[0-9A-Za-z]{36}|ithub_pat_\w{30})"),
+    "a token of an index": re.compile(r"pypi-[\w-]{40}"),
+    "a token of Slack": re.compile(r"xox[abprs]-[\w-]{20}"),
     "a token of Flex": re.compile(r"(?i)token\W{1,5}\d{18,}\b"),
     "an account": re.compile(r"\b(?:D?[FIU])\d{6,9}\b"),
 }
@@ -31,8 +32,11 @@ INVENTED = set(INVENTED_TEXT.split())
 def secrets_in(files: Iterable[Path]) -> Iterator[str]:
     """Yield each secret by its file and line; it does not show it."""
     for path in files:
-        for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
-            for kind, pattern in SECRETS.items():
+        text = path.read_text(errors="replace")
+        looked_for = {kind: pattern for kind, pattern in SECRETS.items() if pattern.search(text)}
+        lines = text.splitlines() if looked_for else []
+        for number, line in enumerate(lines, start=1):
+            for kind, pattern in looked_for.items():
                 if {*pattern.findall(line)} - INVENTED:
                     yield f"{path.name}:{number}: {kind}"
 

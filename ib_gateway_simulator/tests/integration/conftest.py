@@ -14,6 +14,7 @@ import pytest
 from ib_async import IB, StartupFetchNONE
 
 from ib_gateway_simulator import SimulatedGateway, load_book
+from ib_gateway_simulator.__main__ import main
 from tests.support.ports import NO_CERTIFICATES
 from tests.support.raw_client import RawClient
 from tests.support.waiting import DEADLINE_S
@@ -86,6 +87,19 @@ def program():
             if process.returncode is None:
                 process.kill()
             await process.communicate()
+
+    return run
+
+
+@pytest.fixture
+def ended(monkeypatch):
+    """Return what runs the simulator in this process until it ends, and returns its exit code."""
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["ib-gateway-simulator", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code
 
     return run
 

@@ -43,26 +43,23 @@ async def test_it_prints_its_ports_serves_and_ends_cleanly(program, connect, num
         await client.wait_closed()
 
 
-async def test_a_port_in_use_ends_it_with_exit_code_2_and_the_reason(program):
+def test_a_port_in_use_ends_it_with_exit_code_2_and_the_reason(ended, capsys):
     with socket.socket() as taken_port:
         taken_port.bind(("127.0.0.1", 0))
         taken_port.listen()
         port = taken_port.getsockname()[1]
-        async with program(*SIMULATOR, "--port", str(port), "--book", "small") as process:
-            out, err = await asyncio.wait_for(process.communicate(), DEADLINE_S)
-    assert process.returncode == 2
-    assert out == b""
-    assert f"cannot listen on 127.0.0.1:{port}" in err.decode()
-    assert err.count(b"\n") == 1
+        assert ended("--port", str(port), "--book", "small") == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert f"cannot listen on 127.0.0.1:{port}" in printed.err
+    assert printed.err.count("\n") == 1
 
 
-async def test_a_bad_book_ends_it_with_exit_code_2_and_the_place(program, tmp_path):
+def test_a_bad_book_ends_it_with_exit_code_2_and_the_place(ended, capsys, tmp_path):
     book = tmp_path / "bad.yaml"
     book.write_text("as_of: 2028-06-01\naccounts: [{name: U1}]\n")
-    async with program(*SIMULATOR, "--book", str(book)) as process:
-        _, err = await asyncio.wait_for(process.communicate(), DEADLINE_S)
-    assert process.returncode == 2
-    assert f"{book}:2:19: accounts[0].name" in err.decode()
+    assert ended("--book", str(book)) == 2
+    assert f"{book}:2:19: accounts[0].name" in capsys.readouterr().err
 
 
 async def test_the_actions_of_a_scenario_are_done_at_their_times(program, connect, tmp_path):

@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -598,19 +599,16 @@ async def test_legs_at_too_many_scenarios_are_refused_before_anything_is_compute
     assert after_trade.json()["detail"].startswith("These are 321,600 prices of legs")
 
 
-@pytest.mark.parametrize(("asked", "is_large"), [("", True), ("strategy=condor", False)])
-@pytest.mark.parametrize("name", ["what-if", "payoff", "curve"])
-def test_a_question_about_few_legs_does_not_wait_for_a_large_one(
-    lake, settings, name, asked, is_large
-):
+def test_a_question_about_few_legs_does_not_wait_for_a_large_one(lake, settings):
     activate(lake, leg(1, "condor"))
     write(lake, *[row(conid) for conid in range(1, api.MANY_LEGS + 1)])
-    answer = api.answer(name, QueryParams(asked), "", PageFigures(settings), utc_now())
-    if is_large:
-        assert isinstance(answer, api.Question)
-        answer = answer.response("")
-    assert isinstance(answer, Response)
-    assert answer.status_code == 200
+    for name, asked in product(("what-if", "payoff", "curve"), ("", "strategy=condor")):
+        answer = api.answer(name, QueryParams(asked), "", PageFigures(settings), utc_now())
+        if not asked:
+            assert isinstance(answer, api.Question), name
+            answer = answer.response("")
+        assert isinstance(answer, Response), name
+        assert answer.status_code == 200
 
 
 async def test_tables_that_cannot_be_read_are_a_problem(client, settings):

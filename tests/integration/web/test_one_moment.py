@@ -23,7 +23,8 @@ TERMS = dict(
     delta=-0.5, gamma=0.01, theta=-0.1, vega=0.3, implied_vol=0.2,
     underlying_price=600.0, expiry=FAR, value_source=ValueOrigin.PNL_SINGLE,
 )  # fmt: skip
-LOOKS = examples(100)
+# Each fifth move is one of the account's own number too.
+LOOKS = examples(48)
 
 
 def streamed(conid: int, at: datetime, profit: float) -> PositionUpdate:

@@ -17,9 +17,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.web import api, served_figures, turns
+from position_sync_dagster.web import api, money_page, served_figures, turns
 from position_sync_dagster.web.api import refusal
-from position_sync_dagster.web.money_page import LARGE_AT_ONCE, MOST_LARGE_WAITING
+from position_sync_dagster.web.money_page import LARGE_AT_ONCE
 from position_sync_dagster.web.served_figures import PageFigures
 from position_sync_dagster.web.turns import BusyError, Turns
 from tests.integration.web.conftest import check_described
@@ -28,6 +28,8 @@ from tests.support.legs import leg
 from tests.support.ports import NO_CERTIFICATES
 from tests.support.receiver import serving_app, serving_pages
 
+# How many large questions wait here: each that has waited is computed at the end.
+MOST_LARGE_WAITING = 3
 SERVED = LARGE_AT_ONCE + MOST_LARGE_WAITING
 
 HANGS_S = 60
@@ -91,6 +93,7 @@ async def test_large_questions_starve_neither_the_header_nor_the_feed_nor_small_
     lake, settings, monkeypatch, eventually, large, crowd
 ):
     monkeypatch.setattr(turns, "LONGEST_WAIT_S", HANGS_S)
+    monkeypatch.setattr(money_page, "MOST_LARGE_WAITING", MOST_LARGE_WAITING)
     activate(lake, leg(1, "condor"))
     write(lake, *[row(conid) for conid in range(1, api.MANY_LEGS + 1)])
     now = utc_now()

@@ -227,16 +227,14 @@ async def test_the_command_plays_a_recording(session, program):
         assert await process.wait() == 0
 
 
-async def test_a_recording_in_which_no_client_logged_in_is_refused(tmp_path, program):
+def test_a_recording_in_which_no_client_logged_in_is_refused(tmp_path, ended, capsys):
     with Recorder(tmp_path / "a.ibrec") as recorder:
         number = recorder.opened()
         recorder.offer(number, "v176..178")
         recorder.greeting(number, ("178", ""))
         recorder.closed(number, "client")
-    async with program("-m", "ib_gateway_simulator", "--replay", recorder.path) as process:
-        _, errors = await process.communicate()
-    assert process.returncode == 2
-    assert "no client logged in" in errors.decode()
+    assert ended("--replay", str(recorder.path)) == 2
+    assert "no client logged in" in capsys.readouterr().err
 
 
 async def log_in(port):

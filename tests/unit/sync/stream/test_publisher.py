@@ -188,7 +188,7 @@ async def test_changes_that_the_table_refuses_are_published_with_all_rows(monkey
     publisher, feed, _positions, _queue = publishing(HELD, *OTHERS)
     table = publisher.broker_positions = Lake("lake").broker_positions
     table.table.initialize()
-    for number in range(2 * FOLD_FILES):
+    for number in range(FOLD_FILES + 3):
         feed.put(replace(HELD, market_value=float(number)))
         await publisher.publish(feed)
         rows = table.read(publisher.ownership.settings.gateway_id)
