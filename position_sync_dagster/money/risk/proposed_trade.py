@@ -160,7 +160,8 @@ def money_text(amount: float, currency: str) -> str:
 
 _TRADE = re.compile(
     r"(?P<quantity>[+-]?[\d.]+) +(?P<symbol>[A-Za-z][\w.]*(?: [A-Z])?)"
-    r"(?: +(?P<expiry>\d{8}|\d{4}-\d\d-\d\d|\d\d[A-Za-z]{3}\d\d)(?: +(?P<right>[A-Za-z]+) +(?P<strike>[\d.]+))?)?"
+    r"(?: +(?P<expiry>\d{8}|\d{4}-\d\d-\d\d|\d\d[A-Za-z]{3}\d\d)"
+    r"(?: +(?P<right>[A-Za-z]+) +(?P<strike>[\d.]+))?)?"
     r"(?: *@ *(?P<price>[\d.]+))?"
 )
 
