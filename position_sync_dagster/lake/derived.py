@@ -131,6 +131,8 @@ def _is_outdated(read: Read) -> bool:
     same ones.
     """
     present = read.table.read(lambda files: files, read.chosen)
+    if present["path"].equals(read.files["path"]):
+        return False
     added = present.join(read.files, on="path", how="anti")
     removed = read.files.join(present, on="path", how="anti")
     if added.is_empty() and removed.is_empty():

@@ -228,16 +228,31 @@ def copy_of(scene: Scene, folder: Path, lake_path: str = "") -> Scene:
     """Copy a scene into a folder; its lake to another place, if one is named."""
     copy = Scene(lake_path or str(folder / "lake"), folder / "flex")
     for source, target in ((scene.lake_path, copy.lake_path), (scene.folder, copy.folder)):
-        for path in Path(source).rglob("*"):
-            if not path.is_file():
-                continue
-            name = path.relative_to(source)
+        for name, content in _files_in(source):
             if "://" in str(target):
-                object_store.put_stored(f"{target}/{name}", path.read_bytes())
+                object_store.put_stored(f"{target}/{name}", content)
             else:
-                Path(target, name).parent.mkdir(parents=True, exist_ok=True)
-                Path(target, name).write_bytes(path.read_bytes())
+                _put_new(Path(target, name), content)
     return copy
+
+
+def commit_like(scene: Scene, later: Scene) -> None:
+    """Let a lake get the commits that a later copy of it has, as another process makes them."""
+    for name, content in _files_in(later.lake_path):
+        _put_new(Path(scene.lake_path, name), content)
+
+
+def _files_in(folder: str | Path) -> Iterator[tuple[Path, bytes]]:
+    for path in Path(folder).rglob("*"):
+        if path.is_file():
+            yield path.relative_to(folder), path.read_bytes()
+
+
+def _put_new(path: Path, content: bytes) -> None:
+    """Write a file that is not there yet: one that is there is never changed."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
 
 # Chooses a step by the steps so far, itself among them.
@@ -305,10 +320,9 @@ def _errors_of(scene: Scene, flow: Flow) -> list[str]:
     return []
 
 
-def in_order(scene: Scene, *flows: Flow) -> Outcome:
-    """Do one flow after the other; return their errors, and what the tables say then."""
-    errors = [error for flow in flows for error in _errors_of(scene, flow)]
-    return sorted(errors), told(scene)
+def outcome_of(scene: Scene, flow: Flow) -> Outcome:
+    """Do a flow; return its errors, and what the tables say then."""
+    return _errors_of(scene, flow), told(scene)
 
 
 def steps_of(scene: Scene, flow: Flow) -> list[str]:

@@ -43,7 +43,7 @@ async def pass_midnight() -> None:
 async def simulate(book: str | Book = "small", **options: Any) -> AsyncIterator[SimulatedGateway]:
     """Run a simulator; at its end no order message may have reached it."""
     await pass_midnight()
-    options.setdefault("tick_interval_s", 0.05)
+    options.setdefault("tick_interval_s", 0.1)
     found = book if isinstance(book, Book) else load_book(book)
     async with SimulatedGateway(found, seed=7, port=0, control_port=None, **options) as sim:
         yield sim
@@ -52,7 +52,7 @@ async def simulate(book: str | Book = "small", **options: Any) -> AsyncIterator[
 
 def settings_for(sim: SimulatedGateway, **more: Any) -> Settings:
     """Return settings for a simulator, with short intervals."""
-    usual = {"flush_interval_s": 0.1, "min_hold_s": 0.1, "heartbeat_s": 0.5, "reconnect": AT_ONCE}
+    usual = {"flush_interval_s": 0.2, "min_hold_s": 0.1, "heartbeat_s": 0.5, "reconnect": AT_ONCE}
     usual |= {"gateway_port": sim.port, "gateway_timeout_s": 10.0, "session_lease_s": 30.0}
     return make_settings(**usual | more)
 

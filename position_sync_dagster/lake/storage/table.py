@@ -111,6 +111,8 @@ class Table:
         # How long an attempt is repeated while other writers are first.
         self._contention_s = REMOTE_CONTENTION_S if self.is_remote else CONTENTION_S
         self._mutex = RLock()  # one thread at a time uses the handle
+        # The data files that were listed last: of which handle, and at which version.
+        self._listed: tuple[DeltaTable | None, int, DataFrame] = (None, -1, DataFrame())
         # Whether a commit reached a multiple of `compact_every`; `transact` merges then.
         self._compaction_due = False
 
@@ -159,13 +161,23 @@ class Table:
 
         def read_files(handle: DeltaTable) -> T:
             # Inside `noted` the reading is kept, so that `derive` can repeat it and compare.
-            files = data_files(handle).filter(chosen)
+            files = self._files_of(handle)
+            if chosen is not EVERY:
+                files = files.filter(chosen)
             reads = _NOTED.get()
             if reads is not None:
                 reads.append(Read(self, step, chosen, files))
             return step(files)
 
         return self.snapshot(read_files)
+
+    def _files_of(self, handle: DeltaTable) -> DataFrame:
+        """Return the data files of a snapshot, which the log is asked for once a version."""
+        listed_of, version, files = self._listed
+        if listed_of is not handle or version != handle.version():
+            files = data_files(handle)
+            self._listed = (handle, handle.version(), files)
+        return files
 
     def transact(self, step: Callable[[DeltaTable], T]) -> T:
         """Read, decide and commit on one handle; on a conflict all of it runs again.
@@ -227,7 +239,7 @@ class Table:
             parts = (pl.col(f"partition.{name}").alias(name) for name in spec.partition_by)
             of_file = files.select(pl.Series(_FILE, paths, pl.String), *parts)
             rows = rows.join(of_file.lazy(), on=_FILE)
-        return rows.select(*spec.columns)
+        return rows.select(pl.col(*spec.columns))
 
     def read_rows(
         self, files: DataFrame, columns: Sequence[str] | None = None, only: Expr = EVERY
@@ -239,7 +251,9 @@ class Table:
             columns: Of the table; all by default.
             only: Chooses rows.
         """
-        names = columns or list(self.spec.columns)
+        if files.is_empty():
+            return self.spec.empty.select(columns) if columns else self.spec.empty
+        names = pl.col(columns or list(self.spec.columns))
         return self.scan_files(files).filter(only).select(names).collect()
 
     def fence(self, gateway_id: str, token: int) -> None:

@@ -40,7 +40,7 @@ async def test_after_a_clock_that_was_ahead_the_book_is_current_again_with_the_n
         return read_figures(lake, service.settings, utc_now()).current == HELD
 
     right = utc_now()
-    async with simulate(pnl_interval_s=0.05) as sim:
+    async with simulate(pnl_interval_s=0.1) as sim:
         settings = settings_for(sim, account_interval_s=0.3)
         with time_machine.travel(right + ahead):
             service = Service(lake, settings, complete=with_money)

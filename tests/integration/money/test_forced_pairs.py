@@ -29,10 +29,22 @@ from tests.support.forked_workers import ForkedWorker
 RESULTS: dict[tuple[str, str], Counter[str]] = {}
 
 
+SceneAfter = Callable[[str], Scene]
+
+
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Scene:
-    """Return a lake with recorded days, which each test copies."""
-    return forced_pairs.make_scene(tmp_path_factory.mktemp("template"))
+def scene_after(tmp_path_factory: pytest.TempPathFactory) -> SceneAfter:
+    """Return a lake with recorded days, perhaps after a flow, which each test copies."""
+
+    @cache
+    def after(flow: str) -> Scene:
+        if not flow:
+            return forced_pairs.make_scene(tmp_path_factory.mktemp("template"))
+        scene = forced_pairs.copy_of(after(""), tmp_path_factory.mktemp(flow))
+        FLOWS[flow](scene)
+        return scene
+
+    return after
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,27 +54,36 @@ def _print_results() -> Iterator[None]:
         print(f"{second} inside {first}: {dict(sorted(ends.items()))}")
 
 
-Copy = Callable[[], Scene]
+Copy = Callable[..., Scene]
 
 
 @pytest.fixture
-def copy(template: Scene, tmp_path: Path) -> Copy:
+def copy(scene_after: SceneAfter, tmp_path: Path) -> Copy:
     numbers = count()
-    return lambda: forced_pairs.copy_of(template, tmp_path / f"{next(numbers)}")
+
+    def copied(after: str = "") -> Scene:
+        return forced_pairs.copy_of(scene_after(after), tmp_path / f"{next(numbers)}")
+
+    return copied
 
 
 @pytest.fixture
-def copy_in_store(template: Scene, tmp_path: Path, request: pytest.FixtureRequest) -> Copy:
+def copy_in_store(scene_after: SceneAfter, tmp_path: Path, request: pytest.FixtureRequest) -> Copy:
     numbers = count()
-    return lambda: forced_pairs.copy_of(template, tmp_path / f"{next(numbers)}", lake_in(request))
+
+    def copied(after: str = "") -> Scene:
+        folder = tmp_path / f"{next(numbers)}"
+        return forced_pairs.copy_of(scene_after(after), folder, lake_in(request))
+
+    return copied
 
 
 def orders(copy: Copy, first: str, second: str) -> Callable[[Outcome], str]:
     """Return what names the order that an outcome is of, or in what it differs from both."""
 
     @cache
-    def ordered(*names: str) -> Outcome:
-        return forced_pairs.in_order(copy(), *(FLOWS[name] for name in names))
+    def ordered(done: str, then: str) -> Outcome:
+        return forced_pairs.outcome_of(copy(after=done), FLOWS[then])
 
     def order_of(outcome: Outcome) -> str:
         differing = []
@@ -194,12 +215,14 @@ def test_a_reader_between_two_commits_of_one_import_sees_one_of_both_or_that_it_
     scene = copy()
     steps = forced_pairs.steps_of(scene, read)
     assert profits(read(scene)) == (600.0, 600.0)
+    made_again = copy()
+    make_again(made_again)
     answers = []
     for number in range(1, len(steps) + 1):
         scene = copy()
         with forced_pairs.before_step(
             lambda done, number=number: len(done) == number,
-            lambda scene=scene: make_again(scene),
+            lambda scene=scene: forced_pairs.commit_like(scene, made_again),
         ):
             answers.append(read(scene))
     assert {profits(answer) for answer in answers if not answer["books_being_made"]} <= {

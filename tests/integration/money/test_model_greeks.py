@@ -42,7 +42,7 @@ def computing(stream_legs):
         usual |= {"publish_s": 0.1, "followed_s": 0.5}
         quick = dict(prices_s=0.05, batch_s=0.2, first_s=0.1, choose_s=0.5)
         usual["greeks"] = partial(ModelGreeks, pace=Pace(**quick | (pace or {})))
-        simulator = {"pnl_interval_s": 0.05} | (simulator or {})
+        simulator = {"pnl_interval_s": 0.1} | (simulator or {})
         legs = stream_legs(
             *legs, book=book, prepare=prepare, simulator=simulator, rows=False, **usual | settings
         )

@@ -18,7 +18,7 @@ OFTEN = {"account_interval_s": 0.3}
 
 async def test_the_status_has_the_lines_the_greeks_the_accounts_and_what_was_valued(lake):
     described = {"strategy_id": "s", "symbol": "AAPL", "right": "C", "strike": 999}
-    async with simulate(pnl_interval_s=0.05) as sim:
+    async with simulate(pnl_interval_s=0.1) as sim:
         await lake.registry.add_active(**leg(PUT))
         await lake.registry.add_active(**described, expiry="20281215")
         service = Service(lake, settings_for(sim, **OFTEN), complete=with_money)

@@ -54,10 +54,16 @@ class Played:
     lake: MoneyLake = field(init=False)
 
     def __post_init__(self) -> None:
-        self.statements = statements_of(self.world, ACCOUNTS)
-        self.first_statements = first_statements_of(self.world, ACCOUNTS)
         self.settings = Settings(lake=str(self.folder / "lake"), flex_folder=self.folder / "flex")
         self.lake = MoneyLake(self.folder / "lake")
+
+    @cached_property
+    def statements(self) -> dict[str, str]:
+        return statements_of(self.world, ACCOUNTS)
+
+    @cached_property
+    def first_statements(self) -> dict[str, str]:
+        return first_statements_of(self.world, ACCOUNTS)
 
     # -- what it is told
 

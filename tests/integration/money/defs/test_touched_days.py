@@ -19,14 +19,21 @@ from tests.support.flex_files import ACCOUNT
 from tests.support.forced_pairs import Scene
 
 
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory) -> Scene:
+    """Return days that are recorded after the last import, which each test copies."""
+    scene = forced_pairs.make_scene(tmp_path_factory.mktemp("recorded"))
+    forced_pairs.record(scene)
+    return scene
+
+
 @pytest.fixture
-def scene(tmp_path, monkeypatch) -> Scene:
-    """Return recorded days, whose statements a later import has changed since."""
-    scene = forced_pairs.make_scene(tmp_path)
+def scene(recorded, tmp_path, monkeypatch) -> Scene:
+    """Return recorded days as the program of a test finds them."""
+    scene = forced_pairs.copy_of(recorded, tmp_path)
     monkeypatch.setenv("POSITION_SYNC_LAKE", scene.lake_path)
     monkeypatch.setenv("POSITION_SYNC_FLEX_FOLDER", str(scene.folder))
     monkeypatch.setenv("POSITION_SYNC_DAILY_START", f"{THURSDAY}")
-    forced_pairs.record(scene)
     return scene
 
 

@@ -20,7 +20,7 @@ from tests.support.streams import (
     requests,
 )
 
-PNL_S = 0.05
+PNL_S = 0.1
 OFTEN = {"line_silence_s": 0.2, "work_again_s": 0.1, "account_again": AT_ONCE}
 STILL = {"autostep": True, "tick_interval_s": 3600.0}
 

@@ -31,7 +31,7 @@ def following(stream_legs):
             monitored_move_amount=0.01, publish_s=0.1, moved_interval_s=0.2,
             followed_s=0.5,
         )  # fmt: skip
-        simulator = {"pnl_interval_s": 0.05} | (simulator or {})
+        simulator = {"pnl_interval_s": 0.1} | (simulator or {})
         legs = stream_legs(prepare=prepare, simulator=simulator, **usual | settings)
         async with legs as (sim, streamer, _received):
             yield sim, streamer
