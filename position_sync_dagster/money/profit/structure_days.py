@@ -36,7 +36,11 @@ def stands_at(
     """Return what a structure had earned at the close of a day, since it began; pure."""
     until_then = [part for part in structure.parts if part.session <= day]
     left = left_of(part for part in until_then if part.currency == currency)
-    values = [times(worth.get((structure.account, conid, day)), left[conid]) for conid in left]
+    values = []
+    for conid, quantity in left.items():
+        worths = (worth.get((account, conid, day)) for account in structure.accounts)
+        known = (of_one for of_one in worths if of_one is not None)
+        values.append(times(next(known, None), quantity))
     return known_sum([*values, money_of(until_then, currency).profit])
 
 
