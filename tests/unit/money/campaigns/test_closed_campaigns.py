@@ -39,6 +39,7 @@ from position_sync_dagster.money.past.movements import (
 )
 from position_sync_dagster.money.past.opening import Opening
 from position_sync_dagster.money.past.postings import Posting
+from position_sync_dagster.money.profit.structure_days import stands_at
 from position_sync_dagster.money.tables import CLOSURES
 from tests.unit.money.past.test_causes import CASES
 
@@ -824,6 +825,21 @@ def test_a_structure_of_no_strategy_goes_along_too():
     assert structure.accounts == ["U1", "U2"]
     assert structure.closed == date(2026, 3, 9)
     assert money_of(structure.parts, "USD").profit == 200 - 50 - 50 + 20 - 4
+
+
+def test_how_a_structure_stood_is_not_known_while_a_part_is_on_the_way():
+    """At the close of the 4th the put is in no account."""
+    movements = movements_in("""
+        2 trade    -1 PUT at 2.0 fee=-1
+        4 transfer  1 PUT fee=0 cash=0
+        5 transfer -1 PUT fee=0 cash=0 account=U2
+        6 trade     1 PUT at 0.5 fee=-1 account=U2
+    """)
+    [structure] = closed_campaigns(parts_of(movements))
+    days = [date(2026, 3, day) for day in (3, 4, 5, 6)]
+    worth = {(A, PUT, days[0]): 170.0, ("U2", PUT, days[2]): 120.0}
+    stood = [stands_at(structure, "USD", day, worth) for day in days]
+    assert stood == [199 - 170, None, 199 - 120, 199 - 51]
 
 
 def test_what_went_and_came_back_is_not_known_rather_than_lost():
