@@ -8,12 +8,13 @@ one each day has to be recorded, until the newest that is.
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from itertools import accumulate
+from itertools import accumulate, chain
 from operator import itemgetter
 from typing import Any, TypeVar
 
 from polars import DataFrame, col
 
+from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
 from position_sync_dagster.money.campaigns.open_campaigns import OpenCampaign
@@ -128,13 +129,16 @@ def _rows_of(campaign: ClosedCampaign | OpenCampaign, days: ExplainedDays) -> li
     if profit is None:
         return "its profit is not known"
 
-    owner = (campaign.strategy_id, campaign.account, campaign.currency)
-    rows = [row for row in days.rows.get(owner, ()) if opened <= row["session_date"] <= closed]
+    owners = [(campaign.strategy_id, name, campaign.currency) for name in campaign.accounts]
+    of_owners = chain.from_iterable(days.rows.get(owner, ()) for owner in owners)
+    rows = _by_day(row for row in of_owners if opened <= row["session_date"] <= closed)
     sessions = [day for day in days.sessions if opened <= day <= closed]
-    recorded = days.recorded.get(campaign.account, ())
+    of_accounts = [set(days.recorded.get(name, ())) for name in campaign.accounts]
+    recorded = set().union(*of_accounts)
     is_open = campaign.closed is None
     if is_open:
-        recorded = [row["session_date"] for row in rows]  # it has something at each close
+        # It has something at each close; in which of its accounts, the days do not say.
+        recorded = {row["session_date"] for row in rows}.intersection(*of_accounts)
         if not sessions:
             return "none of its days is over"
 
@@ -147,6 +151,16 @@ def _rows_of(campaign: ClosedCampaign | OpenCampaign, days: ExplainedDays) -> li
     if not is_open and abs(total - profit) > HALF_A_CENT:
         return f"its days add up to {total:.2f}, which is not its profit"
     return rows
+
+
+def _by_day(rows: Iterable[Row]) -> list[Row]:
+    """Return the sums of the rows of each day, in order."""
+    by_day = grouped(itemgetter("session_date"), rows)
+    return [
+        {"session_date": day}
+        | {name: known_sum(map(itemgetter(name), of_day)) for name in ("profit", *CAUSES)}
+        for day, of_day in sorted(by_day.items())
+    ]
 
 
 def read_explained(

@@ -2,14 +2,15 @@
 
 A strategy's campaign begins with its first trade, and ends at the first close at which the strategy
 has nothing of any contract: rolls and what assignments leave belong to it. A structure of no
-strategy that has an option is one too.
+strategy that has an option is one too. Each goes along with what a transfer takes to another own
+account.
 
 What a strategy has earned so far is what its parts brought, and the value of what is left of them.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from itertools import groupby
@@ -28,7 +29,13 @@ from position_sync_dagster.money.past.movements import (
     times,
 )
 from position_sync_dagster.money.past.postings import Posting
-from position_sync_dagster.money.past.structures import is_held, rolls_of, stays_of, structures_of
+from position_sync_dagster.money.past.structures import (
+    is_held,
+    joined_by_transfers,
+    rolls_of,
+    stays_of,
+    structures_of,
+)
 from position_sync_dagster.money.strategies.proposals import (
     SINGLE,
     Piece,
@@ -51,15 +58,15 @@ class TradedCampaign:
         return self.parts[0].owner
 
     @property
-    def account(self) -> str:
-        """Return its account."""
-        return self.parts[0].movement.account
+    def accounts(self) -> list[str]:
+        """Return its accounts, the first one first."""
+        return list(dict.fromkeys(part.movement.account for part in self.parts))
 
     @property
     def campaign_id(self) -> str:
         """Return its name, which does not depend on the source of its movements."""
         first = self.parts[0]
-        name = f"{self.strategy_id}:{self.account}:{first.session}"
+        name = f"{self.strategy_id}:{first.movement.account}:{first.session}"
         if self.strategy_id != UNATTRIBUTED:
             return name
         return f"{name}:{first.conid}"
@@ -114,17 +121,8 @@ def closed_campaigns(parts: Iterable[Posting]) -> list[TradedCampaign]:
     Args:
         parts: All parts of movements, in order of time.
     """
-    parts = [*parts]
-    campaigns = list(_of_strategies(parts, _OWNER))
-    of_nobody = [part for part in parts if part.owner == UNATTRIBUTED]
-    for of_account in grouped(_OWNER, of_nobody).values():
-        campaigns += [
-            TradedCampaign(structure)
-            for structure in structures_of(of_account)
-            if any(part.is_option for part in structure)
-        ]
     return sorted(
-        (campaign for campaign in campaigns if not campaign.is_open),
+        (campaign for campaign in _campaigns(parts) if not campaign.is_open),
         key=attrgetter("closed", "campaign_id"),
     )
 
@@ -135,8 +133,8 @@ def open_campaigns(parts: Iterable[Posting]) -> list[TradedCampaign]:
     Args:
         parts: All parts of movements, in order of time.
     """
-    campaigns = [campaign for campaign in _of_strategies(parts, _OWNER) if campaign.is_open]
-    return sorted(campaigns, key=attrgetter("strategy_id", "account"))
+    campaigns = [campaign for campaign in _campaigns(_of_strategies(parts)) if campaign.is_open]
+    return sorted(campaigns, key=attrgetter("strategy_id", "accounts"))
 
 
 def last_campaigns(parts: Iterable[Posting]) -> dict[str, TradedCampaign]:
@@ -145,21 +143,27 @@ def last_campaigns(parts: Iterable[Posting]) -> dict[str, TradedCampaign]:
     Args:
         parts: All parts of movements, in order of time.
     """
+    by_strategy = grouped(attrgetter("owner"), _of_strategies(parts))
     return {
-        campaign.strategy_id: campaign for campaign in _of_strategies(parts, attrgetter("owner"))
+        strategy: TradedCampaign(stay)
+        for strategy, owned in by_strategy.items()
+        for stay in stays_of(owned)
     }
 
 
-_OWNER = attrgetter("owner", "movement.account")
+def _of_strategies(parts: Iterable[Posting]) -> Iterator[Posting]:
+    return (part for part in parts if part.owner != UNATTRIBUTED)
 
 
-def _of_strategies(
-    parts: Iterable[Posting], owner_of: Callable[[Posting], Hashable]
-) -> Iterator[TradedCampaign]:
-    """Yield the campaigns of strategies, those of one owner in order of time."""
-    of_strategies = (part for part in parts if part.owner != UNATTRIBUTED)
-    for owned in grouped(owner_of, of_strategies).values():
-        yield from map(TradedCampaign, stays_of(owned))
+def _campaigns(parts: Iterable[Posting]) -> Iterator[TradedCampaign]:
+    """Yield the campaigns of strategies, and of structures that have an option."""
+    stays: list[list[Posting]] = []
+    for (owner, _account), owned in grouped(attrgetter("owner", "movement.account"), parts).items():
+        stays += structures_of(owned) if owner == UNATTRIBUTED else stays_of(owned)
+
+    for joined in joined_by_transfers(stays):
+        if any(part.owner != UNATTRIBUTED or part.is_option for part in joined):
+            yield TradedCampaign(joined)
 
 
 # ---- what it had: its states
@@ -519,7 +523,11 @@ def parts_with_shares(
 def end_of(campaign: TradedCampaign) -> CampaignEnd:
     """Return how a campaign ended."""
     of_last_day = [part for part in campaign.parts if part.session == campaign.closed]
-    kinds = {part.movement.kind for part in of_last_day if part.quantity and not part.opens}
+    kinds = {
+        part.movement.kind
+        for part in of_last_day
+        if part.quantity and not part.opens and not part.is_carried
+    }
 
     if MovementKind.ASSIGNMENT in kinds:
         return CampaignEnd.ASSIGNED

@@ -10,7 +10,7 @@ class CampaignEnd(StrEnum):
     """How a campaign ended.
 
     CLOSED: by trades. EXPIRED: by an expiry without value, or one that was settled in cash.
-    ASSIGNED, EXERCISED: by a delivery. TRANSFERRED: to another account or broker.
+    ASSIGNED, EXERCISED: by a delivery. TRANSFERRED: to another broker.
     """
 
     CLOSED = "closed"
@@ -27,7 +27,7 @@ class CampaignColumns:
     Attributes:
         campaign_id: Names it; the same each time it is computed.
         strategy_id: The strategy; UNATTRIBUTED of a structure that was in none.
-        account: IB account.
+        account: IB account; several, after a transfer between them, are separated by commas.
         currency: ISO code of the currency of the money; a campaign in two currencies has two rows,
             also if the second is that of fees alone.
         underlying: Symbol of the underlying; several are separated by commas.
@@ -97,6 +97,11 @@ class CampaignColumns:
     entry_underlying_price: float | None = None
     entry_after_s: float | None = None
     entry_unknown: str | None = None
+
+    @property
+    def accounts(self) -> list[str]:
+        """Return its accounts, the first one first."""
+        return self.account.split(",")
 
     def because(self, reason: str) -> Self:
         """Return it with one more reason why something of it is not known."""

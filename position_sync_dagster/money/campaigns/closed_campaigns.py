@@ -129,7 +129,7 @@ class CampaignBook:
         columns = CampaignColumns(
             campaign_id=campaign.campaign_id,
             strategy_id=campaign.strategy_id,
-            account=campaign.account,
+            account=",".join(campaign.accounts),
             currency=currency,
             underlying=",".join(sorted(symbols)),
             kind=kind,

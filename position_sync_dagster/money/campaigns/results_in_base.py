@@ -45,10 +45,11 @@ def results_in_base(
 
 
 def _in_base(rows: Sequence[ClosedCampaign], rates: DayRates) -> ClosedCampaign:
-    """Return a campaign, which has a row for each currency, in the base currency of its account."""
+    """Return a campaign, which has a row for each currency, in the base one of its account."""
     first = rows[0]
-    base = rates.bases.get(first.account)
-    of_day = dict(rates.of_day.get((first.account, first.closed), {}))
+    account = first.accounts[0]
+    base = rates.bases.get(account)
+    of_day = dict(rates.of_day.get((account, first.closed), {}))
     if base is not None:
         of_day[base] = 1.0
 
@@ -71,7 +72,7 @@ def read_day_rates(lake: MoneyLake, campaigns: Sequence[ClosedCampaign]) -> DayR
     """
     newest = lake.account_values.latest().drop_nulls("currency")
     bases = dict(newest.select("account", "currency").iter_rows())
-    days = sorted({row.closed for row in campaigns if row.currency != bases.get(row.account)})
+    days = sorted({row.closed for row in campaigns if row.currency != bases.get(row.accounts[0])})
     if not days:
         return DayRates(bases, {})
 

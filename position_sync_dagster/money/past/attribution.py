@@ -354,10 +354,11 @@ class _Holdings:
         sources = [source.movement_id for source in exchange.gone]
         parts = [part for source in sources for part in self.parts[source]]
         sizes = _sizes_of(parts)
-        if exchange.is_clear or len(sizes) == 1:
+        if sizes and (exchange.is_clear or len(sizes) == 1):
             return _Origin(parts, sizes)
         if movement.kind in _ACTS:
-            self._lost.update(dict.fromkeys(sources, "became by a corporate action"))
+            act = movement.kind.lower().replace("_", " ")
+            self._lost.update(dict.fromkeys(sources, f"became by a {act}"))
         return _Origin(parts)
 
     def lost(self) -> Iterator[Posting]:

@@ -237,10 +237,6 @@ def _whole(postings: Sequence[Posting], *, is_by_account: bool) -> Share:
 
 def _share_of(posting: Posting, *, is_by_account: bool) -> Share:
     """Return all of a posting; of an account it is known whose it was."""
-    # The value that a transfer states is no money: its cost goes along, as it was.
-    if posting.is_carried:
-        return Share(posting, posting.quantity, 0.0, 0.0)
-
     why_unknown = posting.unknown
     if is_by_account and posting.is_owner_unclear:
         why_unknown = posting.why_no_money

@@ -113,8 +113,8 @@ class Posting:
 
     @property
     def cash(self) -> float | None:
-        """Return what it brought, without fees; None: not known."""
-        return times(self.movement.cash, self.fraction)
+        """Return what it brought, without fees; None: not known; a value alone is no money."""
+        return 0.0 if self.is_carried else times(self.movement.cash, self.fraction)
 
     @property
     def is_carried(self) -> bool:
@@ -131,7 +131,7 @@ class Posting:
     def why_no_money(self) -> str | None:
         """Return why its movement does not say what it brought, whoever had it."""
         movement = self.movement
-        if movement.cash is not None:
+        if self.cash is not None:
             return self.why_no_fee_in(self.currency)
         lacking = "price" if movement.multiplier else "multiplier"
         usual = f"the {lacking} of {{}} is not known"

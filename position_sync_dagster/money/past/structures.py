@@ -10,6 +10,7 @@ much of a series and a side is opened as is closed of what was opened on an earl
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import date, datetime
 from itertools import chain, groupby
 from operator import attrgetter
 
@@ -88,6 +89,30 @@ def structures_of(postings: Iterable[Posting]) -> Iterator[list[Posting]]:
     together = [[part.posting_id for part in group] for group in joined]
     together += [[part.posting_id, *part.came_from] for part in parts]
 
+    for structure in _joined(stays, together):
+        yield sorted(structure, key=attrgetter("at", "key"))
+
+
+def joined_by_transfers(stays: Sequence[_Stay]) -> Sequence[_Stay]:
+    """Return stays, those between whose accounts a transfer carried something as one."""
+    carried = [part for stay in stays for part in stay if part.is_carried]
+    if not carried:
+        return stays
+    together = [[part.posting_id, *part.came_from] for part in carried]
+    return [sorted(joined, key=_after_it_left) for joined in _joined(stays, together)]
+
+
+def _after_it_left(part: Posting) -> tuple[date, datetime, bool]:
+    """Return the sort key; what is carried leaves one account before it comes to the other."""
+    return part.session, part.at, part.is_carried and part.opens
+
+
+def _joined(stays: Sequence[_Stay], together: Iterable[Iterable[str]]) -> Iterator[list[Posting]]:
+    """Yield the postings of stays, of those as one that have postings which belong together.
+
+    Args:
+        together: The ids of such postings.
+    """
     numbers = {part.posting_id: number for number, stay in enumerate(stays) for part in stay}
     groups = Groups(range(len(stays)))
     for names in together:
@@ -96,10 +121,7 @@ def structures_of(postings: Iterable[Posting]) -> Iterator[list[Posting]]:
             groups.join(first, number)
 
     for members in groups.members():
-        yield sorted(
-            chain.from_iterable(stays[number] for number in members),
-            key=attrgetter("at", "key"),
-        )
+        yield [part for number in members for part in stays[number]]
 
 
 def _covered(stays: Sequence[_Stay]) -> Iterator[_Stay]:

@@ -35,8 +35,17 @@ def stands_at(
 ) -> float | None:
     """Return what a structure had earned at the close of a day, since it began; pure."""
     until_then = [part for part in structure.parts if part.session <= day]
+    came_later = [part for part in structure.parts if part.session > day and part.is_carried]
+    on_the_way = {source for part in came_later for source in part.came_from}
+    if any(part.posting_id in on_the_way for part in until_then):
+        return None
+
     left = left_of(part for part in until_then if part.currency == currency)
-    values = [times(worth.get((structure.account, conid, day)), left[conid]) for conid in left]
+    values = []
+    for conid, quantity in left.items():
+        worths = (worth.get((account, conid, day)) for account in structure.accounts)
+        known = (of_one for of_one in worths if of_one is not None)
+        values.append(times(next(known, None), quantity))
     return known_sum([*values, money_of(until_then, currency).profit])
 
 

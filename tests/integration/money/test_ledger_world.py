@@ -6,6 +6,7 @@ from functools import cache
 import pytest
 
 from position_sync_dagster.domain.holding import grouped
+from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.past.owned_parts import PostingBook
 from position_sync_dagster.money.past.postings import Posting
 from tests.support.ledger_world.bridges import Bridges, sums_of
@@ -172,6 +173,21 @@ def test_lots_campaigns_days_and_cash_differ_by_what_the_world_says(seed, world_
     for first, second, amounts in Bridges(played.world).all():
         difference = float(sum(amounts.values()))
         assert sums[second] - sums[first] == pytest.approx(difference, abs=0.01)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_a_strategy_that_holds_nothing_has_realised_is_the_sum_of_its_campaigns(
+    seed, world_of
+):
+    played = world_of(seed)
+    profits = grouped(lambda row: row.strategy_id, played.campaigns)
+    flat = [owner for (owner, _), money in played.live.items() if not money.lots]
+    realised = {owner: played.live[owner, "USD"].realised for owner in flat}
+    of_campaigns = {
+        owner: known_sum(campaign.profit for campaign in profits[owner]) for owner in flat
+    }
+    assert len(realised) > 3
+    assert of_campaigns == pytest.approx(realised, abs=0.001)
 
 
 def test_each_of_these_differences_is_in_the_first_world():

@@ -228,17 +228,10 @@ class Bookkeeper:
 
     def _post_replacement(self, left: Booking, came: Booking, owner: str, taken: Fraction) -> None:
         """Write what left of an owner, and what came for it."""
-        cash = self._value_of(left, -taken, left.quantity)
-        self._post(left, owner, "LEAVES", -taken, cash, Fraction(0))
-        arrived = taken * came.quantity / -left.quantity
-        cash = self._value_of(came, arrived, came.quantity)
-        self._post(came, owner, "COMES", arrived, cash, Fraction(0))
-
-    def _value_of(self, booking: Booking, quantity: Fraction, whole: Fraction) -> Money:
-        """Return the value of what a transfer moved, as cash that was paid for it."""
-        if booking.section == "Transfers":
-            return None if booking.value is None else -booking.value * quantity / whole
-        return booking.cash * abs(quantity / whole)
+        fraction = taken / -left.quantity
+        self._post(left, owner, "LEAVES", -taken, left.cash * fraction, Fraction(0))
+        arrived = came.quantity * fraction
+        self._post(came, owner, "COMES", arrived, came.cash * fraction, Fraction(0))
 
     def _move_pool(
         self, place: Place, target: Place, fraction: Fraction, ratio: Fraction, cost: Fraction

@@ -12,7 +12,7 @@ from polars import col
 from position_sync_dagster.money.past.closes import EventKind
 from tests.support.ledger_world.bookkeeper import Posted
 from tests.support.ledger_world.product import Played
-from tests.support.ledger_world.values import DAYS, NOBODY, Booking, Contract, Edge, Money
+from tests.support.ledger_world.values import DAYS, NOBODY, Contract, Edge, Money
 from tests.support.ledger_world.world import World, campaigns_of
 
 
@@ -93,38 +93,7 @@ class Bridges:
             "shares and rests of nobody": -of_nobody,
             "campaigns that go on": -of_what_goes_on,
             "dividends": _sum(known(campaign.income) for campaign in self._over),
-            "value at which something changed accounts": self._changed_accounts(),
         }
-
-    def _changed_accounts(self) -> Fraction:
-        """Return what campaigns that are over gained by transfers between the accounts.
-
-        There the value is cash; a lot keeps its cost.
-        """
-        transfers = {booking.name: booking for booking in self._world.bookings if booking.partner}
-        value = _sum(
-            known(posted.cash)
-            for posted in self._posted
-            if posted.booking.name in transfers and self._is_over(posted.booking, posted.owner)
-        )
-
-        gained = value
-        for owner, edge in self._edges():
-            came = transfers.get(edge.by.through) if owner else None
-            if came is None or edge.kind != "CAME_FROM":
-                continue
-            [left] = [
-                other
-                for other in transfers.values()
-                if other.contract == came.contract and other.account == came.partner
-            ]
-            for booking, sign in ((left, 1), (came, -1)):
-                if self._is_over(booking, owner):
-                    gained += sign * known(edge.size.money)
-        return gained
-
-    def _is_over(self, booking: Booking, owner: str) -> bool:
-        return (booking.name, owner) not in self._others_of
 
     def campaigns_to_days(self) -> dict[str, Fraction]:
         """Return what is added to the profit of closed campaigns to get that of all days."""

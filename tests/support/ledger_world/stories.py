@@ -706,13 +706,52 @@ def short_that_goes_out_alone(world: World) -> None:
     _sell(world, closed, target, stock, Fraction(1, 2))
 
 
-def _goes(world: World, day: int, stock: Contract, source: str, target: str) -> None:
-    """Let all of a contract go to another account."""
+def moved_in_part_without_value(world: World) -> None:
+    """A part of what is held goes to the other account; nothing says what it is worth."""
+    [owner] = _names(world, IRON)
+    target, source = ACCOUNTS
+    opened, day, closed, last = _days(world, 4)
+    stock = world.stock()
+    world.claim(owner, stock, 1, account=world.random.choice((None, source)))
+    side = _side(world)
+    world.trade(opened, source, stock, {owner: side * 30})
+    world.trade(opened, source, stock, {owner: side * 12})
+    _goes(world, day, stock, source, target, Fraction(1, 3), is_valued=False)
+    _sell(world, closed, target, stock, Fraction(1))
+    _sell(world, last, source, stock, Fraction(world.random.choice((1, 2)), 2))
+
+
+def spread_of_nobody_of_which_a_part_moves(world: World) -> None:
+    """One order opens two options; one of them goes to the other account, and ends there."""
+    source, target = ACCOUNTS
+    opened, day, bought, ended = _days(world, 4)
+    near, far = (world.option(world.stock(), "P", ended) for _n in range(2))
+    order = world.number()
+    world.trade(opened, source, near, {NOBODY: -2}, order=order)
+    world.trade(opened, source, far, {NOBODY: 2}, order=order)
+    _goes(world, day, far, source, target)
+    world.trade(bought, source, near, {NOBODY: 2})
+    _ends(world, ended, target, far, "Ep")
+    world.structures.append({near.conid, far.conid})
+
+
+def _goes(
+    world: World,
+    day: int,
+    stock: Contract,
+    source: str,
+    target: str,
+    of: Fraction = Fraction(1),
+    *,
+    is_valued: bool = True,
+) -> None:
+    """Let a part of a contract, or all, go to another account."""
 
     def happens(minute: int) -> None:
-        held = world.books.held("", source, stock.conid)
-        value = int(held) * world.price()
-        left = _transfer(world, day, minute, source, stock, -held, -value, target, "OUT")
+        held = world.books.held("", source, stock.conid) * of
+        value = int(held) * world.price() if is_valued else None
+        taken = None if value is None else -value
+        left = _transfer(world, day, minute, source, stock, -held, taken, target, "OUT")
         came = _transfer(world, day, minute, target, stock, held, value, source)
         world.books.replace(left, came)
 
@@ -1040,7 +1079,7 @@ STORIES: tuple[Story, ...] = (
     paid_after_it_was_sold, adjusted_commission, money_of_accounts, held_before,
     held_before_beside_a_trade, held_before_by_two, held_before_without_cost,
     held_before_and_gone, without_commission, claimed_in_both_accounts, a_close_of_unknown_owner,
-    gone,
+    gone, moved_in_part_without_value, spread_of_nobody_of_which_a_part_moves,
 )  # fmt: skip
 
 

@@ -3,8 +3,9 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from fractions import Fraction
+from itertools import chain
 from random import Random
 
 from tests.support.ledger_world.bookkeeper import OF_ACCOUNT, Bookkeeper, Posted, Shares
@@ -353,6 +354,7 @@ class Campaign:
     """A campaign that is over, by the truth.
 
     Attributes:
+        account: Several, between which something went, with commas between.
         profit: None: not known.
         income: What of it is dividends and the like.
     """
@@ -371,6 +373,7 @@ def campaigns_of(world: World) -> tuple[list[Campaign], list[Posted]]:
     over: list[Campaign] = []
     others: list[Posted] = []
     for owner in world.owners:
+        stays: list[list[Posted]] = []
         for account in ACCOUNTS:
             posted = [
                 posting
@@ -382,10 +385,45 @@ def campaigns_of(world: World) -> tuple[list[Campaign], list[Posted]]:
             grouped = {id(posting) for group in groups for posting in group}
             others += [posting for posting in posted if id(posting) not in grouped]
             for group in groups:
-                ended, still_open = _ended(world, group, is_one=owner == NOBODY)
-                over += ended
-                others += still_open
+                stays += _stays(world, group, is_one=owner == NOBODY)
+
+        for posted in _together(stays):
+            if any(_held(posted).values()):
+                others += posted
+            else:
+                over.append(_campaign(posted))
     return over, others
+
+
+def _together(stays: list[list[Posted]]) -> list[list[Posted]]:
+    """Return postings in order, those of both accounts between which something went as one."""
+    together: list[list[Posted]] = []
+    for stay in stays:
+        went = _transfers(stay)
+        joined = [other for other in together if went & _transfers(other)]
+        together = [other for other in together if not went & _transfers(other)]
+        together.append([*chain(*joined, stay)])
+    return [sorted(each, key=_in_order) for each in together]
+
+
+def _in_order(posted: Posted) -> tuple[datetime, bool]:
+    return posted.booking.at, posted.effect == "COMES"
+
+
+def _transfers(posted: list[Posted]) -> set[tuple[int, frozenset[str]]]:
+    """Return the contracts that went between accounts, with both."""
+    return {
+        (_conid(each), frozenset((each.booking.account, each.booking.partner)))
+        for each in posted
+        if each.booking.partner
+    }
+
+
+def _held(posted: list[Posted]) -> dict[tuple[str, int], Fraction]:
+    held: defaultdict[tuple[str, int], Fraction] = defaultdict(Fraction)
+    for each in posted:
+        held[each.booking.account, _conid(each)] += each.quantity
+    return held
 
 
 def _structures(world: World, posted: list[Posted]) -> Iterator[list[Posted]]:
@@ -397,10 +435,8 @@ def _structures(world: World, posted: list[Posted]) -> Iterator[list[Posted]]:
         ]
 
 
-def _ended(
-    world: World, posted: list[Posted], *, is_one: bool
-) -> tuple[list[Campaign], list[Posted]]:
-    """Return the campaigns that ended of some postings, and the postings of the last, open one."""
+def _stays(world: World, posted: list[Posted], *, is_one: bool) -> list[list[Posted]]:
+    """Return the postings of an account from when something is held until nothing is."""
     campaigns: list[list[Posted]] = []
     current: list[Posted] = []
     for day in world.days:
@@ -410,15 +446,11 @@ def _ended(
             continue
 
         current += new
-        held: defaultdict[int, Fraction] = defaultdict(Fraction)
-        for posting in current:
-            held[_conid(posting)] += posting.quantity
-
         is_last = day == world.days[-1]
-        if current and not any(held.values()) and (is_last or not is_one):
+        if current and not any(_held(current).values()) and (is_last or not is_one):
             campaigns.append(current)
             current = []
-    return [*map(_campaign, campaigns)], current
+    return [*campaigns, current] if current else campaigns
 
 
 def _campaign(posted: list[Posted]) -> Campaign:
@@ -427,7 +459,7 @@ def _campaign(posted: list[Posted]) -> Campaign:
     income = [posting.money for posting in posted if posting.effect == "EARNS"]
     return Campaign(
         owner=first.owner,
-        account=first.booking.account,
+        account=",".join(dict.fromkeys(each.booking.account for each in posted)),
         opened=None if is_prior else first.booking.day,
         closed=max(posting.booking.day for posting in posted if posting.quantity),
         conids=frozenset(map(_conid, posted)),

@@ -1,14 +1,24 @@
 """How campaigns stood at the ends of their days, against sums by hand."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import date
 
 import polars as pl
 import pytest
 
 from position_sync_dagster.domain.leg import UNATTRIBUTED
-from position_sync_dagster.money.campaigns.campaign_days import CAUSES, ExplainedDays, with_days
-from position_sync_dagster.money.campaigns.closed_campaign import CampaignEnd, ClosedCampaign
+from position_sync_dagster.money.campaigns.campaign_days import (
+    CAUSES,
+    ExplainedDays,
+    path_of,
+    with_days,
+)
+from position_sync_dagster.money.campaigns.closed_campaign import (
+    CampaignColumns,
+    CampaignEnd,
+    ClosedCampaign,
+)
+from position_sync_dagster.money.campaigns.open_campaigns import OpenCampaign
 from position_sync_dagster.money.tables import PROFIT_EXPLAINED
 
 DAYS = [date(2026, 3, day) for day in (2, 3, 4, 5, 6)]
@@ -26,10 +36,10 @@ CAMPAIGN = ClosedCampaign(
 )  # fmt: skip
 
 
-def explained(profits=PROFITS, strategy="csp", currency="USD", theta=10.0):
+def explained(profits=PROFITS, strategy="csp", currency="USD", theta=10.0, account="U1"):
     """Return a row for each of the first days."""
     rows = [
-        (day, strategy, "U1", currency, profit, 1.0, 2.0, 3.0, theta, 5.0)
+        (day, strategy, account, currency, profit, 1.0, 2.0, 3.0, theta, 5.0)
         for day, profit in zip(DAYS, profits, strict=False)
     ]
     schema = {name: PROFIT_EXPLAINED.polars[name] for name in COLUMNS}
@@ -104,3 +114,28 @@ def test_a_day_without_a_greek_leaves_that_sum_unknown_alone():
     assert campaign.theta is None
     assert campaign.vega == 12.0
     assert campaign.why_unknown == "theta: 4 of its 4 days have no recorded greeks"
+
+
+def test_the_days_of_a_campaign_that_went_to_another_account_are_those_of_both():
+    """On the third day it goes: 500 of a value that is above the mark by 50 leave, and come."""
+    in_source = explained((-100.0, -200.0, 850.0))
+    in_target = explained((0.0, 0.0, -50.0, -103.0), account="U2")
+    moved = replace(CAMPAIGN, account="U1,U2")
+    days = ExplainedDays.of(pl.concat([in_source, in_target[2:]]), DAYS)
+    campaign = with_days(moved, days)
+    assert campaign.worst == -300.0
+    assert campaign.best == 500.0
+    assert campaign.theta == 50.0
+    assert [day.stands for day in path_of(moved, days)] == [-100.0, -300.0, 500.0, 397.0]
+
+
+def test_of_an_open_one_each_account_has_to_be_recorded():
+    columns = {field.name: getattr(CAMPAIGN, field.name) for field in fields(CampaignColumns)}
+    is_open = OpenCampaign(**columns | {"account": "U1,U2"}, brought=-100.0)
+    in_target = explained((0.0, 0.0, -50.0, -103.0), account="U2")
+    both = ExplainedDays.of(pl.concat([explained(), in_target]), DAYS[:4])
+    assert with_days(is_open, both).stands == 397.0 - 153.0
+    without_a_day = ExplainedDays.of(pl.concat([explained(), in_target[:3]]), DAYS[:4])
+    told_of = with_days(is_open, without_a_day)
+    assert told_of.stands is None
+    assert "1 of its 4 days have no recorded profit" in str(told_of.why_unknown)

@@ -19,11 +19,15 @@ from position_sync_dagster.money.campaigns.campaigns import (
     TradedCampaign,
     capital_at_risk,
     closed_campaigns,
+    end_of,
     money_of,
+    open_campaigns,
     rolls_in,
     states_of,
 )
+from position_sync_dagster.money.campaigns.closed_campaign import CampaignEnd
 from position_sync_dagster.money.campaigns.closed_campaigns import contract_of
+from position_sync_dagster.money.campaigns.strategy_money import live_money
 from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.closes import Cause
 from position_sync_dagster.money.past.movement_sources import unexplained_ends
@@ -35,6 +39,7 @@ from position_sync_dagster.money.past.movements import (
 )
 from position_sync_dagster.money.past.opening import Opening
 from position_sync_dagster.money.past.postings import Posting
+from position_sync_dagster.money.profit.structure_days import stands_at
 from position_sync_dagster.money.tables import CLOSURES
 from tests.unit.money.past.test_causes import CASES
 
@@ -765,3 +770,87 @@ def test_what_was_held_before_all_movements_is_in_its_campaign_from_when_it_was_
     [campaign] = closed_campaigns(attributed(movements, (leg(PUT), leg(CALL)), openings))
     assert campaign.closed == date(2026, 3, 9)
     assert money_of(campaign.parts, "USD").profit == 250 + 200 - 100 - 50 - 3
+
+
+MOVED = """
+    2 trade     30 SHARES at 50 fee=-1
+    4 transfer -20 SHARES       fee=-4 cash=0 {}
+    4 transfer  20 SHARES       fee=0 cash=0 {} account=U2
+    6 trade    -20 SHARES at 60 fee=-2 account=U2
+    9 trade    -10 SHARES at 40 fee=-3
+"""
+
+
+@pytest.mark.parametrize(("left", "came"), [("value=-2000", "value=2000"), ("", "")])
+def test_a_campaign_goes_along_with_what_a_transfer_takes_to_another_own_account(left, came):
+    """It is one until nothing is left in any account, whatever value is stated."""
+    movements = movements_in(MOVED.format(left, came))
+    parts = parts_of(movements, leg(SHARES, account=A))
+    [campaign] = closed_campaigns(parts)
+    assert campaign.campaign_id == "s:U1:2026-03-02"
+    assert campaign.accounts == ["U1", "U2"]
+    assert campaign.opened == date(2026, 3, 2)
+    assert campaign.closed == date(2026, 3, 9)
+    assert end_of(campaign) is CampaignEnd.CLOSED
+    profit = -30 * 50 + 20 * 60 + 10 * 40 - 1 - 4 - 2 - 3
+    assert money_of(campaign.parts, "USD").profit == profit
+    assert live_money(parts)["s", "USD"].realised == pytest.approx(profit)
+
+    [still_open] = open_campaigns(parts_of(movements[:-1], leg(SHARES, account=A)))
+    assert still_open.opened == date(2026, 3, 2)
+    assert money_of(still_open.parts, "USD").profit == -30 * 50 + 20 * 60 - 1 - 4 - 2
+
+
+def test_campaigns_of_two_accounts_between_which_nothing_went_are_two():
+    movements = movements_in("""
+        2 trade  30 SHARES at 50
+        2 trade  30 SHARES at 50 account=U2
+        4 trade -30 SHARES at 60
+        4 trade -30 SHARES at 60 account=U2
+    """)
+    campaigns = closed_campaigns(parts_of(movements, leg(SHARES)))
+    assert [campaign.accounts for campaign in campaigns] == [["U1"], ["U2"]]
+
+
+def test_a_structure_of_no_strategy_goes_along_too():
+    movements = movements_in("""
+        2 trade    -1 PUT at 2.0 order_id=7 fee=-1
+        2 trade     1 OTHER at 0.5 order_id=7 fee=-1
+        4 transfer  1 PUT fee=0 cash=0
+        4 transfer -1 PUT fee=0 cash=0 account=U2
+        6 trade     1 PUT at 0.5 fee=-1 account=U2
+        9 trade    -1 OTHER at 0.2 fee=-1
+    """)
+    [structure] = closed_campaigns(parts_of(movements))
+    assert structure.accounts == ["U1", "U2"]
+    assert structure.closed == date(2026, 3, 9)
+    assert money_of(structure.parts, "USD").profit == 200 - 50 - 50 + 20 - 4
+
+
+def test_how_a_structure_stood_is_not_known_while_a_part_is_on_the_way():
+    """At the close of the 4th the put is in no account."""
+    movements = movements_in("""
+        2 trade    -1 PUT at 2.0 fee=-1
+        4 transfer  1 PUT fee=0 cash=0
+        5 transfer -1 PUT fee=0 cash=0 account=U2
+        6 trade     1 PUT at 0.5 fee=-1 account=U2
+    """)
+    [structure] = closed_campaigns(parts_of(movements))
+    days = [date(2026, 3, day) for day in (3, 4, 5, 6)]
+    worth = {(A, PUT, days[0]): 170.0, ("U2", PUT, days[2]): 120.0}
+    stood = [stands_at(structure, "USD", day, worth) for day in days]
+    assert stood == [199 - 170, None, 199 - 120, 199 - 51]
+
+
+def test_what_went_and_came_back_is_not_known_rather_than_lost():
+    """Whose it was that came back is not found: its cost is in neither campaign."""
+    movements = movements_in("""
+        2 trade     30 SHARES at 50
+        4 transfer -30 SHARES fee=0 cash=0
+        4 transfer  30 SHARES fee=0 cash=0 account=U2
+        6 transfer -30 SHARES fee=0 cash=0 account=U2
+        6 transfer  30 SHARES fee=0 cash=0
+        9 trade    -30 SHARES at 60
+    """)
+    campaigns = closed_campaigns(parts_of(movements, leg(SHARES)))
+    assert {money_of(campaign.parts, "USD").profit for campaign in campaigns} == {None}
