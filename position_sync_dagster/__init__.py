@@ -25,6 +25,7 @@ from importlib import import_module
 
 _HOMES = {
     "component": ("PositionSyncComponent",),
+    "defs.assets.past_days": ("exchange_partitions",),
     "defs.assets.table_asset": ("Derived", "derived_asset", "replacement_metadata"),
     "defs.checks.evaluation": ("judged", "table_check"),
     "defs.composition": ("Extension",),
@@ -98,6 +99,7 @@ _HOMES = {
     "money.risk.model_greeks": ("ModelGreeks",),
     "settings": ("Settings", "load_settings"),
     "sync.drain": ("QueueWorker", "WorkerStats"),
+    "sync.exchange_days": ("exchange_of",),
     "sync.reconciliation": ("PositionReconciler", "ReconciliationService"),
     "sync.stream.ownership": ("Ownership",),
     "sync.stream.router": ("StreamTables",),

@@ -1,6 +1,7 @@
 """What type checkers read; `__init__.py` imports the same names when they are first used."""
 
 from position_sync_dagster.component import PositionSyncComponent as PositionSyncComponent
+from position_sync_dagster.defs.assets.past_days import exchange_partitions as exchange_partitions
 from position_sync_dagster.defs.assets.table_asset import Derived as Derived
 from position_sync_dagster.defs.assets.table_asset import derived_asset as derived_asset
 from position_sync_dagster.defs.assets.table_asset import (
@@ -96,6 +97,7 @@ from position_sync_dagster.settings import Settings as Settings
 from position_sync_dagster.settings import load_settings as load_settings
 from position_sync_dagster.sync.drain import QueueWorker as QueueWorker
 from position_sync_dagster.sync.drain import WorkerStats as WorkerStats
+from position_sync_dagster.sync.exchange_days import exchange_of as exchange_of
 from position_sync_dagster.sync.reconciliation import PositionReconciler as PositionReconciler
 from position_sync_dagster.sync.reconciliation import ReconciliationService as ReconciliationService
 from position_sync_dagster.sync.stream.ownership import Ownership as Ownership

@@ -512,7 +512,7 @@ class DemoRun:
         since: The start of the run; rows from before it belong to an earlier one.
         ui_port: The port of the Dagster UI.
         control_port: That of the simulator's controls.
-        children: The child processes.
+        children: The simulator, then Dagster.
         complete_after_s: Seconds from the start until each leg had a current row; None until then.
     """
 
@@ -537,6 +537,14 @@ class DemoRun:
         """
         for child in self.children:
             child.check()
+
+    def serves(self) -> bool:
+        """Return whether the webserver of this demo listens, and no other program at its port."""
+        return supervisor.is_serving(self.ui_port, self.children[-1].pid)
+
+    def has_runs(self) -> bool:
+        """Return whether runs of this demo are in progress that end by themselves."""
+        return self.serves() and has_runs(self.ui_port)
 
     def ask(self, path: str) -> Any:
         """Return what the simulator's control port has at a path.
@@ -786,6 +794,8 @@ def act_if_due(deeds: list[Deed], demo_run: DemoRun, screen: Display) -> None:
     running_s = time.time() - demo_run.since.timestamp()
     if not deeds or demo_run.complete_after_s is None or running_s < deeds[0].after_s:
         return
+    if not demo_run.serves():  # its webserver is being started again
+        return
 
     deed = deeds.pop(0)
     try:
@@ -815,7 +825,9 @@ def watch(
     was_serving = False
 
     with screen:
-        for serving in frames(demo_run.check, demo_run.ui_port, screen, demo_run.read, shown):
+        for serving in frames(
+            demo_run.check, demo_run.serves, demo_run.ui_port, screen, demo_run.read, shown
+        ):
             if serving and not was_serving:
                 was_serving = True
                 screen.event("serving", {"ui": addresses["ui"]})
@@ -823,7 +835,7 @@ def watch(
                 act_if_due(deeds, demo_run, screen)
 
             left_s = deadline - time.time()
-            if left_s <= 0 and (left_s < -RUNS_END_S or not has_runs(demo_run.ui_port)):
+            if left_s <= 0 and (left_s < -RUNS_END_S or not demo_run.has_runs()):
                 break
             pause_s = LOOK_INTERVAL_S
             if demo_run.complete_after_s is not None:
@@ -831,4 +843,6 @@ def watch(
             stop.pause(min(left_s, pause_s) if left_s > 0 else LOOK_INTERVAL_S)
 
         limit_s = (options.seconds or 0) if demo_run.is_first else DEMO_LIMIT_S
-        return demo_run.acceptance(limit_s=limit_s)
+        served = "served" if was_serving else "never served"
+        pages = AcceptanceResult("Dagster UI", "served", served, was_serving)
+        return (*demo_run.acceptance(limit_s=limit_s), pages)

@@ -120,8 +120,12 @@ def watch(dagster: ChildProcess, settings: Settings, ui_port: int, stop: StopReq
     def read() -> Figures | None:
         return read_figures(lake, settings, utc_now()) if lake.exists else None
 
+    def serves() -> bool:
+        return supervisor.is_serving(ui_port, dagster.pid)
+
+    logs = [("logs", str(dagster.log))]
     with LiveDisplay() as screen:
-        for _ in frames(dagster.check, ui_port, screen, read, [("logs", str(dagster.log))]):
+        for _ in frames(dagster.check, serves, ui_port, screen, read, logs):
             stop.pause(LOOK_INTERVAL_S)
 
 

@@ -19,6 +19,7 @@ from position_sync_dagster.defs.assets.past_days import (
 )
 from position_sync_dagster.defs.composition import composition_of
 from position_sync_dagster.defs.resources import CLOSE_JOB, WRITTEN_BY
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync import exchange_days
 
@@ -37,13 +38,19 @@ def closing(context: dg.ComponentLoadContext) -> dg.Definitions:
     # Stated positions may be of days before the ledger: they move the first partition.
     exchange, first_partition = exchange_since(composition.read_settings(), stated)
     partitions = exchange_partitions(exchange, first_partition)
+    daily = daily_asset(
+        partitions,
+        composition.extension.lake,
+        stated,
+        longest_closed=exchange.longest_closed(utc_now().date()),
+    )
     job = job_of(
         CLOSE_JOB,
         "Record a trading day after its close, or a range of days: each holding, and what is made "
         "of them.",
     )
     return dg.Definitions(
-        assets=[daily_asset(partitions, composition.extension.lake, stated)],
+        assets=[daily],
         jobs=[job],
         schedules=schedules_of(exchange, first_partition),
     )

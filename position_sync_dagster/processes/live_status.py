@@ -167,6 +167,7 @@ def stop_if_closed() -> Iterator[None]:
 
 def frames(
     check: Callable[[], None],
+    serves: Callable[[], bool],
     ui_port: int,
     screen: Display,
     read: Callable[[], Figures | None],
@@ -176,6 +177,7 @@ def frames(
 
     Args:
         check: Raises if a program has ended.
+        serves: Returns whether Dagster's own webserver answers.
         read: Reads the tables; after an error, which is shown, the next read may succeed.
         addresses: What is shown below the addresses of the pages.
 
@@ -187,7 +189,7 @@ def frames(
     url = supervisor.url(ui_port)
     while True:
         check()
-        serving = serving or supervisor.is_serving(ui_port)
+        serving = serving or serves()
         pages = [("Dagster UI", "starting"), ("money page", "starting")]
         if serving:
             pages = [("Dagster UI", url), ("money page", f"{url}/money")]

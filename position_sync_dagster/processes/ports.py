@@ -5,6 +5,8 @@ import json
 import socket
 from typing import Any
 
+import psutil
+
 from position_sync_dagster.errors import PositionSyncError, UserError
 
 LOOPBACK = "127.0.0.1"
@@ -35,6 +37,18 @@ def is_free(port: int) -> bool:
             return False
         raise
     return True
+
+
+def is_listener(process_id: int, port: int) -> bool:
+    """Return whether a process itself listens at `port`; another program may have taken it."""
+    try:
+        connections = psutil.Process(process_id).net_connections("tcp")
+    except (psutil.Error, OSError):  # it has ended
+        return False
+    return any(
+        connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+        for connection in connections
+    )
 
 
 def require_free(port: int, *, purpose: str, option: str) -> int:

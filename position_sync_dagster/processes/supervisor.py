@@ -28,8 +28,8 @@ from pathlib import Path
 from position_sync_dagster import dagster_files
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.money.reports.signs_of_life import changed_at
-from position_sync_dagster.processes.child_process import MARKER, ChildProcess, end_group
-from position_sync_dagster.processes.ports import LOOPBACK, first_free
+from position_sync_dagster.processes.child_process import MARKER, ChildProcess, end_group, living
+from position_sync_dagster.processes.ports import LOOPBACK, first_free, is_listener
 
 # Seconds between two looks at the programs.
 SUPERVISION_S = 0.5
@@ -92,6 +92,10 @@ class CannotRunError(Exception):
     """A program cannot be kept running; the text says which and why."""
 
 
+# A Unix socket, or a host and a port.
+Address = str | tuple[str, int]
+
+
 class Program:
     """A program that is started again when it ends.
 
@@ -99,6 +103,7 @@ class Program:
         name: Its name in the log.
         script: A script beside this Python, or `python` itself.
         options: Its options in one text, and `words` further ones, which may have spaces.
+        address: Where it listens.
 
     Attributes:
         works: Whether it has worked since its last start.
@@ -107,8 +112,11 @@ class Program:
         most_failures: After more of them everything ends, if it has ever worked.
     """
 
-    def __init__(self, name: str, script: str, options: str, *words: str) -> None:
+    def __init__(
+        self, name: str, script: str, options: str, *words: str, address: Address | None = None
+    ) -> None:
         self.name = name
+        self.address = address
         self.process: subprocess.Popen[bytes] | None = None
         self.works = self._has_worked = False
         self.started = self._due = 0.0
@@ -132,9 +140,26 @@ class Program:
                 self.started = time.monotonic()
         elif (code := self.process.poll()) is not None:
             if code >= 0:
-                self.restart(f"ended with exit code {code}")
+                self.restart(f"ended with exit code {code}{self._taken()}")
             else:
                 self.restart(f"was killed by signal {-code}")
+
+    def _taken(self) -> str:
+        """Return what to do if another program listens where this one, which has ended, did."""
+        if not isinstance(self.address, tuple) or not listens(self.address):
+            return ""
+        return (
+            f", since another program listens at port {self.address[1]} (end that one, or choose "
+            "another port with --ui-port; make: UI_PORT=)"
+        )
+
+    def serves(self) -> bool:
+        """Return whether it listens at its address itself: another program may have its port."""
+        if self.process is None or self.address is None:
+            return False
+        if isinstance(self.address, str):
+            return listens(self.address)
+        return is_listener(self.process.pid, self.address[1])
 
     def worked(self) -> None:
         """Record that it works."""
@@ -169,9 +194,6 @@ class Program:
         logger.error(text)
         if has_failed:
             dagster_files.note(f"{dagster_files.DOWN}{self.name}", text)
-
-
-Address = str | tuple[str, int]
 
 
 def _address_of_code(home: Path, ui_port: int) -> Address:
@@ -209,12 +231,15 @@ class Supervisor:
         code += f" --module-name {LOCATION}.definitions --location-name {LOCATION}"
         pages = f"-m {LOCATION}.webserver --host {LOOPBACK} --port {port} -w"
         self._workspace = str(workspace)
-        self.code_server = Program("code server", "dagster", code, f"--{at}", str(place))
+        self.code_server = Program(
+            "code server", "dagster", code, f"--{at}", str(place), address=code_address
+        )
         self.daemon = Program(
             "daemon", "dagster-daemon", "run --log-level warning -w", self._workspace
         )
-        self.webserver = Program("webserver", "python", pages, self._workspace)
-        self._addresses = ((self.code_server, code_address), (self.webserver, (LOOPBACK, port)))
+        self.webserver = Program(
+            "webserver", "python", pages, self._workspace, address=(LOOPBACK, port)
+        )
 
         self._tick = newest_tick()
         self.tick_s = self._tick_s = TICK_LIMIT_S
@@ -230,8 +255,8 @@ class Supervisor:
         """
         self._judge_home()
         self.code_server.keep()
-        for program, address in self._addresses:
-            if program.process and not program.works and listens(address):
+        for program in (self.code_server, self.webserver):
+            if not program.works and program.serves():
                 program.worked()
         if self.code_server.works or self.daemon.process:
             self.daemon.keep()
@@ -332,9 +357,17 @@ def start(
     )
 
 
-def is_serving(ui_port: int) -> bool:
-    """Return whether the UI accepts connections; its port was free before it was started."""
-    return listens((LOOPBACK, ui_port))
+def is_serving(ui_port: int, group: int = 0) -> bool:
+    """Return whether the UI accepts connections.
+
+    Args:
+        group: The process group of `start`, one of whose programs has to listen there: another
+            program may have taken the port since it was free. 0 stands for any program.
+    """
+    if not listens((LOOPBACK, ui_port)):
+        return False
+    ours = living(lambda process: group == os.getpgid(process.pid)) if group else []
+    return not group or any(is_listener(process.pid, ui_port) for process in ours)
 
 
 def url(ui_port: int) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -64,9 +65,8 @@ class Exchange:
         if self.closes_at == time.min:
             return time(23, 59)
         settled = datetime.combine(date.min, self.closes_at) + SETTLE
-        # Never on the hour: the window of a partition is the minute before this time, and begin and
-        # end are two minutes of one hour in cron (`exchange_partitions` of
-        # `defs/assets/past_days.py`).
+        # Never on the hour: the minute before it, the window of a partition, is of the same hour
+        # (`exchange_partitions` of `defs/assets/past_days.py`).
         return settled.replace(minute=settled.minute or 1).time()
 
     def cron_days(self, *, days_later: int = 0) -> str:
@@ -80,6 +80,12 @@ class Exchange:
     def trading_days(self, first: date, last: date) -> list[date]:
         """Return the days from one to another on which the exchange trades."""
         return list(filter(self.is_trading_day, days_between(first, last)))
+
+    def longest_closed(self, near: date) -> timedelta:
+        """Return the longest time from a trading day to the next, within a year of a day."""
+        year = timedelta(days=365)
+        days = self.trading_days(near - year, min(near + year, self.known_until))
+        return max(later - earlier for earlier, later in pairwise(days))
 
     def holidays(self, first: date, last: date) -> list[date]:
         """Return the known days among the weekdays on which it does not trade."""

@@ -215,6 +215,36 @@ def test_an_asset_of_the_project_names_ours_by_the_prefix_as_the_page_shows(proj
     assert f"gets {len(graph.get_all_asset_keys()) - 1} assets" in PAGE.read_text()
 
 
+def test_a_daily_asset_of_the_project_follows_ours_day_by_day_as_the_page_shows(
+    project, monkeypatch
+) -> None:
+    """Friday, January 9, 2026, a weekend, and Monday, the 12th; the 19th is a holiday."""
+    monkeypatch.setenv("POSITION_SYNC_DAILY_START", "2026-01-02")
+    code = shown("exchange_partitions").replace("2026, 12, 1", "2026, 1, 5")
+    graph = project(component(), code=f"{code}\n\ndefs = dg.Definitions([held_at_the_close])\n")
+    node = graph.asset_graph.get(dg.AssetKey("held_at_the_close"))
+    ours = graph.asset_graph.get(dg.AssetKey("daily_positions")).partitions_def
+    theirs = node.partitions_def
+
+    after_the_close = datetime(2026, 1, 20, 22, tzinfo=UTC)
+    mapping = dg.TimeWindowPartitionMapping()  # that of Dagster, where none is given
+    assert dict(node.partition_mappings) == {}
+    with dg.partition_loading_context(effective_dt=after_the_close):
+        days = theirs.get_partition_keys()
+        assert days == ["2026-01-05", "2026-01-06", "2026-01-07", "2026-01-08", "2026-01-09",
+                        "2026-01-12", "2026-01-13", "2026-01-14", "2026-01-15", "2026-01-16",
+                        "2026-01-20"]  # fmt: skip
+        for day in days:
+            followed = mapping.get_upstream_mapped_partitions_result_for_partitions(
+                theirs.empty_subset().with_partition_keys([day]), theirs, ours
+            )
+            follows = mapping.get_downstream_partitions_for_partitions(
+                ours.empty_subset().with_partition_keys([day]), ours, theirs
+            )
+            assert [*followed.partitions_subset.get_partition_keys()] == [day]
+            assert [*follows.get_partition_keys()] == [day]
+
+
 def test_a_project_without_the_component_looks_for_changed_quantities_as_the_page_shows(
     tmp_path,
 ) -> None:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
-from unittest.mock import Mock
+from unittest.mock import MagicMock, Mock
 
 import polars as pl
 import pytest
@@ -318,6 +318,29 @@ def test_the_statements_of_the_day_are_written_and_imported(
     written = {file.name.split("-")[0]: file.read_text() for file in tmp_path.glob("*-*.xml")}
     assert written == statements
     assert launched == ["import_statements"]
+
+
+def test_nothing_is_launched_while_another_program_has_the_port(monkeypatch, demo_run) -> None:
+    monkeypatch.setattr(demo_run, "complete_after_s", 1.0)
+    done: list[demo.DemoRun] = []
+    deeds = [demo.Deed(0.0, "history", done.append)]
+    for serves, left in ((False, 1), (True, 0)):
+        monkeypatch.setattr(demo_run, "serves", lambda serves=serves: serves)
+        demo.act_if_due(deeds, demo_run, Mock())
+        assert len(deeds) == left
+    assert done == [demo_run]
+
+
+def test_a_run_whose_pages_were_never_served_misses_that_figure(monkeypatch, demo_run) -> None:
+    monkeypatch.setattr(demo_run, "addresses", dict.fromkeys(("ui", "control", "logs"), "").copy)
+    monkeypatch.setattr(demo_run, "acceptance", lambda *, limit_s: ())
+    monkeypatch.setattr(demo_run, "read", lambda: None)
+    for serves in (False, True):
+        monkeypatch.setattr(demo_run, "serves", lambda serves=serves: serves)
+        monkeypatch.setattr(demo, "has_runs", lambda _ui_port: False)
+        options = demo.Options(seconds=0.01)
+        (figure,) = demo.watch(demo_run, options, MagicMock(interval_s=1.0), Mock())
+        assert (figure.name, figure.met) == ("Dagster UI", serves)
 
 
 def test_an_outage_after_each_leg_was_current_takes_nothing_back(monkeypatch, demo_run) -> None:

@@ -31,12 +31,8 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import exchange_days
 from position_sync_dagster.sync.past_days import ClosedDay, ClosedDays, ClosingService
 
-# A trading day is recorded after its close; an exchange is never closed for more than four
-# days.
-CLOSED_DAYS = dg.FreshnessPolicy.time_window(
-    fail_window=timedelta(days=5), warn_window=timedelta(days=4)
-)
-
+# New York is closed for so long around a weekend with a holiday.
+LONG_WEEKEND = timedelta(days=4)
 
 # What columns that the ledger does not have are made of, for `column_lineage`.
 MADE_OF = {"session_date": "timestamp", "closed_at": "timestamp", "age_s": "value_time timestamp"}
@@ -77,6 +73,7 @@ def daily_asset(
     kind: type[L],
     stated: type[ClosingService[L]],
     *,
+    longest_closed: timedelta = LONG_WEEKEND,
     clock: Clock = utc_now,
 ) -> dg.AssetsDefinition:
     """Build the asset over the trading days of an exchange, whose runs open a lake of a class.
@@ -85,14 +82,19 @@ def daily_asset(
         partitions: The trading days.
         kind: The class of the lake.
         stated: What collects the days.
+        longest_closed: For how long no trading day may be recorded, since the exchange is closed.
         clock: A day that is not over by it is left out.
     """
+    overdue = max(longest_closed, LONG_WEEKEND)
+    freshness = dg.FreshnessPolicy.time_window(
+        fail_window=overdue + timedelta(days=1), warn_window=overdue
+    )
 
     @over_trading_days(
         DAILY_POSITIONS,
         partitions,
         deps=["position_updates", *stated.assets],
-        freshness_policy=CLOSED_DAYS,
+        freshness_policy=freshness,
         metadata=table_asset.column_lineage(DAILY_POSITIONS, MADE_OF),
     )
     def daily_positions(
@@ -228,9 +230,16 @@ def exchange_partitions(
     """Return one partition per trading day, which Dagster offers once the day can be recorded.
 
     Dagster offers a partition when its window is over. The window of a day is the minute before the
-    day can be recorded: the windows between two days, and those of holidays, are left out.
+    day can be recorded: the windows between two days, and those of holidays, are left out. Whole
+    days would be offered at midnight, before or hours after they can be recorded.
+
+    A daily asset that follows has these partitions too, from the same day on or a later one.
+    Dagster maps the days of a `DailyPartitionsDefinition` to the trading days before as well.
+
+    Example:
+        partitions = exchange_partitions(exchange_of("XNYS"), date(2026, 1, 2))
     """
-    end = days.settled_at  # never on the hour
+    end = days.settled_at  # never on the hour: both minutes are of one hour in cron
     begin = end.replace(minute=end.minute - 1)
     at_end = f"{end.minute} {end.hour} * * {days.cron_days()}"
     last = date(utc_now().year + YEARS_AHEAD, 12, 31)

@@ -134,7 +134,7 @@ def remake_touched_days(
                 days.update(derived_rows(table, is_touched)["session_date"])
 
     if not days:
-        return dg.SensorResult(cursor=cursor)
+        return dg.SensorResult(skip_reason="No import says anything new.", cursor=cursor)
 
     tags = {
         RANGE_START: f"{min(days)}",

@@ -1,5 +1,6 @@
 """The supervisor: what ends or stops working is started again, and all ends together."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -102,12 +103,11 @@ def three(running, monkeypatch, tmp_path) -> Iterator[Supervisor]:
 
     port = free_port()
     supervisor = Supervisor(port)
-    supervisor.code_server = running(Program("code server", *SLEEPS))
+    code = str(tmp_path / "code.sock")
+    supervisor.code_server = running(Program("code server", *SLEEPS, address=code))
     supervisor.daemon = running(Program("daemon", *SLEEPS))
-    supervisor.webserver = running(Program("webserver", "python", "-c", SERVES, str(port)))
-    served = str(tmp_path / "code.sock"), (LOOPBACK, port)
-    supervisor._addresses = tuple(
-        zip((supervisor.code_server, supervisor.webserver), served, strict=True)
+    supervisor.webserver = running(
+        Program("webserver", "python", "-c", SERVES, str(port), address=(LOOPBACK, port))
     )
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("code.sock")
@@ -191,6 +191,33 @@ def test_the_webserver_starts_with_the_first_tick_and_works_when_it_listens(thre
     until(three.look, lambda: three.webserver.works)
     three.webserver.process.kill()  # type: ignore[attr-defined]
     until(three.look, lambda: "The webserver works again." in caplog.messages)
+
+
+def test_a_webserver_whose_port_another_program_took_never_works_and_the_end_says_what_to_do(
+    three, caplog
+):
+    caplog.set_level("INFO")
+    address = three.webserver.address
+    dagster_files.note(dagster_files.WORKED_TICK)
+    with socket.create_server(address) as taken:
+        assert taken.getsockname() == address
+        with pytest.raises(CannotRunError) as ended:
+            until(three.look, lambda: three.webserver.works)
+    assert f"another program listens at port {address[1]}" in str(ended.value)
+    assert "UI_PORT=" in str(ended.value)
+    assert "The webserver works again." not in caplog.messages
+
+
+def test_the_pages_are_those_of_the_group_that_was_started():
+    port = free_port()
+    command = [sys.executable, "-c", SERVES, str(port)]
+    with subprocess.Popen(command, start_new_session=True) as server:
+        try:
+            wait_for("the server", lambda: module.is_serving(port))
+            assert module.is_serving(port, server.pid)
+            assert not module.is_serving(port, os.getpgid(0))
+        finally:
+            server.kill()
 
 
 def test_without_its_home_everything_ends(three, tmp_path):

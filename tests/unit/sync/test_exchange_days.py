@@ -1,6 +1,6 @@
 """The days of an exchange."""
 
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from unittest.mock import Mock
 from zoneinfo import ZoneInfo
 
@@ -56,6 +56,19 @@ def test_holidays_are_moments_of_the_exchange() -> None:
     holidays = exchange_of("XNYS").holidays(first, date(datetime.now(UTC).year + 2, 12, 31))
     assert [moment.date() for moment in moments] == holidays
     assert {moment.time() for moment in moments} == {time(16, 19)}
+
+
+@pytest.mark.parametrize(
+    ("calendar", "near", "longest"),
+    [
+        ("XNYS", date(2026, 6, 1), 4),  # from Thursday, April 2, over Good Friday to Monday
+        ("XETR", date(2026, 3, 1), 6),  # from Tuesday, December 23, over Christmas to Monday
+        ("XSHG", date(2026, 6, 1), 11),  # from February 13, over the Spring Festival, to the 24th
+        ("24/7", date(2026, 6, 1), 1),
+    ],
+)
+def test_an_exchange_knows_for_how_long_it_is_closed(calendar, near, longest) -> None:
+    assert exchange_of(calendar).longest_closed(near) == timedelta(days=longest)
 
 
 def test_the_close_follows_daylight_saving_and_half_days() -> None:

@@ -301,6 +301,18 @@ def evaluate(settings, instance, monkeypatch) -> Callable[..., list[dg.RunReques
     return requests
 
 
+@pytest.mark.parametrize(("calendar", "warns_after"), [("XNYS", 4), ("XETR", 6), ("24/7", 4)])
+def test_days_are_overdue_when_the_exchange_has_not_been_closed_for_so_long(
+    world, calendar, warns_after
+):
+    """Frankfurt closes on Tuesday, December 23, 2025, and opens on Monday after Christmas."""
+    world.set(calendar=calendar)
+    (daily,) = closing(dg.ComponentTree.for_test().load_context).assets
+    policy = daily.get_asset_spec().freshness_policy
+    assert policy.warn_window.to_timedelta() == timedelta(days=warns_after)
+    assert policy.fail_window.to_timedelta() == timedelta(days=warns_after + 1)
+
+
 def test_the_schedule_runs_the_day_that_just_closed_and_rests_on_holidays(evaluate):
     def days(at: str) -> list[str | None]:
         return [request.partition_key for request in evaluate("record_day_after_close", at)]

@@ -61,6 +61,7 @@ def test_days_that_an_import_touches_and_all_later_ones_are_recorded_again(scene
     """The last day of a statement is touched also where no movement differs: by its positions."""
     begun = look()
     assert not begun.run_requests
+    assert "No import says anything new" in begun.skip_reason.skip_message
     assert not look(begun.cursor).run_requests, "nothing changed"
 
     state_both_days(scene, bought_at)
