@@ -30,6 +30,7 @@ from polars import (
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING
+from position_sync_dagster.domain.instrument import OPTION_TYPES
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, moment, one_of
@@ -55,7 +56,7 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import time_zone_of
 
 _OF_OWNER = ("strategy_id", "account")
-_CONTRACT = ("symbol", "right", "strike", "expiry")
+_CONTRACT = ("symbol", "sec_type", "right", "strike", "expiry")
 # A holding has one currency; a fee of it in another one is a row of its own.
 _TERMS = (*_CONTRACT, "currency")
 
@@ -421,7 +422,7 @@ def _with_parts(rows: DataFrame, days: float) -> DataFrame:
     """Split what was held by the greeks, and add the other parts; null where the profit is."""
     is_known = col.earned.is_not_null()
     is_priced = is_known & ~col.is_booked
-    is_share = col.right.is_null()
+    is_share = ~one_of("sec_type", OPTION_TYPES)
     held = when(is_priced).then(_repriced()).otherwise(0.0)
     is_split = is_priced & ~is_share & (col.position_0 != 0)
 
