@@ -368,6 +368,13 @@ def _claims_of(lake: MoneyLake, legs: Sequence[ActiveContract]) -> Claims:
     return Claims(legs, quoted_in_cents(lake.contracts) | contracts)
 
 
+# The assets whose rows make those of a book.
+OF_BOOK = (
+    "position_updates", "broker_positions", "active_strategies", "contracts", "closures",
+    "movements",
+)  # fmt: skip
+
+
 def read_book(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
     """Read the holdings and the strategies; blocks.
 
