@@ -50,10 +50,10 @@ from position_sync_dagster.money.reports.exposure import NO_CLAIMS, NO_PARTS, Cl
 from position_sync_dagster.money.reports.known_names import KnownNames
 from position_sync_dagster.money.reports.money_sums import (
     BaseTotal,
-    Campaign,
     CampaignSoFar,
     ExpirySum,
     MoneySum,
+    SinceFirstLeg,
     StrategySum,
     TotalSum,
     UnderlyingSum,
@@ -302,14 +302,14 @@ class Book:
             if "realized_since" in realized:
                 open_now = self._open_profits.get((name, currency), 0.0)
                 since = realized["realized_since"]
-                realized["campaign"] = _campaign(money.earned, open_now, since)
+                realized["since_first_leg"] = _earned(money.earned, open_now, since)
                 realized |= _so_far(money.latest, open_now)
         return realized
 
 
-def _campaign(earned: LiveMoney, open_now: float | None, since: datetime | None) -> Campaign:
+def _earned(earned: LiveMoney, open_now: float | None, since: datetime | None) -> SinceFirstLeg:
     """Return what a strategy has earned since its first leg: the sum of its campaigns."""
-    return Campaign(
+    return SinceFirstLeg(
         since=since,
         realised=earned.realised,
         open=open_now,
