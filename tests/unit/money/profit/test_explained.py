@@ -174,7 +174,29 @@ def test_the_greeks_of_a_day_are_null_where_most_options_have_none(without, delt
     assert row["fees"] is not None
     assert row["market"] == row["profit"] - row["trades"] - row["fees"]
     assert (row["greeks_unknown"] is None) == (delta is not None)
-    assert "SPY 602C 20Mar26" in (row["greeks_unknown"] or "SPY 602C 20Mar26")
+    named = "SPY 602C 20Mar26: delta, gamma, vega, theta"
+    assert named in (row["greeks_unknown"] or named)
+
+
+@pytest.mark.parametrize(
+    ("end", "lacks", "named"),
+    [
+        (0, {"vega": None}, "vega"),
+        (0, {"magnifier": None}, "the unit of its prices"),
+        (0, {"underlying_price": None}, "the price of the underlying at the close before"),
+        (
+            1,
+            {"underlying_price": None, "implied_vol": None},
+            "the price of the underlying at the close, the implied volatility at the close",
+        ),
+    ],
+)
+def test_what_is_null_names_which_greek_or_which_input_is_not_known(end, lacks, named) -> None:
+    ends = [held(2, 1.0, 12.0), held(2, 1.0, 13.0)]
+    ends[end] |= lacks
+    [row] = by_strategy(of_strategies(explained([ends[0]], [ends[1]], []), "a")).to_dicts()
+    assert row["profit"] == pytest.approx(100.0)
+    assert row["greeks_unknown"] == f"SPY 602C 20Mar26: {named}"
 
 
 @pytest.mark.parametrize(
