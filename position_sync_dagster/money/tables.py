@@ -308,8 +308,8 @@ class ExplainedProfit(ProfitParts):
         legs_unknown: Holdings, and cash, of which the profit is not known.
         market: What the change of the prices brought: the greeks and repricing together, known
             whenever the profit is. Unit: `currency`.
-        greeks_unknown: Of which holdings a greek is not known, where one of these parts is null
-            though the profit is known.
+        greeks_unknown: Which greeks and prices are not known of which holdings, where one of these
+            parts is null though the profit is known.
     """
 
     session_date: dt.date

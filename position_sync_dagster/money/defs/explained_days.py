@@ -167,7 +167,8 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
     @over_trading_days(
         PROFIT_EXPLAINED,
         partitions,
-        deps=["daily_positions", "position_updates", "movements", "closures"],
+        # Not the strategies, as of closed_campaigns.
+        deps=["daily_positions", "position_updates", "movements", "closures", "contracts"],
     )
     def profit_explained(
         context: dg.AssetExecutionContext, position_sync: resources.PositionSyncResource

@@ -12,6 +12,7 @@ from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
 from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
 from position_sync_dagster.defs.resources import GATEWAY
 from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.reports.book import OF_BOOK
 from position_sync_dagster.money.risk import recorded_risk as risk
 from position_sync_dagster.money.risk.deliveries import early_assignments
 from position_sync_dagster.money.tables import DIVIDENDS, RISK_SCENARIOS
@@ -23,7 +24,7 @@ MOST_NAMED = 5
 
 @derived_asset(
     RISK_SCENARIOS,
-    deps=["position_updates", "active_strategies"],
+    deps=[*OF_BOOK, DIVIDENDS.name],
     freshness_policy=table_asset.QUARTER_HOURLY,
 )
 def risk_scenarios(lake: MoneyLake, settings: Settings, run_id: str | None) -> Derived:

@@ -25,6 +25,7 @@ from position_sync_dagster.defs.resources import (
 )
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.lake.schema import CONTRACTS
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past import explain_closes, movement_book, statement_folder
 from position_sync_dagster.money.past.closes import Closure
@@ -81,17 +82,22 @@ def events() -> None:
 def movements() -> None:
     """What moved holdings and cash, each movement once, whichever source says it.
 
-    Written by the job import_statements, with the trades of the day by the stream, and before a
-    day is recorded by close_day. What follows from the cause of a close that no movement states is
-    added with the row of closures.
+    Written by the job import_statements, with the trades of the day by the stream, each hour with
+    closures, and before a day is explained by close_day (profit_explained).
 
     How to read it: a statement counts before the gateway, a newer statement before an older one.
-    Profits, books and campaigns are made of these rows.
+    Profits, books and campaigns are made of these rows. The lineage shows no edge of two sources:
+    rows with the source INFERRED follow from closures, which is made of the others; daily_positions
+    says on which side a transfer was, and the multiplier of a contract without details.
     """
 
 
 # When a failed import begins again: the service refuses for ten minutes who asked too often.
 RETRIES = dg.RetryPolicy(max_retries=3, delay=600)
+
+# Not closures, which is made of movements, nor daily_positions, which changes after each close: all
+# that follows would be shown as stale until the next import.
+_SOURCES_OF_MOVEMENTS = (EXECUTIONS.name, STATEMENT_EVENTS.name, CONTRACTS.name)
 
 _from_statements = partial(table_asset.external_table, writer=IMPORT, kinds=("deltalake", "python"))
 
@@ -107,7 +113,7 @@ _from_statements = partial(table_asset.external_table, writer=IMPORT, kinds=("de
         )(folder),
         _from_statements(EXECUTIONS, FOLDER)(executions),
         _from_statements(STATEMENT_EVENTS, FOLDER)(events),
-        _from_statements(MOVEMENTS, EXECUTIONS.name, STATEMENT_EVENTS.name)(movements),
+        _from_statements(MOVEMENTS, *_SOURCES_OF_MOVEMENTS)(movements),
     ],
     check_specs=[
         dg.AssetCheckSpec(
@@ -219,7 +225,10 @@ RECENT = timedelta(days=7)
 MOST_NAMED = 10
 
 
-@derived_asset(CLOSURES, deps=["position_changes", "movements", "statement_events", "contracts"])
+@derived_asset(
+    CLOSURES,
+    deps=["position_changes", "movements", "statement_events", "contracts", "position_updates"],
+)
 def closures(lake: MoneyLake, settings: Settings, run_id: str | None) -> Derived:
     """Why each holding closed: its cause, with the evidence.
 

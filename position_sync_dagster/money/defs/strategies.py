@@ -22,7 +22,7 @@ from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.ledger_rows import newest_version
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports import exposure
-from position_sync_dagster.money.reports.book import Book, read_book
+from position_sync_dagster.money.reports.book import OF_BOOK, Book, read_book
 from position_sync_dagster.money.strategies import leg_followers, limit_readings, strategies_file
 from position_sync_dagster.money.strategies.limits import Limit, LimitState
 from position_sync_dagster.money.strategies.messages import Happened, Wanted
@@ -191,7 +191,7 @@ _LEGS = (
 
 @derived_asset(
     STRATEGY_EXPOSURE,
-    deps=["position_updates", "active_strategies", "contracts", "closures"],
+    deps=[*OF_BOOK],
     metadata=table_asset.column_lineage(STRATEGY_EXPOSURE, _MADE_OF, every=_LEGS),
     numbers_first=True,
     freshness_policy=table_asset.QUARTER_HOURLY,

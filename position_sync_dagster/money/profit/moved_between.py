@@ -9,6 +9,7 @@ from typing import NamedTuple
 from polars import DataFrame, coalesce, col, concat, lit, when
 
 from position_sync_dagster.domain.holding import KEY
+from position_sync_dagster.domain.instrument import OPTION_TYPES
 from position_sync_dagster.lake.schema import one_of
 from position_sync_dagster.money.past.closes import FLEX
 from position_sync_dagster.money.past.movements import ENDS, INCOME, OWNERS_CASH, MovementKind
@@ -143,7 +144,7 @@ def _included(
     by_day = when(is_end).then(col.day < session).otherwise(is_until_day)
     by_time = coalesce(col.at <= closed, by_day)
     # What settles in the morning may be gone at the close, and be booked in the evening.
-    is_gone = is_end & col.right.is_not_null() & (col.position.fill_null(0.0) == 0)
+    is_gone = is_end & one_of("sec_type", OPTION_TYPES) & (col.position.fill_null(0.0) == 0)
     by_time = when(is_gone).then(is_until_day).otherwise(by_time)
 
     is_of_statement = coalesce("is_stated", "is_stated_account")

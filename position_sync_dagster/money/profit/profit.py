@@ -9,6 +9,7 @@ parts explain the profit and never change it: a part or an end that is not known
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from itertools import starmap
 from typing import Any
 
 import polars as pl
@@ -22,6 +23,7 @@ from polars import (
     coalesce,
     col,
     concat,
+    concat_str,
     duration,
     lit,
     sum_horizontal,
@@ -30,6 +32,7 @@ from polars import (
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING
+from position_sync_dagster.domain.instrument import OPTION_TYPES
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, moment, one_of
@@ -55,7 +58,7 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import time_zone_of
 
 _OF_OWNER = ("strategy_id", "account")
-_CONTRACT = ("symbol", "right", "strike", "expiry")
+_CONTRACT = ("symbol", "sec_type", "right", "strike", "expiry")
 # A holding has one currency; a fee of it in another one is a row of its own.
 _TERMS = (*_CONTRACT, "currency")
 
@@ -82,6 +85,17 @@ _STATE = (
     "position", "market_value", "multiplier", "magnifier", "underlying_price", "implied_vol",
     *BY_GREEKS,
 )  # fmt: skip
+
+# What the parts of the greeks are made of, in words.
+_OF_GREEKS = {
+    **{f"{greek}_0": greek for greek in BY_GREEKS},
+    "multiplier_0": "the multiplier",
+    "magnifier_0": "the unit of its prices",
+    "underlying_price_0": "the price of the underlying at the close before",
+    "underlying_price_1": "the price of the underlying at the close",
+    "implied_vol_0": "the implied volatility at the close before",
+    "implied_vol_1": "the implied volatility at the close",
+}
 
 # Whether a quantity came or went without a movement; null where that is not known.
 IS_MISSING = col.missing.abs() > QUANTITY_ROUNDING
@@ -297,14 +311,15 @@ def explain_holdings(
         Rows with these, the terms of the contract, currency, profit, the parts, and `why_unknown`:
         null where the profit is known. Also `missing` (what moved without a movement), `is_split`
         (whether greeks should say what the change of the price gave to what was held at the
-        beginning), and `value_0` (what that was worth). A greek that is not known is null; what it
-        would explain is in `repricing`.
+        beginning), `lacks` (what of that is not known), and `value_0` (what that was worth). A
+        greek that is not known is null; what it would explain is in `repricing`.
     """
     rows = _both_ends(start, end, by)
     rows = _with_movements(rows, _sums_of_movements(moved, by), by)
     rows = _with_profit(_with_values(rows))
     rows = _with_parts(rows, days)
-    return rows.select(*by, *_TERMS, *NUMBERS, "why_unknown", "missing", "is_split", "value_0")
+    reasons = ("why_unknown", "missing", "is_split", "lacks")
+    return rows.select(*by, *_TERMS, *NUMBERS, *reasons, "value_0")
 
 
 def _both_ends(start: DataFrame, end: DataFrame, by: Sequence[str]) -> DataFrame:
@@ -421,7 +436,7 @@ def _with_parts(rows: DataFrame, days: float) -> DataFrame:
     """Split what was held by the greeks, and add the other parts; null where the profit is."""
     is_known = col.earned.is_not_null()
     is_priced = is_known & ~col.is_booked
-    is_share = col.right.is_null()
+    is_share = ~one_of("sec_type", OPTION_TYPES)
     held = when(is_priced).then(_repriced()).otherwise(0.0)
     is_split = is_priced & ~is_share & (col.position_0 != 0)
 
@@ -444,6 +459,7 @@ def _with_parts(rows: DataFrame, days: float) -> DataFrame:
         **{name: when(is_known).then(part) for name, part in parts.items()},
         unexplained=when(is_known).then(0.0).otherwise(missing),
         is_split=is_split,
+        lacks=concat_str(starmap(_if_null, _OF_GREEKS.items()), separator=", ", ignore_nulls=True),
     )
 
 
@@ -552,7 +568,7 @@ def by_strategy(rows: DataFrame) -> DataFrame:
     with_contract = pl.format("{}: {}", "contract", "why_unknown")
     reasons = coalesce(with_contract, "why_unknown").filter(is_unknown).sort()
     lacks_greeks = col.is_split & any_horizontal(col(BY_GREEKS).is_null())
-    lacking = col.contract.filter(lacks_greeks).sort()
+    lacking = pl.format("{}: {}", "contract", "lacks").filter(lacks_greeks).sort()
 
     by = ("strategy_id", "account", "currency")
     sums = rows.group_by(by).agg(
@@ -560,16 +576,14 @@ def by_strategy(rows: DataFrame) -> DataFrame:
         **greeks,
         legs_unknown=col.profit.null_count(),
         why_unknown=reasons.str.join("; ").replace("", None),
-        lacking=lacking.str.join("; "),
+        greeks_unknown=lacking.str.join("; "),
     )
     are_carried = all_horizontal(col(BY_GREEKS).is_not_null())
     sums = sums.with_columns(
         repricing=when(are_carried).then("repricing"),
-        greeks_unknown=when(col.profit.is_not_null() & ~are_carried).then(
-            pl.format("a greek, or by what it moved: {}", "lacking")
-        ),
+        greeks_unknown=when(col.profit.is_not_null() & ~are_carried).then("greeks_unknown"),
     )
-    return sums.drop("lacking").sort(by)
+    return sums.sort(by)
 
 
 def sum_of_greek(name: str) -> Expr:

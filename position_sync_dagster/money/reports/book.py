@@ -6,7 +6,7 @@ the base currency of an account add several, by the broker's rates.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import cached_property, lru_cache
 from itertools import zip_longest
 from operator import attrgetter
@@ -17,7 +17,6 @@ from polars import DataFrame, Expr, String, col, lit, when
 
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import SKEW, elapsed
-from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import GREEKS_COLUMNS, KEY
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import PriceKind, Source, ValueOrigin
@@ -51,10 +50,10 @@ from position_sync_dagster.money.reports.exposure import NO_CLAIMS, NO_PARTS, Cl
 from position_sync_dagster.money.reports.known_names import KnownNames
 from position_sync_dagster.money.reports.money_sums import (
     BaseTotal,
-    Campaign,
     CampaignSoFar,
     ExpirySum,
     MoneySum,
+    SinceFirstLeg,
     StrategySum,
     TotalSum,
     UnderlyingSum,
@@ -69,6 +68,7 @@ from position_sync_dagster.money.tables import CLOSED_CAMPAIGNS
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import confirmations
 from position_sync_dagster.sync.confirmations import CONFIRMED, PRICED
+from position_sync_dagster.sync.exchange_days import LISTED, day_of
 
 AnySum = TypeVar("AnySum", bound=MoneySum)
 
@@ -96,6 +96,7 @@ class Book:
         unresolved: The strategies with a leg whose contract is not found.
         served: The accounts that the gateways file names.
         strategy: The only strategy whose parts are summed; None: all.
+        calendar: The exchange whose day is today.
     """
 
     now: datetime
@@ -111,6 +112,12 @@ class Book:
     unresolved: frozenset[str] = frozenset()
     served: frozenset[str] = frozenset()
     strategy: str | None = None
+    calendar: str = LISTED
+
+    @property
+    def today(self) -> date:
+        """The day of the exchange."""
+        return day_of(self.calendar, self.now)
 
     @cached_property
     def names(self) -> KnownNames:
@@ -207,7 +214,7 @@ class Book:
     @cached_property
     def expiries(self) -> list[ExpirySum]:
         """All holdings with an expiry by that and currency, the nearest first."""
-        left = col.expiry - exchange_date(self.now)
+        left = col.expiry - self.today
         sums = self._summed("expiry").with_columns(days=left.dt.total_days())
         return self._with_closes(ExpirySum, sums)
 
@@ -295,14 +302,14 @@ class Book:
             if "realized_since" in realized:
                 open_now = self._open_profits.get((name, currency), 0.0)
                 since = realized["realized_since"]
-                realized["campaign"] = _campaign(money.earned, open_now, since)
+                realized["since_first_leg"] = _earned(money.earned, open_now, since)
                 realized |= _so_far(money.latest, open_now)
         return realized
 
 
-def _campaign(earned: LiveMoney, open_now: float | None, since: datetime | None) -> Campaign:
+def _earned(earned: LiveMoney, open_now: float | None, since: datetime | None) -> SinceFirstLeg:
     """Return what a strategy has earned since its first leg: the sum of its campaigns."""
-    return Campaign(
+    return SinceFirstLeg(
         since=since,
         realised=earned.realised,
         open=open_now,
@@ -359,6 +366,13 @@ def _claims_of(lake: MoneyLake, legs: Sequence[ActiveContract]) -> Claims:
     """Return legs with their contracts, and with all that are quoted in cents."""
     contracts = lake.contracts.get({leg.conid for leg in legs})
     return Claims(legs, quoted_in_cents(lake.contracts) | contracts)
+
+
+# The assets whose rows make those of a book.
+OF_BOOK = (
+    "position_updates", "broker_positions", "active_strategies", "contracts", "closures",
+    "movements",
+)  # fmt: skip
 
 
 def read_book(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
@@ -425,6 +439,7 @@ def _read_holdings(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
         logins=tuple(logins),
         unresolved=frozenset(unresolved),
         served=frozenset(served),
+        calendar=settings.calendar,
     )
 
 
@@ -553,7 +568,7 @@ def book_at(lake: MoneyLake, settings: Settings, past: Past, now: datetime) -> B
     priced = confirmations.with_priced(rows, NO_HOLDINGS, past.at)
     closes_and_claims = (read_closes(lake, past), _claims_of(lake, legs))
     accounts = records_of(AccountSummary, lake.account_values.newest_at(past.at))
-    book = Book(now=past.at, priced=priced, accounts=tuple(accounts))
+    book = Book(now=past.at, priced=priced, accounts=tuple(accounts), calendar=settings.calendar)
     return _divided(book, closes_and_claims, settings)
 
 
@@ -585,7 +600,7 @@ def position_rows(rows: DataFrame, book: Book) -> DataFrame:
     sign = col.right.replace_strict(_SIGNS, default=None, return_dtype=pl.Float64)
     inside = sign * (col.underlying_price - col.strike)
     feed = col.market_data_type.replace_strict(exposure.FEEDS, default="live", return_dtype=String)
-    left = col.expiry - exchange_date(book.now)
+    left = col.expiry - book.today
     greeks_at = when(col.delta.is_not_null()).then("greeks_time")
     return rows.with_columns(
         # A holding in no strategy has no row among those of strategies.

@@ -15,9 +15,15 @@ from polars import DataFrame, Expr, Float64, Int64, String, coalesce, col, lit, 
 
 from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.holding import KEY
-from position_sync_dagster.domain.instrument import ContractDetails, contract_name, digits
+from position_sync_dagster.domain.instrument import (
+    OPTION_TYPES,
+    ContractDetails,
+    contract_name,
+    digits,
+)
 from position_sync_dagster.domain.leg import NEGLIGIBLE_QUANTITY, UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import GreeksSource
+from position_sync_dagster.lake.schema import one_of
 from position_sync_dagster.money.magnifiers import magnifier_in
 from position_sync_dagster.money.past.closes import counted_ends
 from position_sync_dagster.money.past.owned_parts import OWNED, PART_COLUMNS, owned_at
@@ -28,7 +34,7 @@ from position_sync_dagster.sync.confirmations import PRICED
 
 # Classes of assets with separate sums: a future's value is notional, an option's a premium. The
 # class of other holdings is OTHER, and that of a leg without a holding UNKNOWN.
-_CLASSES = {"OPT": "OPTION", "FOP": "OPTION", "STK": "STOCK", "FUT": "FUTURE"}
+_CLASSES = dict.fromkeys(OPTION_TYPES, "OPTION") | {"STK": "STOCK", "FUT": "FUTURE"}
 _ASSET_CLASS = col.sec_type.replace_strict(_CLASSES, default="OTHER")
 
 # IB's types of market data that are not live, in words.
@@ -179,7 +185,7 @@ def _parts(
 
 def _with_marks(parts: DataFrame) -> DataFrame:
     """Return parts with what is counted: which greeks they have, how sure their values are."""
-    is_option = col.right.is_not_null()
+    is_option = one_of("sec_type", OPTION_TYPES)
     has_greeks = is_option & col.delta.is_not_null()
     is_of_line = col.value_source == "TICK"
 
@@ -297,7 +303,7 @@ def figure_of(name: str) -> Expr:
     """Return which rows have a figure: an option its greeks, a future a notional and no value."""
     is_future = col.sec_type == "FUT"
     figures = {"notional": is_future, "market_value": ~is_future}
-    figures |= dict.fromkeys((*_GREEKS, "gamma_1pct"), col.right.is_not_null())
+    figures |= dict.fromkeys((*_GREEKS, "gamma_1pct"), one_of("sec_type", OPTION_TYPES))
     return figures.get(name, EVERY_ROW)
 
 

@@ -29,7 +29,7 @@ TOTAL = "total"
 
 # Each look makes thousands of these and of the next: records of pydantic take three objects each.
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Campaign:
+class SinceFirstLeg:
     """What a strategy has earned since its first leg: the sum of its campaigns."""
 
     __pydantic_config__ = ConfigDict(extra="forbid", use_attribute_docstrings=True)
@@ -155,7 +155,7 @@ class MoneySum(Amounts):
     """The number of these closes."""
     closes_without_profit: int = 0
     """Those of them without a known profit."""
-    campaign: Campaign | None = None
+    since_first_leg: SinceFirstLeg | None = None
     """What a strategy has earned since its first leg: the sum of its campaigns."""
 
     unknown: dict[str, int] = {}

@@ -79,7 +79,7 @@ SUM_COLUMNS = (
     Column("vega", "vega"),
     Column("$gamma 1%", "gamma_1pct"),
     Column("β $delta", "beta_delta"),
-    Column("campaign", "campaign_pnl", signed=True),
+    Column("since first leg", "pnl_since_first_leg", signed=True),
     Column("cost/share", "cost_per_share", lambda sums: price(sums["cost_per_share"])),
     Column("reached", "profit_reached", lambda row: percent(row["profit_reached"])),
     Column("realised", "realized_pnl", signed=True),
@@ -88,7 +88,7 @@ SUM_COLUMNS = (
 )
 # These columns are shown where a value is known.
 _NOT_ALWAYS = (
-    "beta_delta", "realized_pnl", "campaign_pnl", "cost_per_share", "profit_reached",
+    "beta_delta", "realized_pnl", "pnl_since_first_leg", "cost_per_share", "profit_reached",
 )  # fmt: skip
 
 POSITIONS = (
@@ -139,7 +139,7 @@ def _sums_row(sums: MoneySum, *, has_accounts: bool) -> Row:
     return {
         **sums.model_dump(),
         "title": title,
-        "campaign_pnl": sums.campaign and sums.campaign.profit,
+        "pnl_since_first_leg": sums.since_first_leg and sums.since_first_leg.profit,
         "age_s": sums.oldest_age_s,
         "feed": "delayed" if sums.delayed else None,
     }

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from operator import attrgetter, itemgetter
 
-from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.money.risk import model
 from position_sync_dagster.money.risk.priced_legs import Assumptions, NewRow, PricedLeg, PricedLegs
 from position_sync_dagster.money.risk.terms import ExerciseTerms, NotPriced
 from position_sync_dagster.money.trading_days import is_settled_at_the_open, settles_in_cash
+from position_sync_dagster.sync.exchange_days import day_of
 
 # An option is pinned whose strike is within this share of the price.
 PINNED = 0.005
@@ -81,7 +81,7 @@ def expiries(legs: PricedLegs, *, until: date, strategy: str | None = None) -> l
 
     Args:
         legs: All parts of the holdings: an account covers a leg with any of them.
-        until: The last day, in New York.
+        until: The last day, at the exchange of the calendar.
         strategy: The strategy whose legs are returned; None: all.
 
     Returns:
@@ -91,7 +91,7 @@ def expiries(legs: PricedLegs, *, until: date, strategy: str | None = None) -> l
     _count_all_missing(deliveries, legs)
     due = []
     for delivery in deliveries:
-        is_due = exchange_date(delivery.expires_at) <= until
+        is_due = day_of(legs.given.calendar, delivery.expires_at) <= until
         if is_due and strategy in (None, delivery.leg.row["strategy_id"]):
             due.append(delivery.row)
     return sorted(due, key=itemgetter("expires_at", "strategy_id", "conid"))
@@ -104,14 +104,14 @@ def expiry_report(
 
     Args:
         legs: All parts of the holdings.
-        days: Calendar days from today in New York.
+        days: Calendar days from today at the exchange of the calendar.
         strategy: The strategy whose legs are returned; None: all.
 
     Returns:
         Lists of rows by their names: `expiries`, `early_assignments`, `not_judged` (short options
         of which nothing can be said) and `undated` (options without a known expiry).
     """
-    until = exchange_date(legs.given.now) + timedelta(days=days)
+    until = day_of(legs.given.calendar, legs.given.now) + timedelta(days=days)
     of_strategy = legs.of_strategy(strategy)
     early = early_assignments(of_strategy)
     return {

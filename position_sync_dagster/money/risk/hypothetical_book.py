@@ -6,13 +6,12 @@ the parts of other strategies stay as they are.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, time
 from itertools import chain
 from math import copysign
 
 from polars import DataFrame, Float64, Series, col, concat, when
 
-from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import (
     LISTED_OPTIONS,
@@ -46,7 +45,7 @@ from position_sync_dagster.money.risk.terms import (
     WITHOUT_CARRY,
     OptionTerms,
 )
-from position_sync_dagster.money.trading_days import settles_in_cash
+from position_sync_dagster.money.trading_days import expiry_moment, settles_in_cash
 
 # What names a contract besides its conid.
 _TERMS = ("symbol", "expiry", "right", "strike")
@@ -97,9 +96,10 @@ class HypotheticalBook:
             ProposedTradeError: Nothing of the underlying is held, nothing prices it, it expired, or
                 several strategies hold what it closes.
         """
-        today = exchange_date(self.book.now)
-        if trade.conid is None and trade.expiry and trade.expiry < today:
-            raise _expired(trade)
+        if trade.conid is None and trade.expiry:
+            ends = expiry_moment(trade.expiry, usual=time.max)
+            if ends < self.book.now:
+                raise _expired(trade)
 
         account = trade.account or self._account_of(trade)
         row, source = self._row_of(trade, account)

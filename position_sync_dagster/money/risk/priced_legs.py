@@ -49,6 +49,7 @@ from position_sync_dagster.money.risk.terms import (
     expires_at,
     option_terms,
 )
+from position_sync_dagster.sync.exchange_days import LISTED
 
 LINEAR_TYPES = frozenset({"STK", "FUT"})
 _IS_LINEAR = col.sec_type.is_in(list(LINEAR_TYPES))
@@ -79,6 +80,7 @@ class Assumptions:
         rates: Interest rates per year, by currency.
         dividends: Those of each underlying, by its symbol; one that is missing is unknown.
         betas: By how much each underlying moves when the index moves by 1.
+        calendar: The exchange whose days count.
     """
 
     now: datetime
@@ -86,6 +88,7 @@ class Assumptions:
     rates: Mapping[str, float] = field(default_factory=dict)
     dividends: Mapping[str, Sequence[DatedDividend]] = field(default_factory=dict)
     betas: Mapping[str, float] = field(default_factory=dict)
+    calendar: str = LISTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,6 +67,7 @@ def price_legs(
         rates=dict(settings.interest_rates),
         dividends=dividends,
         betas=scenarios.betas,
+        calendar=book.calendar,
     )
     return PricedLegs.of(book.split.parts, given, choice)
 

@@ -6,12 +6,10 @@ confirmed lately, and its login is connected. A sum leaves nothing out.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 from polars import DataFrame, col
 
 from position_sync_dagster.domain.clock import seconds_since
-from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.leg import few
 from position_sync_dagster.money.past.postings import names_of
 from position_sync_dagster.money.reports.book import Book, is_current
@@ -100,7 +98,7 @@ def read(limit: Limit, book: Book) -> Reading:
     if limit.measure in SUMS_OF_MONEY:
         return _sum(limit, book, subject.parts)
 
-    reading = _number(limit.measure, subject, book.now)
+    reading = _number(limit.measure, subject, book)
     if not doubt:
         return reading
     # An age only grows while no message arrives: a number beyond the limit stays beyond it.
@@ -218,14 +216,14 @@ def _named(parts: DataFrame) -> str:
     return few(contracts.select(names_of(contracts)).to_series(), 5)
 
 
-def _number(measure: Measure, subject: Split, now: datetime) -> Reading:
+def _number(measure: Measure, subject: Split, book: Book) -> Reading:
     """Return a number that is no sum: days, a count, or an age."""
     parts = subject.parts
     if measure is Measure.MISSING_LEGS:
         missing = subject.legs.filter(~col.is_held, col.closed.is_null())
         return Reading(number=missing["leg"].n_unique())
     if measure is Measure.DAYS_TO_EXPIRY:
-        until_expiry = col.expiry.min() - exchange_date(now)
+        until_expiry = col.expiry.min() - book.today
         return Reading(number=parts.select(until_expiry.dt.total_days()).item())
 
     number: float | None
@@ -235,7 +233,7 @@ def _number(measure: Measure, subject: Split, now: datetime) -> Reading:
         reason = "no price of the underlying is known of"
     else:
         priced = col(PRICED)
-        number = seconds_since(parts.select(priced.min()).item(), now)
+        number = seconds_since(parts.select(priced.min()).item(), book.now)
         without = parts.filter(priced.is_null() | col.valueless)
         reason = "no price of"
 

@@ -16,8 +16,9 @@ from position_sync_dagster.settings import load_settings
 ROOT = Path(__file__).parents[3]
 
 _PARENTS = yaml.safe_load("""
-    risk_scenarios: [position_updates, active_strategies]
-    profit_explained: [closures, daily_positions, movements, position_updates]
+    risk_scenarios: [position_updates, broker_positions, active_strategies, contracts, closures,
+      movements, dividends]
+    profit_explained: [closures, contracts, daily_positions, movements, position_updates]
     books: [profit_explained, movements, statement_events]
     closed_campaigns: [movements, closures, profit_explained]
     gateway: []
@@ -28,16 +29,17 @@ _PARENTS = yaml.safe_load("""
     position_queue: [active_strategies, broker_positions]
     position_updates: [position_queue, active_strategies, broker_positions, contracts]
     latest_positions: [position_updates, broker_positions]
-    strategy_exposure: [position_updates, active_strategies, contracts, closures]
+    strategy_exposure: [position_updates, broker_positions, active_strategies, contracts, closures,
+      movements]
     daily_positions: [position_updates, flex_statements]
     flex_statements: []
     executions: [flex_statements]
     statement_events: [flex_statements]
-    movements: [executions, statement_events]
+    movements: [executions, statement_events, contracts]
     position_changes: [gateway]
     dividends: [gateway]
     heard_messages: [gateway]
-    closures: [position_changes, movements, statement_events, contracts]
+    closures: [position_changes, movements, statement_events, contracts, position_updates]
     account_values: [gateway]
     reconciliation_breaks: [broker_positions, position_updates, active_strategies]
 """)

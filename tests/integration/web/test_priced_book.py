@@ -125,5 +125,5 @@ def test_what_is_open_of_all_strategies_is_computed_at_once(settings, calls):
     strategies = PageFigures(settings).figures(datetime.now(UTC)).book.strategies
     assert len(strategies) == 4
     for sums in strategies:
-        assert sums.campaign.open == pytest.approx(sums.unrealized_pnl)
+        assert sums.since_first_leg.open == pytest.approx(sums.unrealized_pnl)
     assert len(computed) == 1

@@ -11,7 +11,7 @@ export const COLUMNS = {
   today: ["daily_pnl", 0],
   unrealised: ["unrealized_pnl", 0],
   realised: [null, 0],
-  campaign: [null, 0],
+  "since first leg": [null, 0],
   "cost per share": [null, price],
   reached: [null, percent],
   qty: ["quantity"],
@@ -38,7 +38,7 @@ export const COLUMNS = {
 };
 
 export const COLUMN_SETS = {
-  Money: ["value", "today", "unrealised", "realised", "campaign", "reached", "cost per share", "qty", "price", "days", "age"],
+  Money: ["value", "today", "unrealised", "realised", "since first leg", "reached", "cost per share", "qty", "price", "days", "age"],
   Greeks: ["$ delta", "β $ delta", "$ gamma 1%", "delta", "theta", "vega", "IV", "moneyness", "extrinsic", "days", "no greeks"],
   Evidence: ["value", "price", "average cost", "bid", "ask", "age", "source", "no value", "account", "conid"],
 };

@@ -25,8 +25,8 @@ const OF_GROUP = {
   value: "market_value", today: "today", unrealised: "unrealized", realised: "realised", "$ delta": "dollar_delta",
   "β $ delta": "beta_delta", "$ gamma 1%": "gamma_1pct", theta: "theta", vega: "vega", "cost per share": "cost_per_share", reached: "profit_reached",
 };
-const OF_SUMS_ALONE = ["campaign", "realised", "reached", "cost per share"];
-const SIGNED = new Set(["today", "unrealised", "realised", "campaign"]);
+const OF_SUMS_ALONE = ["since first leg", "realised", "reached", "cost per share"];
+const SIGNED = new Set(["today", "unrealised", "realised", "since first leg"]);
 const MOST_NARROW = 3; // columns
 
 const FIRST = { group: "Strategies", set: "Money", sort: "today", descending: false, filter: null };
@@ -311,8 +311,8 @@ function added(rows, column, name = column) {
 
 function numberOf(row, column) {
   if (column === "age") return row.part ? ageOf(row.part) : older(row.sums?.age_s);
-  if (column === "campaign") return row.sums?.campaign?.profit;
-  if (row.part) return row.part[COLUMNS[column][0]];
+  if (column === "since first leg") return row.sums?.since_first_leg?.profit;
+  if (row.part) return row.part[COLUMNS[column]?.[0]];
   if (column === "days") return daysOf(row.sums);
   return row.sums?.[OF_GROUP[column]];
 }
@@ -328,7 +328,7 @@ function drawCell(cell, row, column) {
 function hasColumn({ part, sums }, column) {
   if (part) return !OF_SUMS_ALONE.includes(column);
   if (column === "cost per share") return !isUnknown(sums?.cost_per_share);
-  if (column === "campaign" || column === "reached") return Boolean(sums?.campaign);
+  if (column === "since first leg" || column === "reached") return Boolean(sums?.since_first_leg);
   if (column === "age") return sums?.age_s !== undefined;
   if (column === "days") return Boolean(sums?.nearest_expiry);
   return Boolean(sums) && OF_GROUP[column] in sums;
@@ -338,14 +338,14 @@ function hasColumn({ part, sums }, column) {
 const daysOf = (sums) => figures.expiries.find(({ expiry }) => expiry === sums?.nearest_expiry)?.days;
 
 // What a strategy has earned since its first leg: the sum of its campaigns.
-function campaignHint(campaign) {
-  if (!campaign) return "";
-  const since = campaign.since?.slice(0, 10) ?? DASH;
-  return `since ${since}: realised ${cents(campaign.realised)}, open ${cents(campaign.open)}, fees ${cents(campaign.fees)}`;
+function earnedHint(earned) {
+  if (!earned) return "";
+  const since = earned.since?.slice(0, 10) ?? DASH;
+  return `since ${since}: realised ${cents(earned.realised)}, open ${cents(earned.open)}, fees ${cents(earned.fees)}`;
 }
 
 const since = ({ realised_since: first }) => (first ? `realised since ${first.slice(0, 10)}` : "");
-const HINTS = { realised: since, campaign: ({ campaign }) => campaignHint(campaign), reached: (sums) => sums.profit_reached_unknown };
+const HINTS = { realised: since, "since first leg": (sums) => earnedHint(sums.since_first_leg), reached: (sums) => sums.profit_reached_unknown };
 
 function textOf(value, column) {
   if (isUnknown(value)) return DASH;

@@ -19,7 +19,7 @@ from position_sync_dagster.money.campaigns.strategy_money import live_money
 from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.movements import Movement, MovementKind
 from position_sync_dagster.money.past.opening import Opening
-from position_sync_dagster.money.reports.money_sums import Campaign
+from position_sync_dagster.money.reports.money_sums import SinceFirstLeg
 from tests.support.money_rows import NOW, book_of, row
 from tests.unit.money.campaigns.test_closed_campaigns import (
     ACTIONS,
@@ -66,8 +66,8 @@ def so_far(
     before: float = 0.0,
     cost: float | None = None,
     **more: Any,
-) -> Campaign:
-    """Return the campaign of the strategy; `before` was held of the put, for `cost` each."""
+) -> SinceFirstLeg:
+    """Return the money since the first leg; `before` was held of the put, for `cost` each."""
     openings = {}
     if before:
         openings = {(A, PUT): Opening(quantity=before, cost=cost)}
@@ -77,8 +77,8 @@ def so_far(
     gone = {leg.conid for leg in legs} - {holding.conid for holding in held}
     rows = [*held, *(row(conid, account=A, position=0.0) for conid in gone)]
     [sums] = [sums for sums in book_of(rows, legs, closes=closes).strategies if sums.currency]
-    assert sums.campaign is not None
-    return sums.campaign
+    assert sums.since_first_leg is not None
+    return sums.since_first_leg
 
 
 def test_a_roll_keeps_the_profit_of_the_leg_that_is_gone():
@@ -96,7 +96,7 @@ def test_the_sums_of_a_strategy_have_what_its_campaign_has():
     book = book_of([shares(100, 49.0), option(OTHER, -1.0, -120.0)], [], closes=closes)
     [sums] = book.strategies
     assert sums.value == 4900 - 120
-    assert sums.campaign.open == (4900 - 5000) + (149 - 120)
+    assert sums.since_first_leg.open == (4900 - 5000) + (149 - 120)
     assert book.rest == []
     assert "s" in book.names.strategies
 

@@ -87,7 +87,7 @@ def test_a_loss_is_a_multiple_of_the_credit():
 def test_what_an_earlier_campaign_earned_is_not_in_it():
     again = moved(PUT, -1.0, 3.0, 9)
     sums = reached([SOLD, BOUGHT, again], [option(PUT, -1.0, -100.0)])
-    assert sums.campaign.realised == 148, "of all campaigns"
+    assert sums.since_first_leg.realised == 148, "of all campaigns"
     assert sums.open_campaign.profit == 300 - 1 - 100
     assert sums.profit_reached == pytest.approx(199 / 300)
 

@@ -31,12 +31,14 @@ GREEKS: dict[str, Any] = {
 
 def held(conid: int, position: float, price: float, **values: Any) -> dict[str, Any]:
     terms = {"conid": conid, "right": "CALL", "strike": 600.0 + conid, "expiry": EXPIRY}
+    terms["sec_type"] = "OPT"
     row = OF_ACCOUNT | GREEKS | terms | {"multiplier": 100.0, "magnifier": 1.0} | values
     return {"position": position, "market_value": position * price * row["multiplier"]} | row
 
 
 SHARE: dict[str, Any] = dict.fromkeys(GREEKS)
 SHARE |= {"multiplier": 1.0, "right": None, "strike": None, "expiry": None}
+SHARE["sec_type"] = "STK"
 
 
 def moved(conid: int, by: float, price: float, **values: Any) -> dict[str, Any]:
@@ -133,12 +135,23 @@ def test_a_share_earns_by_its_price_alone() -> None:
 
 
 def test_an_option_without_greeks_earns_by_its_repricing() -> None:
-    unknown = SHARE | {"multiplier": 100.0, "right": "CALL"}
+    unknown = SHARE | {"multiplier": 100.0, "right": "CALL", "sec_type": "OPT"}
     before = held(1, 1.0, 12.0, **unknown)
     after = held(1, 1.0, 9.0, **unknown)
     row = row_of(explained([before], [after], []), 1)
     assert row["delta"] is None
     assert row["theta"] is None
+    assert row["repricing"] == pytest.approx(-300.0)
+
+
+def test_an_option_whose_right_is_not_known_is_no_share() -> None:
+    """A short one rises from 12 to 15, and 1 of it loses 300: its greeks say nothing of that."""
+    unknown = SHARE | {"multiplier": 100.0, "sec_type": "OPT"}
+    before = held(1, -1.0, 12.0, **unknown)
+    after = held(1, -1.0, 15.0, **unknown)
+    row = row_of(explained([before], [after], []), 1)
+    assert row["profit"] == pytest.approx(-300.0)
+    assert row["delta"] is None
     assert row["repricing"] == pytest.approx(-300.0)
 
 
@@ -161,7 +174,29 @@ def test_the_greeks_of_a_day_are_null_where_most_options_have_none(without, delt
     assert row["fees"] is not None
     assert row["market"] == row["profit"] - row["trades"] - row["fees"]
     assert (row["greeks_unknown"] is None) == (delta is not None)
-    assert "SPY 602C 20Mar26" in (row["greeks_unknown"] or "SPY 602C 20Mar26")
+    named = "SPY 602C 20Mar26: delta, gamma, vega, theta"
+    assert named in (row["greeks_unknown"] or named)
+
+
+@pytest.mark.parametrize(
+    ("end", "lacks", "named"),
+    [
+        (0, {"vega": None}, "vega"),
+        (0, {"magnifier": None}, "the unit of its prices"),
+        (0, {"underlying_price": None}, "the price of the underlying at the close before"),
+        (
+            1,
+            {"underlying_price": None, "implied_vol": None},
+            "the price of the underlying at the close, the implied volatility at the close",
+        ),
+    ],
+)
+def test_what_is_null_names_which_greek_or_which_input_is_not_known(end, lacks, named) -> None:
+    ends = [held(2, 1.0, 12.0), held(2, 1.0, 13.0)]
+    ends[end] |= lacks
+    [row] = by_strategy(of_strategies(explained([ends[0]], [ends[1]], []), "a")).to_dicts()
+    assert row["profit"] == pytest.approx(100.0)
+    assert row["greeks_unknown"] == f"SPY 602C 20Mar26: {named}"
 
 
 @pytest.mark.parametrize(

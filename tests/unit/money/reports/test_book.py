@@ -1,12 +1,15 @@
-"""The names of holdings in columns."""
+"""The names of holdings in columns, and their days to an expiry."""
 
-from datetime import date
+from dataclasses import replace
+from datetime import UTC, date, datetime
 
 import pytest
 from polars import DataFrame, Date, Float64, String
 
 from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.money.past.postings import names_of
+from position_sync_dagster.money.reports.book import position_rows
+from tests.support.money_rows import book_of, row
 
 TERMS = {"symbol": String, "right": String, "strike": Float64, "expiry": Date}
 
@@ -26,3 +29,13 @@ def test_a_name_of_a_row_is_that_of_its_contract(terms):
     assert rows.select(names_of(rows)).to_series().to_list() == [
         leg_name(*terms), "SPY 575P 15Dec28",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("calendar", "days"), [("XNYS", 2), ("XHKG", 1)])
+def test_the_days_to_an_expiry_count_from_today_at_the_exchange_of_the_calendar(calendar, days):
+    """At 02:00 UTC on 5 March it is the 5th in Hong Kong, and still the 4th in New York."""
+    now = datetime(2026, 3, 5, 2, tzinfo=UTC)
+    book = replace(book_of([row(1, expiry=date(2026, 3, 6))], []), now=now, calendar=calendar)
+    (of_expiry,) = book.expiries
+    assert of_expiry.days == days
+    assert position_rows(book.priced, book)["days"].to_list() == [days]

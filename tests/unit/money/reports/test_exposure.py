@@ -135,6 +135,15 @@ def test_a_future_counts_as_notional_and_never_as_value() -> None:
     assert future.notional == 250_000.0
 
 
+def test_a_warrant_is_an_option_and_one_without_its_right_lacks_its_greeks() -> None:
+    warrant = row(1, sec_type="WAR")
+    unnamed = row(2, sec_type="OPT", right=None, delta=None)
+    (sums,) = exposures([leg(1), leg(2)], [warrant, unnamed])
+    assert sums.asset_class == "OPTION"
+    assert sums.market_value == 1200.0
+    assert sums.legs_without_greeks == 1
+
+
 def test_a_leg_that_is_not_held_is_counted_and_no_more() -> None:
     campaign = only(exposures([leg(1)], []))
     assert campaign.currency is None

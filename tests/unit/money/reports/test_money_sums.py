@@ -16,8 +16,9 @@ IN_JSON = {
     "market_value", "unrealized", "today", "dollar_delta", "beta_delta", "gamma_1pct", "theta",
     "vega", "delayed", "options", "options_with_greeks", "options_modelled", "nearest_expiry",
     "unvalued", "short_in_money", "short_unknown", "age_s", "greeks_age_s", "lines", "note",
-    "realised", "realised_since", "closes", "closes_without_profit", "campaign", "cost_per_share",
-    "profit_reached", "profit_reached_unknown", "open_campaign", "unknown", "known", "of",
+    "realised", "realised_since", "closes", "closes_without_profit", "since_first_leg",
+    "cost_per_share", "profit_reached", "profit_reached_unknown", "open_campaign", "unknown",
+    "known", "of",
 }  # fmt: skip
 # The names in `exposure --json` and `status --json` that are others.
 IN_COMMANDS = {

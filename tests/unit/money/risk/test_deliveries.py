@@ -1,7 +1,7 @@
 """What expiring legs leave, whether an account can deliver it, and early assignment."""
 
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -10,6 +10,7 @@ from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.money.risk.deliveries import (
     early_assignments,
     expiries,
+    expiry_report,
     uncovered_calls,
     undated_options,
 )
@@ -187,7 +188,7 @@ def test_the_price_of_another_leg_of_the_underlying_counts_and_a_volatility_is_n
     assert ending(bare, leg(2, "CALL", 105.0, 1.0))[1]["units"] == -100.0
 
 
-def test_days_and_moments_are_those_of_new_york():
+def test_moments_are_those_of_new_york():
     terms = {"symbol": "IWM", "right": "CALL", "strike": 95.0, "trading_class": "IWM"}
     terms |= {"sec_type": "OPT", "under_sec_type": "STK"}
     days = {"last_trade_date": EXPIRY, "expires_on": EXPIRY}
@@ -202,6 +203,21 @@ def test_days_and_moments_are_those_of_new_york():
     tokyo = replace(chicago, time_zone="Asia/Tokyo", last_trade_time="07:00:00")
     day_before = EXPIRY - timedelta(days=1)
     assert set(ending(call, until=day_before, details={1: tokyo})) == {1}
+
+
+def test_today_is_the_day_of_the_calendar_s_exchange():
+    """At 02:00 UTC on 5 March it is the 5th in Hong Kong, and still the 4th in New York."""
+    day = date(2026, 3, 5)
+    call = leg(1, "CALL", 95.0, -1.0, expiry=day)
+    now = datetime(2026, 3, 5, 2, tzinfo=UTC)
+    terms = {"symbol": "IWM", "right": "CALL", "strike": 95.0, "sec_type": "OPT"}
+    ends = {"last_trade_date": day, "last_trade_time": "16:00:00", "time_zone": "Asia/Hong_Kong"}
+    details = {1: contract_details(1, under_sec_type="STK", trading_class="IWM", **terms, **ends)}
+    expected = {"XNYS": 0, "XHKG": 1}
+    for calendar, number in expected.items():
+        legs = priced(call, now=now, calendar=calendar, details=details)
+        report = expiry_report(legs, days=0)
+        assert len(report["expiries"]) == number
 
 
 def assigned(*rows: PositionUpdate, **given: object) -> dict[int, dict]:
