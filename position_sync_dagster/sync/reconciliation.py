@@ -325,21 +325,26 @@ def _may_be_confirmed(difference: Break | Discrepancy, just_live: Collection[str
     return difference.type is DiscrepancyType.STALE and difference.account in just_live
 
 
-# The types of breaks that other comparisons find: with statements, and of closes with causes.
-_OF_OTHER_COMPARISONS = (DiscrepancyType.STATEMENT, DiscrepancyType.UNEXPLAINED)
+# The types of breaks that are looked for here; other comparisons have others.
+_LOOKED_FOR = (
+    DiscrepancyType.MISSING,
+    DiscrepancyType.SURPLUS,
+    DiscrepancyType.QUANTITY,
+    DiscrepancyType.STALE,
+    DiscrepancyType.LEG_QUANTITY,
+    DiscrepancyType.LEG_MISMATCH,
+)
 
 
 def _is_compared(brk: Break, held: Collection[Key], coverage: Coverage) -> bool:
     """Return whether a break would have been found again if it was still there.
-
-    Types `_OF_OTHER_COMPARISONS` are not looked for here.
 
     Args:
         brk: An open break; without an account it is of all accounts together.
         held: The holdings of the broker.
         coverage: Which accounts they cover.
     """
-    if brk.type in _OF_OTHER_COMPARISONS:
+    if brk.type not in _LOOKED_FOR:
         return False
     # A mismatch is one of a leg and its contract, whatever is held.
     if brk.type is DiscrepancyType.LEG_MISMATCH or (brk.account, brk.conid) in held:
