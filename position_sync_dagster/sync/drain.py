@@ -42,6 +42,7 @@ from position_sync_dagster.errors import (
     NewerRowError,
     PositionSyncError,
     SettingsError,
+    fault_of,
 )
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake import schema
@@ -537,8 +538,7 @@ class QueueWorker:
                 else:
                     outage.fault = None
             except PositionSyncError as error:
-                # One outage is one fault, whatever its text has after a colon, as a file name.
-                outage.report(error.what.partition(": ")[0], text=str(error))
+                outage.report(fault_of(error), text=str(error))
 
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.interval):

@@ -28,7 +28,7 @@ from position_sync_dagster.domain.reconciliation import (
     DiscrepancyType,
     ReconciliationResult,
 )
-from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.errors import PositionSyncError, fault_of
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema import moment, rows_of_positions, update_rows
 from position_sync_dagster.lake.storage.threads import offload
@@ -194,7 +194,7 @@ class ReconciliationService:
                 outage.fault = None
                 logger.info("%d differences", len(result.discrepancies))
             except PositionSyncError as error:
-                outage.report(error.what, text=str(error))
+                outage.report(fault_of(error), text=str(error))
             await asyncio.sleep(self.interval)
 
     async def run(self, run_id: str | None = None) -> ReconciliationResult:
