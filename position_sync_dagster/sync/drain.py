@@ -291,7 +291,7 @@ SHARE = 4
 
 
 # A batch claims at least so many, if they wait.
-LEAST = 50
+LEAST_BATCH = 50
 
 
 def batch_limit(waiting: int, batch_size: BatchSize) -> int:
@@ -310,7 +310,7 @@ def batch_limit(waiting: int, batch_size: BatchSize) -> int:
     """
     if batch_size != "auto":
         return batch_size
-    return min(max(LEAST, -(-waiting // SHARE)), MAX_BATCH_SIZE)  # the share is rounded up
+    return min(max(LEAST_BATCH, -(-waiting // SHARE)), MAX_BATCH_SIZE)  # the share is rounded up
 
 
 @dataclass(frozen=True, slots=True)
