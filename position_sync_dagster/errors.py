@@ -43,6 +43,15 @@ class UserError(PositionSyncError):
     exit_code = 2
 
 
+def fault_of(error: PositionSyncError) -> str:
+    """Return what the errors of one outage have in common; after a colon each may differ.
+
+    >>> fault_of(PositionSyncError("A table cannot be read: 7.parquet.", remedy="Look at it."))
+    'A table cannot be read'
+    """
+    return error.what.partition(": ")[0]
+
+
 def shown(value: object) -> str:
     """Return a value as an error shows it, cut to 60 characters: input may be of any length.
 

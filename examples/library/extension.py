@@ -2,7 +2,8 @@
 
 `.venv/bin/python examples/library/extension.py`, beside a gateway or `position-sync simulate`. In
 a project, name `OwnComponent` in `defs.yaml`. To keep money too, let `OwnLake` be a `MoneyLake`,
-and add to what `super().extension(settings)` returns.
+add to what `super().extension(settings)` returns, and let `with_printed_changes` begin with its
+`stream_parts`.
 """
 
 import asyncio
@@ -101,8 +102,8 @@ class PrintedChanges:
 def with_printed_changes(
     parts: StreamTables, lake: OwnLake, _settings: Settings, _own: Ownership
 ) -> StreamTables:
-    """Return the parts of a stream with the follower."""
-    return replace(parts, closes=PrintedChanges(lake))
+    """Return the parts of a stream, with the follower after those that are there."""
+    return replace(parts, followers=(*parts.followers, PrintedChanges(lake)))
 
 
 OWN = Extension(

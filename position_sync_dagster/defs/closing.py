@@ -1,7 +1,7 @@
 """The job `close_day`, which records past days, and its schedules.
 
 It runs after the close of the exchange, or a minute before midnight if that is the close, and again
-at night. Stated positions are those that a statement of the broker has.
+at night. Stated positions are those of the source that an extension has.
 """
 
 import inspect
@@ -23,7 +23,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync import exchange_days
 
-# Number of trading days recorded again at night: rows and statements may come a week late.
+# Number of trading days recorded again at night: rows and stated positions may come a week late.
 LATE_DAYS = 8
 
 RANGE_START = "dagster/asset_partition_range_start"
@@ -112,7 +112,7 @@ def schedules_of(days: exchange_days.Exchange, first: date) -> list[dg.ScheduleD
 
     @scheduled(CLOSE_JOB, f"15 6 * * {days.cron_days(days_later=1)}", days.timezone)
     def record_late_rows(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        """Record the last eight trading days again at night, for late rows and statements."""
+        """Record the last eight trading days again at night, for late rows and stated positions."""
         today = exchange_days.day_of(days.calendar, context.scheduled_execution_time)
         over = [day for day in last_days(days, LATE_DAYS, before=today) if day >= first]
         if not over:

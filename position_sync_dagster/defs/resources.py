@@ -10,7 +10,7 @@ import dagster as dg
 from pydantic import Field, TypeAdapter, ValidationError
 
 from position_sync_dagster import dagster_files
-from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.errors import PositionSyncError, fault_of
 from position_sync_dagster.lake.lake import L, Lake
 from position_sync_dagster.settings import Settings, load_settings
 
@@ -108,7 +108,7 @@ def sensor(
         minimum_interval_s: How often it ticks at most.
         assets: The assets that its ticks write: their pages show the sensor.
     """
-    fault = ""  # the cause with which the tick before failed
+    fault = ""  # with which the tick before failed
 
     @dg.sensor(
         name=tick.__name__,
@@ -125,10 +125,9 @@ def sensor(
             result = tick(context, composition)
         except PositionSyncError as error:
             dagster_files.note(dagster_files.FAILED_TICK, str(error))
-            cause = error.what.partition(": ")[0]  # the rest may differ in each attempt
-            if cause == fault:
+            before, fault = fault, fault_of(error)
+            if fault == before:
                 return dg.SkipReason(str(error))
-            fault = cause
             raise
 
         fault = ""

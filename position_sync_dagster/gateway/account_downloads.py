@@ -86,7 +86,7 @@ def zone_showing(text: str, *, now: datetime) -> tzinfo | None:
 # Why the values of an account are not whole.
 STOPPED = "its values stopped (code 2100)"
 IB_LOST = "the gateway had lost IB"
-NOT_READY = "IB's server is being reset (AccountReady is false)"
+BEING_RESET = "IB's server is being reset (AccountReady is false)"
 NO_END = "its download did not end"
 
 
@@ -355,7 +355,7 @@ class AccountDownloads:
     def put_row(self, row: translate.HoldingRow) -> bool:
         """Merge a portfolio row; ignore it and return False while IB calls its account invalid."""
         account = row.key[0]
-        if self.accounts[account].spoiled == NOT_READY:
+        if self.accounts[account].spoiled == BEING_RESET:
             return False
 
         # Rows of any account show that a download goes on; the time that follows dates this one.
@@ -481,8 +481,8 @@ class AccountDownloads:
             return
         if value.tag == ACCOUNT_READY:
             if value.value == "false":
-                self._spoil(account, NOT_READY)
-            elif self.accounts[account].spoiled == NOT_READY:
+                self._spoil(account, BEING_RESET)
+            elif self.accounts[account].spoiled == BEING_RESET:
                 self.request_again(account)
         self._hear(account, confirms=False)
 

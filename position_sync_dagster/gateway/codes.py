@@ -237,7 +237,7 @@ DELAYED_TYPES = frozenset({MarketDataType.DELAYED, MarketDataType.DELAYED_FROZEN
 # have names in place of an id: the version of the gateway at the log-in, and the connection's end.
 SENT, RECEIVED = True, False
 Listener = Callable[[bool, Sequence[str]], object]
-GREETING, CLOSED = "serverVersion", "closed"
+GREETING, HUNG_UP = "serverVersion", "closed"
 
 
 class MessageType(IntEnum):

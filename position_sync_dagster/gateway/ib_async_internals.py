@@ -16,8 +16,8 @@ from ib_async import IB, Contract, Event, Ticker
 
 from position_sync_dagster.domain.exchange_time import read_time
 from position_sync_dagster.gateway.codes import (
-    CLOSED,
     GREETING,
+    HUNG_UP,
     RECEIVED,
     SENT,
     Listener,
@@ -180,7 +180,7 @@ def listen(ib: IB, listener: Listener) -> None:
 
     client.decoder.interpret = read  # type: ignore[method-assign]
     client.conn.sendMsg = write  # type: ignore[method-assign]
-    socket_closed(ib).connect(lambda _message: listener(RECEIVED, (CLOSED,)))
+    socket_closed(ib).connect(lambda _message: listener(RECEIVED, (HUNG_UP,)))
 
 
 # The name under which ib_async keeps the requests of `reqMktData`.

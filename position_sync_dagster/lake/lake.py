@@ -219,7 +219,7 @@ class Lake:
         A row that changed is among `gone` as it was, and among `rows` as it is.
 
         Args:
-            name: The table, such as `closed_campaigns`; the ledger is followed by `updates.follow`.
+            name: The table, such as `position_changes`; the ledger is followed by `updates.follow`.
             since: The `token` of the time before; None: all rows are new.
 
         Raises:

@@ -26,10 +26,14 @@ def with_money(
     """
     file = settings.strategies_file
     run_id = own.session.run_id
+    parts = with_counts(tables, lake, settings, own)
     return replace(
-        with_counts(tables, lake, settings, own),
-        closes=CloseExplainer(lake, run_id=run_id, calendar=settings.calendar),
-        rolls=RollFollower(lake, settings),
+        parts,
+        followers=(
+            *parts.followers,
+            CloseExplainer(lake, run_id=run_id, calendar=settings.calendar),
+            RollFollower(lake, settings),  # after the causes of closes
+        ),
         rules=None if file is None else RuleFollower(lake.registry, file),
         greeks=partial(ModelGreeks, dividends=lake.dividends),
     )

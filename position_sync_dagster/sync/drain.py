@@ -42,6 +42,7 @@ from position_sync_dagster.errors import (
     NewerRowError,
     PositionSyncError,
     SettingsError,
+    fault_of,
 )
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake import schema
@@ -290,7 +291,7 @@ SHARE = 4
 
 
 # A batch claims at least so many, if they wait.
-LEAST = 50
+LEAST_BATCH = 50
 
 
 def batch_limit(waiting: int, batch_size: BatchSize) -> int:
@@ -309,7 +310,7 @@ def batch_limit(waiting: int, batch_size: BatchSize) -> int:
     """
     if batch_size != "auto":
         return batch_size
-    return min(max(LEAST, -(-waiting // SHARE)), MAX_BATCH_SIZE)  # the share is rounded up
+    return min(max(LEAST_BATCH, -(-waiting // SHARE)), MAX_BATCH_SIZE)  # the share is rounded up
 
 
 @dataclass(frozen=True, slots=True)
@@ -537,8 +538,7 @@ class QueueWorker:
                 else:
                     outage.fault = None
             except PositionSyncError as error:
-                # One outage is one fault, whatever its text has after a colon, as a file name.
-                outage.report(error.what.partition(": ")[0], text=str(error))
+                outage.report(fault_of(error), text=str(error))
 
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.interval):

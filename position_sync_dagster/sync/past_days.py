@@ -71,6 +71,7 @@ class ClosingService(Generic[L]):
 
     Attributes:
         assets: The assets that the source reads.
+        source_name: The breaks of a day are recorded under it.
         remedy: What a person does about a span of days that the source does not have.
 
     Example:
@@ -78,6 +79,7 @@ class ClosingService(Generic[L]):
     """
 
     assets: ClassVar[tuple[str, ...]] = ()
+    source_name: ClassVar[str] = "stated"
     remedy: ClassVar[str] = ""
 
     lake: L
@@ -136,7 +138,7 @@ class ClosingService(Generic[L]):
             # What cannot be read may be the source of this day.
             if unreadable:
                 raise unreadable[0]
-            result.skipped[day] = "no row of the ledger and no statement is of this day"
+            result.skipped[day] = "no row of the ledger is of this day, and nothing is stated of it"
         return result
 
     def flat_days(self, days: Collection[date]) -> set[date]:
@@ -157,7 +159,7 @@ class ClosingService(Generic[L]):
         """Open, confirm and resolve the breaks of days."""
         for day, closed_day in days.items():
             self.lake.breaks.record(
-                {f"statement:{day}": closed_day.differences}, self.clock(), run_id=run_id
+                {f"{self.source_name}:{day}": closed_day.differences}, self.clock(), run_id=run_id
             )
 
     def _day(self, day: date, closed: datetime) -> ClosedDay | None:

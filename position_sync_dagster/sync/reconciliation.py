@@ -28,7 +28,7 @@ from position_sync_dagster.domain.reconciliation import (
     DiscrepancyType,
     ReconciliationResult,
 )
-from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.errors import PositionSyncError, fault_of
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema import moment, rows_of_positions, update_rows
 from position_sync_dagster.lake.storage.threads import offload
@@ -194,7 +194,7 @@ class ReconciliationService:
                 outage.fault = None
                 logger.info("%d differences", len(result.discrepancies))
             except PositionSyncError as error:
-                outage.report(error.what, text=str(error))
+                outage.report(fault_of(error), text=str(error))
             await asyncio.sleep(self.interval)
 
     async def run(self, run_id: str | None = None) -> ReconciliationResult:
@@ -325,21 +325,26 @@ def _may_be_confirmed(difference: Break | Discrepancy, just_live: Collection[str
     return difference.type is DiscrepancyType.STALE and difference.account in just_live
 
 
-# The types of breaks that other comparisons find: with statements, and of closes with causes.
-_OF_OTHER_COMPARISONS = (DiscrepancyType.STATEMENT, DiscrepancyType.UNEXPLAINED)
+# The types of breaks that are looked for here; other comparisons have others.
+_LOOKED_FOR = (
+    DiscrepancyType.MISSING,
+    DiscrepancyType.SURPLUS,
+    DiscrepancyType.QUANTITY,
+    DiscrepancyType.STALE,
+    DiscrepancyType.LEG_QUANTITY,
+    DiscrepancyType.LEG_MISMATCH,
+)
 
 
 def _is_compared(brk: Break, held: Collection[Key], coverage: Coverage) -> bool:
     """Return whether a break would have been found again if it was still there.
-
-    Types `_OF_OTHER_COMPARISONS` are not looked for here.
 
     Args:
         brk: An open break; without an account it is of all accounts together.
         held: The holdings of the broker.
         coverage: Which accounts they cover.
     """
-    if brk.type in _OF_OTHER_COMPARISONS:
+    if brk.type not in _LOOKED_FOR:
         return False
     # A mismatch is one of a leg and its contract, whatever is held.
     if brk.type is DiscrepancyType.LEG_MISMATCH or (brk.account, brk.conid) in held:

@@ -32,7 +32,7 @@ WITHOUT_RECEIVERS_S = 60
 def watched(composition: Composition[MoneyLake]) -> list[dg.AssetCheckKey]:
     """Return every check of the project, without those of limits."""
     keys = [check.check_key for check in composition.checks]
-    keys = [key for key in keys if not key.name.startswith(strategies.PREFIX)]
+    keys = [key for key in keys if not key.name.startswith(strategies.LIMIT_PREFIX)]
     return [*keys, *statements.imported.check_keys]
 
 
@@ -120,7 +120,7 @@ def check_states(
         if key in records:
             state = _state_of(instance, key, records[key], ui_url)
             yield state
-            if key.name.startswith(strategies.PREFIX):
+            if key.name.startswith(strategies.LIMIT_PREFIX):
                 evaluation = checks.evaluation_of(records[key])
                 is_known = None
                 if evaluation is not None:
@@ -157,7 +157,7 @@ def _state_of(
         what_to_do = str(evaluation.metadata[checks.WHAT_TO_DO].value)
     # The state of a limit's number says that it is unknown: the limit itself stays as it was.
     is_broken = checks.UNEVALUATED in evaluation.metadata
-    is_broken &= not key.name.startswith(strategies.PREFIX)
+    is_broken &= not key.name.startswith(strategies.LIMIT_PREFIX)
     passed: bool | None = evaluation.passed
     if checks.UNKNOWN in evaluation.metadata and not is_broken:
         passed = None

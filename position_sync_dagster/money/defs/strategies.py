@@ -47,7 +47,7 @@ def rolls_are_followed(lake: MoneyLake, settings: Settings) -> dg.AssetCheckResu
 EXPOSURE = dg.AssetKey(STRATEGY_EXPOSURE.name)
 
 # The beginning of the name of each check of a limit.
-PREFIX = "limit_"
+LIMIT_PREFIX = "limit_"
 
 # The end of a limit's name in messages that say whether its number is known.
 OF_VALUE = " (its value)"
@@ -75,7 +75,7 @@ def watched_limits(
         names = []
         for text in watched_before:
             name = text.split(": ")[1].removesuffix(OF_VALUE)
-            if name.startswith(PREFIX) and name not in names:
+            if name.startswith(LIMIT_PREFIX) and name not in names:
                 names.append(name)
     return [dg.AssetCheckKey(EXPOSURE, name) for name in dict.fromkeys(names)]
 

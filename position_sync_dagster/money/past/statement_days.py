@@ -41,6 +41,7 @@ class StatementDays(ClosingService[MoneyLake]):
     """Past days with the positions in the folder of statements, which is read once."""
 
     assets = (FOLDER,)
+    source_name = "statement"
     remedy = "Put statements of {} into the folder of POSITION_SYNC_FLEX_FOLDER."
 
     @cached_property

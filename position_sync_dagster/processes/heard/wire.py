@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 from position_sync_dagster.domain.instrument import LISTED_OPTIONS
 from position_sync_dagster.gateway.codes import (
-    CLOSED,
     ENDS_LINE,
     FARM_BROKEN,
     FARM_OK,
     GREETING,
+    HUNG_UP,
     OFFLINE,
     RESTORED,
     farm_of,
@@ -200,7 +200,7 @@ class Heard:
 
     def _said_by(self, kind: str, about: str, forms: Sequence[str]) -> Iterator[Said]:
         """Yield what a message of this shape says: its name, its subject, its fields."""
-        if kind in (GREETING, CLOSED):
+        if kind in (GREETING, HUNG_UP):
             return
         name = self._name_of(kind)
         yield Said(SaidKind.MESSAGE, name)
@@ -272,7 +272,7 @@ class Heard:
             self._follow((request,), "ticks" if kind in _TICKS else name)
             if kind == "21" and about in _MODEL_TICKS:
                 self._follow((request, MODEL), "model tick")
-        elif kind in (GREETING, CLOSED):
+        elif kind in (GREETING, HUNG_UP):
             self._follow(("connection",), kind)
         elif kind == _ERROR and request in ("", "-1"):
             code = int(about) if about.isdecimal() else 0
@@ -320,7 +320,7 @@ def _forms(texts: Sequence[str]) -> tuple[str, ...]:
     try:
         return tuple(
             [
-                ("number" if -UNSET < float(text) < UNSET else "unset")
+                ("number" if -LEAST_UNSET < float(text) < LEAST_UNSET else "unset")
                 if text[0] in _NUMBERS_BEGIN
                 else "text"
                 for text in texts
@@ -349,8 +349,8 @@ def _form(text: str) -> str:
         value = float(text)
     except ValueError:
         return "text"
-    return "number" if abs(value) < UNSET else "unset"
+    return "number" if abs(value) < LEAST_UNSET else "unset"
 
 
-# The gateway writes the largest double for "no value".
-UNSET = 1e300
+# The gateway writes the largest double for "no value": from here a number is none.
+LEAST_UNSET = 1e300

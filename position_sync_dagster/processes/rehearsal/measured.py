@@ -4,7 +4,7 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 
-from position_sync_dagster.gateway.codes import CLOSED
+from position_sync_dagster.gateway.codes import HUNG_UP
 from position_sync_dagster.processes.heard.wire import MODEL, Heard, Series, order, vocabulary
 
 # The newest delays are kept, so many of each kind.
@@ -94,7 +94,7 @@ class Measured(Heard):
             self._open.pop(series, None)
             self._open.pop((*series, MODEL), None)
             self._lines.discard(series)
-        if step in (CLOSED, "1101"):
+        if step in (HUNG_UP, "1101"):
             self._open.clear()
             self._lines.clear()
         return before

@@ -22,7 +22,7 @@ from position_sync_dagster.money.risk.terms import (
     dated_dividends,
     option_terms,
 )
-from position_sync_dagster.processes.heard.wire import UNSET
+from position_sync_dagster.processes.heard.wire import LEAST_UNSET
 from position_sync_dagster.processes.rehearsal.report import Compared, counted, measured
 from position_sync_dagster.settings import Settings
 
@@ -88,7 +88,7 @@ class BrokerValues:
     def _take(self, source: str, key: Key, value: float) -> None:
         """Keep the newest value of each minute."""
         now = self._clock()
-        if 0 < abs(value) < UNSET:
+        if 0 < abs(value) < LEAST_UNSET:
             self._values[source, key, now.minute] = (source, *key, now, value)
 
     def _take_row(self, fields: Sequence[str]) -> None:

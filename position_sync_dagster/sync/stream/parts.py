@@ -35,7 +35,12 @@ class RulesOfLegs(Protocol):
     """Chooses legs by what is held."""
 
     def is_due(self, moves: int, *, first: bool) -> bool:
-        """Return whether something changed that legs are chosen by; as `RuleFollower` says."""
+        """Return whether something changed that legs are chosen by.
+
+        Args:
+            moves: How often holdings opened, closed or turned.
+            first: Whether they are those of a new connection.
+        """
 
     def follow(
         self, holdings: Iterable[BrokerPosition], accounts: Collection[str], moves: int

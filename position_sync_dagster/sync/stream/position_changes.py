@@ -33,7 +33,7 @@ class ChangeWatcher:
 
     Args:
         changes: Gets the changes.
-        followers: Are called in this order, such as for causes, and then for rolls.
+        followers: Are called in this order.
     """
 
     ownership: Ownership

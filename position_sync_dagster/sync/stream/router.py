@@ -55,8 +55,7 @@ class StreamTables:
         account_values: Gets the net liquidation and profit of the accounts; with None, they are not
             subscribed.
         position_changes: Gets each change of a quantity, before that is published.
-        closes: Judges why holdings close, by the stored changes.
-        rolls: Replaces the legs of strategies that follow rolls, after closes were judged.
+        followers: Follow the stored changes, in this order; an extension appends its own.
         rules: Chooses legs by the rules of the strategies file.
         greeks: Makes what computes greeks for options without any; with None, they have none.
         listeners: Each gets every message of the gateway.
@@ -70,8 +69,7 @@ class StreamTables:
     contracts: ContractsTable | None = None
     account_values: AccountValuesTable | None = None
     position_changes: RecordsTable[PositionChange] | None = None
-    closes: ChangeFollower | None = None
-    rolls: ChangeFollower | None = None
+    followers: tuple[ChangeFollower, ...] = ()
     rules: RulesOfLegs | None = None
     greeks: MakesGreeks | None = None
     listeners: tuple[Listener, ...] = ()
@@ -102,8 +100,7 @@ class Router:
         self.submitted = Submissions(tables.updates)
         self._watcher: ChangeWatcher | None = None  # None: no change is stored
         if tables.position_changes is not None:
-            followers = list(filter(None, (tables.closes, tables.rolls)))
-            self._watcher = ChangeWatcher(ownership, tables.position_changes, followers)
+            self._watcher = ChangeWatcher(ownership, tables.position_changes, tables.followers)
         self._publisher = Publisher(
             ownership,
             self.queue,

@@ -1,5 +1,8 @@
 """Definitions with money, without, and with a stranger's extension, in one process."""
 
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
 import dagster as dg
 import pytest
 
@@ -8,9 +11,15 @@ from position_sync_dagster.defs.composition import CORE, Composition
 from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.past.explain_closes import CloseExplainer
+from position_sync_dagster.money.strategies.leg_followers import RollFollower
+from position_sync_dagster.money.stream_parts import with_money
 from position_sync_dagster.processes.heard.heard_lake import HeardLake
 from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.sync.stream.router import StreamTables
 from tests.integration.sync.test_examples import EXAMPLES, loaded
+from tests.support.empty_lakes import put_tables
+from tests.unit.money.past.test_causes import CALL, change
 
 
 class Made:
@@ -104,6 +113,38 @@ def test_an_extension_of_somebody_else_adds_its_table_check_and_part_and_nothing
     (key,) = (key for key in extended.graph.get_all_asset_keys() if key.path == ["held_symbols"])
     assert extended.graph.get(key).tags["position-sync/part"] == "own_reports"
     assert Made(PositionSyncComponent(), money=False).assets == core.assets
+
+
+def test_a_follower_of_somebody_else_follows_changes_beside_those_of_money(settings, capsys):
+    (path,) = (path for path in EXAMPLES if path.stem == "extension")
+    example = loaded(path)
+    own = SimpleNamespace(session=SimpleNamespace(run_id="run-1"))
+    put_tables(settings.lake)
+    lake = MoneyLake(settings.lake)
+
+    def followers(*extensions):
+        tables = StreamTables()
+        for with_more in extensions:
+            tables = with_more(tables, lake, settings, own)
+        return tables.followers
+
+    by_itself = followers(example.with_printed_changes)
+    after_money = followers(with_money, example.with_printed_changes)
+    before_money = followers(example.with_printed_changes, with_money)
+    assert list(map(type, by_itself)) == [example.PrintedChanges]
+    of_money = [CloseExplainer, RollFollower]  # rolls need the causes of closes
+    assert list(map(type, after_money)) == [*of_money, example.PrintedChanges]
+    assert list(map(type, before_money)) == [example.PrintedChanges, *of_money]
+
+    # Two contracts of one option were held, and are gone: nobody has named an execution of it.
+    lake.position_changes.add([change(CALL, 2, 0, datetime.now(UTC))])
+    for follower in after_money:
+        follower.follow_changes([], {})
+    causes = [
+        (closure.conid, closure.quantity, closure.cause) for closure in lake.closures.records()
+    ]
+    assert causes == [(CALL, 2.0, "UNEXPLAINED")]
+    assert capsys.readouterr().out == "1 changes are stored, 0 executions were named\n"
 
 
 def test_an_asset_without_a_table_is_where_its_extension_says_and_else_nowhere(settings):

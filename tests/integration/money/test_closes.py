@@ -200,7 +200,7 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
         rolls = RollFollower(lake, settings, clock=lambda: datetime.now(UTC) + LATER)
         looks_s = (0.0, 1.0, 3.0, NEAR_S + 1.0)
         explainer = CloseExplainer(lake)
-        stream = streaming(sim, closes=explainer, rolls=rolls, execution_looks_s=looks_s)
+        stream = streaming(sim, followers=(explainer, rolls), execution_looks_s=looks_s)
         async with stream as (streamer, _):
             held = [row["conid"] for row in sim.positions() if row["quantity"]]
 

@@ -133,7 +133,8 @@ async def test_the_book_of_the_demo_is_proposed_as_it_was_built(stream_legs, lak
     file.write_text(strategies_text())
 
     built = {}
-    async with stream_legs(book="demo", closes=CloseExplainer(lake)) as (_sim, streamer, _received):
+    explainer = CloseExplainer(lake)
+    async with stream_legs(book="demo", followers=(explainer,)) as (_sim, streamer, _received):
         settings = streamer.settings
         import_statements(lake, settings.model_copy(update={"flex_folder": tmp_path}))
         await eventually(lambda: len(propose_strategies.held(lake, settings)) == 200)

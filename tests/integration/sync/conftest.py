@@ -29,7 +29,7 @@ def streaming(lake):
 
     @asynccontextmanager
     async def run(
-        sim, *, to=lake, updates=None, account_values=None, closes=None, rolls=None, rules=None,
+        sim, *, to=lake, updates=None, account_values=None, followers=(), rules=None,
         greeks=None, **more,
     ):  # fmt: skip
         if more.get("pnl_subscriptions") == 0:
@@ -37,8 +37,8 @@ def streaming(lake):
         settings = settings_for(sim, **more)
         tables = StreamTables(
             broker_positions=to.broker_positions, contracts=to.contracts, updates=updates,
-            account_values=account_values, closes=closes, rolls=rolls, rules=rules,
-            position_changes=to.position_changes if closes else None, greeks=greeks,
+            account_values=account_values, followers=followers, rules=rules,
+            position_changes=to.position_changes if followers else None, greeks=greeks,
         )  # fmt: skip
         streamer = IBPositionStreamer(to.registry, to.queue, settings=settings, tables=tables)
 

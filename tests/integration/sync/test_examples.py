@@ -13,6 +13,9 @@ import pytest
 import position_sync_dagster as ps
 from tests.support.streams import simulate
 
+# What an example prints by a part that the program calls, and not the example.
+PRINTS = {"extension": "changes are stored"}
+
 EXAMPLES = sorted((Path(__file__).parents[3] / "examples" / "library").glob("*.py"))
 
 
@@ -35,7 +38,9 @@ async def test_an_example_proves_what_it_prints(path, monkeypatch, capsys):
             await example.main()
         else:
             await asyncio.to_thread(example.main)
-    assert capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert printed
+    assert PRINTS.get(path.stem, "") in printed
 
 
 def test_conditions_of_an_own_project_are_watched_without_a_person_who_starts_a_sensor():

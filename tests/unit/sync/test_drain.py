@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from itertools import count, pairwise
 
 import pytest
 
@@ -245,9 +245,15 @@ async def test_a_drain_of_many_requests_takes_a_few_batches_and_looks_at_the_bro
 
 FULL = LakeError("No table can be written: the disk is full.", remedy="Make room.")
 LOST = DrainReport(unavailable=True, reason="The connection to IB has been lost.")
+# Each attempt names another file after the colon.
+ATTEMPTS = count()
 
 
-@pytest.mark.parametrize("fault", [FULL, LOST])
+def unreadable() -> LakeError:
+    return LakeError(f"A table cannot be read: {next(ATTEMPTS)}.parquet", remedy="Look at it.")
+
+
+@pytest.mark.parametrize("fault", [FULL, LOST, unreadable])
 async def test_an_outage_of_broker_or_tables_is_logged_once(caplog, fault):
     worker = Draining().worker
     ended = asyncio.Event()
@@ -258,6 +264,8 @@ async def test_an_outage_of_broker_or_tables_is_logged_once(caplog, fault):
             ended.set()
             return NOTHING
         outcome = outcomes.pop()
+        if outcome is unreadable:
+            raise unreadable()
         if isinstance(outcome, LakeError):
             raise outcome
         return outcome

@@ -1,8 +1,11 @@
 """Reconciliation: what differs from the broker."""
 
+import asyncio
 import math
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from types import SimpleNamespace
+from unittest.mock import AsyncMock, patch
 
 import polars as pl
 import pytest
@@ -12,11 +15,17 @@ from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.domain.reconciliation import DiscrepancyType
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
+from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.lake.schema import rows_of_positions, update_rows
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.broker_view import Coverage
 from position_sync_dagster.sync.confirmations import STALE_AFTER
-from position_sync_dagster.sync.reconciliation import PositionReconciler, reconciled
+from position_sync_dagster.sync.reconciliation import (
+    PositionReconciler,
+    ReconciliationService,
+    reconciled,
+)
 from tests.support.contracts import contract_details
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
@@ -28,6 +37,29 @@ HELD = BrokerPosition(
     instrument=Instrument(conid=1, symbol="SPY", sec_type="OPT", currency="USD"),
 )  # fmt: skip
 ROW = from_portfolio(HELD, source=Source.QUEUE, now=NOW, by=Provenance())
+
+
+async def test_an_outage_that_names_another_file_in_each_attempt_is_logged_once(caplog):
+    lake = SimpleNamespace(initialize=AsyncMock())
+    service = ReconciliationService(lake, Settings(), interval=0.0)
+    ended = asyncio.Event()
+    texts = [f"A table cannot be read: {number}.parquet" for number in range(3)]
+    texts += ["The disk is full: 4.parquet"]
+
+    async def run():
+        if not texts:
+            ended.set()
+            await asyncio.sleep(60.0)
+        raise LakeError(texts.pop(0), remedy="Look at it.")
+
+    with patch.object(service, "run", run):
+        await service.start()
+        await ended.wait()
+        await service.stop()
+    assert caplog.messages == [
+        "A table cannot be read: 0.parquet Look at it.",
+        "The disk is full: 4.parquet Look at it.",
+    ]
 
 
 @pytest.mark.parametrize("quantity", [None, math.nan])

@@ -189,7 +189,7 @@ def test_a_day_that_nothing_is_known_of_stays_missing_and_says_why(
     assert fill_in_run("2026-03-04", "2026-03-05").success
     assert instance.get_materialized_partitions(dg.AssetKey("daily_positions")) == {"2026-03-05"}
     assert skipped(instance) == {
-        "2026-03-04": "no row of the ledger and no statement is of this day"
+        "2026-03-04": "no row of the ledger is of this day, and nothing is stated of it"
     }
     assert [day for day, *_ in by_day(table)] == ["2026-03-05"]
 

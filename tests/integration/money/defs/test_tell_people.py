@@ -135,7 +135,7 @@ def test_a_check_whose_run_failed_is_a_break(world, instance, monkeypatch):
     assert state.passed is False
     assert f"http://ui/runs/{result.run_id}" in state.what_to_do
     # Of a limit, the newest record may be a plan as well.
-    monkeypatch.setattr(alerts_module.strategies, "PREFIX", "requests_are")
+    monkeypatch.setattr(alerts_module.strategies, "LIMIT_PREFIX", "requests_are")
     states = {state.name: state for state in check_states(instance, "http://ui", keys)}
     assert states[f"position_queue: requests_are_answered{OF_VALUE}"].passed is None
 

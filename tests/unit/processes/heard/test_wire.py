@@ -79,7 +79,7 @@ def test_a_field_looks_the_same_among_numbers_as_beside_what_is_none(text):
 
 def test_garbage_is_counted_and_raises_nothing():
     heard = Heard()
-    for kind in (*vocabulary().names, wire.GREETING, wire.CLOSED, "", "x", "9" * 99):
+    for kind in (*vocabulary().names, wire.GREETING, wire.HUNG_UP, "", "x", "9" * 99):
         for field in ("", "1", "-1", "x", "1.7976931348623157E308", "\u0663", "12:00"):
             for count in range(9):
                 heard(False, [kind, *[field] * count])
