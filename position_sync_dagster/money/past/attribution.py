@@ -919,19 +919,29 @@ def _order_of(movement: Movement) -> tuple[datetime, bool, float, str]:
 def _history(movements: Iterable[Movement], held: Opening | None) -> tuple[Opening, list[Movement]]:
     """Return what was held before the first movement of a holding, and its movements in order.
 
-    What is gone, and nothing explains, is one as far as what is stated leaves it.
+    What is gone, and nothing explains, is one as far as what is stated until then leaves it.
     """
     in_order = sorted(map(_paid_in_kind, movements), key=_order_of)
     taken_back = cancelled_ids(in_order)
     counting = [movement for movement in in_order if movement.movement_id not in taken_back]
     is_gone = grouped(lambda moved: moved.kind is MovementKind.UNEXPLAINED, counting)
-    stated = is_gone[False]
-    opening = opening_of(stated, held)
-    if not is_gone[True]:
-        return opening, stated
+    counting = is_gone[False]
+    opening = opening_of(counting, held)
+    for gone in is_gone[True]:
+        by = gone.change
+        until_then = (moved.change for moved in counting if _is_seen_in(moved, gone))
+        left = rounded(opening.quantity + sum(until_then))
+        if left * by < 0:
+            by = math.copysign(min(abs(left), abs(by)), by)
+            counting.append(replace(gone, quantity=by))
+    return opening, sorted(counting, key=_order_of)
 
-    total = opening.quantity + sum(movement.change for movement in stated)
-    return opening, sorted([*stated, *_still_held(is_gone[True], total)], key=_order_of)
+
+def _is_seen_in(movement: Movement, gone: Movement) -> bool:
+    """Return whether a movement may be of what was seen then: traded until then, or of its day."""
+    at, seen_at = moment_of(movement), moment_of(gone)
+    is_timed = movement.kind is MovementKind.TRADE and movement.at is not None
+    return at <= seen_at + SLACK if is_timed else exchange_date(at) <= exchange_date(seen_at)
 
 
 def _paid_in_kind(movement: Movement) -> Movement:
@@ -939,16 +949,6 @@ def _paid_in_kind(movement: Movement) -> Movement:
     if movement.kind is not MovementKind.TRANSFER:
         return movement
     return replace(movement, cash=times(movement.value, -1.0))
-
-
-def _still_held(unexplained: Iterable[Movement], held: float) -> Iterator[Movement]:
-    """Yield what is gone and nothing explains, as far as it is held."""
-    for movement in unexplained:
-        by = movement.change
-        if rounded(held) * by < 0:
-            by = math.copysign(min(abs(held), abs(by)), by)
-            held += by
-            yield replace(movement, quantity=by)
 
 
 def _is_paid_by(movement: Movement, end: Movement) -> bool:

@@ -921,6 +921,23 @@ def held_before_and_gone(world: World) -> None:
     world.lost |= {fog, option.conid}
 
 
+def gone_and_traded_again(world: World) -> None:
+    """An option is gone without a cause; the opposite of it is opened later, and perhaps closed."""
+    [fog] = _names(world, FOG)
+    account = _account(world)
+    side = _side(world)
+    day, opened, closed = _days(world, 3)
+    option = world.option(world.stock(), "P", 9)
+    world.claim(fog, option, 0)
+    _stocked(world, NOBODY, account, 1)
+    _hold_before(world, account, option, {fog: side * 2})
+    _vanishes(world, day, account, option)
+    world.trade(opened, account, option, {fog: -side * 2})
+    if world.random.random() < 0.4:
+        world.trade(closed, account, option, {fog: side * 2})
+    world.lost |= {fog, option.conid}
+
+
 def without_commission(world: World) -> None:
     """No source says the commission of a trade: its money is not known, that of others is."""
     [fog] = _names(world, FOG)
@@ -1040,7 +1057,7 @@ STORIES: tuple[Story, ...] = (
     paid_after_it_was_sold, adjusted_commission, money_of_accounts, held_before,
     held_before_beside_a_trade, held_before_by_two, held_before_without_cost,
     held_before_and_gone, without_commission, claimed_in_both_accounts, a_close_of_unknown_owner,
-    gone,
+    gone, gone_and_traded_again,
 )  # fmt: skip
 
 
