@@ -478,6 +478,8 @@ class _Holding:
         self._last_owners: _Shares = {}
         # Whether it was not known whose a close was, since all of it was gone last.
         self._is_guess = False
+        # Why it is not known what an owner closes, by the owner.
+        self._lost: dict[str, str] = {}
         self._parts: list[Posting] = []
 
     def parts(self) -> list[Posting]:
@@ -838,11 +840,15 @@ class _Holding:
             self._add(movement, effect, owner, fraction=held / total, pays_for=pays_for)
 
     def _lose_track(self, movement: Movement) -> None:
-        """Make the money of all owners unknown: it is not known what a movement changed."""
+        """Make the money of all owners unknown: it is not known what a movement changed.
+
+        Nor is, from then on, what they close.
+        """
         text = f"the quantity of {name_of(movement)} of {movement.day} is not known"
         claiming = [claim.owner for claim in self._claims]
         for owner in dict.fromkeys([*self._has] or claiming or [UNATTRIBUTED]):
             self._add(movement, Effect.LOSES, owner, unclear=text)
+            self._lost[owner] = text
 
     def _add_parts(
         self,
@@ -850,15 +856,23 @@ class _Holding:
         effect: Effect,
         shares: _Shares,
         origin: _Origin = _Origin(),  # noqa: B008 - it is frozen
+        unclear: str | None = None,
         **said: Any,
     ) -> None:
         self._last_owners = dict(self._has)
         whole = movement.change
         for owner, quantity in shares.items():
             sources = [part for part in origin.parts if part.owner == owner] or origin.parts
-            came_from = tuple(part.posting_id for part in sources)
+            why_lost = self._lost.get(owner) if effect is Effect.CLOSES else None
             self._add(
-                movement, effect, owner, quantity / whole, quantity, came_from=came_from, **said
+                movement,
+                effect,
+                owner,
+                quantity / whole,
+                quantity,
+                came_from=tuple(part.posting_id for part in sources),
+                unclear=unclear or why_lost,
+                **said,
             )
             self._holdings.remember(self._parts[-1], is_guess=self._is_guess)
 

@@ -56,6 +56,7 @@ class Bookkeeper:
         pools: The same with one average cost.
         edges: By owner, and by account where the name of the owner is empty.
         realised: By owner, at average cost.
+        lost: Where it is not known how much is held, nor what closes take.
         posted: The postings in order of time; and in the graph, by name.
     """
 
@@ -63,6 +64,7 @@ class Bookkeeper:
     pools: dict[Place, Parcel] = field(default_factory=dict)
     edges: list[tuple[str, Edge]] = field(default_factory=list)
     realised: dict[str, Money] = field(default_factory=lambda: defaultdict(Fraction))
+    lost: set[Place] = field(default_factory=set)
     posted: list[Posted] = field(default_factory=list)
     postings: dict[PostingName, PostingSize] = field(default_factory=dict)
 
@@ -129,6 +131,17 @@ class Bookkeeper:
         of_account = self._parcel(booking, name, whole, money, fee)
         self._match(self._place(OF_ACCOUNT, booking), of_account)
 
+    def lose(self, booking: Booking) -> None:
+        """Write a row whose quantity is not known: all that its owners close later is not."""
+        account, conid = self._key(booking)
+        for owner in [*self.owners(account, conid), OF_ACCOUNT]:
+            place = (owner, account, conid)
+            self.lost.add(place)
+            self._lose(place)
+            if owner:
+                self._post(booking, owner, "LOSES", Fraction(0), None, Fraction(0))
+            self._pay(owner, booking, None, "PAYS")
+
     def _lose(self, place: Place) -> None:
         """Make unknown what is held."""
         self.queues[place] = deque(held.lost() for held in self.queues[place])
@@ -145,7 +158,8 @@ class Bookkeeper:
         name: str,
     ) -> None:
         """Write what a trade closed, and what it opened, of an owner."""
-        held = self.held(*self._place(owner, booking))
+        place = self._place(owner, booking)
+        held = self.held(*place)
         closed = Fraction(0)
         if held * quantity < 0:
             closed = quantity if abs(quantity) <= abs(held) else -held
@@ -153,9 +167,9 @@ class Bookkeeper:
         for effect, size in sides.items():
             if size:
                 fraction = size / quantity
-                self._post(
-                    booking, owner, effect, size, part(cash, fraction), part(fee, fraction), name
-                )
+                is_lost = effect == "CLOSES" and place in self.lost
+                own_cash = None if is_lost else part(cash, fraction)
+                self._post(booking, owner, effect, size, own_cash, part(fee, fraction), name)
 
     def pay(self, booking: Booking, shares: Shares, effect: str) -> None:
         """Book money without a quantity: PAYS, or EARNS of what is held."""
@@ -175,7 +189,7 @@ class Bookkeeper:
         """Write the cash of a settlement, which the close that it pays for has already."""
         self._post(booking, owner, "PAYS", Fraction(0), Fraction(booking.cash), Fraction(0))
 
-    def _pay(self, owner: str, booking: Booking, money: Fraction, effect: str) -> None:
+    def _pay(self, owner: str, booking: Booking, money: Money, effect: str) -> None:
         paid = self._parcel(booking, "", Fraction(0), money, Fraction(0))
         self.edges.append((owner, Edge(kind=effect, opened=None, by=paid)))
         if owner:
@@ -281,7 +295,10 @@ class Bookkeeper:
             first = queue.popleft()
             size = min(abs(first.quantity), abs(parcel.quantity))
             taken = size if first.quantity > 0 else -size
-            edge = Edge(kind="CLOSES", opened=first.cut(taken), by=parcel.cut(-taken))
+            by = parcel.cut(-taken)
+            if place in self.lost:
+                by = by.lost()
+            edge = Edge(kind="CLOSES", opened=first.cut(taken), by=by)
             self.edges.append((place[0], edge))
 
             if first.quantity != taken:
@@ -303,7 +320,8 @@ class Bookkeeper:
 
         size = min(abs(pool.quantity), abs(parcel.quantity))
         taken = size if pool.quantity > 0 else -size
-        self._realise(owner, total(pool.cut(taken).money, parcel.cut(-taken).money))
+        gain = total(pool.cut(taken).money, parcel.cut(-taken).money)
+        self._realise(owner, None if place in self.lost else gain)
         del self.pools[place]
         if pool.quantity != taken:
             self.pools[place] = pool.cut(pool.quantity - taken)

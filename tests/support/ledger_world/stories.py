@@ -391,10 +391,11 @@ def future(world: World) -> None:
 
 
 def _action(world: World, day: int, minute: int, account: str, contract: Contract,
-            quantity: Fraction, kind: str, action: int, cash: int = 0) -> Booking:  # fmt: skip
+            quantity: Fraction, kind: str, action: int, cash: int = 0,
+            **more: object) -> Booking:  # fmt: skip
     return world.book(
         day, minute, account, contract, section="CorporateActions", quantity=quantity,
-        kind=kind, action=action, cash=cash,
+        kind=kind, action=action, cash=cash, **more,
     )  # fmt: skip
 
 
@@ -938,6 +939,28 @@ def gone_and_traded_again(world: World) -> None:
     world.lost |= {fog, option.conid}
 
 
+def of_unknown_quantity(world: World) -> None:
+    """A row does not say how much an action took: what is closed later is not known, also anew."""
+    [fog] = _names(world, FOG)
+    account = _account(world)
+    side = _side(world)
+    opened, acts, closed, again, ended = _days(world, 5)
+    stock = world.stock()
+    world.claim(fog, stock, 1)
+    world.trade(opened, account, stock, {fog: side * 20})
+
+    def happens(minute: int) -> None:
+        row = _action(world, acts, minute, account, stock, Fraction(0), "TC", world.number(),
+                      is_quantity_stated=False)  # fmt: skip
+        world.books.lose(row)
+
+    world.on(acts, happens, minute=EVENING)
+    world.trade(closed, account, stock, {fog: -side * 20})
+    world.trade(again, account, stock, {fog: side * 30})
+    _sell(world, ended, account, stock, Fraction(1, world.random.choice((1, 2))))
+    world.lost |= {fog, stock.conid}
+
+
 def without_commission(world: World) -> None:
     """No source says the commission of a trade: its money is not known, that of others is."""
     [fog] = _names(world, FOG)
@@ -1057,7 +1080,7 @@ STORIES: tuple[Story, ...] = (
     paid_after_it_was_sold, adjusted_commission, money_of_accounts, held_before,
     held_before_beside_a_trade, held_before_by_two, held_before_without_cost,
     held_before_and_gone, without_commission, claimed_in_both_accounts, a_close_of_unknown_owner,
-    gone, gone_and_traded_again,
+    gone, gone_and_traded_again, of_unknown_quantity,
 )  # fmt: skip
 
 

@@ -49,6 +49,7 @@ class Booking:
         quantity: By how much the position changed.
         price, cash, fee: In cents; a fee that was paid is positive.
         is_fee_stated: Whether any source states the fee.
+        is_quantity_stated: Whether any source states the quantity.
         value: What a transfer brought in kind; None: not stated.
         kind: The broker's type.
         side: Whether a trade opens or closes: O, C or C;O; of a transfer IN or OUT.
@@ -66,6 +67,7 @@ class Booking:
     cash: int = 0
     fee: int = 0
     is_fee_stated: bool = True
+    is_quantity_stated: bool = True
     value: int | None = None
     kind: str = "ExchTrade"
     codes: str = ""

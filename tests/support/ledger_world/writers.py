@@ -105,6 +105,8 @@ def _booked(booking: Booking) -> str:
         "quantity": number(booking.quantity), "transactionID": booking.name,
     }  # fmt: skip
     of_section = _FIELDS[booking.section](booking)
+    if not booking.is_quantity_stated:
+        of_section["quantity"] = None
     written = {name: text for name, text in (fields | of_section).items() if text is not None}
     return _row(ROWS[booking.section], **written)
 

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, date, datetime
 from itertools import chain
 from random import Random
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from position_sync_dagster.domain.holding import grouped
+from position_sync_dagster.money.campaigns.campaigns import closed_campaigns, money_of
 from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.booking import (
     Booking,
@@ -388,3 +390,41 @@ def test_a_cancellation_names_what_it_takes_back_by_either_id_or_not(names):
     taken_back = replace(unnamed, corrects=names)
     postings = parts_of([bought, wrong, taken_back], leg(SHARES))
     assert [posting.movement for posting in postings] == [bought]
+
+
+@pytest.mark.parametrize("held", [1.0, 0.0])
+def test_after_an_unknown_quantity_what_its_owner_closes_of_that_contract_is_not_known(held):
+    """Nobody knows how much an action of the 4th changed; another contract has nothing of it."""
+    text = """
+         2 trade  1 PUT   at 2
+         4 action 0 PUT
+         9 trade  1 PUT   at 3
+         9 trade  1 OTHER at 3
+        10 trade -1 PUT   at 4
+        10 trade -1 OTHER at 4
+        11 trade -1 PUT   at 4
+    """
+    bought, acted_on, *traded, last = movements_in(text)
+    action = replace(acted_on, quantity=None, cash=None)
+    history = [bought, action, *traded, last] if held else [action, *traded]
+    postings = parts_of(history, leg(PUT), leg(OTHER))
+
+    profits = {campaign.opened: money_of(campaign.parts, "USD").profit
+               for campaign in closed_campaigns(postings)}  # fmt: skip
+    assert profits[max(profits)] is None
+    for group_of in (of_owner, of_account):
+        closes = [e for e in booked(postings, group_of).edges if e.kind is EdgeKind.CLOSES]
+        assert [e.gain for e in closes if e.by.posting.conid == PUT] == [None] * int(1 + held)
+        assert [e.gain for e in closes if e.by.posting.conid == OTHER] == [400 - 300 - 2]
+
+
+def test_an_unknown_quantity_of_one_owner_says_nothing_of_another_one():
+    """What `b` opens of the contract afterwards, and closes, is known."""
+    lost = replace(acted(PUT, 0.0, 4), quantity=None, cash=None)
+    traded = movements_in("9 trade 1 PUT at 3; 10 trade -1 PUT at 4")
+    ended = datetime(2026, 3, 6, tzinfo=UTC)
+    begun = leg(PUT, "b", since=date(2026, 3, 7))
+    postings = parts_of([SOLD, lost, *movements_in("5 trade 1 PUT at 1"), *traded],
+                        leg(PUT, "a", removed_at=ended), begun)  # fmt: skip
+    closes = [edge for edge in booked(postings, of_owner).edges if edge.kind is EdgeKind.CLOSES]
+    assert [(edge.by.posting.owner, edge.gain) for edge in closes] == [("a", None), ("b", 98.0)]
