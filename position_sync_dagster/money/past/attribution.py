@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from functools import cached_property, partial
-from itertools import accumulate, groupby
+from itertools import accumulate, chain, groupby
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -51,6 +51,11 @@ _RANK = attrgetter("rank")
 _ACTS = frozenset({MovementKind.CORPORATE_ACTION, MovementKind.TRANSFER})
 
 _OF_NO_HOLDING = OWNERS_CASH | {MovementKind.CONVERSION}
+
+# What is one transfer, whatever rows it is in: a row, those of a day, else all of an account.
+_ROWS_OF_TRANSFERS = (
+    attrgetter("movement_id"), attrgetter("account", "day"), attrgetter("account"),
+)  # fmt: skip
 
 # The type of a corporate action that gives rights, which cost nothing. Source: ibflex 1.1,
 # `enums.Reorg`.
@@ -265,24 +270,24 @@ class _Holdings:
     def _link_transfers(self, steps: Iterable[_Step]) -> None:
         """Pair what left one account with as much that came to another, of the nearest days.
 
+        What that does not pair may be in several rows: of a day, else of several ones.
+
         Args:
             steps: The transfers of a contract.
         """
         by_way = grouped(attrgetter("takes"), steps)
         leaving = [step.movement for step in by_way[True]]
-        for step in by_way[False]:
-            arrival = step.movement
-            fits = [
-                left
-                for left in leaving
-                if left.account != arrival.account
-                and left.quantity == -arrival.change
-                and _days_between(left, arrival) <= BOOKED
-            ]
-            if fits:
-                nearest = min(fits, key=partial(_days_between, arrival))
-                self._pair([arrival], [nearest])
-                leaving.remove(nearest)
+        coming = [step.movement for step in by_way[False]]
+        for rows_of in _ROWS_OF_TRANSFERS:
+            departures = [*grouped(rows_of, leaving).values()]
+            for arrived in grouped(rows_of, coming).values():
+                fits = [left for left in departures if _is_moved(left, arrived)]
+                if fits:
+                    nearest = min(fits, key=lambda left: _days_between(left[0], arrived[0]))
+                    self._pair(arrived, nearest)
+                    departures.remove(nearest)
+            leaving = [*chain.from_iterable(departures)]
+            coming = [row for row in coming if row.movement_id not in self.came_for]
 
     def _link_action(self, steps: Iterable[_Step]) -> None:
         """Find for what contracts an action brought others, by symbol.
@@ -316,7 +321,7 @@ class _Holdings:
         if len(arrived_of) == len(gone_of):
             came_for = [*gone_of.values()]
         for rows, of_them in zip(arrived_of.values(), came_for, strict=True):
-            exchange = _Exchange(of_them, is_clear=len(of_them) == 1)
+            exchange = _Exchange(of_them, is_clear=len({row.key for row in of_them}) == 1)
             self.came_for |= {row.movement_id: exchange for row in rows}
 
     def remember(self, part: Posting, *, is_guess: bool) -> None:
@@ -393,6 +398,14 @@ def _delivery_of(movement: Movement) -> tuple[str, date, int | None]:
     if movement.is_option:
         delivered = movement.counter_conid or movement.underlying_conid
     return movement.account, movement.day, delivered
+
+
+def _is_moved(left: Sequence[Movement], arrived: Sequence[Movement]) -> bool:
+    """Return whether rows of two accounts, near each other, moved as much."""
+    rows = (*left, *arrived)
+    days = [movement.day for movement in rows]
+    is_all = not rounded(sum(movement.change for movement in rows))
+    return is_all and left[0].account != arrived[0].account and max(days) - min(days) <= BOOKED
 
 
 def _days_between(one: Movement, other: Movement) -> timedelta:

@@ -209,27 +209,38 @@ class Bookkeeper:
             self.queues[place].clear()
             self._bring(place, place, parcels, booking, ratio)
 
-    def replace(self, left: Booking, came: Booking) -> None:
+    def replace(self, left: Booking, *came: Booking) -> None:
         """Hold something else instead of a contract, or the same in another account.
 
         Cost and day go from what left to what came, in proportion to what was taken. What is paid
         for it is a part of its cost; what is paid out is earned.
+
+        Args:
+            left: What left.
+            came: What came for it, in one row or in several ones.
         """
         account, conid = self._key(left)
         fraction = -left.quantity / self.held(OF_ACCOUNT, account, conid)
-        ratio = came.quantity / -left.quantity
+        arrived = sum((row.quantity for row in came), Fraction(0))
+        ratio = arrived / -left.quantity
         cost_of_one = min(0, left.cash) / -left.quantity
 
         for owner in [*self.owners(account, conid), OF_ACCOUNT]:
             place = (owner, account, conid)
-            target = (owner, *self._key(came))
+            target = (owner, *self._key(came[0]))
             taken = self.held(*place) * fraction
             parcels = self._take(place, fraction)
             if owner:
-                self._post_replacement(left, came, owner, taken)
+                cash = self._value_of(left, -taken, left.quantity)
+                self._post(left, owner, "LEAVES", -taken, cash, Fraction(0))
                 self._move_pool(place, target, fraction, ratio, cost_of_one * taken)
 
-            self._bring(place, target, parcels, came, ratio, cost_of_one)
+            for row in came:
+                part_of_row = row.quantity / arrived
+                if owner:
+                    self._post_arrival(row, owner, taken * ratio * part_of_row)
+                of_row = [parcel.cut(parcel.quantity * part_of_row) for parcel in parcels]
+                self._bring(place, target, of_row, row, ratio, cost_of_one)
             if left.cash > 0:
                 self._pay(owner, left, left.cash * taken / -left.quantity, "PAYS")
 
@@ -240,11 +251,8 @@ class Bookkeeper:
         self.queues[place] = deque(parcel for parcel in kept if parcel.quantity)
         return [parcel.cut(parcel.quantity * fraction) for parcel in parcels]
 
-    def _post_replacement(self, left: Booking, came: Booking, owner: str, taken: Fraction) -> None:
-        """Write what left of an owner, and what came for it."""
-        cash = self._value_of(left, -taken, left.quantity)
-        self._post(left, owner, "LEAVES", -taken, cash, Fraction(0))
-        arrived = taken * came.quantity / -left.quantity
+    def _post_arrival(self, came: Booking, owner: str, arrived: Fraction) -> None:
+        """Write what came of an owner."""
         cash = self._value_of(came, arrived, came.quantity)
         self._post(came, owner, "COMES", arrived, cash, Fraction(0))
 

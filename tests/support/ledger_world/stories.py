@@ -695,6 +695,20 @@ def moved_to_the_other_account(world: World) -> None:
         _sell(world, closed, target, stock, Fraction(world.random.choice((1, 2)), 2))
 
 
+def moved_in_several_rows(world: World) -> None:
+    """What leaves one account in a row comes to the other one in two."""
+    owner = _owner(world)
+    source, target = ACCOUNTS
+    opened, day, closed = _days(world, 3)
+    side = _side(world)
+    stock = world.stock()
+    world.claim(owner, stock, 1, account=world.random.choice((None, source)))
+    world.trade(opened, source, stock, {owner: side * 30})
+    world.trade(opened, source, stock, {owner: side * 12})
+    _goes(world, day, stock, source, target, Fraction(5, 14))
+    _sell(world, closed, target, stock, Fraction(world.random.choice((1, 2)), 2))
+
+
 def short_that_goes_out_alone(world: World) -> None:
     """A section of one row, OUT and without a sign: what was short was held so."""
     owner = _owner(world)
@@ -707,15 +721,19 @@ def short_that_goes_out_alone(world: World) -> None:
     _sell(world, closed, target, stock, Fraction(1, 2))
 
 
-def _goes(world: World, day: int, stock: Contract, source: str, target: str) -> None:
-    """Let all of a contract go to another account."""
+def _goes(world: World, day: int, stock: Contract, source: str, target: str,
+          *parts: Fraction) -> None:  # fmt: skip
+    """Let all of a contract go to another account, where some parts of it have own rows."""
 
     def happens(minute: int) -> None:
         held = world.books.held("", source, stock.conid)
         value = int(held) * world.price()
         left = _transfer(world, day, minute, source, stock, -held, -value, target, "OUT")
-        came = _transfer(world, day, minute, target, stock, held, value, source)
-        world.books.replace(left, came)
+        came = [
+            _transfer(world, day, minute, target, stock, held * of, int(value * of), source)
+            for of in (*parts, 1 - sum(parts, Fraction(0)))
+        ]
+        world.books.replace(left, *came)
 
     world.on(day, happens, minute=EVENING)
 
@@ -1080,7 +1098,7 @@ STORIES: tuple[Story, ...] = (
     paid_after_it_was_sold, adjusted_commission, money_of_accounts, held_before,
     held_before_beside_a_trade, held_before_by_two, held_before_without_cost,
     held_before_and_gone, without_commission, claimed_in_both_accounts, a_close_of_unknown_owner,
-    gone, gone_and_traded_again, of_unknown_quantity,
+    gone, gone_and_traded_again, of_unknown_quantity, moved_in_several_rows,
 )  # fmt: skip
 
 

@@ -309,6 +309,50 @@ def test_what_goes_to_another_own_account_takes_owner_cost_and_day_along():
 
 
 @pytest.mark.parametrize("group_of", [of_owner, of_account])
+@pytest.mark.parametrize(
+    ("left", "came"),
+    [
+        ([(6, 40)], [(6, 25), (6, 15)]),
+        ([(6, 25), (6, 15)], [(6, 40)]),
+        ([(6, 30), (6, 10)], [(6, 25), (6, 15)]),
+        ([(6, 40)], [(6, 25), (7, 15)]),
+        ([(6, 40), (6, 7)], [(6, 7), (6, 25), (6, 15)]),
+    ],
+)
+def test_what_goes_to_another_own_account_in_several_rows_does_so_too(left, came, group_of):
+    """Shares that cost 40; the leg names the first account alone."""
+    rows = ["2 trade 100 SHARES at 40 fee=0"]
+    rows += [f"{day} transfer -{size} SHARES fee=0" for day, size in left]
+    rows += [f"{day} transfer {size} SHARES fee=0 account=U2" for day, size in came]
+    moved_size = sum(size for _day, size in came)
+    movements = movements_in("\n".join(rows))
+    postings = parts_of(movements, leg(SHARES, "a", account=A))
+    assert {posting.owner for posting in postings} == {"a"}
+
+    booking = booked(postings, group_of)
+    assert edges_of(booking, EdgeKind.CLOSES) == []
+    kept, brought = sorted(held_of(booking).values(), key=lambda shares: shares[0].key)
+    for shares, size in ((kept, 100 - moved_size), (brought, moved_size)):
+        assert sum(share.quantity for share in shares) == pytest.approx(size)
+        assert sum(share.cash for share in shares) == pytest.approx(-40 * size)
+        assert {share.posting.movement.day.day for share in shares} == {2}
+
+
+def test_what_goes_to_two_own_accounts_in_several_rows_is_not_paired_by_guess():
+    """30 leave each of two accounts, in two rows; 50 and 10 come to a third one and a fourth."""
+    movements = movements_in("""
+        2 trade    30 SHARES at 40 fee=0
+        2 trade    30 SHARES at 50 fee=0 account=U2
+        6 transfer -30 SHARES      fee=0
+        6 transfer -30 SHARES      fee=0 account=U2
+        6 transfer  50 SHARES      fee=0 account=U3
+        6 transfer  10 SHARES      fee=0 account=U4
+    """)
+    booking = booked(parts_of(movements, leg(SHARES)), of_account)
+    assert [share.cash for shares in held_of(booking).values() for share in shares] == [None] * 2
+
+
+@pytest.mark.parametrize("group_of", [of_owner, of_account])
 def test_what_an_action_brings_closes_by_the_day_on_which_it_was_opened(group_of):
     """As for the tax: what comes for it has the holding period of what left."""
     movements = movements_in("""
