@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key, grouped
+from position_sync_dagster.domain.instrument import digits
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.money.past.causes import cancelled_ids
 from position_sync_dagster.money.past.closes import SLACK
@@ -826,15 +827,17 @@ class _Holding:
     def _paid_for(self) -> dict[str, str]:
         """The movements whose cash has a row of its own, by the id of that row.
 
-        That may come before or after it: on its day of a settlement, days later of an action.
+        That may come before or after it: on its day of a settlement, days later of an action. An
+        adjusted commission has one if its words name one trade alone.
         """
         paid_for = {}
         for payment in self._movements:
-            if payment.quantity or payment.kind in INCOME:
+            is_adjustment = _is_adjustment(payment)
+            if payment.quantity or (payment.kind in INCOME and not is_adjustment):
                 continue
 
             ends = [end for end in self._movements if end.quantity and _is_paid_by(payment, end)]
-            if ends:
+            if len(ends) == 1 or (ends and not is_adjustment):
                 paid_for[payment.movement_id] = min(
                     ends, key=partial(_days_between, payment)
                 ).movement_id
@@ -843,10 +846,14 @@ class _Holding:
     def _pay(self, movement: Movement) -> None:
         """Divide cash of a holding among its owners, or the last ones."""
         effect = Effect.PAYS
-        if movement.kind in INCOME and (movement.type or "").lower() != COMMISSION_ADJUSTMENTS:
+        if movement.kind in INCOME and not _is_adjustment(movement):
             effect = Effect.EARNS
         pays_for = self._paid_for.get(movement.movement_id)
-        paid_for = [part for part in self._parts if part.movement.movement_id == pays_for]
+        paid_for = [
+            part
+            for part in self._parts
+            if part.movement.movement_id == pays_for and not part.is_prior
+        ]
         owners = _sizes_of(paid_for) or self._has or self._last_owners or {UNATTRIBUTED: 1.0}
         total = sum(owners.values())
         for owner, held in owners.items():
@@ -978,8 +985,17 @@ def _paid_in_kind(movement: Movement) -> Movement:
     return replace(movement, cash=times(movement.value, -1.0))
 
 
+def _is_adjustment(movement: Movement) -> bool:
+    """Return whether it is cash that corrects what a trade cost."""
+    return (movement.type or "").lower() == COMMISSION_ADJUSTMENTS
+
+
 def _is_paid_by(movement: Movement, end: Movement) -> bool:
     """Return whether a row without a quantity is the cash of what another one did."""
+    if _is_adjustment(movement):
+        # As the broker names a trade: Refund (DGS, 10, 2022-10-26).
+        named = f" {digits(abs(end.change))}, {end.day})"
+        return end.kind is MovementKind.TRADE and (movement.description or "").endswith(named)
     if end.kind is not movement.kind:
         return False
     if None not in (end.action_id, movement.action_id):

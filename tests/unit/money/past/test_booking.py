@@ -391,6 +391,43 @@ def test_a_commission_that_is_adjusted_is_in_lots_and_a_dividend_is_not():
     assert gains == {EdgeKind.PAYS: -0.25, EdgeKind.EARNS: 3.0}
 
 
+ADJUSTED = 'type="Commission Adjustments" description="Refund (XYZ, {}, 2026-03-0{})"'
+
+
+@pytest.mark.parametrize("group_of", [of_owner, of_account])
+def test_an_adjusted_commission_is_cost_of_the_trade_that_its_words_name(group_of):
+    """Three puts are sold in two trades; 0.25 of the fee of the second is refunded much later."""
+    movements = movements_in(f"""
+        2  trade -1 PUT at 2 fee=-1
+        3  trade -2 PUT at 3 fee=-2
+        9  trade  1 PUT at 1 fee=-1
+        10 trade  2 PUT at 1 fee=-2
+        20 fee    - PUT cash=0.25 fee=0 {ADJUSTED.format(2, 3)}
+    """)
+    postings = parts_of(movements, leg(PUT, "a", removed_at=datetime(2026, 3, 12, tzinfo=UTC)))
+    [paid] = [posting for posting in postings if posting.effect is Effect.PAYS]
+    assert (paid.owner, paid.cash) == ("a", 0.25)
+    assert paid.pays_for == movements[1].movement_id
+    edges = booked(postings, group_of).edges
+    assert [edge.gain for edge in edges] == [200 - 1 - 100 - 1, 600 - 2 + 0.25 - 200 - 2]
+
+
+@pytest.mark.parametrize(
+    "words", ['type="Commission Adjustments"', ADJUSTED.format(3, 3), ADJUSTED.format(2, 2)]
+)
+def test_of_an_adjusted_commission_no_trade_is_guessed(words):
+    """It names none, or one that there is not, or two trades are such."""
+    movements = movements_in(f"""
+        2 trade -2 PUT at 2
+        2 trade -2 PUT at 2.5
+        5 fee    - PUT cash=0.25 fee=0 {words}
+    """)
+    postings = parts_of(movements, leg(PUT))
+    assert {posting.pays_for for posting in postings} == {None}
+    [edge] = booked(postings, of_owner).edges
+    assert edge.gain == 0.25
+
+
 def test_what_is_paid_for_what_comes_is_cost_of_it_and_realises_nothing():
     """Rights that are exercised for cash."""
     movements = movements_in("""
