@@ -56,6 +56,7 @@ class Bookkeeper:
         pools: The same with one average cost.
         edges: By owner, and by account where the name of the owner is empty.
         realised: By owner, at average cost.
+        adjusted: What was paid later for openings that are held, by owner and name.
         lost: Where it is not known how much is held, nor what closes take.
         posted: The postings in order of time; and in the graph, by name.
     """
@@ -64,6 +65,7 @@ class Bookkeeper:
     pools: dict[Place, Parcel] = field(default_factory=dict)
     edges: list[tuple[str, Edge]] = field(default_factory=list)
     realised: dict[str, Money] = field(default_factory=lambda: defaultdict(Fraction))
+    adjusted: dict[tuple[str, str], Fraction] = field(default_factory=dict)
     lost: set[Place] = field(default_factory=set)
     posted: list[Posted] = field(default_factory=list)
     postings: dict[PostingName, PostingSize] = field(default_factory=dict)
@@ -188,6 +190,22 @@ class Bookkeeper:
     def pay_for_close(self, booking: Booking, owner: str) -> None:
         """Write the cash of a settlement, which the close that it pays for has already."""
         self._post(booking, owner, "PAYS", Fraction(0), Fraction(booking.cash), Fraction(0))
+
+    def adjust(self, booking: Booking, owner: str, opening: Booking) -> None:
+        """Write money that is cost of an opening, all of which is still held."""
+        self.pay_for_close(booking, owner)
+        self.adjusted[owner, opening.name] = Fraction(booking.cash)
+        for who in (owner, OF_ACCOUNT):
+            place = self._place(who, booking)
+            self.queues[place] = deque(
+                replace(held, money=total(held.money, Fraction(booking.cash)))
+                if held.name == opening.name
+                else held
+                for held in self.queues[place]
+            )
+        place = self._place(owner, booking)
+        pool = self.pools[place]
+        self.pools[place] = replace(pool, money=total(pool.money, Fraction(booking.cash)))
 
     def _pay(self, owner: str, booking: Booking, money: Money, effect: str) -> None:
         paid = self._parcel(booking, "", Fraction(0), money, Fraction(0))

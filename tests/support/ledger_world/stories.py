@@ -812,6 +812,30 @@ def adjusted_commission(world: World) -> None:
     _cash(world, late, account, stock, "Commission Adjustments", world.price(), "PAYS", shares)
 
 
+def adjusted_commission_of_a_trade(world: World) -> None:
+    """The broker's words name the trade whose commission it corrects: it is cost of that one."""
+    owner = _owner(world)
+    account = _account(world)
+    side = _side(world)
+    opened, day, closed = _days(world, 3)
+    stock = world.stock()
+    world.claim(owner, stock, 1)
+    world.trade(opened, account, stock, {owner: side * 20})
+    order = world.number()
+    world.trade(opened, account, stock, {owner: side * 30}, order=order)
+
+    def happens(minute: int) -> None:
+        [trade] = [each for each in world.bookings if each.order == order]
+        row = world.book(
+            day, minute, account, stock, section="CashTransactions", kind="Commission Adjustments",
+            cash=world.price(), words=f"Refund ({stock.symbol}, 30, {trade.day})",
+        )  # fmt: skip
+        world.books.adjust(row, owner, trade)
+
+    world.on(day, happens, minute=EVENING + 60)
+    _sell(world, closed, account, stock, Fraction(1, world.random.choice((1, 2))))
+
+
 def paid_after_it_was_sold(world: World) -> None:
     """A dividend of what two strategies had, and have not any more."""
     iron, wheel = _names(world, IRON, WHEEL)
@@ -1099,6 +1123,7 @@ STORIES: tuple[Story, ...] = (
     held_before_beside_a_trade, held_before_by_two, held_before_without_cost,
     held_before_and_gone, without_commission, claimed_in_both_accounts, a_close_of_unknown_owner,
     gone, gone_and_traded_again, of_unknown_quantity, moved_in_several_rows,
+    adjusted_commission_of_a_trade,
 )  # fmt: skip
 
 

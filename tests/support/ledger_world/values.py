@@ -55,6 +55,7 @@ class Booking:
         side: Whether a trade opens or closes: O, C or C;O; of a transfer IN or OUT.
         action: The id of a corporate action.
         partner: The other account of a transfer.
+        words: The broker's words.
     """
 
     number: int
@@ -75,6 +76,7 @@ class Booking:
     order: int | None = None
     action: int | None = None
     partner: str = ""
+    words: str = ""
 
     @property
     def name(self) -> str:

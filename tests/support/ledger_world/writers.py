@@ -157,7 +157,7 @@ def _transfer(booking: Booking) -> _Fields:
 def _cash(booking: Booking) -> _Fields:
     return dict(
         quantity=None, dateTime=_day(booking.day), amount=dollars(booking.cash),
-        type=booking.kind, levelOfDetail="DETAIL",
+        type=booking.kind, levelOfDetail="DETAIL", description=booking.words,
     )  # fmt: skip
 
 
