@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from functools import cached_property, partial
-from itertools import accumulate, groupby
+from itertools import accumulate, chain, groupby
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key, grouped
+from position_sync_dagster.domain.instrument import digits
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.money.past.causes import cancelled_ids
 from position_sync_dagster.money.past.closes import SLACK
@@ -51,6 +52,11 @@ _RANK = attrgetter("rank")
 _ACTS = frozenset({MovementKind.CORPORATE_ACTION, MovementKind.TRANSFER})
 
 _OF_NO_HOLDING = OWNERS_CASH | {MovementKind.CONVERSION}
+
+# What is one transfer, whatever rows it is in: a row, those of a day, else all of an account.
+_ROWS_OF_TRANSFERS = (
+    attrgetter("movement_id"), attrgetter("account", "day"), attrgetter("account"),
+)  # fmt: skip
 
 # The type of a corporate action that gives rights, which cost nothing. Source: ibflex 1.1,
 # `enums.Reorg`.
@@ -265,24 +271,24 @@ class _Holdings:
     def _link_transfers(self, steps: Iterable[_Step]) -> None:
         """Pair what left one account with as much that came to another, of the nearest days.
 
+        What that does not pair may be in several rows: of a day, else of several ones.
+
         Args:
             steps: The transfers of a contract.
         """
         by_way = grouped(attrgetter("takes"), steps)
         leaving = [step.movement for step in by_way[True]]
-        for step in by_way[False]:
-            arrival = step.movement
-            fits = [
-                left
-                for left in leaving
-                if left.account != arrival.account
-                and left.quantity == -arrival.change
-                and _days_between(left, arrival) <= BOOKED
-            ]
-            if fits:
-                nearest = min(fits, key=partial(_days_between, arrival))
-                self._pair([arrival], [nearest])
-                leaving.remove(nearest)
+        coming = [step.movement for step in by_way[False]]
+        for rows_of in _ROWS_OF_TRANSFERS:
+            departures = [*grouped(rows_of, leaving).values()]
+            for arrived in grouped(rows_of, coming).values():
+                fits = [left for left in departures if _is_moved(left, arrived)]
+                if fits:
+                    nearest = min(fits, key=lambda left: _days_between(left[0], arrived[0]))
+                    self._pair(arrived, nearest)
+                    departures.remove(nearest)
+            leaving = [*chain.from_iterable(departures)]
+            coming = [row for row in coming if row.movement_id not in self.came_for]
 
     def _link_action(self, steps: Iterable[_Step]) -> None:
         """Find for what contracts an action brought others, by symbol.
@@ -316,7 +322,7 @@ class _Holdings:
         if len(arrived_of) == len(gone_of):
             came_for = [*gone_of.values()]
         for rows, of_them in zip(arrived_of.values(), came_for, strict=True):
-            exchange = _Exchange(of_them, is_clear=len(of_them) == 1)
+            exchange = _Exchange(of_them, is_clear=len({row.key for row in of_them}) == 1)
             self.came_for |= {row.movement_id: exchange for row in rows}
 
     def remember(self, part: Posting, *, is_guess: bool) -> None:
@@ -394,6 +400,14 @@ def _delivery_of(movement: Movement) -> tuple[str, date, int | None]:
     if movement.is_option:
         delivered = movement.counter_conid or movement.underlying_conid
     return movement.account, movement.day, delivered
+
+
+def _is_moved(left: Sequence[Movement], arrived: Sequence[Movement]) -> bool:
+    """Return whether rows of two accounts, near each other, moved as much."""
+    rows = (*left, *arrived)
+    days = [movement.day for movement in rows]
+    is_all = not rounded(sum(movement.change for movement in rows))
+    return is_all and left[0].account != arrived[0].account and max(days) - min(days) <= BOOKED
 
 
 def _days_between(one: Movement, other: Movement) -> timedelta:
@@ -479,6 +493,8 @@ class _Holding:
         self._last_owners: _Shares = {}
         # Whether it was not known whose a close was, since all of it was gone last.
         self._is_guess = False
+        # Why it is not known what an owner closes, by the owner.
+        self._lost: dict[str, str] = {}
         self._parts: list[Posting] = []
 
     def parts(self) -> list[Posting]:
@@ -812,15 +828,17 @@ class _Holding:
     def _paid_for(self) -> dict[str, str]:
         """The movements whose cash has a row of its own, by the id of that row.
 
-        That may come before or after it: on its day of a settlement, days later of an action.
+        That may come before or after it: on its day of a settlement, days later of an action. An
+        adjusted commission has one if its words name one trade alone.
         """
         paid_for = {}
         for payment in self._movements:
-            if payment.quantity or payment.kind in INCOME:
+            is_adjustment = _is_adjustment(payment)
+            if payment.quantity or (payment.kind in INCOME and not is_adjustment):
                 continue
 
             ends = [end for end in self._movements if end.quantity and _is_paid_by(payment, end)]
-            if ends:
+            if len(ends) == 1 or (ends and not is_adjustment):
                 paid_for[payment.movement_id] = min(
                     ends, key=partial(_days_between, payment)
                 ).movement_id
@@ -829,21 +847,29 @@ class _Holding:
     def _pay(self, movement: Movement) -> None:
         """Divide cash of a holding among its owners, or the last ones."""
         effect = Effect.PAYS
-        if movement.kind in INCOME and (movement.type or "").lower() != COMMISSION_ADJUSTMENTS:
+        if movement.kind in INCOME and not _is_adjustment(movement):
             effect = Effect.EARNS
         pays_for = self._paid_for.get(movement.movement_id)
-        paid_for = [part for part in self._parts if part.movement.movement_id == pays_for]
+        paid_for = [
+            part
+            for part in self._parts
+            if part.movement.movement_id == pays_for and not part.is_prior
+        ]
         owners = _sizes_of(paid_for) or self._has or self._last_owners or {UNATTRIBUTED: 1.0}
         total = sum(owners.values())
         for owner, held in owners.items():
             self._add(movement, effect, owner, fraction=held / total, pays_for=pays_for)
 
     def _lose_track(self, movement: Movement) -> None:
-        """Make the money of all owners unknown: it is not known what a movement changed."""
+        """Make the money of all owners unknown: it is not known what a movement changed.
+
+        Nor is, from then on, what they close.
+        """
         text = f"the quantity of {name_of(movement)} of {movement.day} is not known"
         claiming = [claim.owner for claim in self._claims]
         for owner in dict.fromkeys([*self._has] or claiming or [UNATTRIBUTED]):
             self._add(movement, Effect.LOSES, owner, unclear=text)
+            self._lost[owner] = text
 
     def _add_parts(
         self,
@@ -851,15 +877,23 @@ class _Holding:
         effect: Effect,
         shares: _Shares,
         origin: _Origin = _Origin(),  # noqa: B008 - it is frozen
+        unclear: str | None = None,
         **said: Any,
     ) -> None:
         self._last_owners = dict(self._has)
         whole = movement.change
         for owner, quantity in shares.items():
             sources = [part for part in origin.parts if part.owner == owner] or origin.parts
-            came_from = tuple(part.posting_id for part in sources)
+            why_lost = self._lost.get(owner) if effect is Effect.CLOSES else None
             self._add(
-                movement, effect, owner, quantity / whole, quantity, came_from=came_from, **said
+                movement,
+                effect,
+                owner,
+                quantity / whole,
+                quantity,
+                came_from=tuple(part.posting_id for part in sources),
+                unclear=unclear or why_lost,
+                **said,
             )
             self._holdings.remember(self._parts[-1], is_guess=self._is_guess)
 
@@ -920,19 +954,29 @@ def _order_of(movement: Movement) -> tuple[datetime, bool, float, str]:
 def _history(movements: Iterable[Movement], held: Opening | None) -> tuple[Opening, list[Movement]]:
     """Return what was held before the first movement of a holding, and its movements in order.
 
-    What is gone, and nothing explains, is one as far as what is stated leaves it.
+    What is gone, and nothing explains, is one as far as what is stated until then leaves it.
     """
     in_order = sorted(map(_paid_in_kind, movements), key=_order_of)
     taken_back = cancelled_ids(in_order)
     counting = [movement for movement in in_order if movement.movement_id not in taken_back]
     is_gone = grouped(lambda moved: moved.kind is MovementKind.UNEXPLAINED, counting)
-    stated = is_gone[False]
-    opening = opening_of(stated, held)
-    if not is_gone[True]:
-        return opening, stated
+    counting = is_gone[False]
+    opening = opening_of(counting, held)
+    for gone in is_gone[True]:
+        by = gone.change
+        until_then = (moved.change for moved in counting if _is_seen_in(moved, gone))
+        left = rounded(opening.quantity + sum(until_then))
+        if left * by < 0:
+            by = math.copysign(min(abs(left), abs(by)), by)
+            counting.append(replace(gone, quantity=by))
+    return opening, sorted(counting, key=_order_of)
 
-    total = opening.quantity + sum(movement.change for movement in stated)
-    return opening, sorted([*stated, *_still_held(is_gone[True], total)], key=_order_of)
+
+def _is_seen_in(movement: Movement, gone: Movement) -> bool:
+    """Return whether a movement may be of what was seen then: traded until then, or of its day."""
+    at, seen_at = moment_of(movement), moment_of(gone)
+    is_timed = movement.kind is MovementKind.TRADE and movement.at is not None
+    return at <= seen_at + SLACK if is_timed else exchange_date(at) <= exchange_date(seen_at)
 
 
 def _paid_in_kind(movement: Movement) -> Movement:
@@ -942,18 +986,17 @@ def _paid_in_kind(movement: Movement) -> Movement:
     return replace(movement, cash=times(movement.value, -1.0))
 
 
-def _still_held(unexplained: Iterable[Movement], held: float) -> Iterator[Movement]:
-    """Yield what is gone and nothing explains, as far as it is held."""
-    for movement in unexplained:
-        by = movement.change
-        if rounded(held) * by < 0:
-            by = math.copysign(min(abs(held), abs(by)), by)
-            held += by
-            yield replace(movement, quantity=by)
+def _is_adjustment(movement: Movement) -> bool:
+    """Return whether it is cash that corrects what a trade cost."""
+    return (movement.type or "").lower() == COMMISSION_ADJUSTMENTS
 
 
 def _is_paid_by(movement: Movement, end: Movement) -> bool:
     """Return whether a row without a quantity is the cash of what another one did."""
+    if _is_adjustment(movement):
+        # As the broker names a trade: Refund (DGS, 10, 2022-10-26).
+        named = f" {digits(abs(end.change))}, {end.day})"
+        return end.kind is MovementKind.TRADE and (movement.description or "").endswith(named)
     if end.kind is not movement.kind:
         return False
     if None not in (end.action_id, movement.action_id):

@@ -56,6 +56,8 @@ class Bookkeeper:
         pools: The same with one average cost.
         edges: By owner, and by account where the name of the owner is empty.
         realised: By owner, at average cost.
+        adjusted: What was paid later for openings that are held, by owner and name.
+        lost: Where it is not known how much is held, nor what closes take.
         posted: The postings in order of time; and in the graph, by name.
     """
 
@@ -63,6 +65,8 @@ class Bookkeeper:
     pools: dict[Place, Parcel] = field(default_factory=dict)
     edges: list[tuple[str, Edge]] = field(default_factory=list)
     realised: dict[str, Money] = field(default_factory=lambda: defaultdict(Fraction))
+    adjusted: dict[tuple[str, str], Fraction] = field(default_factory=dict)
+    lost: set[Place] = field(default_factory=set)
     posted: list[Posted] = field(default_factory=list)
     postings: dict[PostingName, PostingSize] = field(default_factory=dict)
 
@@ -129,6 +133,17 @@ class Bookkeeper:
         of_account = self._parcel(booking, name, whole, money, fee)
         self._match(self._place(OF_ACCOUNT, booking), of_account)
 
+    def lose(self, booking: Booking) -> None:
+        """Write a row whose quantity is not known: all that its owners close later is not."""
+        account, conid = self._key(booking)
+        for owner in [*self.owners(account, conid), OF_ACCOUNT]:
+            place = (owner, account, conid)
+            self.lost.add(place)
+            self._lose(place)
+            if owner:
+                self._post(booking, owner, "LOSES", Fraction(0), None, Fraction(0))
+            self._pay(owner, booking, None, "PAYS")
+
     def _lose(self, place: Place) -> None:
         """Make unknown what is held."""
         self.queues[place] = deque(held.lost() for held in self.queues[place])
@@ -145,7 +160,8 @@ class Bookkeeper:
         name: str,
     ) -> None:
         """Write what a trade closed, and what it opened, of an owner."""
-        held = self.held(*self._place(owner, booking))
+        place = self._place(owner, booking)
+        held = self.held(*place)
         closed = Fraction(0)
         if held * quantity < 0:
             closed = quantity if abs(quantity) <= abs(held) else -held
@@ -153,9 +169,9 @@ class Bookkeeper:
         for effect, size in sides.items():
             if size:
                 fraction = size / quantity
-                self._post(
-                    booking, owner, effect, size, part(cash, fraction), part(fee, fraction), name
-                )
+                is_lost = effect == "CLOSES" and place in self.lost
+                own_cash = None if is_lost else part(cash, fraction)
+                self._post(booking, owner, effect, size, own_cash, part(fee, fraction), name)
 
     def pay(self, booking: Booking, shares: Shares, effect: str) -> None:
         """Book money without a quantity: PAYS, or EARNS of what is held."""
@@ -175,7 +191,23 @@ class Bookkeeper:
         """Write the cash of a settlement, which the close that it pays for has already."""
         self._post(booking, owner, "PAYS", Fraction(0), Fraction(booking.cash), Fraction(0))
 
-    def _pay(self, owner: str, booking: Booking, money: Fraction, effect: str) -> None:
+    def adjust(self, booking: Booking, owner: str, opening: Booking) -> None:
+        """Write money that is cost of an opening, all of which is still held."""
+        self.pay_for_close(booking, owner)
+        self.adjusted[owner, opening.name] = Fraction(booking.cash)
+        for who in (owner, OF_ACCOUNT):
+            place = self._place(who, booking)
+            self.queues[place] = deque(
+                replace(held, money=total(held.money, Fraction(booking.cash)))
+                if held.name == opening.name
+                else held
+                for held in self.queues[place]
+            )
+        place = self._place(owner, booking)
+        pool = self.pools[place]
+        self.pools[place] = replace(pool, money=total(pool.money, Fraction(booking.cash)))
+
+    def _pay(self, owner: str, booking: Booking, money: Money, effect: str) -> None:
         paid = self._parcel(booking, "", Fraction(0), money, Fraction(0))
         self.edges.append((owner, Edge(kind=effect, opened=None, by=paid)))
         if owner:
@@ -195,27 +227,40 @@ class Bookkeeper:
             self.queues[place].clear()
             self._bring(place, place, parcels, booking, ratio)
 
-    def replace(self, left: Booking, came: Booking) -> None:
+    def replace(self, left: Booking, *came: Booking) -> None:
         """Hold something else instead of a contract, or the same in another account.
 
         Cost and day go from what left to what came, in proportion to what was taken. What is paid
         for it is a part of its cost; what is paid out is earned.
+
+        Args:
+            left: What left.
+            came: What came for it, in one row or in several ones.
         """
         account, conid = self._key(left)
         fraction = -left.quantity / self.held(OF_ACCOUNT, account, conid)
-        ratio = came.quantity / -left.quantity
+        arrived = sum((row.quantity for row in came), Fraction(0))
+        ratio = arrived / -left.quantity
         cost_of_one = min(0, left.cash) / -left.quantity
 
         for owner in [*self.owners(account, conid), OF_ACCOUNT]:
             place = (owner, account, conid)
-            target = (owner, *self._key(came))
+            target = (owner, *self._key(came[0]))
             taken = self.held(*place) * fraction
             parcels = self._take(place, fraction)
             if owner:
-                self._post_replacement(left, came, owner, taken)
+                cash = left.cash * taken / -left.quantity
+                self._post(left, owner, "LEAVES", -taken, cash, Fraction(0))
                 self._move_pool(place, target, fraction, ratio, cost_of_one * taken)
 
-            self._bring(place, target, parcels, came, ratio, cost_of_one)
+            for row in came:
+                part_of_row = row.quantity / arrived
+                if owner:
+                    came_of = taken * ratio * part_of_row
+                    cash = row.cash * came_of / row.quantity
+                    self._post(row, owner, "COMES", came_of, cash, Fraction(0))
+                of_row = [parcel.cut(parcel.quantity * part_of_row) for parcel in parcels]
+                self._bring(place, target, of_row, row, ratio, cost_of_one)
             if left.cash > 0:
                 self._pay(owner, left, left.cash * taken / -left.quantity, "PAYS")
 
@@ -225,13 +270,6 @@ class Bookkeeper:
         kept = [parcel.cut(parcel.quantity * (1 - fraction)) for parcel in parcels]
         self.queues[place] = deque(parcel for parcel in kept if parcel.quantity)
         return [parcel.cut(parcel.quantity * fraction) for parcel in parcels]
-
-    def _post_replacement(self, left: Booking, came: Booking, owner: str, taken: Fraction) -> None:
-        """Write what left of an owner, and what came for it."""
-        fraction = taken / -left.quantity
-        self._post(left, owner, "LEAVES", -taken, left.cash * fraction, Fraction(0))
-        arrived = came.quantity * fraction
-        self._post(came, owner, "COMES", arrived, came.cash * fraction, Fraction(0))
 
     def _move_pool(
         self, place: Place, target: Place, fraction: Fraction, ratio: Fraction, cost: Fraction
@@ -274,7 +312,10 @@ class Bookkeeper:
             first = queue.popleft()
             size = min(abs(first.quantity), abs(parcel.quantity))
             taken = size if first.quantity > 0 else -size
-            edge = Edge(kind="CLOSES", opened=first.cut(taken), by=parcel.cut(-taken))
+            by = parcel.cut(-taken)
+            if place in self.lost:
+                by = by.lost()
+            edge = Edge(kind="CLOSES", opened=first.cut(taken), by=by)
             self.edges.append((place[0], edge))
 
             if first.quantity != taken:
@@ -296,7 +337,8 @@ class Bookkeeper:
 
         size = min(abs(pool.quantity), abs(parcel.quantity))
         taken = size if pool.quantity > 0 else -size
-        self._realise(owner, total(pool.cut(taken).money, parcel.cut(-taken).money))
+        gain = total(pool.cut(taken).money, parcel.cut(-taken).money)
+        self._realise(owner, None if place in self.lost else gain)
         del self.pools[place]
         if pool.quantity != taken:
             self.pools[place] = pool.cut(pool.quantity - taken)

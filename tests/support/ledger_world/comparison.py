@@ -174,6 +174,10 @@ def not_conserved(played: Played) -> list[str]:
         elif name.effect == "CLOSES":
             closed[name.owner, name.booking] = (quantity,)
 
+    for name, paid in played.world.books.adjusted.items():
+        quantity, cost = opened[name]
+        opened[name] = (quantity, None if cost is None else cost + float(paid))
+
     edges = edges_of(played.by_owner, by_owner=True)
     openings = openings_of(played.by_owner, by_owner=True)
     left: dict[Any, Amounts] = {}

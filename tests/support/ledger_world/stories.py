@@ -391,10 +391,11 @@ def future(world: World) -> None:
 
 
 def _action(world: World, day: int, minute: int, account: str, contract: Contract,
-            quantity: Fraction, kind: str, action: int, cash: int = 0) -> Booking:  # fmt: skip
+            quantity: Fraction, kind: str, action: int, cash: int = 0,
+            **more: object) -> Booking:  # fmt: skip
     return world.book(
         day, minute, account, contract, section="CorporateActions", quantity=quantity,
-        kind=kind, action=action, cash=cash,
+        kind=kind, action=action, cash=cash, **more,
     )  # fmt: skip
 
 
@@ -694,6 +695,20 @@ def moved_to_the_other_account(world: World) -> None:
         _sell(world, closed, target, stock, Fraction(world.random.choice((1, 2)), 2))
 
 
+def moved_in_several_rows(world: World) -> None:
+    """What leaves one account in a row comes to the other one in two."""
+    owner = _owner(world)
+    source, target = ACCOUNTS
+    opened, day, closed = _days(world, 3)
+    side = _side(world)
+    stock = world.stock()
+    world.claim(owner, stock, 1, account=world.random.choice((None, source)))
+    world.trade(opened, source, stock, {owner: side * 30})
+    world.trade(opened, source, stock, {owner: side * 12})
+    _goes(world, day, stock, source, target, Fraction(5, 14))
+    _sell(world, closed, target, stock, Fraction(world.random.choice((1, 2)), 2))
+
+
 def short_that_goes_out_alone(world: World) -> None:
     """A section of one row, OUT and without a sign: what was short was held so."""
     owner = _owner(world)
@@ -716,7 +731,7 @@ def moved_in_part_without_value(world: World) -> None:
     side = _side(world)
     world.trade(opened, source, stock, {owner: side * 30})
     world.trade(opened, source, stock, {owner: side * 12})
-    _goes(world, day, stock, source, target, Fraction(1, 3), is_valued=False)
+    _goes(world, day, stock, source, target, of=Fraction(1, 3), is_valued=False)
     _sell(world, closed, target, stock, Fraction(1))
     _sell(world, last, source, stock, Fraction(world.random.choice((1, 2)), 2))
 
@@ -741,19 +756,25 @@ def _goes(
     stock: Contract,
     source: str,
     target: str,
+    *parts: Fraction,
     of: Fraction = Fraction(1),
-    *,
     is_valued: bool = True,
 ) -> None:
-    """Let a part of a contract, or all, go to another account."""
+    """Let a part of a contract, or all, go to another account, where its parts have own rows."""
 
     def happens(minute: int) -> None:
         held = world.books.held("", source, stock.conid) * of
-        value = int(held) * world.price() if is_valued else None
+        price = world.price() if is_valued else None
+        value = None if price is None else int(held) * price
         taken = None if value is None else -value
         left = _transfer(world, day, minute, source, stock, -held, taken, target, "OUT")
-        came = _transfer(world, day, minute, target, stock, held, value, source)
-        world.books.replace(left, came)
+        came = []
+        for each in (*parts, 1 - sum(parts, Fraction(0))):
+            own_value = None if value is None else int(value * each)
+            came.append(
+                _transfer(world, day, minute, target, stock, held * each, own_value, source)
+            )
+        world.books.replace(left, *came)
 
     world.on(day, happens, minute=EVENING)
 
@@ -830,6 +851,30 @@ def adjusted_commission(world: World) -> None:
     _sell(world, closed, account, stock, Fraction(1, world.random.choice((1, 2))))
     shares = {owner: Fraction(1)}
     _cash(world, late, account, stock, "Commission Adjustments", world.price(), "PAYS", shares)
+
+
+def adjusted_commission_of_a_trade(world: World) -> None:
+    """The broker's words name the trade whose commission it corrects: it is cost of that one."""
+    owner = _owner(world)
+    account = _account(world)
+    side = _side(world)
+    opened, day, closed = _days(world, 3)
+    stock = world.stock()
+    world.claim(owner, stock, 1)
+    world.trade(opened, account, stock, {owner: side * 20})
+    order = world.number()
+    world.trade(opened, account, stock, {owner: side * 30}, order=order)
+
+    def happens(minute: int) -> None:
+        [trade] = [each for each in world.bookings if each.order == order]
+        row = world.book(
+            day, minute, account, stock, section="CashTransactions", kind="Commission Adjustments",
+            cash=world.price(), words=f"Refund ({stock.symbol}, 30, {trade.day})",
+        )  # fmt: skip
+        world.books.adjust(row, owner, trade)
+
+    world.on(day, happens, minute=EVENING + 60)
+    _sell(world, closed, account, stock, Fraction(1, world.random.choice((1, 2))))
 
 
 def paid_after_it_was_sold(world: World) -> None:
@@ -960,6 +1005,45 @@ def held_before_and_gone(world: World) -> None:
     world.lost |= {fog, option.conid}
 
 
+def gone_and_traded_again(world: World) -> None:
+    """An option is gone without a cause; the opposite of it is opened later, and perhaps closed."""
+    [fog] = _names(world, FOG)
+    account = _account(world)
+    side = _side(world)
+    day, opened, closed = _days(world, 3)
+    option = world.option(world.stock(), "P", 9)
+    world.claim(fog, option, 0)
+    _stocked(world, NOBODY, account, 1)
+    _hold_before(world, account, option, {fog: side * 2})
+    _vanishes(world, day, account, option)
+    world.trade(opened, account, option, {fog: -side * 2})
+    if world.random.random() < 0.4:
+        world.trade(closed, account, option, {fog: side * 2})
+    world.lost |= {fog, option.conid}
+
+
+def of_unknown_quantity(world: World) -> None:
+    """A row does not say how much an action took: what is closed later is not known, also anew."""
+    [fog] = _names(world, FOG)
+    account = _account(world)
+    side = _side(world)
+    opened, acts, closed, again, ended = _days(world, 5)
+    stock = world.stock()
+    world.claim(fog, stock, 1)
+    world.trade(opened, account, stock, {fog: side * 20})
+
+    def happens(minute: int) -> None:
+        row = _action(world, acts, minute, account, stock, Fraction(0), "TC", world.number(),
+                      is_quantity_stated=False)  # fmt: skip
+        world.books.lose(row)
+
+    world.on(acts, happens, minute=EVENING)
+    world.trade(closed, account, stock, {fog: -side * 20})
+    world.trade(again, account, stock, {fog: side * 30})
+    _sell(world, ended, account, stock, Fraction(1, world.random.choice((1, 2))))
+    world.lost |= {fog, stock.conid}
+
+
 def without_commission(world: World) -> None:
     """No source says the commission of a trade: its money is not known, that of others is."""
     [fog] = _names(world, FOG)
@@ -1080,6 +1164,8 @@ STORIES: tuple[Story, ...] = (
     held_before_beside_a_trade, held_before_by_two, held_before_without_cost,
     held_before_and_gone, without_commission, claimed_in_both_accounts, a_close_of_unknown_owner,
     gone, moved_in_part_without_value, spread_of_nobody_of_which_a_part_moves,
+    gone_and_traded_again, of_unknown_quantity, moved_in_several_rows,
+    adjusted_commission_of_a_trade,
 )  # fmt: skip
 
 

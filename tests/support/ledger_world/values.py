@@ -49,11 +49,13 @@ class Booking:
         quantity: By how much the position changed.
         price, cash, fee: In cents; a fee that was paid is positive.
         is_fee_stated: Whether any source states the fee.
+        is_quantity_stated: Whether any source states the quantity.
         value: What a transfer brought in kind; None: not stated.
         kind: The broker's type.
         side: Whether a trade opens or closes: O, C or C;O; of a transfer IN or OUT.
         action: The id of a corporate action.
         partner: The other account of a transfer.
+        words: The broker's words.
     """
 
     number: int
@@ -66,6 +68,7 @@ class Booking:
     cash: int = 0
     fee: int = 0
     is_fee_stated: bool = True
+    is_quantity_stated: bool = True
     value: int | None = None
     kind: str = "ExchTrade"
     codes: str = ""
@@ -73,6 +76,7 @@ class Booking:
     order: int | None = None
     action: int | None = None
     partner: str = ""
+    words: str = ""
 
     @property
     def name(self) -> str:

@@ -328,7 +328,7 @@ class World:
         booking = posted.booking
         if booking.quantity:
             return posted.quantity / booking.quantity
-        return Fraction(posted.cash or 0) / booking.cash
+        return Fraction(posted.cash or 0) / (booking.cash or 1)
 
     def has_rows(self, owner: str, account: str, day: date) -> bool:
         """Return whether an owner had, or moved, something in an account on a day."""

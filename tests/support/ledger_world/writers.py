@@ -105,6 +105,8 @@ def _booked(booking: Booking) -> str:
         "quantity": number(booking.quantity), "transactionID": booking.name,
     }  # fmt: skip
     of_section = _FIELDS[booking.section](booking)
+    if not booking.is_quantity_stated:
+        of_section["quantity"] = None
     written = {name: text for name, text in (fields | of_section).items() if text is not None}
     return _row(ROWS[booking.section], **written)
 
@@ -155,7 +157,7 @@ def _transfer(booking: Booking) -> _Fields:
 def _cash(booking: Booking) -> _Fields:
     return dict(
         quantity=None, dateTime=_day(booking.day), amount=dollars(booking.cash),
-        type=booking.kind, levelOfDetail="DETAIL",
+        type=booking.kind, levelOfDetail="DETAIL", description=booking.words,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, date, datetime
 from itertools import chain
 from random import Random
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from position_sync_dagster.domain.holding import grouped
+from position_sync_dagster.money.campaigns.campaigns import closed_campaigns, money_of
 from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.booking import (
     Booking,
@@ -307,6 +309,50 @@ def test_what_goes_to_another_own_account_takes_owner_cost_and_day_along():
 
 
 @pytest.mark.parametrize("group_of", [of_owner, of_account])
+@pytest.mark.parametrize(
+    ("left", "came"),
+    [
+        ([(6, 40)], [(6, 25), (6, 15)]),
+        ([(6, 25), (6, 15)], [(6, 40)]),
+        ([(6, 30), (6, 10)], [(6, 25), (6, 15)]),
+        ([(6, 40)], [(6, 25), (7, 15)]),
+        ([(6, 40), (6, 7)], [(6, 7), (6, 25), (6, 15)]),
+    ],
+)
+def test_what_goes_to_another_own_account_in_several_rows_does_so_too(left, came, group_of):
+    """Shares that cost 40; the leg names the first account alone."""
+    rows = ["2 trade 100 SHARES at 40 fee=0"]
+    rows += [f"{day} transfer -{size} SHARES fee=0" for day, size in left]
+    rows += [f"{day} transfer {size} SHARES fee=0 account=U2" for day, size in came]
+    moved_size = sum(size for _day, size in came)
+    movements = movements_in("\n".join(rows))
+    postings = parts_of(movements, leg(SHARES, "a", account=A))
+    assert {posting.owner for posting in postings} == {"a"}
+
+    booking = booked(postings, group_of)
+    assert edges_of(booking, EdgeKind.CLOSES) == []
+    kept, brought = sorted(held_of(booking).values(), key=lambda shares: shares[0].key)
+    for shares, size in ((kept, 100 - moved_size), (brought, moved_size)):
+        assert sum(share.quantity for share in shares) == pytest.approx(size)
+        assert sum(share.cash for share in shares) == pytest.approx(-40 * size)
+        assert {share.posting.movement.day.day for share in shares} == {2}
+
+
+def test_what_goes_to_two_own_accounts_in_several_rows_is_not_paired_by_guess():
+    """30 leave each of two accounts, in two rows; 50 and 10 come to a third one and a fourth."""
+    movements = movements_in("""
+        2 trade    30 SHARES at 40 fee=0
+        2 trade    30 SHARES at 50 fee=0 account=U2
+        6 transfer -30 SHARES      fee=0
+        6 transfer -30 SHARES      fee=0 account=U2
+        6 transfer  50 SHARES      fee=0 account=U3
+        6 transfer  10 SHARES      fee=0 account=U4
+    """)
+    booking = booked(parts_of(movements, leg(SHARES)), of_account)
+    assert [share.cash for shares in held_of(booking).values() for share in shares] == [None] * 2
+
+
+@pytest.mark.parametrize("group_of", [of_owner, of_account])
 def test_what_an_action_brings_closes_by_the_day_on_which_it_was_opened(group_of):
     """As for the tax: what comes for it has the holding period of what left."""
     movements = movements_in("""
@@ -343,6 +389,43 @@ def test_a_commission_that_is_adjusted_is_in_lots_and_a_dividend_is_not():
     booking = booked(parts_of(movements, leg(PUT)), of_owner)
     gains = {edge.kind: edge.gain for edge in booking.edges}
     assert gains == {EdgeKind.PAYS: -0.25, EdgeKind.EARNS: 3.0}
+
+
+ADJUSTED = 'type="Commission Adjustments" description="Refund (XYZ, {}, 2026-03-0{})"'
+
+
+@pytest.mark.parametrize("group_of", [of_owner, of_account])
+def test_an_adjusted_commission_is_cost_of_the_trade_that_its_words_name(group_of):
+    """Three puts are sold in two trades; 0.25 of the fee of the second is refunded much later."""
+    movements = movements_in(f"""
+        2  trade -1 PUT at 2 fee=-1
+        3  trade -2 PUT at 3 fee=-2
+        9  trade  1 PUT at 1 fee=-1
+        10 trade  2 PUT at 1 fee=-2
+        20 fee    - PUT cash=0.25 fee=0 {ADJUSTED.format(2, 3)}
+    """)
+    postings = parts_of(movements, leg(PUT, "a", removed_at=datetime(2026, 3, 12, tzinfo=UTC)))
+    [paid] = [posting for posting in postings if posting.effect is Effect.PAYS]
+    assert (paid.owner, paid.cash) == ("a", 0.25)
+    assert paid.pays_for == movements[1].movement_id
+    edges = booked(postings, group_of).edges
+    assert [edge.gain for edge in edges] == [200 - 1 - 100 - 1, 600 - 2 + 0.25 - 200 - 2]
+
+
+@pytest.mark.parametrize(
+    "words", ['type="Commission Adjustments"', ADJUSTED.format(3, 3), ADJUSTED.format(2, 2)]
+)
+def test_of_an_adjusted_commission_no_trade_is_guessed(words):
+    """It names none, or one that there is not, or two trades are such."""
+    movements = movements_in(f"""
+        2 trade -2 PUT at 2
+        2 trade -2 PUT at 2.5
+        5 fee    - PUT cash=0.25 fee=0 {words}
+    """)
+    postings = parts_of(movements, leg(PUT))
+    assert {posting.pays_for for posting in postings} == {None}
+    [edge] = booked(postings, of_owner).edges
+    assert edge.gain == 0.25
 
 
 def test_what_is_paid_for_what_comes_is_cost_of_it_and_realises_nothing():
@@ -388,3 +471,41 @@ def test_a_cancellation_names_what_it_takes_back_by_either_id_or_not(names):
     taken_back = replace(unnamed, corrects=names)
     postings = parts_of([bought, wrong, taken_back], leg(SHARES))
     assert [posting.movement for posting in postings] == [bought]
+
+
+@pytest.mark.parametrize("held", [1.0, 0.0])
+def test_after_an_unknown_quantity_what_its_owner_closes_of_that_contract_is_not_known(held):
+    """Nobody knows how much an action of the 4th changed; another contract has nothing of it."""
+    text = """
+         2 trade  1 PUT   at 2
+         4 action 0 PUT
+         9 trade  1 PUT   at 3
+         9 trade  1 OTHER at 3
+        10 trade -1 PUT   at 4
+        10 trade -1 OTHER at 4
+        11 trade -1 PUT   at 4
+    """
+    bought, acted_on, *traded, last = movements_in(text)
+    action = replace(acted_on, quantity=None, cash=None)
+    history = [bought, action, *traded, last] if held else [action, *traded]
+    postings = parts_of(history, leg(PUT), leg(OTHER))
+
+    profits = {campaign.opened: money_of(campaign.parts, "USD").profit
+               for campaign in closed_campaigns(postings)}  # fmt: skip
+    assert profits[max(profits)] is None
+    for group_of in (of_owner, of_account):
+        closes = [e for e in booked(postings, group_of).edges if e.kind is EdgeKind.CLOSES]
+        assert [e.gain for e in closes if e.by.posting.conid == PUT] == [None] * int(1 + held)
+        assert [e.gain for e in closes if e.by.posting.conid == OTHER] == [400 - 300 - 2]
+
+
+def test_an_unknown_quantity_of_one_owner_says_nothing_of_another_one():
+    """What `b` opens of the contract afterwards, and closes, is known."""
+    lost = replace(acted(PUT, 0.0, 4), quantity=None, cash=None)
+    traded = movements_in("9 trade 1 PUT at 3; 10 trade -1 PUT at 4")
+    ended = datetime(2026, 3, 6, tzinfo=UTC)
+    begun = leg(PUT, "b", since=date(2026, 3, 7))
+    postings = parts_of([SOLD, lost, *movements_in("5 trade 1 PUT at 1"), *traded],
+                        leg(PUT, "a", removed_at=ended), begun)  # fmt: skip
+    closes = [edge for edge in booked(postings, of_owner).edges if edge.kind is EdgeKind.CLOSES]
+    assert [(edge.by.posting.owner, edge.gain) for edge in closes] == [("a", None), ("b", 98.0)]
