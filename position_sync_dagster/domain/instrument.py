@@ -51,10 +51,9 @@ def parse_right(text: str) -> Right:
     return right
 
 
-_DAY = re.compile(r"\d{8}|\d{4}-\d{2}-\d{2}")
-
-# As names of contracts have it (`leg_name`).
-_DAY_OF_NAME = re.compile(r"\d\d[A-Za-z]{3}\d\d")
+# The last form is that of the names of contracts (`leg_name`).
+_DAY = re.compile(r"\d{8}|\d{4}-\d{2}-\d{2}|\d{2}[A-Za-z]{3}\d{2}")
+_FORMS_OF_DAYS = ("%Y%m%d", "%Y-%m-%d", "%d%b%y")
 
 
 def parse_day(value: str | int | date, name: str) -> date:
@@ -72,12 +71,9 @@ def parse_day(value: str | int | date, name: str) -> date:
         return value
     # Python writes no number of thousands of digits.
     text = "" if isinstance(value, int) and abs(value) > 10**8 else str(value).strip()
-    if _DAY.fullmatch(text):  # `fromisoformat` reads further forms of a day
+    for form in _FORMS_OF_DAYS if _DAY.fullmatch(text) else ():
         with suppress(ValueError):
-            return date.fromisoformat(text)
-    if _DAY_OF_NAME.fullmatch(text):
-        with suppress(ValueError):
-            return datetime.strptime(text, "%d%b%y").replace(tzinfo=UTC).date()
+            return datetime.strptime(text, form).replace(tzinfo=UTC).date()
     raise InvalidLegError(
         f"The {name} {shown(value)} is no day.", remedy='Write it as "20260220" or "2026-02-20".'
     )

@@ -170,10 +170,7 @@ class LatestRows:
             if self._known is None or not self._known.exists():
                 return None
 
-            known = self._known.rows()
-            if known.is_empty():
-                return None
-            rows = known.with_columns(date=col.timestamp.dt.date())
+            rows = self._known.rows().with_columns(date=col.timestamp.dt.date())
             return rows.select(*self._table.spec.columns)
         except errors.LakeError:
             return None  # the ledger has them too
@@ -197,9 +194,7 @@ class LatestRows:
             self._generation = generation
             self._through = 0
 
-        if files.is_empty():
-            self._rows = self._table.spec.empty
-        elif not self._through:
+        if not self._through:
             self._rows = newest_rows(self._first_rows(files, known)).sort(KEY)
         elif last > self._through:
             self._take(added_after(self._table, files, self._through).collect())
