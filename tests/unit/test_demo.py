@@ -20,7 +20,9 @@ from position_sync_dagster.demo import STATED_S, expect_paths
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.money.campaigns.campaign_days import read_days_of
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
+from position_sync_dagster.money.campaigns.open_campaigns import read_open_campaigns
 from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.past.owned_parts import PostingBook
 from position_sync_dagster.processes.home import Home, HomeError
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.confirmations import CONFIRMED
@@ -271,8 +273,23 @@ def test_the_past_of_the_strategies_is_in_the_lake_with_their_campaigns(prepared
         of_strategies[campaign.strategy_id] += campaign.profit
     assert of_strategies == {name: pytest.approx(float(money)) for name, money in brought.items()}
 
-    # The days of each add up to its profit, to the cent: only then it says how it stood.
+    # Two that are open share a call: what each brought are the entries of its own order.
     lake = MoneyLake.of(settings)
+    stated = {
+        campaign.strategy_id: (campaign.kind, campaign.opened, campaign.brought)
+        for campaign in read_open_campaigns(lake, PostingBook(lake).postings())
+    }
+    entries = [entry for books in history.past.books for entry in books.entries if entry.kind]
+    for strategy, kind, own in (
+        ("qqq-condor", "iron-condor", 912000009),
+        ("qqq-diagonal", "diagonal", 912000036),
+    ):
+        [first] = [entry for entry in entries if entry.security.conid == own]
+        of_order = [entry for entry in entries if entry.order == first.order]
+        money = sum(entry.proceeds - entry.commission for entry in of_order)
+        assert stated[strategy] == (kind, first.report_day, pytest.approx(float(money)))
+
+    # The days of each add up to its profit, to the cent: only then it says how it stood.
     since = date(2026, 10, 14)
     late = [campaign for campaign in campaigns if campaign.opened >= since]
     last = max(campaign.closed for campaign in late)

@@ -1,16 +1,17 @@
 """To which strategy each movement of a holding belongs; pure.
 
-What opens a holding belongs to the strategies that claim the contract then; what an assignment or
-an exercise delivers, to the strategies that had the option, whether or not it is a leg of them;
-what a corporate action brings for a contract that it takes, to those who had that one. What closes
-belongs to who has it. Where several have a part, a trade that closes all of it, or that is one of
-those of a session that do, is divided by what they have; of any other it is not known whose it was,
-their profit is unknown, and what is left belongs to those that claim it.
+What opens a holding belongs to the strategies that claim the contract then, first to the one whose
+other legs its order traded; what an assignment or an exercise delivers, to the strategies that had
+the option, whether or not it is a leg of them; what a corporate action brings for a contract that
+it takes, to those who had that one. What closes belongs to who has it. Where several have a part, a
+trade that closes all of it, or that is one of those of a session that do, is divided by what they
+have; of any other it is not known whose it was, their profit is unknown, and what is left belongs
+to those that claim it.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from functools import cached_property, partial
@@ -194,6 +195,7 @@ class _Holdings:
         left: The ids of what something came for with its cost.
         parts: Those of each movement that is no trade, by its id.
         traders: Who had what an order traded, apart from contracts that several had.
+        openers: Which strategies had what an order traded of contracts that no other one claims.
     """
 
     def __init__(self) -> None:
@@ -203,6 +205,7 @@ class _Holdings:
         self.left: set[str] = set()
         self.parts: defaultdict[str, list[Posting]] = defaultdict(list)
         self.traders: defaultdict[str | None, set[str]] = defaultdict(set)
+        self.openers: defaultdict[str | None, set[str]] = defaultdict(set)
         self._lost: dict[str, str] = {}
 
     def add(self, holding: "_Holding") -> None:
@@ -325,17 +328,20 @@ class _Holdings:
             exchange = _Exchange(of_them, is_clear=len({row.key for row in of_them}) == 1)
             self.came_for |= {row.movement_id: exchange for row in rows}
 
-    def remember(self, part: Posting, *, is_guess: bool) -> None:
+    def remember(self, part: Posting, *, is_guess: bool, is_shared: bool) -> None:
         """Remember a part: something may come for it, or be of its order.
 
         Args:
             is_guess: Whether it is not known whose it is: then it says nothing of its order.
+            is_shared: Whether several strategies claim it: then it does not say who opened others.
         """
         movement = part.movement
         if movement.kind is not MovementKind.TRADE:
             self.parts[movement.movement_id].append(part)
         elif movement.order_id is not None and part.fraction == 1.0 and not is_guess:
             self.traders[movement.order_id].add(part.owner)
+            if not is_shared and part.owner != UNATTRIBUTED:
+                self.openers[movement.order_id].add(part.owner)
 
     def brings(self, movement: Movement) -> bool:
         """Return whether a movement is what an action, or a transfer, brought for something."""
@@ -442,6 +448,7 @@ class _Claim(NamedTuple):
 
     leg: ActiveContract
     begin: datetime
+    is_of_order: bool = False
 
     @property
     def owner(self) -> str:
@@ -454,9 +461,9 @@ class _Claim(NamedTuple):
         return self.leg.quantity or 0.0
 
     @property
-    def rank(self) -> tuple[bool, bool]:
-        """Return its place: what goes on comes first, and what names the account."""
-        return self.leg.removed_at is not None, self.leg.account is None
+    def rank(self) -> tuple[bool, bool, bool]:
+        """Return its place: first is that of its order, what goes on, what names the account."""
+        return not self.is_of_order, self.leg.removed_at is not None, self.leg.account is None
 
     def covers(self, movement: Movement) -> bool:
         """Return whether the contract was a leg at the time of a movement."""
@@ -582,8 +589,12 @@ class _Holding:
         is_option = any(movement.is_option for movement in (self.first, *self._movements))
         brought = filter(self._holdings.brings, self._movements)
         at = min(map(moment_of, brought), default=NEVER)
-        is_shared = len({claim.owner for claim in self._claims}) > 1
-        return not is_option, at, is_shared, -self._claimed_in_part_since, self.key
+        return not is_option, at, self._is_shared, -self._claimed_in_part_since, self.key
+
+    @cached_property
+    def _is_shared(self) -> bool:
+        """Whether several strategies claim it, at any time."""
+        return len({claim.owner for claim in self._claims}) > 1
 
     @property
     def _claimed_in_part_since(self) -> float:
@@ -715,20 +726,27 @@ class _Holding:
         """Return whose it is that came: of those who had what it came from, or who claim it."""
         if origin.sizes:
             return _divided(by, origin.sizes)
-        return self._openers(movement, by, self._has)
+        of_order = self._holdings.openers[movement.order_id]
+        return self._openers(movement, by, self._has, of_order)
 
-    def _openers(self, movement: Movement, by: float, before: _Shares) -> _Shares:
+    def _openers(
+        self, movement: Movement, by: float, before: _Shares, of_order: Set[str] = frozenset()
+    ) -> _Shares:
         """Return whose an opening is: of those that claim a quantity, as far as they lack it.
 
-        Claims that go on come before those that ended, and those that name the account before
-        others; of one rank, they share what is there by their quantities. One that names no account
-        claims in each its part of what all hold.
+        The strategy of the order comes first. Claims that go on come before those that ended, and
+        those that name the account before others; of one rank, they share what is there by their
+        quantities. One that names no account claims in each its part of what all hold.
 
         Args:
             before: What each owner has before.
+            of_order: The strategies whose other legs its order traded.
         """
-        covering = [claim for claim in self._claims if claim.covers(movement)]
-        newest = {(claim.owner, claim.leg.account): claim for claim in covering}.values()
+        newest = self._claims_on(movement, of_order)
+        for claim in newest:
+            if claim.is_of_order and claim.leg.quantity is None:
+                return {claim.owner: by}
+
         sized = [claim for claim in newest if claim.size * by > 0]
         held = sum(before.values()) + by
 
@@ -745,7 +763,7 @@ class _Holding:
             lacking = {}
             for owner, size in claimed.items():
                 missing = size - before.get(owner, 0.0) - openers[owner]
-                if missing * by > 0:
+                if rounded(missing) * by > 0:
                     lacking[owner] = missing
 
             if total := sum(lacking.values()):
@@ -762,6 +780,21 @@ class _Holding:
             for owner in takers:
                 openers[owner] += unclaimed / len(takers)
         return {owner: quantity for owner, quantity in openers.items() if quantity}
+
+    def _claims_on(self, movement: Movement, of_order: Set[str]) -> Sequence[_Claim]:
+        """Return the claims at a movement; one that ended before another began is of no order."""
+        covering = [claim for claim in self._claims if claim.covers(movement)]
+        newest = [*{(claim.owner, claim.leg.account): claim for claim in covering}.values()]
+        if len(of_order) != 1:
+            return newest
+        last = max((claim.leg.added_at for claim in newest), default=NEVER)
+        return [
+            claim._replace(
+                is_of_order=claim.owner in of_order
+                and (claim.leg.removed_at is None or claim.leg.removed_at > last)
+            )
+            for claim in newest
+        ]
 
     def _part_of_accounts(self, movement: Movement, held: float) -> float:
         """Return which part of what all accounts hold this one has, which then holds so much."""
@@ -895,7 +928,9 @@ class _Holding:
                 unclear=unclear or why_lost,
                 **said,
             )
-            self._holdings.remember(self._parts[-1], is_guess=self._is_guess)
+            self._holdings.remember(
+                self._parts[-1], is_guess=self._is_guess, is_shared=self._is_shared
+            )
 
     def _add(
         self,

@@ -118,7 +118,7 @@ def shared_by_claims(world: World) -> None:
 
 
 def closed_by_its_order(world: World) -> None:
-    """One opens, then the other; each closes by an order with another leg of its own."""
+    """One opens, then the other, and each closes, by orders with another leg of its own."""
     iron, wheel = _names(world, IRON, WHEEL)
     account = _account(world)
     side = _side(world)
@@ -126,7 +126,7 @@ def closed_by_its_order(world: World) -> None:
     stock = world.stock()
     shared, of_iron, of_wheel = (world.option(stock, "C", 9) for _n in range(3))
     world.claim(iron, shared, first, account=account, quantity=side * 5)
-    world.claim(wheel, shared, second, account=account, quantity=side * 3)
+    world.claim(wheel, shared, first, account=account, quantity=side * 3)
     world.claim(iron, of_iron, first, account=account)
     world.claim(wheel, of_wheel, first, account=account)
     for day, owner, size, leg in ((first, iron, 5, of_iron), (second, wheel, 3, of_wheel)):

@@ -268,6 +268,153 @@ def test_what_is_opened_anew_after_a_close_of_unknown_owner_says_whose_its_order
     assert not any(part.unclear for part in of_order)
 
 
+def legs_of_two(of_a: float | None = -2.0, of_b: float | None = -1.0) -> list[ActiveContract]:
+    """Return the legs of two strategies: a put of each, and a call of both."""
+    shared = [leg(CALL, "a", quantity=of_a), leg(CALL, "b", quantity=of_b)]
+    return [*shared, leg(PUT, "a"), leg(OTHER, "b")]
+
+
+def owned(movements: list[Movement], legs: list[ActiveContract], conid: int = CALL) -> list[str]:
+    """Return how much of a contract each movement gave or took, of each owner."""
+    moved_parts = [part for part in attributed(movements, legs) if part.key[1] == conid]
+    assert not any(part.unclear for part in moved_parts)
+    return [f"{part.owner} {part.quantity:g}" for part in moved_parts]
+
+
+# Three calls are sold for two strategies: two at 3 with puts of a, one at 4 with a put of b.
+TWO_ORDERS = """\
+    2 trade -2 CALL  at 3 order_id=1
+    2 trade -2 PUT   at 1 order_id=1
+    {day} trade -1 CALL  at 4 order_id=2
+    {day} trade -1 OTHER at 1 order_id=2"""
+
+
+@pytest.mark.parametrize("day", [2, 3])
+def test_what_an_order_opened_of_a_shared_leg_is_of_the_strategy_of_its_other_legs(day):
+    """Later each closes by an order of its own: a 600 + 200 - 200 - 100, b 400 + 100 - 150 - 50."""
+    movements = movements_in(f"""
+        {TWO_ORDERS.format(day=day)}
+        5 trade  1 CALL  at 1.5 order_id=3
+        5 trade  1 OTHER at 0.5 order_id=3
+        6 trade  2 CALL  at 1   order_id=4
+        6 trade  2 PUT   at 0.5 order_id=4
+    """)
+    legs = legs_of_two()
+    assert sorted(owned(movements, legs)) == ["a -2", "a 2", "b -1", "b 1"]
+    campaigns = closed_campaigns(attributed(movements, legs))
+    money = {each.strategy_id: money_of(each.parts, "USD") for each in campaigns}
+    assert {name: each.profit for name, each in money.items()} == {
+        "a": 600 + 200 - 200 - 100 - 4,
+        "b": 400 + 100 - 150 - 50 - 4,
+    }
+    assert [each.opened.day for each in campaigns if each.strategy_id == "b"] == [day]
+
+
+def test_an_order_that_is_filled_in_part_gives_its_strategy_what_it_traded():
+    movements = movements_in("""
+        2 trade -1 CALL  at 3 order_id=1
+        2 trade -1 OTHER at 1 order_id=1
+        3 trade -1 CALL  at 3 order_id=2
+        3 trade -1 PUT   at 1 order_id=2
+        4 trade -1 CALL  at 3 order_id=3
+        4 trade -1 PUT   at 1 order_id=3
+    """)
+    assert owned(movements, legs_of_two()) == ["b -1", "a -1", "a -1"]
+
+
+def test_of_more_than_the_strategy_of_an_order_claims_the_rest_is_of_the_other_and_of_nobody():
+    movements = movements_in("2 trade -4 CALL at 3 order_id=1; 2 trade -1 OTHER at 1 order_id=1")
+    assert owned(movements, legs_of_two()) == ["b -1", "a -2", "UNATTRIBUTED -1"]
+    assert owned(movements, legs_of_two(None, None)) == ["b -4"]
+    assert owned(movements, legs_of_two(None, -1.0)) == ["b -1", "a -3"]
+    assert owned(movements, legs_of_two(-2.0, None)) == ["b -4"]
+
+
+@pytest.mark.parametrize(
+    "others",
+    ["", "2 trade -2 NEW_CALL at 1 order_id=1", "2 trade -2 PUT at 1",
+     "2 trade -2 PUT at 1 order_id=7",
+     "2 trade -2 PUT at 1 order_id=1; 2 trade -1 OTHER at 1 order_id=1"],
+    ids=["alone", "nobody", "without an order", "another order", "two"],
+)  # fmt: skip
+def test_an_order_of_no_strategy_or_of_two_is_divided_by_what_they_claim(others):
+    order = "" if others.endswith("at 1") else "order_id=1"
+    movements = movements_in(f"2 trade -3 CALL at 3 {order}; {others}".strip("; "))
+    assert owned(movements, legs_of_two()) == ["a -2", "b -1"]
+    [half, *_puts] = movements
+    halved = owned([replace(half, quantity=-1.5), *_puts], legs_of_two())
+    assert halved == ["a -1", "b -0.5"]
+
+
+def test_a_strategy_that_has_all_that_it_claims_gets_no_more_by_its_order():
+    movements = movements_in(f"""
+        {TWO_ORDERS.format(day=3)}
+        4 trade -1 CALL at 4 order_id=5
+        4 trade -2 PUT  at 1 order_id=5
+    """)
+    assert owned(movements, legs_of_two()) == ["a -2", "b -1", "UNATTRIBUTED -1"]
+
+
+def test_what_an_ended_strategy_opened_by_its_order_stays_its_own_and_a_moved_leg_is_moved():
+    """The first was added before the other ended; of a moved leg the other was added then."""
+    movements = movements_in(TWO_ORDERS.format(day=3))
+    first, second, puts, other = legs_of_two(-2.0, -2.0)
+    ended = [replace(first, removed_at=LATER), second, replace(puts, removed_at=LATER), other]
+    added = datetime(2026, 3, 1, tzinfo=UTC)
+    together = [replace(claim, added_at=added) for claim in ended]
+    assert owned(movements, together) == ["a -2", "b -1"]
+    moved_on = [replace(first, removed_at=LATER), replace(second, added_at=LATER), puts]
+    assert owned(movements, moved_on) == ["b -2", "a -1"]
+
+
+OPTIONS = [PUT, OTHER, CALL, NEW_CALL]
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_whose_an_opening_is_follows_neither_from_the_order_of_rows_nor_from_ids(seed):
+    """Orders open up to four options, two of them shared, and each is closed at the end."""
+    random = Random(seed)
+    movements: list[Movement] = []
+    for day in range(2, 9):
+        for conid in random.sample(OPTIONS, random.randint(1, 4)):
+            order = random.choice([None, *[f"of {day}"] * 3])
+            terms = {"order_id": order, "description": f"{len(movements)}"}
+            movements.append(moved(conid, -random.randint(1, 2) * 1.0, 2.0, day, **terms))
+
+    sizes = [None, -1.0, -2.0, -5.0]
+    owners = {PUT: "a", OTHER: "b", CALL: "ab", NEW_CALL: "ab"}
+    legs = [
+        leg(
+            conid,
+            strategy,
+            quantity=random.choice(sizes),
+            since=date(2026, 3, random.randint(1, 4)),
+        )
+        for conid, strategies in owners.items()
+        for strategy in strategies
+    ]
+
+    def told(rows: list[Movement], claiming: list[ActiveContract]) -> set[tuple[object, ...]]:
+        parts = attributed(rows, claiming)
+        return {(part.movement.description, part.owner, round(part.quantity, 6)) for part in parts}
+
+    number_of = dict(zip(OPTIONS, random.sample(OPTIONS, len(OPTIONS)), strict=True))
+    ids = random.sample(range(100, 1000), len(movements))
+    renamed = [
+        replace(
+            movement,
+            conid=number_of[movement.key[1]],
+            movement_id=f"{ids.pop()}",
+            order_id=movement.order_id and movement.order_id[::-1],
+        )
+        for movement in movements
+    ]
+    renumbered = [replace(claim, conid=number_of[claim.conid]) for claim in legs]
+    random.shuffle(renamed)
+    random.shuffle(renumbered)
+    assert told(renamed, renumbered) == told(movements, legs)
+
+
 def test_what_an_action_brought_that_took_more_than_is_known_to_have_been_held_is_not_known():
     bought = moved(SHARES, 50.0, 10.0, 2)
     taken = acted(SHARES, -100.0, 20, type="TC", cash=5000.0)
