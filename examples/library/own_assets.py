@@ -4,7 +4,7 @@
 """
 
 import warnings
-from datetime import timedelta
+from datetime import date, timedelta
 from tempfile import TemporaryDirectory
 
 import dagster as dg
@@ -14,6 +14,8 @@ from position_sync_dagster import (
     MoneyLake,
     PositionSyncComponent,
     PositionSyncResource,
+    exchange_of,
+    exchange_partitions,
     load_settings,
 )
 
@@ -48,6 +50,20 @@ def value_each_minute(position_sync: PositionSyncResource) -> float:
     return float(position_sync.lake.updates.sync.latest()["market_value"].sum())
 
 
+# A partition for each trading day, as `daily_positions` has.
+DAYS = exchange_partitions(exchange_of("XNYS"), date(2026, 1, 2))
+
+
+@dg.asset(deps=["daily_positions"], partitions_def=DAYS)
+def held_at_the_close(
+    context: dg.AssetExecutionContext, position_sync: PositionSyncResource
+) -> int:
+    """How many holdings were open at the close of a trading day."""
+    day = date.fromisoformat(context.partition_key)
+    rows = pl.read_delta(position_sync.settings.table("daily_positions"))
+    return rows.filter(pl.col("session_date") == day, pl.col("position") != 0).height
+
+
 # What reads the rows of now needs no event.
 EACH_MINUTE = dg.ScheduleDefinition(
     name="each_minute", target=[value_each_minute], cron_schedule="* * * * *"
@@ -68,7 +84,7 @@ AT_EACH_EVENT_SENSOR = dg.AutomationConditionSensorDefinition(
 )
 
 OWN = dg.Definitions(
-    assets=[held_by_underlying, value_each_minute],
+    assets=[held_by_underlying, value_each_minute, held_at_the_close],
     asset_checks=[every_holding_has_a_value],
     jobs=[OWN_JOB],
     schedules=[EACH_MINUTE],
