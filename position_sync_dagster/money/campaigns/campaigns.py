@@ -30,6 +30,7 @@ from position_sync_dagster.money.past.movements import (
 )
 from position_sync_dagster.money.past.postings import Posting
 from position_sync_dagster.money.past.structures import (
+    is_between_accounts,
     is_held,
     joined_by_transfers,
     rolls_of,
@@ -211,14 +212,17 @@ _NOTHING = CampaignState(session=date.min, lots={}, brought=0.0)
 def states_of(campaign: TradedCampaign, currency: str | None) -> list[CampaignState]:
     """Return what a campaign had at the closes of the days on which something of it moved.
 
-    Of a day that begins and ends with nothing it is the most that it had meanwhile.
+    Of a day that begins and ends with nothing it is the most that it had meanwhile. A day on which
+    something is between two accounts is left out.
     """
     states: list[CampaignState] = []
     last = _NOTHING
-    for _session, parts in groupby(campaign.parts, key=attrgetter("session")):
+    for session, parts in groupby(campaign.parts, key=attrgetter("session")):
         of_day = [*parts]
         before = last
         last = _after(before, of_day, currency)
+        if states and is_between_accounts(campaign.parts, session):
+            continue
         if before.lots or last.lots:
             states.append(last)
         else:

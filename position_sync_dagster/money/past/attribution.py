@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from functools import cached_property, partial
-from itertools import accumulate, chain, groupby
+from itertools import accumulate, chain, groupby, product
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -98,6 +98,10 @@ def attributed(
             holdings.add(_Holding(moved, legs_of[key[1]], opening, holdings))
 
     holdings.link()
+    for holding in holdings.all:
+        for order_id, owner in holding.orders_alone():
+            holdings.openers[order_id].add(owner)
+
     # What options deliver, and what actions bring, belongs to the owners of what they took.
     in_order = sorted(holdings.all, key=attrgetter("place"))
     parts = [part for holding in in_order for part in holding.parts()]
@@ -195,7 +199,8 @@ class _Holdings:
         left: The ids of what something came for with its cost.
         parts: Those of each movement that is no trade, by its id.
         traders: Who had what an order traded, apart from contracts that several had.
-        openers: Which strategies had what an order traded of contracts that no other one claims.
+        openers: Which strategies claim what an order traded of contracts that no other one claims.
+        lost_since: Since when, and why, it is not known how much an owner has of a holding.
     """
 
     def __init__(self) -> None:
@@ -206,7 +211,13 @@ class _Holdings:
         self.parts: defaultdict[str, list[Posting]] = defaultdict(list)
         self.traders: defaultdict[str | None, set[str]] = defaultdict(set)
         self.openers: defaultdict[str | None, set[str]] = defaultdict(set)
+        self.lost_since: dict[tuple[Key, str], tuple[datetime, str]] = {}
         self._lost: dict[str, str] = {}
+
+    def why_lost(self, key: Key, owner: str, movement: Movement) -> str | None:
+        """Return why it is not known, at a movement, how much an owner has of a holding."""
+        since, reason = self.lost_since.get((key, owner), (NEVER, None))
+        return reason if since <= moment_of(movement) else None
 
     def add(self, holding: "_Holding") -> None:
         """Add a holding."""
@@ -328,20 +339,17 @@ class _Holdings:
             exchange = _Exchange(of_them, is_clear=len({row.key for row in of_them}) == 1)
             self.came_for |= {row.movement_id: exchange for row in rows}
 
-    def remember(self, part: Posting, *, is_guess: bool, is_shared: bool) -> None:
+    def remember(self, part: Posting, *, is_guess: bool) -> None:
         """Remember a part: something may come for it, or be of its order.
 
         Args:
             is_guess: Whether it is not known whose it is: then it says nothing of its order.
-            is_shared: Whether several strategies claim it: then it does not say who opened others.
         """
         movement = part.movement
         if movement.kind is not MovementKind.TRADE:
             self.parts[movement.movement_id].append(part)
         elif movement.order_id is not None and part.fraction == 1.0 and not is_guess:
             self.traders[movement.order_id].add(part.owner)
-            if not is_shared and part.owner != UNATTRIBUTED:
-                self.openers[movement.order_id].add(part.owner)
 
     def brings(self, movement: Movement) -> bool:
         """Return whether a movement is what an action, or a transfer, brought for something."""
@@ -500,8 +508,6 @@ class _Holding:
         self._last_owners: _Shares = {}
         # Whether it was not known whose a close was, since all of it was gone last.
         self._is_guess = False
-        # Why it is not known what an owner closes, by the owner.
-        self._lost: dict[str, str] = {}
         self._parts: list[Posting] = []
 
     def parts(self) -> list[Posting]:
@@ -590,6 +596,15 @@ class _Holding:
         brought = filter(self._holdings.brings, self._movements)
         at = min(map(moment_of, brought), default=NEVER)
         return not is_option, at, self._is_shared, -self._claimed_in_part_since, self.key
+
+    def orders_alone(self) -> Iterator[tuple[str, str]]:
+        """Yield each order that traded it with its strategy, where one alone ever claims it."""
+        if self._is_shared:
+            return
+        for movement in self._movements:
+            if movement.kind is MovementKind.TRADE and movement.order_id is not None:
+                for owner in {claim.owner for claim in self._claims if claim.covers(movement)}:
+                    yield movement.order_id, owner
 
     @cached_property
     def _is_shared(self) -> bool:
@@ -843,7 +858,15 @@ class _Holding:
             effect = Effect.COMES
         elif movement.type != _RIGHTS:
             unclear = f"what {name_of(movement)} cost is not known: a corporate action brought it"
+        for left, owner in product(self._holdings.exchange_of(movement).gone, receivers):
+            reason = self._holdings.why_lost(left.key, owner, left)
+            if reason:
+                self._lose(owner, movement, reason)
         self._add_parts(movement, effect, receivers, origin, unclear=unclear)
+
+    def _lose(self, owner: str, movement: Movement, reason: str) -> None:
+        """Let it not be known, from a movement on, how much an owner has."""
+        self._holdings.lost_since.setdefault((self.key, owner), (moment_of(movement), reason))
 
     def _is_lost(self, movement: Movement) -> bool:
         """Return whether it is not known what came for what an action took."""
@@ -902,7 +925,7 @@ class _Holding:
         claiming = [claim.owner for claim in self._claims]
         for owner in dict.fromkeys([*self._has] or claiming or [UNATTRIBUTED]):
             self._add(movement, Effect.LOSES, owner, unclear=text)
-            self._lost[owner] = text
+            self._lose(owner, movement, text)
 
     def _add_parts(
         self,
@@ -917,7 +940,9 @@ class _Holding:
         whole = movement.change
         for owner, quantity in shares.items():
             sources = [part for part in origin.parts if part.owner == owner] or origin.parts
-            why_lost = self._lost.get(owner) if effect is Effect.CLOSES else None
+            why_lost = None
+            if effect is Effect.CLOSES:
+                why_lost = self._holdings.why_lost(self.key, owner, movement)
             self._add(
                 movement,
                 effect,
@@ -928,9 +953,7 @@ class _Holding:
                 unclear=unclear or why_lost,
                 **said,
             )
-            self._holdings.remember(
-                self._parts[-1], is_guess=self._is_guess, is_shared=self._is_shared
-            )
+            self._holdings.remember(self._parts[-1], is_guess=self._is_guess)
 
     def _add(
         self,
@@ -1031,7 +1054,8 @@ def _is_paid_by(movement: Movement, end: Movement) -> bool:
     if _is_adjustment(movement):
         # As the broker names a trade: Refund (DGS, 10, 2022-10-26).
         named = f" {digits(abs(end.change))}, {end.day})"
-        return end.kind is MovementKind.TRADE and (movement.description or "").endswith(named)
+        is_trade = end.kind is MovementKind.TRADE and end.currency == movement.currency
+        return is_trade and (movement.description or "").endswith(named)
     if end.kind is not movement.kind:
         return False
     if None not in (end.action_id, movement.action_id):

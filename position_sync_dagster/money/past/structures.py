@@ -15,6 +15,7 @@ from itertools import chain, groupby
 from operator import attrgetter
 
 from position_sync_dagster.domain.holding import Key, grouped
+from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.money.past.connected import Groups
 from position_sync_dagster.money.past.movements import rounded
 from position_sync_dagster.money.past.postings import Effect, Posting
@@ -99,7 +100,53 @@ def joined_by_transfers(stays: Sequence[_Stay]) -> Sequence[_Stay]:
     if not carried:
         return stays
     together = [[part.posting_id, *part.came_from] for part in carried]
-    return [sorted(joined, key=_after_it_left) for joined in _joined(stays, together)]
+    joined: Sequence[_Stay] = [*_joined(stays, together)]
+    while meeting := [*_meeting(joined)]:
+        joined = [*_joined(joined, meeting)]
+    return [sorted(stay, key=_after_it_left) for stay in joined]
+
+
+def _meeting(stays: Sequence[_Stay]) -> Iterator[list[str]]:
+    """Yield an id of each of two stays of a strategy, of which one went to an account of the other.
+
+    Its campaign lasts until nothing is left there.
+    """
+    for stay in stays:
+        owner, accounts = stay[0].owner, _accounts(stay)
+        if len(accounts) == 1 or owner == UNATTRIBUTED:
+            continue
+
+        begins, ends = _span(stay)
+        for other in stays:
+            if other is stay or other[0].owner != owner or accounts.isdisjoint(_accounts(other)):
+                continue
+            other_begins, other_ends = _span(other)
+            if max(begins, other_begins) <= min(ends, other_ends):
+                yield [stay[0].posting_id, other[0].posting_id]
+
+
+def _accounts(stay: _Stay) -> set[str]:
+    return {part.movement.account for part in stay}
+
+
+def _span(stay: _Stay) -> tuple[date, date]:
+    """Return the first day on which something is held, and the last one."""
+    days = [part.session for part in stay if part.quantity or part.unknown]
+    return min(days), date.max if is_held(stay) else max(days)
+
+
+def is_between_accounts(postings: Sequence[Posting], day: date) -> bool:
+    """Return whether something has left one account at the close of a day, or come, and not both.
+
+    Args:
+        postings: All of a campaign.
+    """
+    left_on = {part.posting_id: part.session for part in postings if part.is_carried}
+    for came in postings:
+        for source in came.came_from if came.is_carried else ():
+            if source in left_on and (left_on[source] <= day) is not (came.session <= day):
+                return True
+    return False
 
 
 def _after_it_left(part: Posting) -> tuple[date, datetime, bool]:

@@ -17,6 +17,7 @@ from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.magnifiers import VALUED
 from position_sync_dagster.money.past.movements import known_sum, times
+from position_sync_dagster.money.past.structures import is_between_accounts
 from position_sync_dagster.money.profit.profit import rows_to_explain
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import exchange_of
@@ -35,9 +36,7 @@ def stands_at(
 ) -> float | None:
     """Return what a structure had earned at the close of a day, since it began; pure."""
     until_then = [part for part in structure.parts if part.session <= day]
-    came_later = [part for part in structure.parts if part.session > day and part.is_carried]
-    on_the_way = {source for part in came_later for source in part.came_from}
-    if any(part.posting_id in on_the_way for part in until_then):
+    if is_between_accounts(structure.parts, day):
         return None
 
     left = left_of(part for part in until_then if part.currency == currency)

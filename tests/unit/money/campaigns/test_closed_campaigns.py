@@ -39,6 +39,7 @@ from position_sync_dagster.money.past.movements import (
 )
 from position_sync_dagster.money.past.opening import Opening
 from position_sync_dagster.money.past.postings import Posting
+from position_sync_dagster.money.past.structures import is_between_accounts
 from position_sync_dagster.money.profit.structure_days import stands_at
 from position_sync_dagster.money.tables import CLOSURES
 from tests.unit.money.past.test_causes import CASES
@@ -854,3 +855,60 @@ def test_what_went_and_came_back_is_not_known_rather_than_lost():
     """)
     campaigns = closed_campaigns(parts_of(movements, leg(SHARES)))
     assert {money_of(campaign.parts, "USD").profit for campaign in campaigns} == {None}
+
+
+SHORT_PUT_MOVED = """
+    2 trade    -1 PUT at 3
+    6 transfer  1 PUT fee=0
+    6 transfer -1 PUT fee=0 account=U2
+"""
+
+
+def test_a_campaign_that_went_to_an_account_lasts_until_its_strategy_has_nothing_there():
+    """The strategy trades again in the account that it left: its days are of both."""
+    movements = movements_in(SHORT_PUT_MOVED)
+    again = movements_in("""
+        6 trade -1 CALL at 2; 9 trade 1 CALL at 1
+        10 trade 1 PUT at 1 account=U2
+    """)
+    legs = [leg(PUT), leg(CALL)]
+    [campaign] = closed_campaigns(parts_of([*movements, *again], *legs))
+    assert campaign.accounts == [A, "U2"]
+    assert campaign.closed == date(2026, 3, 10)
+    assert money_of(campaign.parts, "USD").profit == 300 + 200 - 100 - 100 - 4
+
+    # Nothing of it is left in the first account: what begins there later is another one.
+    later = movements_in("9 trade 1 PUT at 1 account=U2; 10 trade -1 CALL at 2")
+    parts = parts_of([*movements, *later], *legs)
+    assert len(closed_campaigns(parts)) == len(open_campaigns(parts)) == 1
+
+
+def test_a_day_on_which_something_is_between_two_accounts_is_no_state():
+    """The long leg leaves on the 4th, and comes on the 6th."""
+    movements = movements_in("""
+        2 trade    -1 PUT at 3
+        2 trade     1 CALL at 1
+        4 transfer -1 CALL fee=0
+        6 transfer  1 CALL fee=0 account=U2
+        9 trade     1 PUT at 1
+        9 trade    -1 CALL at 2 account=U2
+    """)
+    [campaign] = closed_campaigns(parts_of(movements, leg(PUT), leg(CALL)))
+    assert [(state.session.day, dict(state.lots)) for state in states_of(campaign, "USD")] == [
+        (2, {PUT: -1.0, CALL: 1.0}),
+        (6, {PUT: -1.0, CALL: 1.0}),
+        (9, {}),
+    ]
+    days = [date(2026, 3, day) for day in range(2, 8)]
+    between = [day.day for day in days if is_between_accounts(campaign.parts, day)]
+    assert between == [4, 5]
+
+
+def test_what_is_not_known_of_a_quantity_goes_along_to_another_account():
+    """An action of unknown quantity: what the owner closes later is unknown, wherever it is."""
+    action = replace(acted(PUT, 0.0, 4), quantity=None, cash=None)
+    moves = movements_in(SHORT_PUT_MOVED.replace("2 trade", "5 trade"))
+    bought = movements_in("9 trade 1 PUT at 1 account=U2")
+    *_acted, campaign = closed_campaigns(parts_of([action, *moves, *bought], leg(PUT)))
+    assert campaign.accounts == [A, "U2"]
+    assert money_of(campaign.parts, "USD").profit is None

@@ -367,6 +367,24 @@ def test_what_an_ended_strategy_opened_by_its_order_stays_its_own_and_a_moved_le
     assert owned(movements, moved_on) == ["b -2", "a -1"]
 
 
+@pytest.mark.parametrize(
+    "later", ["", "9 transfer 1 PUT fee=0; 9 transfer -1 PUT fee=0 account=U2"]
+)
+def test_whose_an_order_opened_does_not_depend_on_what_is_transferred_later(later):
+    """The put, or the shares, of the order are a's alone; both claim the call."""
+    puts = "2 trade -1 PUT at 3; 6 trade -2 PUT at 3 order_id=1 account=U2"
+    calls = "6 trade -2 CALL at 1 order_id=1 account=U2"
+    movements = movements_in(";".join(filter(None, (puts, calls, later))))
+    legs = [leg(CALL, "a"), leg(CALL, "b"), leg(PUT, "a")]
+    assert [part.owner for part in attributed(movements, legs) if part.conid == CALL] == ["a"]
+
+
+def test_a_covered_call_is_of_the_strategy_whose_shares_its_order_bought():
+    bought = movements_in("6 trade 200 SHARES at 3 order_id=1; 6 trade -2 CALL at 1 order_id=1")
+    legs = [leg(SHARES, "a"), leg(CALL, "a"), leg(CALL, "b")]
+    assert [part.owner for part in attributed(bought, legs) if part.conid == CALL] == ["a"]
+
+
 OPTIONS = [PUT, OTHER, CALL, NEW_CALL]
 
 

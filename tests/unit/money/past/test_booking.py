@@ -12,6 +12,7 @@ import pytest
 
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.money.campaigns.campaigns import closed_campaigns, money_of
+from position_sync_dagster.money.campaigns.strategy_money import live_money
 from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.booking import (
     Booking,
@@ -426,6 +427,17 @@ def test_of_an_adjusted_commission_no_trade_is_guessed(words):
     assert {posting.pays_for for posting in postings} == {None}
     [edge] = booked(postings, of_owner).edges
     assert edge.gain == 0.25
+
+
+def test_an_adjusted_commission_in_another_currency_is_no_cost_of_the_trade():
+    movements = movements_in(f"""
+        2 trade -2 PUT at 3
+        5 fee    - PUT cash=0.5 fee=0 currency=EUR {ADJUSTED.format(2, 2)}
+        9 trade  2 PUT at 1
+    """)
+    money = live_money(parts_of(movements, leg(PUT)))
+    realised = {currency: amounts.realised for (_, currency), amounts in money.items()}
+    assert realised == {"USD": 600 - 200 - 2, "EUR": 0.5}
 
 
 def test_what_is_paid_for_what_comes_is_cost_of_it_and_realises_nothing():
