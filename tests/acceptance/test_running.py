@@ -164,48 +164,6 @@ def test_each_leg_has_a_current_row_by_its_own_path(demo):
     assert queued.select(ratio.is_between(0.999, 1.001).all()).item()
 
 
-# The commands of documents that read; those of a reader's own ids are his own.
-READING = {
-    "status", "exposure", "what-if", "expiry", "changes", "positions", "payoff", "why",
-    "results", "figures", "breaks", "queue", "strategies", "reconcile",
-}  # fmt: skip
-CHANGING = {"accept", "reopen", "retry", "add", "remove", "--accept", "rolls"}
-# A time of an example, before the demo.
-MOMENT = re.compile(r"2026-03-09T[0-9:]+Z")
-
-
-def documented() -> dict[str, str]:
-    """Return each command that a document shows in a block, with the name of the document."""
-    shown = {}
-    for document in DOCUMENTS:
-        for kind, body in FENCE.findall(document.read_text()):
-            block = f"```{kind}\n{body}```"
-            shown |= dict.fromkeys(commands(block) if kind == "sh" else (), document.name)
-
-    reading = {line: words for line in shown if (words := line.split())[:1] and words[0] in READING}
-    return {
-        line.partition(" > ")[0]: shown[line]
-        for line, words in reading.items()
-        if not CHANGING & set(words)
-    }
-
-
-def test_each_command_that_a_document_shows_runs_in_the_home_of_the_demo(demo):
-    now = datetime.now(UTC).isoformat()
-    document_of: dict[tuple[str, ...], str] = {}
-    for line, document in documented().items():
-        # Without an id the newest attempts are listed.
-        left_out = ("--home", ".demo", "REQUEST_ID")
-        words = [word for word in shlex.split(line) if word not in left_out]
-        words = [now if MOMENT.fullmatch(word) else word for word in words]
-        document_of[*words] = document
-    assert len(document_of) > 15
-
-    for command_line, document in document_of.items():
-        done = call(*command_line, "--home", str(demo.home))
-        assert done.exit_code == 0, f"{document}: {shlex.join(command_line)}: {done.output}"
-
-
 def test_the_broker_saw_one_connection_and_no_line_too_many(demo):
     wait_for("all lines are in use", lambda: demo.lines() == LINES)
     counts = demo.stats()
@@ -254,6 +212,48 @@ def test_a_scrape_of_the_webserver_says_the_same(demo):
     assert samples["queue_requests"]["FAILED"] == 0.0
     assert 0.0 < samples["tick_duration_seconds"][""] < 60.0
     assert samples["oldest_value_age_seconds"][""] >= 0.0
+
+
+# The commands of documents that read; those of a reader's own ids are his own.
+READING = {
+    "status", "exposure", "what-if", "expiry", "changes", "positions", "payoff", "why",
+    "results", "figures", "breaks", "queue", "strategies", "reconcile",
+}  # fmt: skip
+CHANGING = {"accept", "reopen", "retry", "add", "remove", "--accept", "rolls"}
+# A time of an example, before the demo.
+MOMENT = re.compile(r"2026-03-09T[0-9:]+Z")
+
+
+def documented() -> dict[str, str]:
+    """Return each command that a document shows in a block, with the name of the document."""
+    shown = {}
+    for document in DOCUMENTS:
+        for kind, body in FENCE.findall(document.read_text()):
+            block = f"```{kind}\n{body}```"
+            shown |= dict.fromkeys(commands(block) if kind == "sh" else (), document.name)
+
+    reading = {line: words for line in shown if (words := line.split())[:1] and words[0] in READING}
+    return {
+        line.partition(" > ")[0]: shown[line]
+        for line, words in reading.items()
+        if not CHANGING & set(words)
+    }
+
+
+def test_each_command_that_a_document_shows_runs_in_the_home_of_the_demo(demo):
+    now = datetime.now(UTC).isoformat()
+    document_of: dict[tuple[str, ...], str] = {}
+    for line, document in documented().items():
+        # Without an id the newest attempts are listed.
+        left_out = ("--home", ".demo", "REQUEST_ID")
+        words = [word for word in shlex.split(line) if word not in left_out]
+        words = [now if MOMENT.fullmatch(word) else word for word in words]
+        document_of[*words] = document
+    assert len(document_of) > 15
+
+    for command_line, document in document_of.items():
+        done = call(*command_line, "--home", str(demo.home))
+        assert done.exit_code == 0, f"{document}: {shlex.join(command_line)}: {done.output}"
 
 
 def seen(demo: Demo, conid: int, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
