@@ -865,7 +865,7 @@ class _Holding:
         self._add_parts(movement, effect, receivers, origin, unclear=unclear)
 
     def _lose(self, owner: str, movement: Movement, reason: str) -> None:
-        """Let it not be known, from a movement on, how much an owner has."""
+        """Keep that it is not known, from a movement on, how much an owner has."""
         self._holdings.lost_since.setdefault((self.key, owner), (moment_of(movement), reason))
 
     def _is_lost(self, movement: Movement) -> bool:
