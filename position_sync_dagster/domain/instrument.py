@@ -51,8 +51,8 @@ def parse_right(text: str) -> Right:
     return right
 
 
-# The last form is that of the names of contracts (`leg_name`).
-_DAY = re.compile(r"\d{8}|\d{4}-\d{2}-\d{2}|\d{2}[A-Za-z]{3}\d{2}")
+# A day as a person writes it; the last form is that of the names of contracts (`leg_name`).
+DAY_PATTERN = r"\d{8}|\d{4}-\d{2}-\d{2}|\d{2}[A-Za-z]{3}\d{2}"
 _FORMS_OF_DAYS = ("%Y%m%d", "%Y-%m-%d", "%d%b%y")
 
 
@@ -71,7 +71,7 @@ def parse_day(value: str | int | date, name: str) -> date:
         return value
     # Python writes no number of thousands of digits.
     text = "" if isinstance(value, int) and abs(value) > 10**8 else str(value).strip()
-    for form in _FORMS_OF_DAYS if _DAY.fullmatch(text) else ():
+    for form in _FORMS_OF_DAYS if re.fullmatch(DAY_PATTERN, text) else ():
         with suppress(ValueError):
             return datetime.strptime(text, form).replace(tzinfo=UTC).date()
     raise InvalidLegError(

@@ -366,8 +366,10 @@ def is_serving(ui_port: int, group: int = 0) -> bool:
     """
     if not listens((LOOPBACK, ui_port)):
         return False
-    ours = living(lambda process: group == os.getpgid(process.pid)) if group else []
-    return not group or any(is_listener(process.pid, ui_port) for process in ours)
+    if not group:
+        return True
+    ours = living(lambda process: group == os.getpgid(process.pid))
+    return any(is_listener(process.pid, ui_port) for process in ours)
 
 
 def url(ui_port: int) -> str:

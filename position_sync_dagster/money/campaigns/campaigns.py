@@ -215,13 +215,14 @@ def states_of(campaign: TradedCampaign, currency: str | None) -> list[CampaignSt
     Of a day that begins and ends with nothing it is the most that it had meanwhile. A day on which
     something is between two accounts is left out.
     """
+    has_moved = len(campaign.accounts) > 1
     states: list[CampaignState] = []
     last = _NOTHING
     for session, parts in groupby(campaign.parts, key=attrgetter("session")):
         of_day = [*parts]
         before = last
         last = _after(before, of_day, currency)
-        if states and is_between_accounts(campaign.parts, session):
+        if has_moved and states and is_between_accounts(campaign.parts, session):
             continue
         if before.lots or last.lots:
             states.append(last)

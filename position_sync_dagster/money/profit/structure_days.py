@@ -35,10 +35,10 @@ def stands_at(
     structure: TradedCampaign, currency: str | None, day: date, worth: Worth
 ) -> float | None:
     """Return what a structure had earned at the close of a day, since it began; pure."""
-    until_then = [part for part in structure.parts if part.session <= day]
     if is_between_accounts(structure.parts, day):
         return None
 
+    until_then = [part for part in structure.parts if part.session <= day]
     left = left_of(part for part in until_then if part.currency == currency)
     values = []
     for conid, quantity in left.items():

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from position_sync_dagster.domain.instrument import (
+    DAY_PATTERN,
     Right,
     digits,
     finite_number,
@@ -160,7 +161,7 @@ def money_text(amount: float, currency: str) -> str:
 
 _TRADE = re.compile(
     r"(?P<quantity>[+-]?[\d.]+) +(?P<symbol>[A-Za-z][\w.]*(?: [A-Z])?)"
-    r"(?: +(?P<expiry>\d{8}|\d{4}-\d\d-\d\d|\d\d[A-Za-z]{3}\d\d)"
+    rf"(?: +(?P<expiry>{DAY_PATTERN})"
     r"(?: +(?P<right>[A-Za-z]+) +(?P<strike>[\d.]+))?)?"
     r"(?: *@ *(?P<price>[\d.]+))?"
 )
