@@ -11,10 +11,11 @@ to those that claim it.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from functools import cached_property, partial
+from inspect import GEN_RUNNING, getgeneratorstate
 from itertools import accumulate, chain, groupby, product
 from operator import attrgetter
 from types import MappingProxyType
@@ -371,6 +372,11 @@ class _Holdings:
         if exchange.parent is not None:
             return exchange.parent.origin_of(movement)
 
+        for source, holding in product(exchange.gone, self.of_contract[movement.key[1]]):
+            # What came back had left another account, which another holding says.
+            if holding.key == source.key and not self.parts[source.movement_id]:
+                holding.divide(source.movement_id)
+
         sources = [source.movement_id for source in exchange.gone]
         parts = [part for source in sources for part in self.parts[source]]
         sizes = _sizes_of(parts)
@@ -509,9 +515,23 @@ class _Holding:
         # Whether it was not known whose a close was, since all of it was gone last.
         self._is_guess = False
         self._parts: list[Posting] = []
+        self._progress = self._divided()
 
     def parts(self) -> list[Posting]:
         """Return the parts of all movements."""
+        self.divide()
+        return self._parts
+
+    def divide(self, until: str | None = None) -> None:
+        """Divide its movements that are not divided yet, all of them or until one."""
+        if getgeneratorstate(self._progress) == GEN_RUNNING:
+            return  # it would wait for itself: nothing says what was first
+        for divided in self._progress:
+            if divided == until:
+                return
+
+    def _divided(self) -> Generator[str, None, None]:
+        """Divide one movement after the other, and yield its id."""
         if self._opening.quantity and not self._has:
             self._open_prior()
 
@@ -525,7 +545,7 @@ class _Holding:
                 self._reorganize(movement, by)
             else:
                 self._move(movement, by)
-        return self._parts
+            yield movement.movement_id
 
     @property
     def is_traded_alone(self) -> bool:

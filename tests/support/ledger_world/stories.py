@@ -736,6 +736,24 @@ def moved_in_part_without_value(world: World) -> None:
     _sell(world, last, source, stock, Fraction(world.random.choice((1, 2)), 2))
 
 
+def moved_and_moved_back(world: World) -> None:
+    """What went to the other account comes back, all of it or a part; the others are sold there."""
+    owner = _owner(world)
+    source, target = ACCOUNTS
+    opened, goes, returns, there, closed = _days(world, 5)
+    stock = world.stock()
+    world.claim(owner, stock, 1, account=world.random.choice((None, source)))
+    side = _side(world)
+    world.trade(opened, source, stock, {owner: side * 30})
+    world.trade(opened, source, stock, {owner: side * 12})
+    _goes(world, goes, stock, source, target, of=Fraction(world.random.choice((2, 3)), 3))
+    of = Fraction(world.random.choice((1, 2)), 2)
+    _goes(world, returns, stock, target, source, of=of)
+    if of != 1:
+        _sell(world, there, target, stock, Fraction(1))
+    _sell(world, closed, source, stock, Fraction(world.random.choice((1, 2)), 2))
+
+
 def spread_of_nobody_of_which_a_part_moves(world: World) -> None:
     """One order opens two options; one of them goes to the other account, and ends there."""
     source, target = ACCOUNTS
@@ -1165,7 +1183,7 @@ STORIES: tuple[Story, ...] = (
     held_before_and_gone, without_commission, claimed_in_both_accounts, a_close_of_unknown_owner,
     gone, moved_in_part_without_value, spread_of_nobody_of_which_a_part_moves,
     gone_and_traded_again, of_unknown_quantity, moved_in_several_rows,
-    adjusted_commission_of_a_trade,
+    adjusted_commission_of_a_trade, moved_and_moved_back,
 )  # fmt: skip
 
 

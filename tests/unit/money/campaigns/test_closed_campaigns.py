@@ -27,6 +27,7 @@ from position_sync_dagster.money.campaigns.campaigns import (
 )
 from position_sync_dagster.money.campaigns.closed_campaign import CampaignEnd
 from position_sync_dagster.money.campaigns.closed_campaigns import contract_of
+from position_sync_dagster.money.campaigns.lots import lots_of
 from position_sync_dagster.money.campaigns.strategy_money import live_money
 from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.closes import Cause
@@ -843,18 +844,33 @@ def test_how_a_structure_stood_is_not_known_while_a_part_is_on_the_way():
     assert stood == [199 - 170, None, 199 - 120, 199 - 51]
 
 
-def test_what_went_and_came_back_is_not_known_rather_than_lost():
-    """Whose it was that came back is not found: its cost is in neither campaign."""
-    movements = movements_in("""
+@pytest.mark.parametrize("went", [30, 20])
+def test_what_went_to_another_account_and_came_back_is_of_one_campaign(went):
+    """All of it goes, or a part; then it goes once more, and is sold there."""
+    movements = movements_in(f"""
         2 trade     30 SHARES at 50
-        4 transfer -30 SHARES fee=0 cash=0
-        4 transfer  30 SHARES fee=0 cash=0 account=U2
-        6 transfer -30 SHARES fee=0 cash=0 account=U2
-        6 transfer  30 SHARES fee=0 cash=0
-        9 trade    -30 SHARES at 60
+        4 transfer -{went} SHARES fee=0 cash=0
+        4 transfer  {went} SHARES fee=0 cash=0 account=U2
+        6 transfer -{went} SHARES fee=0 cash=0 account=U2
+        6 transfer  {went} SHARES fee=0 cash=0
+        9 trade    -10 SHARES at 60
+        10 transfer -20 SHARES fee=0 cash=0
+        10 transfer  20 SHARES fee=0 cash=0 account=U2
+        11 trade   -20 SHARES at 40 account=U2
     """)
-    campaigns = closed_campaigns(parts_of(movements, leg(SHARES)))
-    assert {money_of(campaign.parts, "USD").profit for campaign in campaigns} == {None}
+    parts = parts_of(movements, leg(SHARES))
+    [campaign] = closed_campaigns(parts)
+    assert campaign.accounts == ["U1", "U2"]
+    assert campaign.opened == date(2026, 3, 2)
+    assert campaign.closed == date(2026, 3, 11)
+    profit = -30 * 50 + 10 * 60 + 20 * 40 - 3
+    assert money_of(campaign.parts, "USD").profit == profit
+    assert live_money(parts)["s", "USD"].realised == pytest.approx(profit)
+    lots = [(lot.account, lot.opened.day, lot.quantity, lot.profit) for lot in lots_of(parts)]
+    assert lots == [
+        ("U1", 2, 10, pytest.approx(10 * (60 - 50) - 1 / 3 - 1)),
+        ("U2", 2, 20, pytest.approx(20 * (40 - 50) - 2 / 3 - 1)),
+    ]
 
 
 SHORT_PUT_MOVED = """
