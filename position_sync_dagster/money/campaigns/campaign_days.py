@@ -129,26 +129,31 @@ def _rows_of(campaign: ClosedCampaign | OpenCampaign, days: ExplainedDays) -> li
     if profit is None:
         return "its profit is not known"
 
+    sessions = [day for day in days.sessions if opened <= day <= closed]
+    if not sessions and campaign.closed is None:
+        return "none of its days is over"
+
     owners = [(campaign.strategy_id, name, campaign.currency) for name in campaign.accounts]
     of_owners = chain.from_iterable(days.rows.get(owner, ()) for owner in owners)
-    rows = _by_day(row for row in of_owners if opened <= row["session_date"] <= closed)
-    sessions = [day for day in days.sessions if opened <= day <= closed]
-    of_accounts = [set(days.recorded.get(name, ())) for name in campaign.accounts]
-    recorded = set().union(*of_accounts)
-    is_open = campaign.closed is None
-    if is_open:
-        # It has something at each close; in which of its accounts, the days do not say.
-        recorded = {row["session_date"] for row in rows}.intersection(*of_accounts)
-        if not sessions:
-            return "none of its days is over"
+    of_accounts = [row for row in of_owners if opened <= row["session_date"] <= closed]
+    recorded = set().union(*(days.recorded.get(name, ()) for name in campaign.accounts))
+    if isinstance(campaign, OpenCampaign):
+        # No profit shows that a row lacks: there is one of each account that had something.
+        named = {(row["account"], row["session_date"]) for row in of_accounts}
+        recorded = {
+            day
+            for day in sessions
+            if all((name, day) in named for name in campaign.accounts_on(day))
+        }
 
+    rows = _by_day(of_accounts)
     unknown = [row["session_date"] for row in rows if row["profit"] is None]
     lacking = set(sessions).difference(recorded).union(unknown)
     if lacking:
         return f"{len(lacking)} of its {len(sessions)} days have no recorded profit"
 
     total = sum(row["profit"] for row in rows)
-    if not is_open and abs(total - profit) > HALF_A_CENT:
+    if campaign.closed and abs(total - profit) > HALF_A_CENT:
         return f"its days add up to {total:.2f}, which is not its profit"
     return rows
 

@@ -3,15 +3,24 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from itertools import chain
+from itertools import chain, pairwise
+from operator import attrgetter
+from typing import Annotated
 
+from pydantic import Field
+
+from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.lake.schema import fields_of
-from position_sync_dagster.money.campaigns.campaigns import open_campaigns
+from position_sync_dagster.money.campaigns.campaigns import TradedCampaign, open_campaigns
 from position_sync_dagster.money.campaigns.closed_campaign import CampaignColumns
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.campaigns.entry_values import entry_legs, read_entries
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.postings import Posting
+from position_sync_dagster.money.past.structures import is_held
+
+# An account, and days on all of which something was held in it, or moved.
+Stay = tuple[str, date, date]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +36,11 @@ class OpenCampaign(CampaignColumns):
         until: The newest recorded trading day; null where none of it is recorded.
         stands: What it had earned at the end of that day. Unit: `currency`.
         path: What it had earned at the end of each day until then. Unit: `currency`.
+        stays: In which of its accounts something of the currency was, and when; not told outside.
     """
 
     brought: float | None
+    stays: Annotated[Sequence[Stay], Field(exclude=True)]
     until: date | None = None
     stands: float | None = None
     path: tuple[float, ...] | None = None
@@ -37,6 +48,10 @@ class OpenCampaign(CampaignColumns):
     @property
     def closed(self) -> None:
         """None: it is open."""
+
+    def accounts_on(self, day: date) -> set[str]:
+        """Return the accounts in which something of the currency was on a day."""
+        return {account for account, first, last in self.stays if first <= day <= last}
 
 
 def read_open_campaigns(
@@ -60,6 +75,22 @@ def read_open_campaigns(
     for campaign in campaigns:
         for currency in campaign.currencies:
             columns, brought = book.columns_of(campaign, currency, is_open=True)
-            row = OpenCampaign(**fields_of(columns), brought=brought)
+            stays = _stays_in(campaign, currency)
+            row = OpenCampaign(**fields_of(columns), brought=brought, stays=stays)
             entered.append((row, entry_legs(campaign, currency)))
     return read_entries(lake, entered)
+
+
+def _stays_in(campaign: TradedCampaign, currency: str | None) -> list[Stay]:
+    """Return when something of a currency was in which account; a fee is there on its day alone."""
+    stays = []
+    for account, parts in grouped(attrgetter("movement.account"), campaign.parts).items():
+        in_currency = [part for part in parts if part.currency == currency]
+        moved_on = sorted({part.session for part in in_currency})
+        for session, next_session in pairwise([*moved_on, date.max]):
+            is_left = is_held(part for part in in_currency if part.session <= session)
+            stays.append((account, session, next_session if is_left else session))
+
+        charged = [part for part in parts if part.charged_elsewhere == currency]
+        stays += [(account, part.session, part.session) for part in charged]
+    return stays

@@ -1,15 +1,18 @@
 """The ledger of postings beside a world of its own, whose bookkeeper knows the truth."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
+from itertools import product, starmap
 
 import pytest
 
 from position_sync_dagster.domain.holding import grouped
+from position_sync_dagster.money.campaigns.campaign_days import read_days_of
+from position_sync_dagster.money.campaigns.open_campaigns import read_open_campaigns
 from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.past.owned_parts import PostingBook
 from position_sync_dagster.money.past.postings import Posting
-from tests.support.ledger_world.bridges import Bridges, sums_of
+from tests.support.ledger_world.bridges import Bridges, known, sums_of
 from tests.support.ledger_world.comparison import (
     GRAPH,
     OF_WORLD,
@@ -26,9 +29,11 @@ from tests.support.ledger_world.stories import (
     STORIES,
     ends_late,
     ends_unseen,
+    moved_and_moved_back,
+    moved_to_the_other_account,
     told,
 )
-from tests.support.ledger_world.values import DAYS
+from tests.support.ledger_world.values import ACCOUNTS, DAYS, NOBODY
 
 # Of the first tier: each difference is in this world. The second tier has more.
 FIRST = 9
@@ -188,6 +193,26 @@ def test_what_a_strategy_that_holds_nothing_has_realised_is_the_sum_of_its_campa
     }
     assert len(realised) > 3
     assert of_campaigns == pytest.approx(realised, abs=0.001)
+
+
+@pytest.mark.parametrize("story", [moved_to_the_other_account, moved_and_moved_back])
+@pytest.mark.parametrize("seed", [1, 3])
+def test_an_open_campaign_stands_at_the_sum_of_its_days_also_where_an_account_is_empty(
+    seed, story, tmp_path
+):
+    played = Played(told(seed, [story]), tmp_path).begin()
+    played.import_files(played.files_of(DAYS))
+    played.finish()
+    assert played.days
+    of_strategies = [posting for posting in played.postings if posting.owner != NOBODY]
+    campaigns = read_open_campaigns(played.lake, of_strategies)
+    for campaign in read_days_of(played.lake, played.settings.calendar, campaigns):
+        days = [day for day in DAYS if day >= campaign.opened]
+        profit_of_day = partial(played.world.profit_of_day, campaign.strategy_id)
+        stood = sum(map(known, starmap(profit_of_day, product(campaign.accounts, days))))
+        assert len(campaign.accounts) == len(ACCOUNTS)
+        assert campaign.stands == pytest.approx(float(stood) / 100)
+    assert campaigns
 
 
 def test_each_of_these_differences_is_in_the_first_world():

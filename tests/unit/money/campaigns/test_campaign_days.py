@@ -129,13 +129,35 @@ def test_the_days_of_a_campaign_that_went_to_another_account_are_those_of_both()
     assert [day.stands for day in path_of(moved, days)] == [-100.0, -300.0, 500.0, 397.0]
 
 
-def test_of_an_open_one_each_account_has_to_be_recorded():
+def so_far(*stays):
+    """Return a campaign of two accounts that is open; it was in them at these times."""
     columns = {field.name: getattr(CAMPAIGN, field.name) for field in fields(CampaignColumns)}
-    is_open = OpenCampaign(**columns | {"account": "U1,U2"}, brought=-100.0)
+    return OpenCampaign(**columns | {"account": "U1,U2"}, brought=-100.0, stays=stays)
+
+
+def test_of_an_open_one_each_account_that_had_something_has_to_be_recorded():
+    in_both = so_far(("U1", DAYS[0], date.max), ("U2", DAYS[0], date.max))
     in_target = explained((0.0, 0.0, -50.0, -103.0), account="U2")
     both = ExplainedDays.of(pl.concat([explained(), in_target]), DAYS[:4])
-    assert with_days(is_open, both).stands == 397.0 - 153.0
+    assert with_days(in_both, both).stands == 397.0 - 153.0
     without_a_day = ExplainedDays.of(pl.concat([explained(), in_target[:3]]), DAYS[:4])
-    told_of = with_days(is_open, without_a_day)
+    told_of = with_days(in_both, without_a_day)
     assert told_of.stands is None
     assert "1 of its 4 days have no recorded profit" in str(told_of.why_unknown)
+
+
+@pytest.mark.parametrize(
+    ("came", "path"),
+    [(DAYS[2], (-100.0, -300.0, -350.0, -453.0)), (DAYS[3], (-100.0, -300.0, -403.0))],
+)
+def test_an_account_in_which_an_open_one_had_nothing_adds_nothing(came, path):
+    """All of it goes on the second day; it comes on the third, or is on the way then."""
+    stays = (("U1", *DAYS[:2]), ("U2", came, date.max))
+    in_target = explained((0.0, 0.0, -50.0, -103.0), account="U2")
+    in_target = in_target.filter(pl.col.session_date >= came)
+    rows = ExplainedDays.of(pl.concat([explained()[:2], in_target]), DAYS[:4])
+    campaign = with_days(so_far(*stays), rows)
+    assert campaign.path == path
+    assert campaign.stands == path[-1]
+    assert campaign.until == DAYS[3]
+    assert campaign.why_unknown is None
