@@ -45,22 +45,33 @@ def results_in_base(
 
 
 def _in_base(rows: Sequence[ClosedCampaign], rates: DayRates) -> ClosedCampaign:
-    """Return a campaign, which has a row for each currency, in the base one of its account."""
+    """Return a campaign, which has a row for each currency, in the base one of its accounts.
+
+    Each of these has its rates of the day: where nothing was left, the other one may have them.
+    """
     first = rows[0]
-    account = first.accounts[0]
-    base = rates.bases.get(account)
-    of_day = dict(rates.of_day.get((account, first.closed), {}))
-    if base is not None:
+    bases = sorted(filter(None, {*map(rates.bases.get, first.accounts)}))
+    of_day: dict[str, float] = {}
+    base = None
+    if len(bases) == 1:
+        [base] = bases
+        for account in reversed(first.accounts):
+            of_day |= rates.of_day.get((account, first.closed), {})
         of_day[base] = 1.0
 
     amounts: dict[str, Any] = {}
     reasons: dict[str, str | None] = {}
-    for name in ("profit", "fees", "capital_at_risk"):
+    for name in ("profit", "fees", "capital_at_risk", "worst"):
         rated = [(getattr(row, name), row.currency, of_day.get(row.currency or "")) for row in rows]
         amounts[name], reasons[name] = in_base(rated)
 
+    if len(rows) > 1:
+        amounts["worst"] = None  # each currency may have been at its worst on another day
+
     unknown = [row.profit_unknown for row in rows if row.profit_unknown]
-    if reasons["profit"] and not unknown:
+    if len(bases) > 1:
+        unknown = [f"its accounts have different base currencies: {', '.join(bases)}"]
+    elif reasons["profit"] and not unknown:
         unknown = [f"{reasons['profit']} for {first.closed}"]
     return replace(first, currency=base, profit_unknown="; ".join(unknown) or None, **amounts)
 
@@ -72,7 +83,9 @@ def read_day_rates(lake: MoneyLake, campaigns: Sequence[ClosedCampaign]) -> DayR
     """
     newest = lake.account_values.latest().drop_nulls("currency")
     bases = dict(newest.select("account", "currency").iter_rows())
-    days = sorted({row.closed for row in campaigns if row.currency != bases.get(row.accounts[0])})
+    days = sorted(
+        {row.closed for row in campaigns if {row.currency} != {*map(bases.get, row.accounts)}}
+    )
     if not days:
         return DayRates(bases, {})
 

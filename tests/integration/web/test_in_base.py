@@ -7,7 +7,12 @@ import pytest
 
 from position_sync_dagster.cli.mcp import told
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.money.campaigns.results_in_base import read_day_rates
+from position_sync_dagster.money.campaigns.results import Grouping
+from position_sync_dagster.money.campaigns.results_in_base import (
+    DayRates,
+    read_day_rates,
+    results_in_base,
+)
 from position_sync_dagster.money.past.closes import EventKind, StatementEvent
 from position_sync_dagster.web.served_figures import PageFigures
 from tests.integration.web.test_figures import account_of, row, write
@@ -77,3 +82,62 @@ def test_a_rate_of_a_statement_counts_before_that_of_the_gateway(lake):
     assert rates.bases == {"U1": "EUR"}
     assert rates.of_day == {("U1", FRIDAY): {"USD": 0.81, "GBP": 1.1}}
     assert FRIDAY - timedelta(1) not in {day for _account, day in rates.of_day}
+
+
+@pytest.mark.parametrize(
+    ("of_first", "of_second", "profit"),
+    [
+        (("EUR", {"USD": 0.8}), ("EUR", {}), 240.0),
+        (("EUR", {}), ("EUR", {"USD": 0.8}), 240.0),  # nothing was left in the first one
+        ((None, {}), ("EUR", {"USD": 0.8}), 240.0),
+        (("EUR", {"GBP": 1.1}), ("EUR", {}), None),
+        (("EUR", {"USD": 0.8}), ("GBP", {"USD": 0.7}), None),
+    ],
+)
+def test_what_went_between_accounts_counts_by_the_rates_of_any_if_they_have_one_base_currency(
+    lake, of_first, of_second, profit
+):
+    """It is 200 dollars and 80 euros."""
+    of_accounts = (("U1", *of_first), ("U2", *of_second))
+    stated = [
+        StatementEvent(
+            account=account, day=FRIDAY, currency=currency, amount=rate, type=base,
+            event_id=f"{account}{currency}", kind=EventKind.RATE, attributes="{}", source="FLEX",
+            statement="a.xml",
+        )
+        for account, base, of_day in of_accounts
+        for currency, rate in of_day.items()
+    ]  # fmt: skip
+    lake.statement_events.add(stated, run_id=None)
+    at = datetime(2026, 3, 5, 20, tzinfo=UTC)
+    values = [
+        replace(account_of(at), account=account, currency=base, exchange_rates=None)
+        for account, base, _rates in of_accounts
+        if base
+    ]
+    lake.account_values.append(values)
+    closed = [
+        campaign(200.0, 6, account="U1,U2"),
+        campaign(80.0, 6, currency="EUR", account="U1,U2"),
+    ]
+    closed = [replace(row, campaign_id="csp:U1:2026-03-02") for row in closed]
+    [result] = results_in_base(closed, Grouping.STRATEGY, read_day_rates(lake, closed))
+    assert result.profit == profit
+    if of_second[0] == "GBP":
+        assert result.currency is None
+        why = "csp:U1:2026-03-02: its accounts have different base currencies: EUR, GBP"
+        assert result.why_unknown == why
+
+
+def test_how_a_win_stood_counts_by_the_rate_of_its_close_too():
+    """The dollars stood at -30 when they were worst, of what is in two currencies nothing says."""
+    rates = DayRates({"U1": "EUR"}, {("U1", FRIDAY): {"USD": 0.8}})
+    of_two = [
+        replace(campaign(5.0, 6, account="U1", worst=-90.0, currency=currency), campaign_id="two")
+        for currency in ("USD", "EUR")
+    ]
+    won = campaign(100.0, 6, account="U1", worst=-30.0)
+    [result] = results_in_base([*of_two, won], Grouping.STRATEGY, rates)
+    assert result.profit == 5 * 1.8 + 100 * 0.8
+    assert result.wins_with_days == 1
+    assert result.worst_of_wins == -24.0
