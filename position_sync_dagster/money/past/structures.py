@@ -141,12 +141,19 @@ def is_between_accounts(postings: Sequence[Posting], day: date) -> bool:
     Args:
         postings: All of a campaign.
     """
-    left_on = {part.posting_id: part.session for part in postings if part.is_carried}
-    for came in postings:
-        for source in came.came_from if came.is_carried else ():
-            if source in left_on and (left_on[source] <= day) is not (came.session <= day):
-                return True
-    return False
+    return any(
+        (left.session <= day) is not (came.session <= day)
+        for left, came in between_accounts(postings)
+    )
+
+
+def between_accounts(postings: Sequence[Posting]) -> Iterator[tuple[Posting, Posting]]:
+    """Yield what left an account with what came for it to another one."""
+    carried = {part.posting_id: part for part in postings if part.is_carried}
+    for came in carried.values():
+        for source in came.came_from:
+            if source in carried:
+                yield carried[source], came
 
 
 def _after_it_left(part: Posting) -> tuple[date, datetime, bool]:

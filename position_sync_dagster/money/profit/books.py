@@ -12,7 +12,7 @@ from datetime import date
 from math import fsum
 from typing import Any
 
-from polars import DataFrame, String, col, concat, when
+from polars import DataFrame, String, col, when
 
 from position_sync_dagster.lake.derived import same_rows
 from position_sync_dagster.lake.lake import rows_of_logins
@@ -27,6 +27,7 @@ from position_sync_dagster.money.past.movements import (
     times,
 )
 from position_sync_dagster.money.profit.moved_between import with_values_in_kind
+from position_sync_dagster.money.profit.profit import rows_to_explain, with_values_on_the_way
 from position_sync_dagster.money.tables import BOOKS, PROFIT_EXPLAINED
 from position_sync_dagster.money.trading_days import session_before
 from position_sync_dagster.settings import Settings
@@ -84,15 +85,19 @@ def close_books(lake: MoneyLake, settings: Settings, day: date) -> DataFrame:
     first = _stated_worth(lake, before)
     last = _stated_worth(lake, day)
     accounts = DataFrame({"account": sorted(first.keys() & last.keys())}, {"account": String})
+    explained = _of_day(lake, PROFIT_EXPLAINED, day)
+    held_before, held = (_of_day(lake, DAILY_POSITIONS, session) for session in (before, day))
+    movements = lake.movements.rows(only=col.session_date == day)
+    movements = with_values_on_the_way(lake, settings, movements)
+    ends = (rows_to_explain(lake, settings, rows) for rows in (held_before, held))
+    movements = with_values_in_kind(movements, *ends)
     rows = []
     for account in rows_of_logins(accounts, settings)["account"]:
         moved = Moved(
-            explained=_of_account(lake, PROFIT_EXPLAINED, account, day),
-            movements=lake.movements.rows(
-                only=(col.account == account) & (col.session_date == day)
-            ),
-            held_before=_of_account(lake, DAILY_POSITIONS, account, before),
-            held=_of_account(lake, DAILY_POSITIONS, account, day),
+            explained=explained.filter(account=account),
+            movements=movements.filter(account=account),
+            held_before=held_before.filter(account=account),
+            held=held.filter(account=account),
         )
         parts = book_parts(first[account], last[account], moved)
         rows.append(parts | {"session_date": day, "account": account})
@@ -115,7 +120,7 @@ class Moved:
 
     Attributes:
         explained: Rows of `profit_explained`.
-        movements: Rows of `movements`.
+        movements: Rows of `movements`, each transfer with its value.
         held_before: Rows of `daily_positions` of the trading day before.
         held: Those of the day.
     """
@@ -145,9 +150,8 @@ class Moved:
         return self.movements.filter(kind=MovementKind.CONVERSION.value)
 
 
-def _of_account(lake: MoneyLake, spec: Any, account: str, day: date) -> DataFrame:
-    is_of_day = col("partition.session_date") == day
-    return derived_rows(lake.derived_table(spec), col.account == account, is_of_day)
+def _of_day(lake: MoneyLake, spec: Any, day: date) -> DataFrame:
+    return derived_rows(lake.derived_table(spec), chosen=col("partition.session_date") == day)
 
 
 def _stated_worth(lake: MoneyLake, day: date) -> dict[str, StatedWorth]:
@@ -288,13 +292,10 @@ def _in_base(rows: DataFrame, name: str, rates: Mapping[str, float]) -> float:
 
 def _moved_by_owner(moved: Moved, rates: Mapping[str, float]) -> float | None:
     """Return what the owner brought, in cash and in kind, less what was taken; None: not known."""
-    by_owner = moved.movements.filter(col.kind.is_in(OWNERS_CASH))
-    transfers = moved.movements.filter(kind=MovementKind.TRANSFER.value)
-    in_kind = with_values_in_kind(transfers, moved.held_before, moved.held)
-    columns = ("currency", "value")
-    amounts = concat([by_owner.select("currency", value="cash"), in_kind.select(columns)])
+    in_kind = moved.movements.filter(kind=MovementKind.TRANSFER.value).select("currency", "value")
+    in_cash = moved.movements.filter(col.kind.is_in(OWNERS_CASH)).select("currency", "cash")
     in_base = []
-    for currency, value in amounts.iter_rows():
+    for currency, value in (*in_cash.iter_rows(), *in_kind.iter_rows()):
         rate = rates.get(currency)
         in_base.append(None if rate is None else times(value, rate))
     return known_sum(in_base)

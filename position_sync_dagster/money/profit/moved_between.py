@@ -89,18 +89,19 @@ def movements_between(
 def with_values_in_kind(movements: DataFrame, start: DataFrame, end: DataFrame) -> DataFrame:
     """Return movements of holdings where a transfer has a value; one without counts at the mark.
 
-    The mark is that of the close, or where nothing is left, that of the close before.
+    The mark is that of the close, or where nothing is left, that of the close before. It is one in
+    all accounts: what a transfer takes from one of them is what it brings to another.
 
     Args:
         movements: Rows of `movements`.
-        start: The holdings at the close before.
+        start: The holdings of all accounts at the close before.
         end: Those at the close.
     """
     is_held = (col.position != 0) & col.market_value.is_not_null()
     unit = (col.market_value / col.position).alias("mark")
-    held = concat([rows.filter(is_held).select(*KEY, unit) for rows in (end, start)])
-    marks = held.unique(KEY, keep="first", maintain_order=True)
-    marked = movements.join(marks, on=KEY, how="left", maintain_order="left")
+    held = [rows.filter(is_held).sort("account").select("conid", unit) for rows in (end, start)]
+    marks = concat(held).unique("conid", keep="first", maintain_order=True)
+    marked = movements.join(marks, on="conid", how="left", maintain_order="left")
     at_mark = when(kind=MovementKind.TRANSFER).then(col.quantity * col.mark)
     return marked.with_columns(value=coalesce("value", at_mark)).drop("mark")
 

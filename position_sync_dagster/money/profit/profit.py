@@ -6,10 +6,12 @@ cash that of `movements`. The value of a future is notional, and so is the cash 
 parts explain the profit and never change it: a part or an end that is not known makes it null.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from itertools import starmap
+from operator import attrgetter
 from typing import Any
 
 import polars as pl
@@ -36,7 +38,7 @@ from position_sync_dagster.domain.instrument import OPTION_TYPES
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, moment, one_of
-from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.magnifiers import magnifier_in
 from position_sync_dagster.money.past.closes import SLACK, EventKind
 from position_sync_dagster.money.past.movements import INCOME, MovementKind, moment_in
@@ -47,13 +49,16 @@ from position_sync_dagster.money.past.owned_parts import (
     part_rows,
 )
 from position_sync_dagster.money.past.postings import names_of, why_no_fees
+from position_sync_dagster.money.past.structures import between_accounts
 from position_sync_dagster.money.profit.moved_between import (
     MovedBetween,
     TradingDay,
     movements_between,
+    with_values_in_kind,
 )
 from position_sync_dagster.money.sums import carries, sum_if_known
 from position_sync_dagster.money.tables import PROFIT_EXPLAINED
+from position_sync_dagster.money.trading_days import session_before
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import time_zone_of
 
@@ -160,6 +165,7 @@ class _Sources:
         book = PostingBook(lake)
         recent = rows_of_logins(book.movements, settings)
         recent = recent.filter(col.day >= min(sessions) - BOOKED_BEFORE)
+        recent = with_values_on_the_way(lake, settings, recent)
         conids = book.of_strategies & {*rows["conid"], *recent["conid"]}
         # What is gone without a cause is unexplained from the close at which it is missing.
         explained = [
@@ -203,6 +209,42 @@ def rows_to_explain(lake: MoneyLake, settings: Settings, rows: DataFrame) -> Dat
     # An age that is not known is not older.
     market_value = when(is_older).then(None).otherwise("market_value")
     return rows.with_columns(market_value=market_value, magnifier=magnifier.cast(Float64))
+
+
+def with_values_on_the_way(lake: MoneyLake, settings: Settings, movements: DataFrame) -> DataFrame:
+    """Return movements; what comes later than it left another account has the same mark; blocks.
+
+    What a transfer carried is worth as much where it comes as where it left: what its price does
+    meanwhile is profit.
+
+    Args:
+        movements: Rows of `movements`.
+    """
+    is_transfer = col.kind == MovementKind.TRANSFER.value
+    unvalued = movements.filter(is_transfer & col.value.is_null()).drop_nulls("conid")
+    if unvalued.is_empty():
+        return movements
+
+    conids = {*unvalued["conid"]}
+    later: defaultdict[date, set[str]] = defaultdict(set)
+    for pair in between_accounts(PostingBook(lake).postings(conids)):
+        first, last = sorted(pair, key=attrgetter("session"))
+        if first.session < last.session:
+            later[first.session].add(last.movement.movement_id)
+
+    table = lake.derived_table(DAILY_POSITIONS)
+    for day, names in later.items():
+        closes = [
+            derived_rows(table, one_of("conid", conids), col("partition.session_date") == session)
+            for session in (session_before(settings.calendar, day), day)
+        ]
+        ends = (rows_to_explain(lake, settings, rows) for rows in closes)
+        marked = with_values_in_kind(movements, *ends)
+        is_later = one_of("movement_id", names)
+        movements = movements.with_columns(
+            value=when(is_later).then(marked["value"]).otherwise("value")
+        )
+    return movements
 
 
 def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDay) -> DataFrame:

@@ -31,6 +31,7 @@ from position_sync_dagster.money.profit.profit import (
     explain_holdings,
     rows_to_explain,
     sum_of_greek,
+    with_values_on_the_way,
 )
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.reports.figures import Figures
@@ -124,7 +125,8 @@ def explain_today(lake: MoneyLake, settings: Settings, figures: Figures) -> list
     rows = rows_to_explain(lake, settings, _rows_of_session(lake, session, closed_at))
     so_far = TradingDay(today, session, closed_at, figures.book.now)
     movements = lake.movements.rows(since=session - BOOKED_BEFORE)
-    return explained(figures, so_far, rows, rows_of_logins(movements, settings), settings)
+    movements = with_values_on_the_way(lake, settings, rows_of_logins(movements, settings))
+    return explained(figures, so_far, rows, movements, settings)
 
 
 def of_strategy(

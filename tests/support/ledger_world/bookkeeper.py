@@ -28,6 +28,9 @@ Shares = Mapping[str, Fraction]
 
 OF_ACCOUNT = ""
 
+# What is on the way: of each owner, and of the account, its parcels, and its part of a pool.
+Sent = list[tuple[str, list[Parcel], Parcel | None]]
+
 
 @dataclass
 class Posted:
@@ -264,6 +267,31 @@ class Bookkeeper:
             if left.cash > 0:
                 self._pay(owner, left, left.cash * taken / -left.quantity, "PAYS")
 
+    def send(self, left: Booking) -> Sent:
+        """Take what leaves for another account, where it comes on a later day."""
+        account, conid = self._key(left)
+        fraction = -left.quantity / self.held(OF_ACCOUNT, account, conid)
+        sent = []
+        for owner in [*self.owners(account, conid), OF_ACCOUNT]:
+            place = (owner, account, conid)
+            taken = self.held(*place) * fraction
+            parcels = self._take(place, fraction)
+            pool = None
+            if owner:
+                self._post(left, owner, "LEAVES", -taken, Fraction(0), Fraction(0))
+                pool = self._take_of_pool(place, fraction)
+            sent.append((owner, parcels, pool))
+        return sent
+
+    def receive(self, came: Booking, sent: Sent) -> None:
+        """Bring what left another account on an earlier day."""
+        for owner, parcels, pool in sent:
+            target = (owner, *self._key(came))
+            if pool is not None:
+                self._post(came, owner, "COMES", pool.quantity, Fraction(0), Fraction(0))
+                self._add_to_pool(target, pool)
+            self._bring(target, target, parcels, came, Fraction(1))
+
     def _take(self, place: Place, fraction: Fraction) -> list[Parcel]:
         """Take a part of each parcel."""
         parcels = [*self.queues[place]]
@@ -274,12 +302,15 @@ class Bookkeeper:
     def _move_pool(
         self, place: Place, target: Place, fraction: Fraction, ratio: Fraction, cost: Fraction
     ) -> None:
+        moved = self._take_of_pool(place, fraction)
+        money = total(moved.money, cost)
+        self._add_to_pool(target, replace(moved, quantity=moved.quantity * ratio, money=money))
+
+    def _take_of_pool(self, place: Place, fraction: Fraction) -> Parcel:
         pool = self.pools.pop(place)
         if fraction != 1:
             self.pools[place] = pool.cut(pool.quantity * (1 - fraction))
-        moved = pool.cut(pool.quantity * fraction)
-        money = total(moved.money, cost)
-        self._add_to_pool(target, replace(moved, quantity=moved.quantity * ratio, money=money))
+        return pool.cut(pool.quantity * fraction)
 
     def _bring(
         self,

@@ -6,6 +6,7 @@ where none does, as in `a_close_of_unknown_owner`, it is unknown.
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from datetime import date
 from fractions import Fraction
 from random import Random
 
@@ -671,10 +672,10 @@ def spin_off(world: World) -> None:
 
 def _transfer(world: World, day: int, minute: int, account: str, contract: Contract,
               quantity: Fraction, value: int | None, partner: str = "",
-              way: str = "IN") -> Booking:  # fmt: skip
+              way: str = "IN", left_on: date | None = None) -> Booking:  # fmt: skip
     return world.book(
         day, minute, account, contract, section="Transfers", quantity=quantity, value=value,
-        kind="INTERNAL" if partner else "ACATS", partner=partner, side=way,
+        kind="INTERNAL" if partner else "ACATS", partner=partner, side=way, left_on=left_on,
     )  # fmt: skip
 
 
@@ -734,6 +735,38 @@ def moved_in_part_without_value(world: World) -> None:
     _goes(world, day, stock, source, target, of=Fraction(1, 3), is_valued=False)
     _sell(world, closed, target, stock, Fraction(1))
     _sell(world, last, source, stock, Fraction(world.random.choice((1, 2)), 2))
+
+
+def moved_for_days_without_value(world: World) -> None:
+    """All goes, or a part, and comes on that day or later; nothing says what it is worth."""
+    [owner] = _names(world, IRON)
+    source, target = ACCOUNTS
+    opened, goes = world.random.randrange(1, 3), world.random.randrange(3, 5)
+    comes = goes + world.random.randrange(3)
+    closed, last = _days(world, 2, comes + 1)
+    stock = world.stock()
+    world.claim(owner, stock, 1, account=world.random.choice((None, source)))
+    side = _side(world)
+    world.trade(opened, source, stock, {owner: side * 30})
+    world.trade(opened, source, stock, {owner: side * 12})
+    of = Fraction(world.random.choice((1, 2)), 2)
+    sent = []
+
+    def leaves(minute: int) -> None:
+        size = world.books.held("", source, stock.conid) * of
+        left = _transfer(world, goes, minute, source, stock, -size, None, target, "OUT")
+        sent.extend(world.books.send(left))
+
+    def arrives(minute: int) -> None:
+        came = _transfer(world, comes, minute, target, stock, side * 42 * of, None, source,
+                         left_on=DAYS[goes])  # fmt: skip
+        world.books.receive(came, sent)
+
+    world.on(goes, leaves, minute=EVENING)
+    world.on(comes, arrives, minute=EVENING)
+    _sell(world, closed, target, stock, Fraction(1, world.random.choice((1, 2))))
+    if of != 1:
+        _sell(world, last, source, stock, Fraction(1, world.random.choice((1, 2))))
 
 
 def moved_and_moved_back(world: World) -> None:
@@ -1184,6 +1217,7 @@ STORIES: tuple[Story, ...] = (
     gone, moved_in_part_without_value, spread_of_nobody_of_which_a_part_moves,
     gone_and_traded_again, of_unknown_quantity, moved_in_several_rows,
     adjusted_commission_of_a_trade, moved_and_moved_back,
+    moved_for_days_without_value,
 )  # fmt: skip
 
 

@@ -76,6 +76,7 @@ class Booking:
     order: int | None = None
     action: int | None = None
     partner: str = ""
+    left_on: date | None = None
     words: str = ""
 
     @property

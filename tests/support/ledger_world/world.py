@@ -310,7 +310,7 @@ class World:
         for posted in moved:
             booking = posted.booking
             fraction = self._fraction_of(posted)
-            # What was moved in kind, and not stated, counts at its mark.
+            # What was moved in kind, and not stated, counts at its last mark when it left.
             in_kind = Fraction(0)
             if booking.section == "Transfers":
                 in_kind = self._in_kind(booking)
@@ -321,7 +321,14 @@ class World:
         assert booking.contract is not None
         if booking.value is not None:
             return Fraction(booking.value)
-        mark = self.closes[booking.day].marks[booking.contract.conid]
+        conid = booking.contract.conid
+        left_on = booking.left_on or booking.day
+        held_on = [
+            day
+            for day, close in self.closes.items()
+            if day <= left_on and any(held == conid for _account, held in close.positions)
+        ]
+        mark = self.closes[max(held_on)].marks[conid]
         return booking.quantity * mark * booking.contract.multiplier
 
     def _fraction_of(self, posted: Posted) -> Fraction:
