@@ -2,17 +2,16 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import accumulate
 from operator import attrgetter
 from typing import NamedTuple
 
-from polars import DataFrame, coalesce, col, concat, lit, min_horizontal
+from polars import DataFrame, coalesce, col, concat, min_horizontal
 
 from position_sync_dagster.domain.clock import A_DAY
-from position_sync_dagster.domain.exchange_time import beginning_of, exchange_date
-from position_sync_dagster.domain.holding import KEY, Key, grouped
+from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.holding import KEY, Key
 from position_sync_dagster.money.past.closes import NOT_VALUED, SLACK
 from position_sync_dagster.money.past.movement_sources import unexplained_movement
 from position_sync_dagster.money.past.movements import (
@@ -25,24 +24,18 @@ from position_sync_dagster.money.past.movements import (
 from position_sync_dagster.money.past.opening import Seen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class Held(NamedTuple):
     """How much the broker said that was held.
 
     Attributes:
         quantity: With its sign.
         at: When it was held.
-        is_close: Whether it is of a close: a statement has what was held at the end of that day.
+        until: Until when it may have been so: a statement has what was held at the end of a day.
     """
 
     quantity: float
     at: datetime
-    is_close: bool = False
-
-    @property
-    def until(self) -> datetime:
-        """Return until when it may have been so."""
-        return beginning_of(exchange_date(self.at + A_DAY)) if self.is_close else self.at
+    until: datetime
 
 
 class _Difference(NamedTuple):
@@ -115,24 +108,24 @@ def held_of(movements: DataFrame, seen: Seen, unexplained: DataFrame) -> DataFra
         seen: What tables have of the holdings.
         unexplained: The rows of `closures` of changes without a cause.
     """
-    before = seen.changes.with_columns(position="before", at=coalesce("since", "seen_at"))
+    # There are two clocks: what was traded then may have an earlier time.
+    before = seen.changes.with_columns(position="before", until=coalesce("since", "seen_at"))
+    before = before.with_columns(at=col.until - SLACK)
     gone = seen.changes.join(unexplained, on="change_id", how="semi")
-    gone = gone.with_columns(position="after", at="seen_at")
+    gone = gone.with_columns(position="after", at="seen_at", until="seen_at")
     closes = seen.daily.join(movements, on=KEY, how="semi")
     closes = closes.with_columns(at=min_horizontal("timestamp", "closed_at"))
+    day = col.at.dt.convert_time_zone(str(NEW_YORK)).dt.truncate("1d")
+    closes = closes.with_columns(until=day.dt.offset_by("1d").dt.convert_time_zone("UTC"))
 
-    columns = [*KEY, "position", "at", "is_close"]
-    stated = [
-        rows.filter(~col.sec_type.is_in(NOT_VALUED)).with_columns(is_close=lit(is_close))
-        for rows, is_close in ((before, False), (gone, False), (closes, True))
-    ]
-    return concat([rows.select(columns) for rows in stated])
+    columns = [*KEY, "position", "at", "until"]
+    stated = concat([rows.select(*columns, "sec_type") for rows in (before, gone, closes)])
+    return stated.filter(~col.sec_type.is_in(NOT_VALUED)).select(columns)
 
 
 def held_in(rows: DataFrame) -> dict[Key, list[Held]]:
     """Return what rows of `held_of` state of each holding."""
-    stated = grouped(lambda row: (row[0], row[1]), rows.iter_rows())
     return {
-        key: [Held(quantity=row[2], at=row[3], is_close=row[4]) for row in of_key]
-        for key, of_key in stated.items()
+        (account, conid): [Held(*row) for row in of_key]
+        for (account, conid), of_key in rows.rows_by_key(KEY).items()
     }

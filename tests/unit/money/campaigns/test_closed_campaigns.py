@@ -676,7 +676,8 @@ CALL_EXPIRED = booked(CALL, 1.0, 0.0, 6, MovementKind.EXPIRATION)
 
 
 # The gateway shows that the put is gone, and no cause is known.
-GONE = {(A, PUT): [Held(quantity=0.0, at=datetime(2026, 3, 6, 22, tzinfo=UTC))]}
+GONE_AT = datetime(2026, 3, 6, 22, tzinfo=UTC)
+GONE = {(A, PUT): [Held(quantity=0.0, at=GONE_AT, until=GONE_AT)]}
 
 
 def test_a_campaign_with_a_leg_that_is_gone_without_a_cause_has_an_unknown_profit_until_then():

@@ -37,14 +37,16 @@ from tests.unit.money.campaigns.test_closed_campaigns import (
 )
 
 CLOSE = 21  # the hour (UTC)
+MIDNIGHT = datetime(2026, 3, 1, 5, tzinfo=UTC)  # in New York
 
 
 def at_close(day: int, quantity: float) -> Held:
-    return Held(quantity=quantity, at=datetime(2026, 3, day, CLOSE, tzinfo=UTC), is_close=True)
+    return Held(quantity, datetime(2026, 3, day, CLOSE, tzinfo=UTC), MIDNIGHT.replace(day=day + 1))
 
 
 def seen_at(day: int, hour: int, quantity: float) -> Held:
-    return Held(quantity=quantity, at=datetime(2026, 3, day, hour, tzinfo=UTC))
+    at = datetime(2026, 3, day, hour, tzinfo=UTC)
+    return Held(quantity, at, at)
 
 
 def shares_of(movements: Iterable[Movement], *held: Held, before: float = 0.0) -> list[Posting]:
@@ -100,14 +102,19 @@ def test_each_difference_is_dated_when_it_was_seen_first():
 @pytest.mark.parametrize(
     ("came", "held"),
     [
-        ("2 trade 3 SHARES at 10 at=None", seen_at(2, 20, 0.0)),  # at some time of that day
-        ("2 trade 3 SHARES at 10 at=None", seen_at(2, 14, 3.0)),
         ("6 transfer 3 SHARES at 10", at_close(10, 0.0)),  # a long weekend
         ("6 transfer 3 SHARES at 10", at_close(4, 3.0)),  # seen before it is booked
     ],
 )
 def test_what_a_movement_near_it_explains_is_explained(came, held):
     assert [part.quantity for part in shares_of(movements_in(came), held)] == [3]
+
+
+@pytest.mark.parametrize(("hour", "quantity"), [(14, 3.0), (20, 0.0)])
+def test_a_trade_without_a_time_may_be_of_any_time_of_its_day(hour, quantity):
+    [bought] = movements_in("2 trade 3 SHARES at 10")
+    parts = shares_of([replace(bought, at=None)], seen_at(2, hour, quantity))
+    assert [part.quantity for part in parts] == [3]
 
 
 def test_what_was_traded_in_the_evening_may_be_in_the_positions_of_a_statement():
@@ -158,7 +165,7 @@ def rows_of(spec: Any, *rows: dict[str, Any]) -> pl.DataFrame:
 
 def stated(
     *closes: dict[str, Any], changes: Iterable[dict[str, Any]] = (), of_no_cause: Iterable[str] = ()
-) -> list[tuple[float, int, bool]]:
+) -> list[Held]:
     seen = Seen(
         rows_of(POSITION_CHANGES, *changes),
         rows_of(DAILY_POSITIONS, *closes),
@@ -166,8 +173,7 @@ def stated(
     )
     movements = frame_of(MOVEMENTS, [asdict(moved(SHARES, 3.0, 10.0, 2))])
     unexplained = pl.DataFrame({"change_id": [*of_no_cause]}, {"change_id": pl.String})
-    held = held_in(held_of(movements, seen, unexplained)).get((A, SHARES), ())
-    return [(each.quantity, each.at.day, each.is_close) for each in held]
+    return held_in(held_of(movements, seen, unexplained)).get((A, SHARES), [])
 
 
 def close_on(day: int, position: float, **more: Any) -> dict[str, Any]:
@@ -178,17 +184,17 @@ def close_on(day: int, position: float, **more: Any) -> dict[str, Any]:
 
 def test_a_change_says_what_was_held_before_it_and_one_without_a_cause_what_is_held_after_it():
     seen = datetime(2026, 3, 4, 15, tzinfo=UTC)
+    two_minutes = timedelta(minutes=2)  # there are two clocks
     change = {"change_id": "c", "before": 5.0, "after": 1.0, "seen_at": seen}
     earlier = change | {"since": seen - timedelta(days=1)}
-    assert stated(changes=[change]) == [(5, 4, False)]
-    assert stated(changes=[earlier]) == [(5, 3, False)]
-    assert stated(changes=[earlier], of_no_cause=["c"]) == [(5, 3, False), (1, 4, False)]
+    before = Held(5.0, seen - timedelta(days=1) - two_minutes, seen - timedelta(days=1))
+    assert stated(changes=[change]) == [Held(5.0, seen - two_minutes, seen)]
+    assert stated(changes=[earlier]) == [before]
+    assert stated(changes=[earlier], of_no_cause=["c"]) == [before, Held(1.0, seen, seen)]
     assert stated(changes=[change | {"sec_type": "BILL"}]) == []  # units and face value differ
 
 
 def test_a_close_whose_row_is_older_says_what_was_held_then():
     older = datetime(2026, 3, 2, 15, tzinfo=UTC)
-    assert stated(close_on(3, 5.0), close_on(4, 5.0, timestamp=older)) == [
-        (5, 3, True),
-        (5, 2, True),
-    ]
+    closes = close_on(3, 5.0), close_on(4, 5.0, timestamp=older)
+    assert stated(*closes) == [at_close(3, 5.0), Held(5.0, older, MIDNIGHT.replace(day=3))]
