@@ -47,6 +47,7 @@ from position_sync_dagster.money.past.movements import (
 )
 from position_sync_dagster.money.past.opening import Opening, opening_of
 from position_sync_dagster.money.past.postings import Effect, Posting, name_of
+from position_sync_dagster.money.past.unexplained import Held, unexplained_of
 
 _RANK = attrgetter("rank")
 
@@ -75,15 +76,16 @@ def attributed(
     movements: Iterable[Movement],
     legs: Iterable[ActiveContract],
     openings: Mapping[Key, Opening] = MappingProxyType({}),
+    stated: Mapping[Key, Iterable[Held]] = MappingProxyType({}),
 ) -> list[Posting]:
     """Return the parts of all movements of holdings, each with its owner, in order of time.
 
     Args:
-        movements: Each once; all of each holding. Of what is gone and nothing explains only what
-            the others leave counts.
+        movements: Each once; all of each holding.
         legs: The legs of strategies, also those that were removed.
         openings: What was held before the first movement, as far as tables have it, also of
             holdings without any.
+        stated: What the broker said that was held; what differs from it is UNEXPLAINED.
     """
     of_holdings = (
         movement
@@ -95,7 +97,10 @@ def attributed(
     holdings = _Holdings()
     for key in dict.fromkeys([*by_key, *openings]):
         opening, moved = _history(by_key[key], openings.get(key))
-        if moved or opening.contract:
+        contract = opening.contract or next(iter(moved), None)
+        if contract is not None:
+            unexplained = unexplained_of(contract, opening.quantity, moved, stated.get(key, ()))
+            moved = sorted([*moved, *unexplained], key=_order_of)
             holdings.add(_Holding(moved, legs_of[key[1]], opening, holdings))
 
     holdings.link()
@@ -736,15 +741,20 @@ class _Holding:
 
         receivers = self._receivers(movement, by, origin)
         unclear = None
-        if not origin.sizes and movement.kind in DELIVERY_KINDS and not movement.is_option:
+        is_owner_unclear = (
+            not origin.sizes and movement.kind in DELIVERY_KINDS and not movement.is_option
+        )
+        if is_owner_unclear:
             unclear = f"it is not known which option delivered {name_of(movement)}"
+        elif movement.kind is MovementKind.UNEXPLAINED:
+            unclear = f"what {name_of(movement)} cost is not known: no movement brought it"
         self._add_parts(
             movement,
             Effect.OPENS,
             receivers,
             origin,
             unclear=unclear,
-            is_owner_unclear=unclear is not None,
+            is_owner_unclear=is_owner_unclear,
         )
 
     @cached_property
@@ -1030,31 +1040,11 @@ def _order_of(movement: Movement) -> tuple[datetime, bool, float, str]:
 
 
 def _history(movements: Iterable[Movement], held: Opening | None) -> tuple[Opening, list[Movement]]:
-    """Return what was held before the first movement of a holding, and its movements in order.
-
-    What is gone, and nothing explains, is one as far as what is stated until then leaves it.
-    """
+    """Return what was held before the first movement of a holding, and its movements in order."""
     in_order = sorted(map(_paid_in_kind, movements), key=_order_of)
     taken_back = cancelled_ids(in_order)
     counting = [movement for movement in in_order if movement.movement_id not in taken_back]
-    is_gone = grouped(lambda moved: moved.kind is MovementKind.UNEXPLAINED, counting)
-    counting = is_gone[False]
-    opening = opening_of(counting, held)
-    for gone in is_gone[True]:
-        by = gone.change
-        until_then = (moved.change for moved in counting if _is_seen_in(moved, gone))
-        left = rounded(opening.quantity + sum(until_then))
-        if left * by < 0:
-            by = math.copysign(min(abs(left), abs(by)), by)
-            counting.append(replace(gone, quantity=by))
-    return opening, sorted(counting, key=_order_of)
-
-
-def _is_seen_in(movement: Movement, gone: Movement) -> bool:
-    """Return whether a movement may be of what was seen then: traded until then, or of its day."""
-    at, seen_at = moment_of(movement), moment_of(gone)
-    is_timed = movement.kind is MovementKind.TRADE and movement.at is not None
-    return at <= seen_at + SLACK if is_timed else exchange_date(at) <= exchange_date(seen_at)
+    return opening_of(counting, held), counting
 
 
 def _paid_in_kind(movement: Movement) -> Movement:

@@ -5,10 +5,8 @@ A multiplier, a unit and an amount are read from their source; what it does not 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date, tzinfo
+from datetime import date, datetime, tzinfo
 from typing import Any
-
-from polars import DataFrame
 
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.execution import Execution
@@ -16,11 +14,11 @@ from position_sync_dagster.domain.instrument import (
     ContractDetails,
     Right,
 )
-from position_sync_dagster.lake.schema import records_of
 from position_sync_dagster.money.magnifiers import in_major_unit, magnifier_of
 from position_sync_dagster.money.past.causes import CAUSE_OF, EVENING
 from position_sync_dagster.money.past.closes import Closure
 from position_sync_dagster.money.past.movements import (
+    CONTRACT,
     DELIVERY_KINDS,
     ENDS,
     Movement,
@@ -151,29 +149,31 @@ def inferred_kind(closure: Closure) -> MovementKind | None:
     return kind
 
 
-def unexplained_ends(closures: DataFrame) -> list[Movement]:
-    """Return what closed without a known cause: a quantity and when it was gone, and no cash."""
+def unexplained_movement(contract: Movement, by: float, at: datetime) -> Movement:
+    """Return what came or went and no source says why: when it was seen, and no cash.
+
+    Args:
+        contract: Any movement of the holding.
+        by: By how much it changed.
+        at: When that was seen.
+    """
     kind = MovementKind.UNEXPLAINED
-    return [
-        _end(closure, kind, f"{kind}:{closure.change_id}", realized_pnl=None)
-        for closure in records_of(Closure, closures)
-    ]
-
-
-def _end(closure: Closure, kind: MovementKind, name: str, **named: Any) -> Movement:
-    """Return what a close moved; the broker charges no fee for what it books by itself."""
-    return movement_of(
-        closure,
-        exchange_date(closure.closed_at),
-        movement_id=name,
+    account, conid = contract.key
+    day = exchange_date(at)
+    return Movement(
+        movement_id=f"{kind}:{account}:{conid}:{at:%Y%m%d%H%M%S%f}",
         kind=kind,
         section=Section.OPTION_EVENTS,
         source=MovementSource.INFERRED,
-        at=closure.closed_at,
-        quantity=-closure.quantity,
+        account=account,
+        conid=conid,
+        day=day,
+        session_date=day,
+        at=at,
+        quantity=by,
         fee=0.0,
-        fee_currency=closure.currency,
-        **named,
+        fee_currency=contract.currency,
+        **{name: getattr(contract, name) for name in CONTRACT},
     )
 
 
@@ -181,7 +181,7 @@ def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
     """Return what follows from the cause of a close that no execution and no statement says.
 
     An option on a stock delivers its multiplier in shares, one on a future one future, and one on
-    an index cash.
+    an index cash. The broker charges no fee for what it books by itself.
     """
     kind = inferred_kind(closure)
     if kind is None:
@@ -195,10 +195,17 @@ def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
         if kind in DELIVERY_KINDS and settles_in_cash(details):
             kind = MovementKind.CASH_SETTLEMENT
 
-    ended = _end(
+    ended = movement_of(
         closure,
-        kind,
-        f"{MovementSource.INFERRED}:{closure.change_id}:{kind}",
+        exchange_date(closure.closed_at),
+        movement_id=f"{MovementSource.INFERRED}:{closure.change_id}:{kind}",
+        kind=kind,
+        section=Section.OPTION_EVENTS,
+        source=MovementSource.INFERRED,
+        at=closure.closed_at,
+        quantity=-closure.quantity,
+        fee=0.0,
+        fee_currency=closure.currency,
         multiplier=terms.multiplier_of(closure.conid, closure.sec_type),
         underlying_conid=counter_conid,
         stated_at=closure.judged_at,

@@ -320,6 +320,9 @@ def moment_in() -> Expr:
     return coalesce("at", of_day.dt.convert_time_zone("UTC"))
 
 
+# What says which contract a movement is of.
+CONTRACT = ("symbol", "sec_type", "right", "strike", "expiry", "currency", "multiplier")
+
 # What sources name in the same words as a movement, as far as they have it.
 _SAME = (
     "account", "conid", "symbol", "sec_type", "right", "strike", "expiry", "currency",

@@ -1,10 +1,10 @@
 """What was held before the first movement of each holding, and what it had cost: decided once."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from polars import DataFrame, Expr, coalesce, col, concat, min_horizontal, struct, when
 
@@ -18,6 +18,7 @@ from position_sync_dagster.money.past.closes import SLACK
 from position_sync_dagster.money.past.movements import (
     BOOKED,
     CLOSED,
+    CONTRACT,
     ENDS,
     Movement,
     MovementKind,
@@ -148,22 +149,31 @@ def _cost_of_transfer(movements: Iterable[Movement]) -> float | None:
 
 # ---- what tables have of it
 
-_CONTRACT = ("symbol", "sec_type", "right", "strike", "expiry", "currency", "multiplier")
-_HELD = (*KEY, "position", "average_cost", *_CONTRACT)
+_HELD = (*KEY, "position", "average_cost", *CONTRACT)
 
 
-def read_openings(
-    lake: MoneyLake, movements: DataFrame, claimed: Iterable[int], until: datetime | None = None
-) -> DataFrame:
-    """Return what was held before the first movements, as far as tables have it; blocks.
+class Seen(NamedTuple):
+    """What tables have of holdings.
+
+    Attributes:
+        changes: Rows of `position_changes`.
+        daily: Rows of `daily_positions`, with `is_held`: whether it still is.
+        reported: Rows of `broker_positions`.
+    """
+
+    changes: DataFrame
+    daily: DataFrame
+    reported: DataFrame
+
+
+def read_seen(lake: MoneyLake, conids: Collection[int], until: datetime | None = None) -> Seen:
+    """Return what tables have of the holdings of some contracts; blocks.
 
     Args:
-        movements: Rows of `movements`: all of each holding.
-        claimed: The contracts of legs: of these also what no movement moved.
         until: What is later is not known yet; None: all is.
     """
-    are_concerned = one_of("conid", {*movements["conid"].drop_nulls(), *claimed})
-    names = [*KEY, "before", "after", "average_cost", *_CONTRACT, "seen_at", "since"]
+    are_concerned = one_of("conid", conids)
+    names = ["change_id", *KEY, "before", "after", "average_cost", *CONTRACT, "seen_at", "since"]
     changes = lake.position_changes.rows(None, are_concerned, names)
     table = lake.derived_table(DAILY_POSITIONS)
     daily = _steps_at_closes(lake, table.version() if table.exists() else -1)
@@ -173,38 +183,37 @@ def read_openings(
         changes = changes.filter(col.seen_at <= moment(until))
         daily = daily.filter(col.closed_at <= moment(until))
         reported = reported.clear()  # how it was then is not kept
-    return openings_of(movements, changes, daily, reported)
+    return Seen(changes, daily, reported)
 
 
 @lru_cache(maxsize=2)
 def _steps_at_closes(lake: MoneyLake, _version: int) -> DataFrame:
-    """Return the closes at which a holding had another quantity or cost than at the one before.
+    """Return the closes before and after which a holding had another quantity, or cost.
 
     They are remembered until another day is recorded: a large book has millions of rows in a year.
     """
-    columns = ["session_date", "closed_at", *_HELD]
+    columns = ["session_date", "closed_at", "timestamp", *_HELD]
     rows = derived_rows(lake.derived_table(DAILY_POSITIONS), columns=columns).sort("session_date")
     held = struct("position", "average_cost")
     last = col.session_date.max()
     rows = rows.with_columns(is_held=last.over(KEY) == last.over("account"))
-    return rows.filter(held.ne_missing(held.shift().over(KEY)))
+    is_new = held.ne_missing(held.shift().over(KEY))
+    next_position = col.position.shift(-1).over(KEY)
+    return rows.filter(is_new | next_position.ne(col.position).fill_null(~col.is_held))
 
 
-def openings_of(
-    movements: DataFrame, changes: DataFrame, daily: DataFrame, reported: DataFrame
-) -> DataFrame:
+def openings_of(movements: DataFrame, seen: Seen) -> DataFrame:
     """Return what was held before the first movements, by what was seen before them; pure.
 
     The last close before it counts, then what the first change shows. Of what no movement moved it
     is what the first change shows, or what is held now, by the broker or at the last close.
 
     Args:
-        movements: Rows of `movements`.
-        changes: Rows of `position_changes`.
-        daily: Rows of `daily_positions`, with `is_held`: whether it still is.
-        reported: Rows of `broker_positions`.
+        movements: Rows of `movements`: all of each holding.
+        seen: What tables have of the holdings, also of what no movement moved.
     """
     first = _first_movements(movements)
+    changes, daily, reported = seen
     daily = daily.sort("session_date").with_columns(at="closed_at")
     first_close = daily.unique(KEY, keep="first", maintain_order=True)
     closes = daily.join(first, on=KEY, maintain_order="left").filter(
@@ -222,8 +231,8 @@ def openings_of(
         held.join(first, on=KEY, how="anti")
         for held in (reported.with_columns(at="position_time"), at_close)
     ]
-    seen = [held.select(*_HELD, "at") for held in (closes, first_changes, *unmoved)]
-    rows = concat([*seen, _all_moved(movements, first_close)], how="diagonal_relaxed")
+    held_then = [held.select(*_HELD, "at") for held in (closes, first_changes, *unmoved)]
+    rows = concat([*held_then, _all_moved(movements, first_close)], how="diagonal_relaxed")
 
     # Whatever says how much it was, it may have been held at a close long before.
     since = first_close.select(*KEY, first_close="closed_at")
@@ -232,7 +241,7 @@ def openings_of(
     # Of the same quantity another source may say what it had cost.
     cost = col.average_cost.filter(col.position == col.position.first()).drop_nulls().first()
     openings = rows.group_by(KEY, maintain_order=True).agg(
-        col("position", *_CONTRACT).first(),
+        col("position", *CONTRACT).first(),
         at=min_horizontal("at", "first_close").first(),
         average_cost=cost,
     )
@@ -317,5 +326,5 @@ def _contract_of(row: Mapping[str, Any]) -> Movement:
         conid=row["conid"],
         day=day,
         session_date=day,
-        **{name: row[name] for name in (*_CONTRACT, "at")},
+        **{name: row[name] for name in (*CONTRACT, "at")},
     )

@@ -20,13 +20,13 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.attribution import attributed, unexplained_parts
 from position_sync_dagster.money.past.closes import Cause
 from position_sync_dagster.money.past.connected import connected_contracts
-from position_sync_dagster.money.past.movement_sources import unexplained_ends
 from position_sync_dagster.money.past.movements import (
     Movement,
     moment_in,
 )
-from position_sync_dagster.money.past.opening import openings_in, read_openings
+from position_sync_dagster.money.past.opening import openings_in, openings_of, read_seen
 from position_sync_dagster.money.past.postings import Posting
+from position_sync_dagster.money.past.unexplained import held_in, held_of
 
 # The part of a holding that belongs to one owner.
 OWNED = (*KEY, "strategy_id")
@@ -139,13 +139,14 @@ class PostingBook:
         """Return what the postings of some contracts follow from."""
         movements = _of(contracts, self.movements)
         legs = _of(contracts, self._memberships)
-        claimed = legs["conid"].unique()
+        seen = read_seen(self.lake, {*movements["conid"].drop_nulls(), *legs["conid"]}, self.until)
+        unexplained = self.closures.filter(cause=Cause.UNEXPLAINED.value)
         return _Sources(
             movements=movements,
-            unexplained=_of(contracts, self.closures.filter(cause=Cause.UNEXPLAINED.value)),
             legs=legs,
             contracts=_of(contracts, self._contracts),
-            openings=read_openings(self.lake, movements, claimed, self.until),
+            openings=openings_of(movements, seen),
+            held=held_of(movements, seen, unexplained),
         )
 
 
@@ -153,10 +154,10 @@ class _Sources(NamedTuple):
     """What postings follow from: rows with the `conid` of a contract."""
 
     movements: DataFrame
-    unexplained: DataFrame
     legs: DataFrame
     contracts: DataFrame
     openings: DataFrame
+    held: DataFrame
 
     def of(self, contracts: DataFrame) -> "_Sources":
         """Return those of some contracts."""
@@ -172,8 +173,12 @@ class _Sources(NamedTuple):
 
     def postings(self, details: Mapping[int, ContractDetails]) -> list[Posting]:
         """Return whose the movements are, by the details of the contracts."""
-        movements = [*records_of(Movement, self.movements), *unexplained_ends(self.unexplained)]
-        return attributed(movements, _claiming(self.legs, details), openings_in(self.openings))
+        return attributed(
+            records_of(Movement, self.movements),
+            _claiming(self.legs, details),
+            openings_in(self.openings),
+            held_in(self.held),
+        )
 
 
 def _of(contracts: DataFrame, rows: DataFrame) -> DataFrame:

@@ -66,7 +66,7 @@ MUTATIONS = {
         lines={"whole / total": "total / whole"},
     ),
     "UNEXPLAINED at 0": Mutation(
-        where=movement_sources, function="unexplained_ends",
-        lines={"realized_pnl=None": "cash=0.0"},
+        where=movement_sources, function="unexplained_movement",
+        lines={"quantity=by": "quantity=by, cash=0.0"},
     ),
 }  # fmt: skip

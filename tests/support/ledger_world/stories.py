@@ -1202,6 +1202,35 @@ def _vanishes(world: World, day: int, account: str, option: Contract) -> None:
     world.on(day, happens, minute=EVENING)
 
 
+def came_unseen(world: World) -> None:
+    """More is held than was bought, and no row says why; then all of it is sold, or more."""
+    [fog] = _names(world, FOG)
+    account = _account(world)
+    side = _side(world)
+    bought, came, sold = _days(world, 3)
+    stock = world.stock()
+    world.claim(fog, stock, 1)
+    world.trade(bought, account, stock, {fog: side * 30})
+    _appears(world, came, account, stock, {fog: side * 20})
+    world.trade(sold, account, stock, {fog: -side * world.random.choice((40, 50, 60))})
+    world.lost |= {fog, stock.conid}
+
+
+def _appears(
+    world: World, day: int, account: str, contract: Contract, shares: dict[str, int]
+) -> None:
+    """Let something be held more; no row of the broker says it, but Open Positions do."""
+
+    def happens(minute: int) -> None:
+        exact = {owner: Fraction(quantity) for owner, quantity in shares.items()}
+        by = sum(exact.values(), Fraction(0))
+        row = world.book(day, minute, account, contract, section="Gone", quantity=by)
+        world.bookings.remove(row)
+        world.books.trade(row, exact, cash=None, name=f"gone:{account}:{contract.conid}")
+
+    world.on(day, happens, minute=EVENING)
+
+
 STORIES: tuple[Story, ...] = (
     bought_and_sold_in_parts, shared_by_claims, closed_by_its_order, spread_of_nobody,
     rolled_by_nobody, shares_of_nobody, cancelled, wheel_beside_shares, wheel_of_nobody,
@@ -1217,7 +1246,7 @@ STORIES: tuple[Story, ...] = (
     gone, moved_in_part_without_value, spread_of_nobody_of_which_a_part_moves,
     gone_and_traded_again, of_unknown_quantity, moved_in_several_rows,
     adjusted_commission_of_a_trade, moved_and_moved_back,
-    moved_for_days_without_value,
+    moved_for_days_without_value, came_unseen,
 )  # fmt: skip
 
 

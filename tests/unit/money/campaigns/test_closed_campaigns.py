@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import product
 from typing import Any
@@ -12,7 +12,6 @@ import pytest
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
-from position_sync_dagster.lake.schema import frame_of
 from position_sync_dagster.money.campaigns.campaigns import (
     CampaignMoney,
     Contract,
@@ -30,8 +29,6 @@ from position_sync_dagster.money.campaigns.closed_campaigns import contract_of
 from position_sync_dagster.money.campaigns.lots import lots_of
 from position_sync_dagster.money.campaigns.strategy_money import live_money
 from position_sync_dagster.money.past.attribution import attributed
-from position_sync_dagster.money.past.closes import Cause
-from position_sync_dagster.money.past.movement_sources import unexplained_ends
 from position_sync_dagster.money.past.movements import (
     Movement,
     MovementKind,
@@ -41,9 +38,8 @@ from position_sync_dagster.money.past.movements import (
 from position_sync_dagster.money.past.opening import Opening
 from position_sync_dagster.money.past.postings import Posting
 from position_sync_dagster.money.past.structures import is_between_accounts
+from position_sync_dagster.money.past.unexplained import Held
 from position_sync_dagster.money.profit.structure_days import stands_at
-from position_sync_dagster.money.tables import CLOSURES
-from tests.unit.money.past.test_causes import CASES
 
 A = "U1"
 MONDAY = date(2026, 3, 2)
@@ -680,28 +676,23 @@ OF_BOTH = {(A, PUT): HELD_PUT, (A, CALL): HELD_CALL}
 CALL_EXPIRED = booked(CALL, 1.0, 0.0, 6, MovementKind.EXPIRATION)
 
 
-def gone_without_a_cause(quantity: float) -> list[Movement]:
-    (sold,) = CASES["sold on its day"].found()
-    closure = replace(
-        sold, account=A, conid=PUT, quantity=quantity, cause=Cause.UNEXPLAINED,
-        closed_at=datetime(2026, 3, 6, 22, tzinfo=UTC),
-    )  # fmt: skip
-    return unexplained_ends(frame_of(CLOSURES, [asdict(closure)]))
+# The gateway shows that the put is gone, and no cause is known.
+GONE_AT = datetime(2026, 3, 6, 22, tzinfo=UTC)
+GONE = {(A, PUT): [Held(quantity=0.0, at=GONE_AT, until=GONE_AT)]}
 
 
 def test_a_campaign_with_a_leg_that_is_gone_without_a_cause_has_an_unknown_profit_until_then():
     legs = (leg(PUT), leg(CALL))
-    gone = gone_without_a_cause(-1.0)
-    [campaign] = closed_campaigns(attributed([CALL_EXPIRED, *gone], legs, OF_BOTH))
+    [campaign] = closed_campaigns(attributed([CALL_EXPIRED], legs, OF_BOTH, GONE))
     money = money_of(campaign.parts, "USD")
     assert campaign.conids == [PUT, CALL]
     assert money.profit is None
-    assert money.unknown == "how SPY 575C 20Mar26 of 2026-03-06 ended is not known"
+    assert money.unknown == "how XYZ 50P 20Mar26 of 2026-03-06 ended is not known"
 
     # A statement names the end: it counts, whether the close is judged again or not.
     stated = booked(PUT, 1.0, 0.0, 6, MovementKind.EXPIRATION)
-    for ends in ([], gone):
-        [campaign] = closed_campaigns(attributed([CALL_EXPIRED, stated, *ends], legs, OF_BOTH))
+    for seen in ({}, GONE):
+        [campaign] = closed_campaigns(attributed([CALL_EXPIRED, stated], legs, OF_BOTH, seen))
         assert money_of(campaign.parts, "USD").profit == 250 + 140
 
 
@@ -710,9 +701,7 @@ def test_a_leg_that_no_movement_moved_keeps_its_campaign_open():
 
 
 def test_only_what_was_held_can_be_gone_without_a_cause():
-    of_less = attributed(gone_without_a_cause(-3.0), [leg(PUT)], OF_BOTH)
-    assert [part.quantity for part in of_less if part.key == (A, PUT)] == [-1.0, 1.0]
-    assert attributed(gone_without_a_cause(-3.0), [leg(PUT)]) == []
+    assert attributed([], [leg(PUT)], {}, GONE) == []
 
 
 def test_a_contract_of_two_strategies_is_divided_by_the_orders_that_closed_their_other_legs():

@@ -16,6 +16,7 @@ from position_sync_dagster.money.past.opening import Opening
 from position_sync_dagster.money.past.postings import Effect
 from tests.unit.money.campaigns.test_closed_campaigns import (
     CALL,
+    GONE,
     HELD_PUT,
     NEW_CALL,
     NEW_SHARES,
@@ -25,7 +26,6 @@ from tests.unit.money.campaigns.test_closed_campaigns import (
     A,
     acted,
     booked,
-    gone_without_a_cause,
     leg,
     moved,
     movements_in,
@@ -480,8 +480,7 @@ def test_what_is_traded_after_it_was_gone_is_something_else(rest):
     """A short put is gone on the 6th, another one is bought on the 9th and perhaps sold again."""
     again = movements_in("9 trade 1 PUT at 3; 12 trade -1 PUT at 4")
     traded = again if rest == 0 else again[:1]
-    movements = [*traded, *gone_without_a_cause(-1.0)]
-    parts = attributed(movements, [leg(PUT)], {(A, PUT): HELD_PUT})
+    parts = attributed(traded, [leg(PUT)], {(A, PUT): HELD_PUT}, GONE)
     assert [part.quantity for part in parts[:3]] == [-1.0, 1.0, 1.0]
     assert [part.effect for part in parts[:3]] == [Effect.OPENS, Effect.CLOSES, Effect.OPENS]
     assert sum(part.quantity for part in parts) == rest
@@ -501,8 +500,7 @@ def test_what_is_traded_after_it_was_gone_is_something_else(rest):
 def test_what_was_traded_until_it_was_gone_explains_it(bought_at, is_explained):
     """It is gone at 22:00."""
     bought = moved(PUT, 1.0, 3.0, 6, at=bought_at)
-    movements = [bought, *gone_without_a_cause(-1.0)]
-    parts = attributed(movements, [leg(PUT)], {(A, PUT): HELD_PUT})
+    parts = attributed([bought], [leg(PUT)], {(A, PUT): HELD_PUT}, GONE)
     kinds = {part.movement.kind for part in parts}
     assert (MovementKind.UNEXPLAINED not in kinds) is is_explained
 
@@ -510,6 +508,6 @@ def test_what_was_traded_until_it_was_gone_explains_it(bought_at, is_explained):
 def test_of_what_is_gone_a_part_is_explained_by_what_was_traded_before():
     """Of three short puts one is bought back on the 5th; three are gone on the 6th."""
     held = replace(HELD_PUT, quantity=-3.0)
-    movements = [*movements_in("5 trade 1 PUT at 3"), *gone_without_a_cause(-3.0)]
-    parts = attributed(movements, [leg(PUT)], {(A, PUT): held})
+    bought = movements_in("5 trade 1 PUT at 3")
+    parts = attributed(bought, [leg(PUT)], {(A, PUT): held}, GONE)
     assert [part.quantity for part in parts] == [-3.0, 1.0, 2.0]

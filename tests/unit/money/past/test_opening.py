@@ -15,7 +15,13 @@ from position_sync_dagster.lake.schema import (
     frame_of,
 )
 from position_sync_dagster.money.past.movements import Movement, MovementKind
-from position_sync_dagster.money.past.opening import Opening, opening_of, openings_in, openings_of
+from position_sync_dagster.money.past.opening import (
+    Opening,
+    Seen,
+    opening_of,
+    openings_in,
+    openings_of,
+)
 from position_sync_dagster.money.tables import MOVEMENTS
 from tests.unit.money.campaigns.test_closed_campaigns import BOUGHT, PUT, SHARES, SOLD, A, moved
 
@@ -48,13 +54,12 @@ def openings(
     def rows(spec: Any, given: pl.DataFrame | None) -> pl.DataFrame:
         return spec.empty if given is None else given
 
-    found = openings_of(
-        frame_of(MOVEMENTS, map(asdict, movements)),
+    tables = Seen(
         rows(POSITION_CHANGES, changes),
         rows(DAILY_POSITIONS, daily).with_columns(is_held=True),
         rows(BROKER_POSITIONS, reported),
     )
-    return openings_in(found)
+    return openings_in(openings_of(frame_of(MOVEMENTS, map(asdict, movements)), tables))
 
 
 @pytest.mark.parametrize("minutes", [-20, 1, 20, 120])
