@@ -242,12 +242,10 @@ def closures(lake: MoneyLake, settings: Settings, run_id: str | None) -> Derived
     rows are kept: of the rows of a change_id those with the greatest judged_at count, and their
     quantities add up to what was closed. What no fact explains is UNEXPLAINED, and opens a break.
     """
-    book = movement_book.MovementBook(lake, settings.calendar, run_id=run_id)
+    book = movement_book.MovementBook(lake, run_id=run_id)
     # Of what a process that was killed had stored; the job close_day derives all of them anew.
     moved = book.update(since=(utc_now() - RECENT).date())
-    causes = explain_closes.CloseExplainer(
-        lake, run_id=run_id, calendar=settings.calendar
-    ).explain()
+    causes = explain_closes.CloseExplainer(lake, run_id=run_id).explain()
     rolls = leg_followers.RollFollower(lake, settings).follow()
 
     metadata: dict[str, Any] = {"added": causes.rows}

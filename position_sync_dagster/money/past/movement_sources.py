@@ -40,7 +40,7 @@ SINGLE_TYPES = frozenset({"STK", "CASH", "IND"})
 PERCENT_TYPES = frozenset({"BOND", "BILL"})
 
 # What a cause says of how an option ended.
-_OF_CAUSE = {CAUSE_OF[kind]: kind for kind in ENDS}
+INFERRED_CAUSES = {CAUSE_OF[kind]: kind for kind in ENDS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +143,7 @@ def reported_movement(execution: Execution, terms: Terms) -> Movement:
 
 def inferred_kind(closure: Closure) -> MovementKind | None:
     """Return what follows from a cause; None: nothing, or an execution or a statement says it."""
-    kind = _OF_CAUSE.get(closure.cause)
+    kind = INFERRED_CAUSES.get(closure.cause)
     if kind in DELIVERY_KINDS and not closure.is_option:
         return None  # of what is delivered the option says it, at its strike
     if closure.evidence:

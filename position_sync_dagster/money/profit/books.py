@@ -19,6 +19,7 @@ from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, frame_of
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.closes import EventKind
+from position_sync_dagster.money.past.movement_book import movements_with_inferred
 from position_sync_dagster.money.past.movements import (
     INCOME,
     OWNERS_CASH,
@@ -84,13 +85,12 @@ def close_books(lake: MoneyLake, settings: Settings, day: date) -> DataFrame:
     first = _stated_worth(lake, before)
     last = _stated_worth(lake, day)
     accounts = DataFrame({"account": sorted(first.keys() & last.keys())}, {"account": String})
+    movements = movements_with_inferred(lake, None, col.session_date == day)
     rows = []
     for account in rows_of_logins(accounts, settings)["account"]:
         moved = Moved(
             explained=_of_account(lake, PROFIT_EXPLAINED, account, day),
-            movements=lake.movements.rows(
-                only=(col.account == account) & (col.session_date == day)
-            ),
+            movements=movements.filter(account=account),
             held_before=_of_account(lake, DAILY_POSITIONS, account, before),
             held=_of_account(lake, DAILY_POSITIONS, account, day),
         )
