@@ -34,6 +34,6 @@ def with_money(
             CloseExplainer(lake, run_id=run_id),
             RollFollower(lake, settings),  # after the causes of closes
         ),
-        rules=None if file is None else RuleFollower(lake.registry, file),
+        rules=None if file is None else RuleFollower(lake.registry, file, calendar=lake.calendar),
         greeks=partial(ModelGreeks, dividends=lake.dividends),
     )

@@ -73,8 +73,9 @@ class Terms:
 
     def magnifier_of(self, named: Execution | Closure) -> float | None:
         """Return the divisor of a quoted price; None where it is not known."""
-        usual = magnifier_of(self.details.get(named.conid), named.sec_type, named.currency)
-        return self.magnifiers.get(named.conid, usual)
+        conid = named.conid
+        fitting = self.magnifiers.get(conid)
+        return magnifier_of(self.details.get(conid), named.sec_type, named.currency, fitting)
 
 
 def completed(movement: Movement, terms: Terms) -> Movement:
