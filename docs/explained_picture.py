@@ -56,7 +56,7 @@ def explained(folder: Path) -> None:
         yesterday = now.date() - timedelta(days=1)
         record_close(lake, yesterday, since)
         record_close(lake, now.date(), now)
-        MovementBook(lake, settings.calendar).update()
+        MovementBook(lake).update()
         trading_day = TradingDay(now.date(), before=yesterday, since=since, closed=now)
         explained_days = explain_days(lake, settings, [trading_day])
         sys.stdout.write(

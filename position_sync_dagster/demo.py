@@ -169,7 +169,7 @@ def write_statements(settings: Settings, history: History) -> None:
 
     lake = MoneyLake.of(settings)
     import_statements(lake, settings)
-    MovementBook(lake, settings.calendar).update()
+    MovementBook(lake).update()
 
 
 def closing_rows(history: History, gateway_id: str) -> Iterator[PositionUpdate]:

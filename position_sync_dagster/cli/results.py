@@ -13,6 +13,7 @@ from position_sync_dagster.domain.instrument import parse_day
 from position_sync_dagster.lake.schema import frame_of
 from position_sync_dagster.money.campaigns.lots import LOTS, read_lots
 from position_sync_dagster.money.campaigns.results import Grouping, read_campaigns
+from position_sync_dagster.money.past.movement_book import movements_with_inferred
 from position_sync_dagster.money.profit.returns import Period
 from position_sync_dagster.money.reports.fill_costs import FillGrouping
 from position_sync_dagster.money.tables import CLOSED_CAMPAIGNS
@@ -163,7 +164,7 @@ def export(
     _settings, lake = options.opened(home)
     match what:
         case Exported.MOVEMENTS:
-            rows = lake.movements.rows(first)
+            rows = movements_with_inferred(lake, first)
         case Exported.CAMPAIGNS:
             rows = frame_of(CLOSED_CAMPAIGNS, read_campaigns(lake, first))
         case Exported.LOTS:

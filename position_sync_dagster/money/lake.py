@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Self, Unpack
 
 import polars as pl
 from polars import DataFrame, Expr, col
@@ -18,13 +18,17 @@ from position_sync_dagster.lake.storage.data_files import EVERY
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.money import tables as money_tables
 from position_sync_dagster.money.past import closes
-from position_sync_dagster.money.past.movements import Movement
+from position_sync_dagster.money.past.movements import Movement, MovementSource
 from position_sync_dagster.money.strategies.strategies_file import RuledFile, saved_file
 from position_sync_dagster.money.tables import ExpectedDividend
 from position_sync_dagster.processes.heard.heard_lake import HeardLake
+from position_sync_dagster.settings import Settings
 
 # Where a row of a statement came from: the same fact may have several.
 _WHO_STATED = ("run_id", "statement", "stated_at")
+
+
+_IS_STATED = col.source != MovementSource.INFERRED.value
 
 
 class MovementsTable(RecordsTable[Movement]):
@@ -43,8 +47,12 @@ class MovementsTable(RecordsTable[Movement]):
         only: Expr = EVERY,
         columns: Collection[str] = (),
     ) -> DataFrame:
-        """Return movements in order of day; only files are read that may have one of them."""
-        rows = super().rows(since, only).sort("day", "movement_id")
+        """Return movements in order of day; only files are read that may have one of them.
+
+        Older releases wrote what follows from causes of closes too: `movements_with_inferred` says
+        it now.
+        """
+        rows = super().rows(since, only & _IS_STATED).sort("day", "movement_id")
         return rows.select(columns or rows.columns)
 
     def derive(
@@ -69,8 +77,7 @@ class MovementsTable(RecordsTable[Movement]):
             if since is None:
                 return movements
 
-            earlier = self.table.rows(col.day < since)
-            return pl.concat([earlier, movements])
+            return pl.concat([self.rows(only=col.day < since), movements])
 
         return derive(self.table, rows, run_id=run_id)[1]
 
@@ -152,13 +159,24 @@ class ClosuresTable(RecordsTable[closes.Closure]):
 
 
 class MoneyLake(HeardLake):
-    """The lake of the core, what gateways said, and the tables of money, all in one folder."""
+    """The lake of the core, what gateways said, and the tables of money, all in one folder.
+
+    Args:
+        calendar: The exchange whose trading days movements belong to.
+    """
 
     specs = (*HeardLake.specs, *money_tables.TABLES)
     derived_specs = (*HeardLake.derived_specs, *money_tables.DERIVED)
 
-    def __init__(self, path: str | Path = "data/lake", **options: Unpack[LakeOptions]) -> None:
+    def __init__(
+        self,
+        path: str | Path = "data/lake",
+        *,
+        calendar: str = "XNYS",
+        **options: Unpack[LakeOptions],
+    ) -> None:
         super().__init__(path, **options)
+        self.calendar = calendar
         table = self.open_table
         self.executions = RecordsTable(table(money_tables.EXECUTIONS), Execution, _WHO_STATED)
         self.statement_events = RecordsTable(
@@ -168,6 +186,11 @@ class MoneyLake(HeardLake):
         self.movements = MovementsTable(table(money_tables.MOVEMENTS))
         self.dividends = DividendsTable(table(money_tables.DIVIDENDS), self._clock)
         self.risk_scenarios = RiskScenariosTable(table(money_tables.RISK_SCENARIOS), self._clock)
+
+    @classmethod
+    def of(cls, settings: Settings, *, clock: Clock = utc_now) -> Self:
+        """Return the lake that the settings name, with their fsync and their calendar."""
+        return cls(settings.lake, calendar=settings.calendar, clock=clock, fsync=settings.fsync)
 
     def strategies_file(self, path: Path) -> RuledFile:
         """Open a strategies file, with its rules and limits; see `Lake.strategies_file`."""

@@ -23,15 +23,22 @@ IS_USUALLY_MAJOR = col.sec_type.is_in([*MAJOR_TYPES]) & ~col.currency.is_in(
 
 
 def magnifier_of(
-    details: ContractDetails | None, sec_type: str | None, currency: str | None
+    details: ContractDetails | None,
+    sec_type: str | None,
+    currency: str | None,
+    fitting: float | None = None,
 ) -> float | None:
-    """Return the divisor of a contract by its details, else the usual one; None: not known.
+    """Return the divisor of a contract; None: not known.
+
+    That of its details counts, else the one that fits an amount of the broker, else the usual one.
 
     >>> magnifier_of(None, "OPT", "USD"), magnifier_of(None, "OPT", "GBP")
     (1.0, None)
     """
     if details is not None and details.price_magnifier:
         return float(details.price_magnifier)
+    if fitting is not None:
+        return fitting
     if currency in MINOR_CURRENCIES or sec_type not in MAJOR_TYPES:
         return None
     return 1.0

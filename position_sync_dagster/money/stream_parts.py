@@ -31,9 +31,9 @@ def with_money(
         parts,
         followers=(
             *parts.followers,
-            CloseExplainer(lake, run_id=run_id, calendar=settings.calendar),
+            CloseExplainer(lake, run_id=run_id),
             RollFollower(lake, settings),  # after the causes of closes
         ),
-        rules=None if file is None else RuleFollower(lake.registry, file),
+        rules=None if file is None else RuleFollower(lake.registry, file, calendar=lake.calendar),
         greeks=partial(ModelGreeks, dividends=lake.dividends),
     )

@@ -192,7 +192,7 @@ class Books:
         calendar = self.settings.calendar
         before = [session_before(calendar, day) for day in days]
         self.fill(*sorted({*before, *days}))
-        MovementBook(self.lake, calendar).update()
+        MovementBook(self.lake).update()
         closes = closing_times(calendar, [*before, *days])
         trading_days = [
             TradingDay(day=day, before=earlier, since=closes[earlier], closed=closes[day])

@@ -84,7 +84,7 @@ def store_statement(
         file="a.xml", account=min(accounts), first=made.date(), last=made.date(), days=frozenset(),
         generated_at=made, accounts=accounts, movements=movements,
     )  # fmt: skip
-    MovementBook(lake, "XNYS").update([statement])
+    MovementBook(lake).update([statement])
     lake.executions.add(stated)
     lake.statement_events.add(named)
 

@@ -203,7 +203,7 @@ def _as_recorded(row: ClosedCampaign, recorded: ClosedCampaign) -> ClosedCampaig
 def contract_of(movements: Sequence[Movement], details: ContractDetails | None) -> Contract:
     """Return what is known of the contract of some movements; pure."""
     stated = next((movement for movement in movements if movement.right), movements[0])
-    magnifier = magnifier_of(details, stated.sec_type, stated.currency)
+    fitting = _stated_magnifier(movements)
     expiry = stated.expiry
     if details is not None:
         expiry = details.expiry or expiry
@@ -225,7 +225,7 @@ def contract_of(movements: Sequence[Movement], details: ContractDetails | None) 
     return Contract(
         name=name_of(stated),
         instrument=instrument,
-        magnifier=magnifier or _stated_magnifier(movements),
+        magnifier=magnifier_of(details, stated.sec_type, stated.currency, fitting),
     )
 
 

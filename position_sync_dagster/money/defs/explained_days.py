@@ -187,7 +187,7 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
         days_before = [session_before(settings.calendar, day) for day in days]
         closes = exchange_days.closing_times(settings.calendar, [*days, *days_before])
         # What the new rows of daily_positions say of contracts may make a movement's cash known.
-        MovementBook(lake, settings.calendar, run_id=context.run.run_id).update()
+        MovementBook(lake, run_id=context.run.run_id).update()
 
         trading_days = [
             TradingDay(day, before, closes[before], closes[day])
@@ -218,7 +218,7 @@ def books_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefin
     """Build the asset over the trading days of an exchange."""
 
     @over_trading_days(
-        BOOKS, partitions, deps=["profit_explained", "movements", "statement_events"]
+        BOOKS, partitions, deps=["profit_explained", "movements", "closures", "statement_events"]
     )
     def books(
         context: dg.AssetExecutionContext, position_sync: resources.PositionSyncResource

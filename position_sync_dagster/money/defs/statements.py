@@ -86,17 +86,17 @@ def movements() -> None:
     closures, and before a day is explained by close_day (profit_explained).
 
     How to read it: a statement counts before the gateway, a newer statement before an older one.
-    Profits, books and campaigns are made of these rows. The lineage shows no edge of two sources:
-    rows with the source INFERRED follow from closures, which is made of the others; daily_positions
-    says on which side a transfer was, and the multiplier of a contract without details.
+    Profits, books and campaigns are made of these rows, and of what follows from closures alone.
+    The lineage shows no edge of one source: daily_positions says on which side a transfer was, and
+    the multiplier of a contract without details.
     """
 
 
 # When a failed import begins again: the service refuses for ten minutes who asked too often.
 RETRIES = dg.RetryPolicy(max_retries=3, delay=600)
 
-# Not closures, which is made of movements, nor daily_positions, which changes after each close: all
-# that follows would be shown as stale until the next import.
+# Not daily_positions, which changes after each close: all that follows would be shown as stale
+# until the next import.
 _SOURCES_OF_MOVEMENTS = (EXECUTIONS.name, STATEMENT_EVENTS.name, CONTRACTS.name)
 
 _from_statements = partial(table_asset.external_table, writer=IMPORT, kinds=("deltalake", "python"))
@@ -242,12 +242,10 @@ def closures(lake: MoneyLake, settings: Settings, run_id: str | None) -> Derived
     rows are kept: of the rows of a change_id those with the greatest judged_at count, and their
     quantities add up to what was closed. What no fact explains is UNEXPLAINED, and opens a break.
     """
-    book = movement_book.MovementBook(lake, settings.calendar, run_id=run_id)
+    book = movement_book.MovementBook(lake, run_id=run_id)
     # Of what a process that was killed had stored; the job close_day derives all of them anew.
     moved = book.update(since=(utc_now() - RECENT).date())
-    causes = explain_closes.CloseExplainer(
-        lake, run_id=run_id, calendar=settings.calendar
-    ).explain()
+    causes = explain_closes.CloseExplainer(lake, run_id=run_id).explain()
     rolls = leg_followers.RollFollower(lake, settings).follow()
 
     metadata: dict[str, Any] = {"added": causes.rows}

@@ -91,7 +91,7 @@ class Facts:
     Attributes:
         changes: All changes of positions near the closes, also those that opened something.
         trading_days: Returns the days with a session, from one day to another.
-        movements: What moved their holdings, without what was inferred.
+        movements: What moved their holdings.
         periods: The rows of `statement_events` of the days that statements cover, by account.
         contracts: Contract details, by conid.
         asked: From when and until when the gateway named all executions of an account. Without it

@@ -32,7 +32,7 @@ from position_sync_dagster.money.past.closes import (
     knows_more,
 )
 from position_sync_dagster.money.past.movement_book import MovementBook
-from position_sync_dagster.money.past.movements import BOOKED, MovementSource
+from position_sync_dagster.money.past.movements import BOOKED
 from position_sync_dagster.sync.exchange_days import exchange_of
 
 # Time in which a close is judged again: its statement may come late, and may be corrected.
@@ -71,11 +71,10 @@ class Explained:
 
 @dataclass(eq=False, repr=False)
 class CloseExplainer:
-    """Judges the closes of the last weeks, and keeps `movements`; any process may do it.
+    """Judges the closes of the last weeks, by `movements` of the day too; any process may do it.
 
     Args:
         run_id: The Dagster run that is written into the rows.
-        calendar: The exchange whose trading days movements belong to.
 
     Example:
         CloseExplainer(lake).explain()
@@ -85,7 +84,6 @@ class CloseExplainer:
     _: KW_ONLY
     clock: Clock = utc_now
     run_id: str | None = None
-    calendar: str = "XNYS"
 
     def explain(
         self, executions: Collection[Execution] = (), asked: Asked | None = None
@@ -99,10 +97,9 @@ class CloseExplainer:
         """
         lake = self.lake
         now = self.clock()
-        book = MovementBook(lake, self.calendar, run_id=self.run_id)
         if executions and lake.executions.add(executions, run_id=self.run_id):
             first = min(execution.time for execution in executions) - BEFORE
-            book.update(since=first.date())
+            MovementBook(lake, run_id=self.run_id).update(since=first.date())
 
         since = now - WINDOW
         closes = lake.position_changes.rows(since, IS_CLOSE, _CLOSE)
@@ -127,7 +124,6 @@ class CloseExplainer:
                 replaced[change_id] = _judged_last(closures, before, now)
 
         closures = list(chain.from_iterable(replaced.values()))
-        book.infer(closures)  # before its cause is stored: then it is not judged again
         rows = lake.closures.add(closures, run_id=self.run_id)
 
         counting |= replaced
@@ -184,8 +180,7 @@ class CloseExplainer:
         contracts = lake.contracts.get(conids)
         of_contracts = one_of("conid", conids)
         is_period = col.kind == EventKind.PERIOD.value
-        is_fact = col.source != MovementSource.INFERRED.value
-        movements = lake.movements.records(first.date(), of_contracts & is_fact)
+        movements = lake.movements.records(first.date(), of_contracts)
         periods = lake.statement_events.records(first.date(), is_period)
         prices_before = cache(self._prices_before)
         return Facts(
@@ -195,7 +190,7 @@ class CloseExplainer:
             contracts=contracts,
             asked=asked,
             price_before=lambda option, ended: prices_before(ended).get(option.under_conid),
-            trading_days=exchange_of(self.calendar).trading_days,
+            trading_days=exchange_of(lake.calendar).trading_days,
         )
 
     def _prices_before(self, ended: datetime) -> dict[int | None, float]:

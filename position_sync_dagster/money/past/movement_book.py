@@ -1,4 +1,4 @@
-"""The table `movements`: what executions, statements and causes of closes say, each once."""
+"""The table `movements`, what executions and statements say, each once; and what follows."""
 
 import json
 from collections.abc import Collection, Iterable, Iterator
@@ -10,13 +10,13 @@ from math import copysign
 from operator import attrgetter
 from typing import Any
 
-from polars import col, concat
+from polars import DataFrame, Expr, all_horizontal, col, concat, lit
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.exchange_time import beginning_of
 from position_sync_dagster.domain.holding import KEY, grouped
 from position_sync_dagster.lake.derived import Replaced
-from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, frame_of, one_of, records_of
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.magnifiers import VALUED, magnifiers_of
 from position_sync_dagster.money.past.closes import (
@@ -27,9 +27,9 @@ from position_sync_dagster.money.past.closes import (
     StatementEvent,
 )
 from position_sync_dagster.money.past.movement_sources import (
+    INFERRED_CAUSES,
     Terms,
     completed,
-    inferred_kind,
     inferred_movements,
     reported_movement,
 )
@@ -43,6 +43,7 @@ from position_sync_dagster.money.past.movements import (
     newest_of,
     signed_transfer,
 )
+from position_sync_dagster.money.tables import MOVEMENTS
 from position_sync_dagster.money.trading_days import session_of
 from position_sync_dagster.sync.exchange_days import time_zone_of
 
@@ -56,14 +57,12 @@ class MovementBook:
 
     Args:
         lake: The tables.
-        calendar: The exchange whose trading days movements belong to.
 
     Example:
-        MovementBook(lake, "XNYS").update()
+        MovementBook(lake).update()
     """
 
     lake: MoneyLake
-    calendar: str
     _: KW_ONLY
     run_id: str | None = None
 
@@ -71,7 +70,6 @@ class MovementBook:
         self,
         statements: Collection[Statement] = (),
         *,
-        judged: Collection[Closure] = (),
         since: date | None = None,
     ) -> Replaced:
         """Make the table equal to what the sources say now.
@@ -80,33 +78,16 @@ class MovementBook:
 
         Args:
             statements: New statements, with their rows; or some that are read again.
-            judged: New causes of closes; what followed from earlier ones of the same change is
-                gone.
             since: Movements of earlier days stay as they are; without new statements alone.
 
         Raises:
             CommitContentionError: Other writers committed first each time; nothing was changed.
         """
-        counting = partial(self._counting, statements, judged, since)
+        counting = partial(self._counting, statements, since)
         return self.lake.movements.derive(counting, since=since, run_id=self.run_id)
 
-    def infer(self, judged: Collection[Closure]) -> None:
-        """Store what follows from new causes of closes, where something does or did."""
-        if not judged:
-            return
-        changes = {closure.change_id for closure in judged}
-        since = min(closure.closed_at for closure in judged).date() - 2 * A_DAY
-        followed = self.lake.movements.rows(since, one_of("change_id", changes), ["change_id"])
-        if not followed.is_empty() or any(map(inferred_kind, judged)):
-            self.update(judged=judged, since=since)
-
-    def _counting(
-        self,
-        statements: Collection[Statement],
-        judged: Collection[Closure],
-        since: date | None,
-    ) -> list[Movement]:
-        sections = self._sections(statements)
+    def _counting(self, statements: Collection[Statement], since: date | None) -> list[Movement]:
+        sections = _sections(self.lake, statements)
         begin = None
         if since is not None:
             # The day of a movement may differ by one from that of its time in UTC.
@@ -118,23 +99,20 @@ class MovementBook:
             for statement in statements
             for account in statement.accounts
         }
-        judged_now = {closure.change_id for closure in judged}
 
         is_reported = col.source == MovementSource.API.value
         stated = self._stated(statements)
         of_files = grouped(_FILE_OF, sections)
         for stored in self.lake.movements.records(since, ~is_reported):
             movement = _dated(stored, of_files[_FILE_OF(stored)])
-            if movement.stated_by not in read_now and movement.change_id not in judged_now:
+            if movement.stated_by not in read_now:
                 stated.append(movement)
 
-        conids = {*map(attrgetter("conid"), (*stated, *reported, *judged))}
-        terms = self._terms(conids - {None})
+        conids = {*map(attrgetter("conid"), (*stated, *reported))}
+        terms = _terms(self.lake, conids - {None})
         # What is known of the contract and of its calendar now counts, of a stored movement too.
         movements = [completed(movement, terms) for movement in stated]
         movements += [reported_movement(execution, terms) for execution in reported]
-        for closure in judged:
-            movements += inferred_movements(closure, terms)
 
         counting = counting_movements(movements, sections)
         if since is None:
@@ -156,35 +134,73 @@ class MovementBook:
         closes += map(attrgetter("day", *_CLOSE[1:]), positions)
         return [_with_side(movement, closes) for movement in stated]
 
-    def _sections(self, statements: Iterable[Statement]) -> list[StatedSection]:
-        """Return the sections of all statements, stored and new."""
-        kind = EventKind.SECTIONS
-        events = self.lake.statement_events.records(None, col.kind == kind.value)
-        stated = chain.from_iterable(statement.events for statement in statements)
-        events += [event for event in stated if event.kind is kind]
-        return [*chain.from_iterable(map(_sections_in, events))]
 
-    def _terms(self, conids: set[int]) -> Terms:
-        """Return what is known of contracts, and of the trading days."""
-        details = self.lake.contracts.get(conids)
-        terms = Terms(
-            session_of=partial(session_of, self.calendar),
-            zone=time_zone_of(self.calendar),
-            details=details,
-        )
-        without_details = conids - details.keys()
-        if not without_details:
-            return terms
+def movements_with_inferred(
+    lake: MoneyLake, since: date | None = None, *conditions: Expr
+) -> DataFrame:
+    """Return movements, with those that follow from causes of closes; blocks.
 
-        # What the broker said of holdings of these contracts, the newest last.
-        columns = ["conid", "timestamp", *VALUED]
-        are_named = one_of("conid", without_details)
-        latest = self.lake.updates.sync.latest().filter(are_named).select(columns)
-        daily = self.lake.derived_table(DAILY_POSITIONS)
-        rows = concat([latest, derived_rows(daily, are_named, columns=columns)])
-        rows = rows.sort("timestamp")
-        multipliers = dict(rows.select("conid", "multiplier").iter_rows())
-        return replace(terms, multipliers=multipliers, magnifiers=magnifiers_of(rows))
+    These say how an option ended that no movement and no statement of its days names. What judges
+    closes reads none of them.
+
+    Args:
+        since: The first day; None: any.
+        conditions: Which rows are wanted.
+    """
+    only = all_horizontal(lit(value=True), *conditions)
+    inferred = frame_of(MOVEMENTS, _inferred(lake, since)).filter(only)
+    return concat([lake.movements.rows(since, only), inferred]).sort("day", "movement_id")
+
+
+def _inferred(lake: MoneyLake, since: date | None) -> list[Movement]:
+    """Return what follows from the causes that count, since a day."""
+    # A close is judged when it has been seen; its day may differ by one from that in UTC.
+    judged_since = None if since is None else beginning_of(since, UTC) - A_DAY
+    counted = lake.closures.current_rows(since=judged_since)
+    closures = records_of(Closure, counted.filter(one_of("cause", INFERRED_CAUSES)))
+    if not closures:
+        return []
+
+    terms = _terms(lake, {closure.conid for closure in closures})
+    movements = [
+        movement
+        for closure in closures
+        for movement in inferred_movements(closure, terms)
+        if since is None or movement.day >= since
+    ]
+    return counting_movements(movements, _sections(lake))
+
+
+def _sections(lake: MoneyLake, statements: Iterable[Statement] = ()) -> list[StatedSection]:
+    """Return the sections of all statements, stored and new."""
+    kind = EventKind.SECTIONS
+    events = lake.statement_events.records(None, col.kind == kind.value)
+    stated = chain.from_iterable(statement.events for statement in statements)
+    events += [event for event in stated if event.kind is kind]
+    return [*chain.from_iterable(map(_sections_in, events))]
+
+
+def _terms(lake: MoneyLake, conids: set[int]) -> Terms:
+    """Return what is known of contracts, and of the trading days."""
+    details = lake.contracts.get(conids)
+    terms = Terms(
+        session_of=partial(session_of, lake.calendar),
+        zone=time_zone_of(lake.calendar),
+        details=details,
+    )
+    without_details = conids - details.keys()
+    if not without_details:
+        return terms
+
+    # What the broker said of holdings of these contracts, the newest last.
+    columns = ["conid", "timestamp", *VALUED]
+    are_named = one_of("conid", without_details)
+    latest = lake.updates.sync.latest().filter(are_named).select(columns)
+    daily = lake.derived_table(DAILY_POSITIONS)
+    rows = concat([latest, derived_rows(daily, are_named, columns=columns)])
+    rows = rows.sort("timestamp")
+    multipliers = dict(rows.select("conid", "multiplier").iter_rows())
+    return replace(terms, multipliers=multipliers, magnifiers=magnifiers_of(rows))
 
 
 # What is read of a holding at a close.

@@ -38,7 +38,7 @@ SINGLE_TYPES = frozenset({"STK", "CASH", "IND"})
 PERCENT_TYPES = frozenset({"BOND", "BILL"})
 
 # What a cause says of how an option ended.
-_OF_CAUSE = {CAUSE_OF[kind]: kind for kind in ENDS}
+INFERRED_CAUSES = {CAUSE_OF[kind]: kind for kind in ENDS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +71,9 @@ class Terms:
 
     def magnifier_of(self, named: Execution | Closure) -> float | None:
         """Return the divisor of a quoted price; None where it is not known."""
-        usual = magnifier_of(self.details.get(named.conid), named.sec_type, named.currency)
-        return self.magnifiers.get(named.conid, usual)
+        conid = named.conid
+        fitting = self.magnifiers.get(conid)
+        return magnifier_of(self.details.get(conid), named.sec_type, named.currency, fitting)
 
 
 def completed(movement: Movement, terms: Terms) -> Movement:
@@ -141,7 +142,7 @@ def reported_movement(execution: Execution, terms: Terms) -> Movement:
 
 def inferred_kind(closure: Closure) -> MovementKind | None:
     """Return what follows from a cause; None: nothing, or an execution or a statement says it."""
-    kind = _OF_CAUSE.get(closure.cause)
+    kind = INFERRED_CAUSES.get(closure.cause)
     if kind in DELIVERY_KINDS and not closure.is_option:
         return None  # of what is delivered the option says it, at its strike
     if closure.evidence:

@@ -152,6 +152,8 @@ StatementName = tuple[str, date | None, date | None, datetime | None]
 class Movement:
     """One thing that the broker did to an account's holdings or cash: a row of `movements`.
 
+    What follows from a cause of a close alone is no row of the table: `export movements` has it.
+
     Attributes:
         movement_id: Unique; it is the same each time the same sources are read.
         kind: TRADE, ASSIGNMENT, EXERCISE, EXPIRATION, CASH_SETTLEMENT, TRANSFER, CORPORATE_ACTION,
@@ -185,7 +187,7 @@ class Movement:
         fee_currency: ISO code of the currency of the fee.
         realized_pnl: Realized profit, as the broker states it. Unit: `currency`.
         fx_rate_to_base: Rate of `currency`. Unit: base currency of the account per `currency`.
-        source: API, STATEMENT or INFERRED.
+        source: API or STATEMENT; INFERRED of what follows from a cause of a close.
         execution_id: The broker's id of the execution; null of what is none.
         event_id: The id of the row of `statement_events`; null of others.
         change_id: The id of the row of `position_changes` of an inferred one; null of others.

@@ -20,6 +20,7 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.attribution import attributed, unexplained_parts
 from position_sync_dagster.money.past.closes import Cause
 from position_sync_dagster.money.past.connected import connected_contracts
+from position_sync_dagster.money.past.movement_book import movements_with_inferred
 from position_sync_dagster.money.past.movements import (
     Movement,
     moment_in,
@@ -73,8 +74,8 @@ class PostingBook:
 
     @cached_property
     def movements(self) -> DataFrame:
-        """The rows of `movements`."""
-        movements = self.lake.movements.rows()
+        """The rows of `movements`, with what follows from causes of closes."""
+        movements = movements_with_inferred(self.lake)
         if self.until is None:
             return movements
         return movements.filter(moment_in() <= moment(self.until))

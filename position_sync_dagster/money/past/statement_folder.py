@@ -428,7 +428,7 @@ def import_statements(lake: MoneyLake, settings: Settings, run_id: str | None = 
 
     executions = [execution for statement in statements for execution in statement.executions]
     events = [event for statement in statements for event in statement.events]
-    MovementBook(lake, settings.calendar, run_id=run_id).update(statements)
+    MovementBook(lake, run_id=run_id).update(statements)
     new_executions = lake.executions.add(executions, run_id=run_id)
     new_events = lake.statement_events.add(events, run_id=run_id)
     folder.remember(served)

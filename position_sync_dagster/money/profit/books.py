@@ -19,6 +19,7 @@ from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, frame_of
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.closes import EventKind
+from position_sync_dagster.money.past.movement_book import movements_with_inferred
 from position_sync_dagster.money.past.movements import (
     INCOME,
     OWNERS_CASH,
@@ -87,7 +88,7 @@ def close_books(lake: MoneyLake, settings: Settings, day: date) -> DataFrame:
     accounts = DataFrame({"account": sorted(first.keys() & last.keys())}, {"account": String})
     explained = _of_day(lake, PROFIT_EXPLAINED, day)
     held_before, held = (_of_day(lake, DAILY_POSITIONS, session) for session in (before, day))
-    movements = lake.movements.rows(only=col.session_date == day)
+    movements = movements_with_inferred(lake, None, col.session_date == day)
     movements = with_values_on_the_way(lake, settings, movements)
     ends = (rows_to_explain(lake, settings, rows) for rows in (held_before, held))
     movements = with_values_in_kind(movements, *ends)

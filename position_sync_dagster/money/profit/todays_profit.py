@@ -21,6 +21,7 @@ from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
 from position_sync_dagster.money.cents import cents, in_cents, split_in_cents
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
+from position_sync_dagster.money.past.movement_book import movements_with_inferred
 from position_sync_dagster.money.past.postings import names_of
 from position_sync_dagster.money.profit.moved_between import TradingDay, movements_between
 from position_sync_dagster.money.profit.profit import (
@@ -124,7 +125,7 @@ def explain_today(lake: MoneyLake, settings: Settings, figures: Figures) -> list
     today, session, closed_at = day_and_close_before(settings.calendar, figures.book.now)
     rows = rows_to_explain(lake, settings, _rows_of_session(lake, session, closed_at))
     so_far = TradingDay(today, session, closed_at, figures.book.now)
-    movements = lake.movements.rows(since=session - BOOKED_BEFORE)
+    movements = movements_with_inferred(lake, session - BOOKED_BEFORE)
     movements = with_values_on_the_way(lake, settings, rows_of_logins(movements, settings))
     return explained(figures, so_far, rows, movements, settings)
 

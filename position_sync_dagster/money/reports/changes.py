@@ -20,10 +20,11 @@ from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import contract_name, digits, leg_name
 from position_sync_dagster.domain.leg import NEGLIGIBLE_QUANTITY
 from position_sync_dagster.domain.position_change import PositionChange
-from position_sync_dagster.lake.schema import moment
+from position_sync_dagster.lake.schema import moment, records_of
 from position_sync_dagster.money.cents import cents, in_cents
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import TRADES, Cause, Closure, trades_of
+from position_sync_dagster.money.past.movement_book import movements_with_inferred
 from position_sync_dagster.money.past.movements import Movement, known_sum, moment_of, times
 from position_sync_dagster.money.past.postings import name_of
 from position_sync_dagster.money.reports.columns import price
@@ -183,8 +184,8 @@ def _movements_since(lake: MoneyLake, since: datetime, day: date) -> list[Moveme
         return movement.at >= since
 
     # The day of a calendar further west begins later.
-    movements = lake.movements.records(day - A_DAY, col.conid.is_not_null())
-    return sorted(filter(is_of_time, movements), key=moment_of)
+    rows = movements_with_inferred(lake, day - A_DAY, col.conid.is_not_null())
+    return sorted(filter(is_of_time, records_of(Movement, rows)), key=moment_of)
 
 
 def changes_of(day: Day) -> list[DayChange]:

@@ -10,7 +10,6 @@ from polars import col
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import A_DAY, Clock, utc_now
-from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import BrokerPosition, Key
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.leg import ActiveContract, Leg
@@ -33,6 +32,7 @@ from position_sync_dagster.money.strategies.strategies_file import (
     without_listed,
 )
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.exchange_days import LISTED, day_of
 from position_sync_dagster.yaml_file import saved_state
 
 logger = logging.getLogger(__name__)
@@ -253,12 +253,16 @@ class RuleFollower:
     """Evaluates the rules for the owner of a login: it alone knows at once what is held.
 
     A file that was saved is applied as a whole. While it has a mistake, the legs stay as they were.
+
+    Args:
+        calendar: The exchange whose day is today.
     """
 
     registry: StrategyRegistry
     file: Path
     _: KW_ONLY
     clock: Clock = utc_now
+    calendar: str = LISTED
 
     def __post_init__(self) -> None:
         self._rules: list[Rule] = []
@@ -312,7 +316,7 @@ class RuleFollower:
         names = {rule.name for rule in self._rules}
         active: tuple[Leg, ...] = (*self.registry.legs, *self.registry.unresolved)
         listed: list[Leg] = [leg for leg in active if leg.strategy_id not in names]
-        legs = legs_of_rules(self._rules, holdings, listed, self.clock())
+        legs = legs_of_rules(self._rules, holdings, listed, self.clock(), self.calendar)
         try:
             if follow_rules(self.registry.sync, names, accounts, legs):
                 logger.info("the rules have %d legs", len(legs))
@@ -320,7 +324,8 @@ class RuleFollower:
             logger.warning("the legs of the rules stay as they were: %s", error)
 
     def _inputs(self, moves: int) -> tuple[object, ...]:
-        return saved_state(self.file), exchange_date(self.clock()), self.registry.version, moves
+        today = day_of(self.calendar, self.clock())
+        return saved_state(self.file), today, self.registry.version, moves
 
 
 def follow_rules(

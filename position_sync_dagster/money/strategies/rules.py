@@ -11,13 +11,13 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from position_sync_dagster.domain import instrument
-from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.instrument import HasTerms, Instrument
 from position_sync_dagster.domain.leg import ActiveContract, Leg, strategy_name
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.errors import InvalidLegError, shown
 from position_sync_dagster.lake.strategies_file import Priority
+from position_sync_dagster.sync.exchange_days import LISTED, day_of
 from position_sync_dagster.yaml_file import Part, Text
 
 
@@ -113,6 +113,7 @@ def legs_of_rules(
     holdings: Iterable[BrokerPosition],
     listed: Iterable[Leg],
     now: datetime,
+    calendar: str = LISTED,
 ) -> list[ActiveContract]:
     """Return the legs that rules choose, each of the first rule that takes it.
 
@@ -121,9 +122,10 @@ def legs_of_rules(
         holdings: What is held.
         listed: The legs that the file lists, which no rule takes.
         now: The present moment.
+        calendar: The exchange whose day is today.
     """
     taken = {(leg.account, leg.conid or _terms(leg)) for leg in listed}
-    today = exchange_date(now)
+    today = day_of(calendar, now)
     legs = []
     conids_of = defaultdict[str, set[int]](set)
     for holding in sorted(holdings, key=_by_expiry):

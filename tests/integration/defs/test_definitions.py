@@ -19,7 +19,7 @@ _PARENTS = yaml.safe_load("""
     risk_scenarios: [position_updates, broker_positions, active_strategies, contracts, closures,
       movements, dividends]
     profit_explained: [closures, contracts, daily_positions, movements, position_updates]
-    books: [profit_explained, movements, statement_events]
+    books: [profit_explained, movements, closures, statement_events]
     closed_campaigns: [movements, closures, profit_explained]
     gateway: []
     broker_positions: [gateway]

@@ -54,7 +54,7 @@ def test_what_was_held_at_the_first_look_was_opened_by_an_earlier_trade(books, l
     since = datetime.combine(THURSDAY, looked_at, NEW_YORK).astimezone(UTC)
     seen = change(int(SPY_PUT["conid"]), -1, 0, since + timedelta(days=1), since=since)
     books.lake.position_changes.add([replace(seen, account=ACCOUNT)])
-    MovementBook(books.lake, books.settings.calendar).update()
+    MovementBook(books.lake).update()
 
     campaigns = CampaignBook(books.lake).rows()
     assert [campaign.profit for campaign in campaigns] == ([] if profit is None else [profit])

@@ -171,7 +171,7 @@ def without_shares(found):
 def import_statements(lake, sim):
     for account, text in sim.statements().items():
         for statement in read_statements(text.encode(), f"{account}.xml"):
-            MovementBook(lake, "XNYS").update([statement])
+            MovementBook(lake).update([statement])
             lake.executions.add(statement.executions)
             lake.statement_events.add(statement.events)
     CloseExplainer(lake).explain()

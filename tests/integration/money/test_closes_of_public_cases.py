@@ -10,6 +10,7 @@ from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.campaigns.lots import read_lots
 from position_sync_dagster.money.campaigns.results import Grouping, results_of
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import Cause, Stage
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from position_sync_dagster.settings import Settings
@@ -129,6 +130,7 @@ def test_the_hour_that_is_there_twice_is_told_apart_by_its_zone(books, zone, hou
 def test_monday_is_explained_by_a_session_of_sunday(books, calendar):
     sunday, monday = (datetime(2026, 3, day).date() for day in (8, 9))  # noqa: DTZ001
     books.settings = Settings(lake=books.lake.path, flex_folder=books.folder, calendar=calendar)
+    books.lake = MoneyLake.of(books.settings)
     books.state(sunday, Booked(held=[held(STOCK, 10, 220)]))
     books.state(monday, Booked(held=[held(STOCK, 10, 225)]))
     assert books.profit(monday) == {"USD": 50}

@@ -11,6 +11,7 @@ from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.lake.storage.commits import write as write_rows
 from position_sync_dagster.money.past.closes import Cause, Closure, Stage
 from position_sync_dagster.money.past.movement_book import MovementBook
+from position_sync_dagster.money.past.owned_parts import PostingBook
 from tests.support.booked_days import FRIDAY, MONDAY, STOCK, held
 from tests.support.contracts import contract_details as details
 from tests.support.flex_files import ACCOUNT
@@ -42,7 +43,7 @@ def write(lake) -> Callable[..., None]:
 
 def executed(lake, *executions) -> None:
     lake.executions.add(executions)
-    MovementBook(lake, "XNYS").update()
+    MovementBook(lake).update()
 
 
 def sold(conid, quantity, price, at=NOON, **values):
@@ -73,7 +74,6 @@ def usd(profit: float) -> dict[str, object]:
 
 
 def closed(lake, *closures: Closure) -> None:
-    MovementBook(lake, "XNYS").infer(closures)
     lake.closures.add(closures)
 
 
@@ -233,9 +233,25 @@ def test_new_facts_of_recent_days_leave_older_movements_as_they_are(books, lake,
     executed(lake, early)
     before = lake.movements.rows()
     lake.executions.add([sold(10, 2, 222.0, sec_type="STK")])
-    MovementBook(lake, "XNYS").update(since=FRIDAY)
+    MovementBook(lake).update(since=FRIDAY)
     rows = lake.movements.rows()
     assert rows.head(1).equals(before)
     assert rows["quantity"].to_list() == [1.0, 2.0]
-    MovementBook(lake, "XNYS").update()
+    MovementBook(lake).update()
     assert lake.movements.rows().equals(rows)
+
+
+def test_what_follows_from_a_cause_alone_is_posted_and_is_no_row_of_movements(lake):
+    """What judges closes reads `movements`: it must not find what it has judged itself."""
+    lake.contracts.put([details(40, multiplier=100.0, under_conid=41)])
+    closed(lake, closure(40, -1.0, Cause.ASSIGNED, counter_conid=41))
+    assert lake.movements.rows().is_empty()
+    ended = [part for part in PostingBook(lake).postings() if not part.is_prior]
+    assert {part.movement.source for part in ended} == {"INFERRED"}
+    moved = {part.conid: (part.quantity, part.cash) for part in ended}
+    assert moved == {40: (1.0, 0.0), 41: (100.0, -60_000.0)}
+
+    later = NIGHT + timedelta(hours=1)
+    closed(lake, closure(40, -1.0, Cause.EXPIRED_WORTHLESS, judged_at=later))
+    [expired] = [part for part in PostingBook(lake).postings() if not part.is_prior]
+    assert (expired.movement.kind, expired.quantity) == ("EXPIRATION", 1.0)

@@ -3,6 +3,7 @@
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -15,13 +16,22 @@ from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.campaigns.results import read_campaigns
 from position_sync_dagster.money.defs.explained_days import closed_campaigns
 from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.past.causes import CAUSE_OF
+from position_sync_dagster.money.past.closes import Closure, Stage
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
-from position_sync_dagster.money.past.movement_book import MovementBook
+from position_sync_dagster.money.past.movement_book import (
+    MovementBook,
+    movements_with_inferred,
+)
 from position_sync_dagster.money.profit.returns import Period, read_returns
 from position_sync_dagster.money.tables import CLOSED_CAMPAIGNS
 from position_sync_dagster.settings import Settings
 from tests.support.booked_days import MONDAY, SPY, Booked, Books, held, paid, traded
+from tests.support.contracts import contract_details
 from tests.support.hosts import ROOT
+
+# What a row of `movements` and a cause say of a contract alike.
+TERMS = ("symbol", "sec_type", "right", "strike", "expiry", "currency")
 
 
 def unpacked(name: str, folder: Path) -> Settings:
@@ -89,6 +99,21 @@ async def test_a_lake_with_history_keeps_it_and_a_corrected_statement_changes_it
     assert dict(profits.iter_rows()) == pytest.approx({"UNATTRIBUTED": 209.0, "w": 418.0})
 
 
+def cause_of(inferred: dict[str, Any]) -> Closure:
+    """Return the cause from which a row followed."""
+    same = {name: inferred[name] for name in ("change_id", "account", "conid", *TERMS)}
+    return Closure(
+        **same,
+        closed_at=inferred["at"],
+        quantity=-inferred["quantity"],
+        cause=CAUSE_OF[inferred["kind"]],
+        stage=Stage.PROVISIONAL,
+        detail="",
+        counter_conid=inferred["counter_conid"],
+        judged_at=inferred["stated_at"],
+    )
+
+
 @pytest.mark.parametrize("of_one_file", [False, True], ids=["files", "one file"])
 async def test_a_lake_with_trades_of_the_day_keeps_their_multipliers_and_each_movement(
     tmp_path, of_one_file
@@ -116,6 +141,14 @@ async def test_a_lake_with_trades_of_the_day_keeps_their_multipliers_and_each_mo
     by_source = lake.executions.table.rows().group_by("source")
     multipliers = dict(by_source.agg(pl.col("multiplier").unique()).iter_rows())
     assert multipliers == {"GATEWAY": [100.0], "FLEX": [None]}
-    MovementBook(lake, "XNYS").update()
-    after = pl.read_delta(movements).select(told).sort("movement_id")
+    # What follows from causes was in the table too. It is told from these now, each once.
+    for option in lake.movements.table.rows(pl.col("source") == "INFERRED").to_dicts():
+        if option["right"] is not None:
+            lake.closures.add([cause_of(option)])
+            lake.contracts.put([contract_details(option["conid"], multiplier=100.0)])
+    assert_frame_equal(movements_with_inferred(lake).select(told).sort("movement_id"), before)
+    MovementBook(lake).update()
+    after = movements_with_inferred(lake).select(told).sort("movement_id")
     assert_frame_equal(after, before)
+    stated = pl.read_delta(movements).select(told).sort("movement_id")
+    assert_frame_equal(stated, before.filter(pl.col("source") != "INFERRED"))

@@ -34,7 +34,7 @@ AN_HOUR = timedelta(hours=1)
 
 def store(lake: MoneyLake, executions: Iterable[Execution]) -> None:
     lake.executions.add(executions)
-    MovementBook(lake, "XNYS").update()
+    MovementBook(lake).update()
 
 
 def buy(conid: int) -> Execution:

@@ -503,7 +503,7 @@ def test_over_a_year_profits_of_days_closed_and_open_campaigns_agree_by_strategy
     strategies.write_text(YEAR.strategies())
     RuledFile(strategies).apply(lake.registry.sync)
     books.fill(*MONDAYS)
-    MovementBook(lake, books.settings.calendar).update()
+    MovementBook(lake).update()
 
     closes = closing_times(books.settings.calendar, MONDAYS)
     months = [

@@ -1,6 +1,6 @@
 """Rules choose legs from what is held."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -12,6 +12,9 @@ from tests.support.option_books import book, contract, holding
 
 NOW = datetime(2028, 12, 1, 15, tzinfo=UTC)  # 14 days before the near expiry
 HELD = {"90P": -1.0, "95P": 2.0, "105C": -3.0, "90P+": -1.0, "stock": 100.0}
+
+
+NEAR = ("90P", "95P", "105C")
 
 
 def rule(name: str = "r", limit: int | None = None, priority: int = 1, **match: object) -> Rule:
@@ -43,6 +46,15 @@ def chosen(*rules: Rule, listed: tuple = (), held: dict[str, float] | None = Non
 )
 def test_a_rule_takes_what_meets_each_of_its_conditions(given: Rule, names: list[str]) -> None:
     assert {name for _rule, name in chosen(given)} == set(names)
+
+
+def test_days_are_those_of_the_exchange_of_the_calendar() -> None:
+    """In the evening of New York the next day has begun in Tokyo: 13 days are left, not 14."""
+    evening = NOW + timedelta(hours=5)
+    near = [rule(days="13-13")]
+    assert legs_of_rules(near, book(HELD), [], evening) == []
+    of_tokyo = legs_of_rules(near, book(HELD), [], evening, calendar="XTKS")
+    assert {leg.conid for leg in of_tokyo} == {contract(name).conid for name in NEAR}
 
 
 def test_the_first_rule_takes_a_leg_up_to_its_limit_and_the_next_one_takes_the_rest() -> None:
