@@ -40,6 +40,7 @@ from position_sync_dagster.web.api_answers import (
     AccountsAnswer,
     ApiModel,
     ChangesAnswer,
+    ComputedAnswer,
     FiguresAnswer,
     HeaderAnswer,
     MomentQuery,
@@ -397,7 +398,7 @@ class Question:
             UserError: There is no such account, underlying or strategy; or it is too large.
         """
         self._require_known_names()
-        return self._route.read(self.source, self.query, self.now)
+        return self._content()
 
     def response(self, known_tags: str) -> Response:
         """Return the answer to a request; blocks.
@@ -413,10 +414,18 @@ class Question:
                 if headers["ETag"] in re.findall(r'"[^"]*"', known_tags):
                     return Response(status_code=304, headers=headers)
 
-            content = self._route.read(self.source, self.query, self.now)
-            return _response(self._route, content, headers, f"{self.now:%Y-%m-%d}-{self.name}")
+            return _response(
+                self._route, self._content(), headers, f"{self.now:%Y-%m-%d}-{self.name}"
+            )
         except (PositionSyncError, ValidationError) as error:
             return refusal(error)
+
+    def _content(self) -> Any:
+        """Return the answer; what is computed says which values are not of now."""
+        content = self._route.read(self.source, self.query, self.now)
+        if issubclass(self._route.answer or str, ComputedAnswer):
+            content["not_current"] = self.source.figures(self.now).not_current
+        return content
 
     def _require_known_names(self) -> None:
         kinds = ("strategy", "account", "underlying")

@@ -173,6 +173,15 @@ class JudgedLimit(ApiModel):
     text: str
 
 
+class ComputedAnswer(ApiModel):
+    """What is computed from the values of holdings."""
+
+    at: datetime
+    """The moment of all numbers."""
+    not_current: list[str]
+    """Why values are not of now, as `status` says it; empty: all are, or of a past moment."""
+
+
 class AccountsAnswer(ApiModel):
     """The accounts at a moment."""
 
@@ -367,22 +376,20 @@ class LeftOut(ApiModel):
     legs: int
 
 
-class WhatIfAnswer(ApiModel):
+class WhatIfAnswer(ComputedAnswer):
     """Value and profit under other prices, volatilities and days."""
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
-    at: datetime
     rows: list[WhatIfRow]
     left_out: list[LeftOut]
     notes: list[str] = []
     """What the trades give or cost against the mark, and what priced each."""
 
 
-class PayoffAnswer(ApiModel):
+class PayoffAnswer(ComputedAnswer):
     """The payoffs of strategies at their next expiry."""
 
-    at: datetime
     payoffs: list[PayoffRow]
 
 

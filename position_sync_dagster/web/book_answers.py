@@ -29,6 +29,7 @@ from position_sync_dagster.money.risk.scenario_file import Point, folder_of, rea
 from position_sync_dagster.money.risk.scenarios import Breakdown, profits
 from position_sync_dagster.web.api_answers import (
     ApiModel,
+    ComputedAnswer,
     LeftOut,
     ListedLeg,
     MomentQuery,
@@ -202,10 +203,9 @@ class CurveQuery(TradesQuery):
     """
 
 
-class CurveAnswer(ApiModel):
+class CurveAnswer(ComputedAnswer):
     """The curves of what is chosen."""
 
-    at: datetime
     days: float
     vol: float
     keys: list[str]
@@ -268,10 +268,9 @@ class ScenarioRow(ApiModel):
     """All legs."""
 
 
-class ScenariosAnswer(ApiModel):
+class ScenariosAnswer(ComputedAnswer):
     """The recorded scenarios: the usual ones, and those of scenarios.yaml."""
 
-    at: datetime
     names: list[str]
     rows: list[ScenarioRow]
     left_out: list[LeftOut]
@@ -346,10 +345,9 @@ class Undated(ListedLeg):
     reason: str
 
 
-class ExpiryAnswer(ApiModel):
+class ExpiryAnswer(ComputedAnswer):
     """What expires, and what may be assigned early, at the present prices."""
 
-    at: datetime
     days: int
     expiries: list[ExpiringRow]
     early_assignments: list[EarlyAssignment]

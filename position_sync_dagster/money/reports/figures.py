@@ -49,6 +49,7 @@ from position_sync_dagster.money.reports.changes import (
     read_sessions,
     realized_of,
 )
+from position_sync_dagster.money.reports.columns import duration
 from position_sync_dagster.money.reports.status import Status, plain, read_status, status_not_kept
 from position_sync_dagster.money.strategies.limit_readings import Evaluated, evaluate
 from position_sync_dagster.money.strategies.limits import Limit
@@ -253,6 +254,32 @@ class Figures:
         if priced_at.null_count():
             return None
         return seconds_since(priced_at.min(), self.at)  # type: ignore[arg-type]
+
+    @property
+    def current_text(self) -> str:
+        """How many legs have a current value now, and how old the oldest price is."""
+        text = f"{self.current} of {self.held} legs"
+        away = [login.gateway_id for login in self.status.logins if not login.is_live]
+        if away:
+            return f"{text}; not connected: {', '.join(away)}"
+        if not self.status.is_live:
+            return f"0 of {self.held} legs: the gateway is not connected"
+
+        if self.oldest_age_s is None:
+            return text
+        return f"{text}, oldest {duration(self.oldest_age_s)}"
+
+    @property
+    def not_current(self) -> list[str]:
+        """Why values are not of now, as `status` says it; none: all are, or of a past moment."""
+        if self.not_kept:
+            return []
+
+        away = [login for login in self.status.each_login if not login.is_live]
+        if not away and self.current == self.held:
+            return []
+        current = f"Current are {self.current_text}"
+        return [current, *map(self.status.gateway_line, away)]
 
 
 # What a holding is known by, and whose legs a contract has or had.
