@@ -75,6 +75,8 @@ class Account(ApiModel):
     maintenance_margin: Number
     cushion: Number
     """Excess liquidity as a part of the net liquidation."""
+    not_kept: int
+    """The holdings whose value, which is in `open` of `today`, is not kept: see `kept`."""
     age_s: Number
     today: Today
     moved: Number
@@ -179,7 +181,7 @@ class ComputedAnswer(ApiModel):
     at: datetime
     """The moment of all numbers."""
     not_current: list[str]
-    """Why values are not of now, as `status` says it; empty: all are, or of a past moment."""
+    """Why values are not of now, as `status` says it; of a past moment: not what was shown then."""
 
 
 class AccountsAnswer(ApiModel):

@@ -35,6 +35,7 @@ from position_sync_dagster.money.reports.book import (
     BOOK_COLUMNS,
     Book,
     book_at,
+    not_kept_lines,
     open_positions,
     position_rows,
     read_book,
@@ -198,6 +199,7 @@ class Figures:
         if today.unexplained is not None and beside.unexplained is not None:
             moved = cents(today.unexplained - beside.unexplained)
         return reported | {
+            "not_kept": self.positions.filter(~col.kept, account=account.account).height,
             "age_s": seconds_since(account.values_received_at, self.at),
             "today": today,
             "moved": moved,
@@ -271,9 +273,9 @@ class Figures:
 
     @property
     def not_current(self) -> list[str]:
-        """Why values are not of now, as `status` says it; none: all are, or of a past moment."""
+        """Why values are not of now, as `status` says it; of a past moment: not what was shown."""
         if self.not_kept:
-            return []
+            return not_kept_lines(self.book.priced)
 
         away = [login for login in self.status.each_login if not login.is_live]
         if not away and self.current == self.held:
