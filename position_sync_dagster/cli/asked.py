@@ -17,12 +17,12 @@ from position_sync_dagster.web.served_figures import PageFigures
 def asked_of_book(home: Path | None, route: str, *, json: bool, **parameters: Any) -> Any:
     """Return what `asked` does of what is held, and print first why its values are not of now."""
     answer = asked(home, route, **parameters)
-    print_not_current(answer["not_current"], json=json)
+    print_above(answer["not_current"], json=json)
     return answer
 
 
-def print_not_current(texts: Iterable[str], *, json: bool) -> None:
-    """Print why values are not of now: with JSON to stderr, so that the JSON has the same shape."""
+def print_above(texts: Iterable[str], *, json: bool) -> None:
+    """Print what to know of numbers: with JSON to stderr, so that the JSON has the same shape."""
     for text in texts:
         typer.echo(text, err=json)
 

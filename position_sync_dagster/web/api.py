@@ -65,6 +65,7 @@ from position_sync_dagster.web.book_answers import (
     ScenariosAnswer,
     SearchAnswer,
     SearchQuery,
+    closed_days,
     left_out_of,
     read_curve,
     read_expiry,
@@ -196,6 +197,7 @@ def _what_if(source: PageFigures, query: WhatIfQuery, now: datetime) -> dict[str
         "at": book.now,
         "rows": rows,
         "left_out": left_out_of(legs),
+        "closed_days": closed_days(legs.given, points),
         **notes,
     }
 

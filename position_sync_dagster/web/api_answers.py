@@ -385,6 +385,8 @@ class WhatIfAnswer(ComputedAnswer):
 
     rows: list[WhatIfRow]
     left_out: list[LeftOut]
+    closed_days: list[str]
+    """Which of the chosen days are no trading days, with those beside each."""
     notes: list[str] = []
     """What the trades give or cost against the mark, and what priced each."""
 

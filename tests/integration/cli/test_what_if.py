@@ -11,6 +11,7 @@ import pytest
 
 from position_sync_dagster.cli.mcp import told
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.errors import PositionSyncError
@@ -138,6 +139,26 @@ def test_an_assistant_and_http_hear_that_values_are_of_before_an_outage(lake):
 def test_while_all_is_current_no_state_stands_above_a_table(lake):
     assert run("--spot", "0").startswith("name")
     assert "not_current" not in told(load_settings(), "what_if")
+
+
+def test_a_chosen_day_without_trading_is_named_with_the_trading_days_beside_it(lake):
+    today = exchange_date(utc_now())
+    days_to_saturday = (5 - today.weekday()) % 7 or 7
+    saturday = today + timedelta(days=days_to_saturday)
+    printed = run("--spot", "0", "--days", f"0,{days_to_saturday}")
+    (line,) = [line for line in printed.splitlines() if f"{saturday:%a %d %b %Y}" in line]
+    # A holiday beside the weekend would move the days.
+    before = today + timedelta(days=int(re.search(r"--days (\d+) ", line)[1]))
+    after = today + timedelta(days=int(re.search(r"and (\d+) ", line)[1]))
+    assert before < saturday < after
+    assert f"({before:%a %d %b}) and" in line
+    assert f"({after:%a %d %b})" in line
+    assert before.weekday() < 5 > after.weekday()
+
+    as_json = command_line.call("what-if", "--json", "--days", f"{days_to_saturday}")
+    assert line in as_json.stderr
+    trading = (before - today).days
+    assert "no trading day" not in run("--days", f"0,{trading}" if trading else "0")
 
 
 def test_volatilities_are_printed_as_points(lake):
