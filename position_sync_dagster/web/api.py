@@ -532,6 +532,8 @@ def invalid(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"The parameter {name} is missing."
     given = shown(str(first["input"]))
+    if first["type"] in ("float_parsing", "int_parsing"):
+        return f"{name}={given} is no number. Write it without a unit, several as -5,0,2.5."
     return f"{name}={given}: {first['msg']}."
 
 

@@ -161,6 +161,22 @@ def test_a_chosen_day_without_trading_is_named_with_the_trading_days_beside_it(l
     assert "no trading day" not in run("--days", f"0,{trading}" if trading else "0")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--spot", "5%"), "spot.0='5%' is no number. Write it without a unit"),
+        (("--vol", "0,5pts"), "vol.1='5pts' is no number. Write it without a unit"),
+        (("--as-of", "09:05"), "'09:05' has no day. Write it as 20"),
+        (("--as-of", "now"), "'now' is no time. Write it as 2026-03-09T15:30:00Z"),
+    ],
+)
+def test_what_cannot_be_read_is_named_with_the_cause_and_what_to_write(lake, arguments, told):
+    refused = command_line.call("what-if", *arguments)
+    assert refused.exit_code == 2
+    words = " ".join(refused.stderr.replace("│", " ").split())
+    assert told in words
+
+
 def test_volatilities_are_printed_as_points(lake):
     def vols(*arguments: str) -> set[str]:
         head, *lines = run("--spot", "-5,5", *arguments).splitlines()
