@@ -265,7 +265,9 @@ _CLOSE = (
 )  # fmt: skip
 
 # What `positions --json` has besides the columns of position_updates.
-_MORE = ("confirmed_at", "age_s", "greeks_age_s", "feed", "strategies", "shares", "days")
+_MORE = (
+    "name", "confirmed_at", "age_s", "greeks_age_s", "feed", "strategies", "shares", "days",
+)  # fmt: skip
 
 
 # How often a token is printed, in seconds; it also shows a closed pipe while there are no rows.
