@@ -1,5 +1,6 @@
 """What commands show that `/api/v1` answers too."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,19 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.money.as_of import Past
 from position_sync_dagster.web.api import ask, invalid
 from position_sync_dagster.web.served_figures import PageFigures
+
+
+def asked_of_book(home: Path | None, route: str, *, json: bool, **parameters: Any) -> Any:
+    """Return what `asked` does of what is held, and print first why its values are not of now."""
+    answer = asked(home, route, **parameters)
+    print_above(answer["not_current"], json=json)
+    return answer
+
+
+def print_above(texts: Iterable[str], *, json: bool) -> None:
+    """Print what to know of numbers: with JSON to stderr, so that the JSON has the same shape."""
+    for text in texts:
+        typer.echo(text, err=json)
 
 
 def asked(home: Path | None, route: str, **parameters: Any) -> Any:

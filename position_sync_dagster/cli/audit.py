@@ -170,7 +170,10 @@ def parse_holding(text: str) -> tuple[str, int]:
     """
     account, _, conid = text.rpartition(":")
     if not account:
-        raise typer.BadParameter(f"{text[:80]!r} is no holding; write DU1234567:728937835.")
+        raise typer.BadParameter(
+            f"{text[:80]!r} is no holding; write DU1234567:728937835, as `positions` has account "
+            "and conid."
+        )
     return account, parse_conid(conid)
 
 

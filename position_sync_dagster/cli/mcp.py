@@ -139,8 +139,9 @@ def told(settings: Settings, name: str, **parameters: Any) -> dict[str, Any]:
         return {part: value for part, value in values.items() if part != "positions"}
 
     parts = {name: values[tool.part]}
-    if values.get("in_base"):
-        parts["in_base"] = values["in_base"]
+    for name in ("in_base", "not_current"):
+        if values.get(name):
+            parts[name] = values[name]
     return parts
 
 

@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Callable
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import LakeError, MissingExtraError
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.columns import printable
@@ -66,9 +68,13 @@ def _moment(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise typer.BadParameter(
-            f"{text[:40]!r} is no time. Write it as 2026-03-09T15:30:00Z."
-        ) from None
+        refused = f"{text[:40]!r} is no time. Write it as 2026-03-09T15:30:00Z."
+
+    with suppress(ValueError):
+        clock = time.fromisoformat(text)
+        today = utc_now().astimezone().date()
+        refused = f"{text[:40]!r} has no day. Write it as {today}T{clock:%H:%M:%S}."
+    raise typer.BadParameter(refused)
 
 
 Watch = Annotated[

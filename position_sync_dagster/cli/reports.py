@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,7 @@ from position_sync_dagster.money.reports import money_tables
 from position_sync_dagster.money.reports.book import (
     Book,
     book_at,
+    not_kept_lines,
     open_positions,
     read_book,
     read_first_positions,
@@ -114,7 +116,8 @@ def exposure(
     The age is the time since the oldest price arrived or was confirmed. An unknown value is a dash
     and is left out of the sums. A narrow terminal shows fewer columns, and names the others.
     """
-    *_others, read = _books(home, as_of, json=json)
+    _settings, _lake, past, read = _books(home, as_of, json=json)
+    is_past = past is not None
     if json and not watch:
         tables = read(strategy=strategy).of_strategy(strategy).sums
         output.print_json({name: _plain(rows) for name, rows in tables.items()})
@@ -127,14 +130,16 @@ def exposure(
             yield as_typed("No leg is active: `position-sync strategies propose` helps.")
             return
 
-        columns, rows = money_tables.sums_table("strategy", sums)
+        columns, rows = money_tables.sums_table("strategy", sums, is_past=is_past)
         yield from output.noted_table(columns, rows, width)
         yield from map(output.dim_line, money_tables.money_lines(book))
 
         if book.underlyings:
             yield ""
-            columns, rows = money_tables.sums_table("underlying", book.underlyings)
+            columns, rows = money_tables.sums_table("underlying", book.underlyings, is_past=is_past)
             yield from output.noted_table(columns, rows, width)
+        if is_past and any(map(attrgetter("not_kept"), sums)):
+            yield from not_kept_lines(book.priced)
 
     options.watched(lambda: output.print_fitted(render), watch=watch, json=json)
 
@@ -222,8 +227,12 @@ def positions(
             return
 
         yield from output.noted_table(
-            money_tables.POSITIONS, money_tables.position_cells(shown), width
+            money_tables.POSITIONS,
+            money_tables.position_cells(shown, is_past=past is not None),
+            width,
         )
+        if past is not None:
+            yield from not_kept_lines(shown)
         if shown.height < count:
             yield f"{shown.height:,} of {count:,} positions are shown."
 
@@ -256,7 +265,9 @@ _CLOSE = (
 )  # fmt: skip
 
 # What `positions --json` has besides the columns of position_updates.
-_MORE = ("confirmed_at", "age_s", "greeks_age_s", "feed", "strategies", "shares", "days")
+_MORE = (
+    "name", "confirmed_at", "age_s", "greeks_age_s", "feed", "strategies", "shares", "days",
+)  # fmt: skip
 
 
 # How often a token is printed, in seconds; it also shows a closed pipe while there are no rows.

@@ -7,7 +7,7 @@ import typer
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
-from position_sync_dagster.cli.asked import asked
+from position_sync_dagster.cli.asked import asked_of_book, print_above
 from position_sync_dagster.money.reports.columns import known_for
 from position_sync_dagster.money.risk.proposed_trade import EXAMPLE
 from position_sync_dagster.money.risk.scenarios import Breakdown
@@ -73,9 +73,10 @@ def what_if(
     trade gives or costs against the mark. With --strategy a trade opens and closes legs of that
     strategy. Nothing is sent and nothing is stored.
     """
-    answer = asked(
+    answer = asked_of_book(
         home,
         "what-if",
+        json=json,
         spot=spot,
         vol=vol,
         days=days,
@@ -90,6 +91,7 @@ def what_if(
         level=level,
         at=as_of,
     )
+    print_above(answer["closed_days"], json=json)
     rows = answer["rows"]
     if "notes" in answer:
         _show_compared(rows, answer["notes"], json=json)
@@ -195,7 +197,7 @@ def payoff(
     are priced by the model.
     """
     output.show_rows(
-        asked(home, "payoff", strategy=strategy)["payoffs"],
+        asked_of_book(home, "payoff", json=json, strategy=strategy)["payoffs"],
         _PAYOFF,
         json=json,
         none=_NOTHING,
@@ -225,7 +227,7 @@ def expiry(
     """
 
     def show() -> None:
-        report = asked(home, "expiry", days=days, strategy=strategy)
+        report = asked_of_book(home, "expiry", json=json, days=days, strategy=strategy)
         if json:
             output.print_json(report)
             return

@@ -32,6 +32,23 @@ def session_of(calendar: str, day: date) -> date:
     return exchange_of(calendar).trading_days(day, day + LONGEST_CLOSED)[0]
 
 
+def closed_day_note(calendar: str, now: datetime, days: float) -> str | None:
+    """Return that so many days later is no trading day, with those beside it; None: it is one.
+
+    Raises:
+        SettingsError: The calendar is not known.
+    """
+    today = day_of(calendar, now)
+    day = day_of(calendar, now + timedelta(days=days))
+    following = session_of(calendar, day)
+    if day in (today, following):
+        return None
+
+    sessions = [each for each in (session_before(calendar, day), following) if each >= today]
+    beside = " and ".join(f"{(each - today).days} ({each:%a %d %b})" for each in sessions)
+    return f"In {days:g} days is {day:%a %d %b %Y}, no trading day: take --days {beside}."
+
+
 def day_began(calendar: str, now: datetime) -> datetime:
     """Return when today began at an exchange: the last midnight there (UTC).
 

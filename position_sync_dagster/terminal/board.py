@@ -2,28 +2,20 @@
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from operator import attrgetter
 from textwrap import wrap
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from position_sync_dagster.domain.account_values import AccountSummary
-from position_sync_dagster.domain.gateway_session import PAUSED, SessionState
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.reports.changes import DayChange
 from position_sync_dagster.money.reports.columns import age, duration, number, printable
 from position_sync_dagster.money.reports.figures import Figures
 from position_sync_dagster.money.reports.money_tables import base_line, sums_table
-from position_sync_dagster.money.reports.status import LoginStatus, Status
+from position_sync_dagster.money.reports.status import Status
 from position_sync_dagster.terminal.output import fitted_table
-
-
-def paused(login: LoginStatus) -> bool:
-    """Return whether a person terminated the stream: nothing is wrong with the gateway."""
-    if login.session_state != SessionState.ENDED:
-        return False
-    return (login.session_detail or "").startswith(PAUSED)
-
 
 # The mark of a program that should work and does not.
 LATE_MARK = "(late)"
@@ -31,9 +23,9 @@ LATE_MARK = "(late)"
 
 def describe(status: Status) -> Iterator[tuple[str, str]]:
     """Yield the label and the value of each figure."""
-    logins = sorted(status.each_login, key=lambda login: login.session_state == SessionState.LIVE)
+    logins = sorted(status.each_login, key=attrgetter("is_live"))
     for login in logins:
-        yield "gateway", _gateway(login, status)
+        yield "gateway", status.gateway_line(login)
     for login in logins:
         if login.login and not login.login_asks:
             yield "login", login.login
@@ -110,26 +102,6 @@ def _account(summary: AccountSummary, at: datetime) -> str:
     return f"net liquidation {net_liquidation}, daily P&L {daily_pnl}"
 
 
-def _gateway(login: LoginStatus, status: Status) -> str:
-    mode = ""
-    if status.trading_mode:
-        mode = f", {status.trading_mode}"
-    if login.session_state is None:
-        return f"{login.gateway_id}: nobody has connected yet{mode}"
-    if paused(login):
-        return f"{login.gateway_id}: {printable(login.session_detail or '')}"
-
-    text = f"{login.gateway_id}: {login.session_state}"
-    text += f" for {age(login.session_since, status.at)}"
-    if login.session_owner:
-        text += f" ({login.session_owner}{mode})"
-    if login is not status and login.lines_in_use is not None:
-        text += f", {login.lines_text} lines"
-    if login.session_detail:
-        text += f" – {printable(login.session_detail)}"
-    return text
-
-
 # Labels with their values.
 Lines = Iterable[tuple[str, str]]
 
@@ -195,24 +167,9 @@ def _strategies(book: Book, width: int) -> list[Text]:
     return fitted_table(*sums_table("strategy", rows), width)
 
 
-def current_text(overview: Figures) -> str:
-    """Return as text how many legs have a current value now."""
-    status = overview.status
-    text = f"{overview.current} of {overview.held} legs"
-    blind = [login.gateway_id for login in status.logins if login.session_state != "LIVE"]
-    if blind:
-        return f"{text}; not connected: {', '.join(blind)}"
-    if status.blind_since is not None:
-        return f"0 of {overview.held} legs: the gateway is not connected"
-
-    if overview.oldest_age_s is None:
-        return text
-    return f"{text}, oldest {duration(overview.oldest_age_s)}"
-
-
 def figures_of(overview: Figures) -> Iterator[tuple[str, str]]:
     """Yield the figures of a read as lines, for a log."""
-    yield "current", current_text(overview)
+    yield "current", overview.current_text
     yield from describe(overview.status)
     for total in overview.book.in_base:
         yield "total", base_line(total)

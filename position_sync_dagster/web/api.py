@@ -40,6 +40,7 @@ from position_sync_dagster.web.api_answers import (
     AccountsAnswer,
     ApiModel,
     ChangesAnswer,
+    ComputedAnswer,
     FiguresAnswer,
     HeaderAnswer,
     MomentQuery,
@@ -64,6 +65,7 @@ from position_sync_dagster.web.book_answers import (
     ScenariosAnswer,
     SearchAnswer,
     SearchQuery,
+    closed_days,
     left_out_of,
     read_curve,
     read_expiry,
@@ -195,6 +197,7 @@ def _what_if(source: PageFigures, query: WhatIfQuery, now: datetime) -> dict[str
         "at": book.now,
         "rows": rows,
         "left_out": left_out_of(legs),
+        "closed_days": closed_days(legs.given, points),
         **notes,
     }
 
@@ -397,7 +400,7 @@ class Question:
             UserError: There is no such account, underlying or strategy; or it is too large.
         """
         self._require_known_names()
-        return self._route.read(self.source, self.query, self.now)
+        return self._content()
 
     def response(self, known_tags: str) -> Response:
         """Return the answer to a request; blocks.
@@ -413,10 +416,18 @@ class Question:
                 if headers["ETag"] in re.findall(r'"[^"]*"', known_tags):
                     return Response(status_code=304, headers=headers)
 
-            content = self._route.read(self.source, self.query, self.now)
-            return _response(self._route, content, headers, f"{self.now:%Y-%m-%d}-{self.name}")
+            return _response(
+                self._route, self._content(), headers, f"{self.now:%Y-%m-%d}-{self.name}"
+            )
         except (PositionSyncError, ValidationError) as error:
             return refusal(error)
+
+    def _content(self) -> Any:
+        """Return the answer; what is computed says which values are not of now."""
+        content = self._route.read(self.source, self.query, self.now)
+        if issubclass(self._route.answer or str, ComputedAnswer):
+            content["not_current"] = self.source.figures(self.now).not_current
+        return content
 
     def _require_known_names(self) -> None:
         kinds = ("strategy", "account", "underlying")
@@ -521,6 +532,8 @@ def invalid(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"The parameter {name} is missing."
     given = shown(str(first["input"]))
+    if first["type"] in ("float_parsing", "int_parsing"):
+        return f"{name}={given} is no number. Write it without a unit, several as -5,0,2.5."
     return f"{name}={given}: {first['msg']}."
 
 

@@ -75,6 +75,8 @@ class Account(ApiModel):
     maintenance_margin: Number
     cushion: Number
     """Excess liquidity as a part of the net liquidation."""
+    not_kept: int
+    """The holdings whose value, which is in `open` of `today`, is not kept: see `kept`."""
     age_s: Number
     today: Today
     moved: Number
@@ -171,6 +173,15 @@ class JudgedLimit(ApiModel):
     number: Number
     state: str
     text: str
+
+
+class ComputedAnswer(ApiModel):
+    """What is computed from the values of holdings."""
+
+    at: datetime
+    """The moment of all numbers."""
+    not_current: list[str]
+    """Why values are not of now, as `status` says it; of a past moment: not what was shown then."""
 
 
 class AccountsAnswer(ApiModel):
@@ -367,22 +378,22 @@ class LeftOut(ApiModel):
     legs: int
 
 
-class WhatIfAnswer(ApiModel):
+class WhatIfAnswer(ComputedAnswer):
     """Value and profit under other prices, volatilities and days."""
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
-    at: datetime
     rows: list[WhatIfRow]
     left_out: list[LeftOut]
+    closed_days: list[str]
+    """Which of the chosen days are no trading days, with those beside each."""
     notes: list[str] = []
     """What the trades give or cost against the mark, and what priced each."""
 
 
-class PayoffAnswer(ApiModel):
+class PayoffAnswer(ComputedAnswer):
     """The payoffs of strategies at their next expiry."""
 
-    at: datetime
     payoffs: list[PayoffRow]
 
 

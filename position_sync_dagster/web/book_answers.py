@@ -3,7 +3,7 @@
 A leg with its values of today, the names that a search finds, curves, scenarios and expiry.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -23,12 +23,14 @@ from position_sync_dagster.money.risk.curve import (
     first_drawn,
 )
 from position_sync_dagster.money.risk.deliveries import expiry_report
-from position_sync_dagster.money.risk.priced_legs import PricedLegs
+from position_sync_dagster.money.risk.priced_legs import Assumptions, PricedLegs
 from position_sync_dagster.money.risk.recorded_risk import leg_notes
 from position_sync_dagster.money.risk.scenario_file import Point, folder_of, read_scenarios
 from position_sync_dagster.money.risk.scenarios import Breakdown, profits
+from position_sync_dagster.money.trading_days import closed_day_note
 from position_sync_dagster.web.api_answers import (
     ApiModel,
+    ComputedAnswer,
     LeftOut,
     ListedLeg,
     MomentQuery,
@@ -202,12 +204,13 @@ class CurveQuery(TradesQuery):
     """
 
 
-class CurveAnswer(ApiModel):
+class CurveAnswer(ComputedAnswer):
     """The curves of what is chosen."""
 
-    at: datetime
     days: float
     vol: float
+    closed_days: list[str]
+    """That the chosen day is no trading day, with those beside it; empty: it is one."""
     keys: list[str]
     """The account, the currency and the underlying of each curve of what is chosen."""
     last_expiry: datetime | None
@@ -244,6 +247,7 @@ def read_curve(source: PageFigures, query: CurveQuery, now: datetime) -> dict[st
         "at": book.now,
         "days": query.days,
         "vol": query.vol,
+        "closed_days": closed_days(chosen.given, [shift]),
         "keys": [*keys],
         "last_expiry": max(expiries_to_come(chosen), default=None),
         "curves": curves_of(chosen, shift, of_strategy, wanted),
@@ -268,10 +272,9 @@ class ScenarioRow(ApiModel):
     """All legs."""
 
 
-class ScenariosAnswer(ApiModel):
+class ScenariosAnswer(ComputedAnswer):
     """The recorded scenarios: the usual ones, and those of scenarios.yaml."""
 
-    at: datetime
     names: list[str]
     rows: list[ScenarioRow]
     left_out: list[LeftOut]
@@ -287,6 +290,13 @@ def read_scenario_profits(source: PageFigures, _query: NoQuery, now: datetime) -
         "rows": profits(legs, points),
         "left_out": left_out_of(legs),
     }
+
+
+def closed_days(given: Assumptions, points: Iterable[Point]) -> list[str]:
+    """Return which chosen days are no trading days, with those beside each."""
+    chosen = dict.fromkeys(point.days for point in points)
+    notes = (closed_day_note(given.calendar, given.now, days) for days in chosen)
+    return [note for note in notes if note is not None]
 
 
 def left_out_of(legs: PricedLegs) -> list[dict[str, Any]]:
@@ -346,10 +356,9 @@ class Undated(ListedLeg):
     reason: str
 
 
-class ExpiryAnswer(ApiModel):
+class ExpiryAnswer(ComputedAnswer):
     """What expires, and what may be assigned early, at the present prices."""
 
-    at: datetime
     days: int
     expiries: list[ExpiringRow]
     early_assignments: list[EarlyAssignment]

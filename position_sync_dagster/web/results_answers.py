@@ -43,7 +43,7 @@ from position_sync_dagster.money.reports.fill_costs import (
     read_fill_costs,
 )
 from position_sync_dagster.money.tables import BOOKS, PROFIT_EXPLAINED, BookedDay, ExplainedProfit
-from position_sync_dagster.web.api_answers import ApiModel, MomentQuery, NoQuery
+from position_sync_dagster.web.api_answers import ApiModel, ComputedAnswer, MomentQuery, NoQuery
 from position_sync_dagster.web.served_figures import PageFigures
 
 # The parts of the change of a net liquidation that are known.
@@ -109,11 +109,9 @@ class WhyQuery(MomentQuery):
     """Only this strategy; UNATTRIBUTED is what no strategy has."""
 
 
-class WhyAnswer(ApiModel):
+class WhyAnswer(ComputedAnswer):
     """Why the profit of today of strategies is what it is; of a large book once a minute."""
 
-    at: datetime
-    """The moment of all numbers."""
     rows: list[TodaysProfit]
     """By strategy, account and currency."""
 

@@ -378,20 +378,11 @@ def shown(figures: Figures) -> dict[str, Any]:
     """Return what the page shows besides the parts: the JSON of the API without its positions."""
     values = figures.to_dict()
     values["columns"] = PAGE_COLUMNS
-    values["missing"] = not_in_sums(figures.book) + _not_kept(figures)
+    values["missing"] = not_in_sums(figures.book)
+    if figures.not_kept:
+        values["missing"] += figures.not_current
     values["changes"] = values["changes"][:MOST_CHANGES]
     return values
-
-
-def _not_kept(figures: Figures) -> list[str]:
-    """Return a line about legs that had newer values at a past moment; none without any."""
-    kept = figures.positions["kept"]
-    if not figures.not_kept or kept.all():
-        return []
-    return [
-        f"≈ marks {(~kept).sum()} of {len(kept)} legs: each has its last stored value before this"
-        " moment, since newer ones that were shown then are not kept"
-    ]
 
 
 def parts_of(figures: Figures) -> DataFrame:

@@ -572,6 +572,25 @@ def book_at(lake: MoneyLake, settings: Settings, past: Past, now: datetime) -> B
     return _divided(book, closes_and_claims, settings)
 
 
+# What marks a sum, or the name of a leg, of a past moment that is not what was shown then.
+BEFORE = "≈"
+
+
+def not_kept_lines(priced: DataFrame) -> list[str]:
+    """Return a line about legs that had newer values at a past moment; none without any.
+
+    Args:
+        priced: The rows of the moment.
+    """
+    kept = priced.filter(col.position != 0).select(exposure.IS_KEPT).to_series()
+    if kept.all():
+        return []
+    return [
+        f"{BEFORE} marks {(~kept).sum()} of {len(kept)} legs, and the sums with one: each leg has"
+        " its last stored value before this moment, since newer ones that were shown are not kept"
+    ]
+
+
 BOOK_GREEKS = ("delta", "gamma", "vega", "theta", "implied_vol", "underlying_price")
 
 # The names of a position in the JSON, in order.
@@ -617,7 +636,7 @@ def position_rows(rows: DataFrame, book: Book) -> DataFrame:
         greeks=pl.struct(BOOK_GREEKS),
         greeks_at=greeks_at,
         current=is_current(book.live_since),
-        kept=col.source == Source.STREAM,
+        kept=exposure.IS_KEPT,
         age_s=_age_s(col(PRICED), book.now),
         greeks_age_s=_age_s(greeks_at, book.now),
     )

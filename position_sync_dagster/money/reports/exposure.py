@@ -22,7 +22,7 @@ from position_sync_dagster.domain.instrument import (
     digits,
 )
 from position_sync_dagster.domain.leg import NEGLIGIBLE_QUANTITY, UNATTRIBUTED, ActiveContract
-from position_sync_dagster.domain.position_update import GreeksSource
+from position_sync_dagster.domain.position_update import GreeksSource, Source
 from position_sync_dagster.lake.schema import one_of
 from position_sync_dagster.money.magnifiers import magnifier_in
 from position_sync_dagster.money.past.closes import counted_ends
@@ -39,6 +39,11 @@ _ASSET_CLASS = col.sec_type.replace_strict(_CLASSES, default="OTHER")
 
 # IB's types of market data that are not live, in words.
 FEEDS = {2: "frozen", 3: "delayed", 4: "delayed"}
+
+
+# Whether a past moment has the value that was shown then. Of a queued holding values are shown that
+# are newer than its row.
+IS_KEPT = col.source == Source.STREAM
 
 
 @dataclass(frozen=True)
@@ -197,6 +202,7 @@ def _with_marks(parts: DataFrame) -> DataFrame:
     return parts.with_columns(
         is_option=is_option,
         has_greeks=has_greeks,
+        not_kept=~IS_KEPT,
         greekless=col.delta.is_null(),
         valueless=col.market_value.is_null(),
         short_in_money=is_short & in_money.fill_null(value=False),
@@ -394,6 +400,7 @@ _SUMS = {
     **{f"of_{name}": _count_holdings(figure_of(name)) for name in SUMMED_COLUMNS},
     **{name: col(name).sum() for name in _COUNTS_OF_LEGS},
     "holdings": col.is_first.sum(),
+    "not_kept": _count_holdings("not_kept"),
     "delayed": _count_holdings("delayed"),
     "options": _count_holdings("is_option"),
     "options_with_greeks": _count_holdings("has_greeks"),

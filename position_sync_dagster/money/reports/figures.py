@@ -35,6 +35,7 @@ from position_sync_dagster.money.reports.book import (
     BOOK_COLUMNS,
     Book,
     book_at,
+    not_kept_lines,
     open_positions,
     position_rows,
     read_book,
@@ -49,6 +50,7 @@ from position_sync_dagster.money.reports.changes import (
     read_sessions,
     realized_of,
 )
+from position_sync_dagster.money.reports.columns import duration
 from position_sync_dagster.money.reports.status import Status, plain, read_status, status_not_kept
 from position_sync_dagster.money.strategies.limit_readings import Evaluated, evaluate
 from position_sync_dagster.money.strategies.limits import Limit
@@ -197,6 +199,7 @@ class Figures:
         if today.unexplained is not None and beside.unexplained is not None:
             moved = cents(today.unexplained - beside.unexplained)
         return reported | {
+            "not_kept": self.positions.filter(~col.kept, account=account.account).height,
             "age_s": seconds_since(account.values_received_at, self.at),
             "today": today,
             "moved": moved,
@@ -253,6 +256,32 @@ class Figures:
         if priced_at.null_count():
             return None
         return seconds_since(priced_at.min(), self.at)  # type: ignore[arg-type]
+
+    @property
+    def current_text(self) -> str:
+        """How many legs have a current value now, and how old the oldest price is."""
+        text = f"{self.current} of {self.held} legs"
+        away = [login.gateway_id for login in self.status.logins if not login.is_live]
+        if away:
+            return f"{text}; not connected: {', '.join(away)}"
+        if not self.status.is_live:
+            return f"0 of {self.held} legs: the gateway is not connected"
+
+        if self.oldest_age_s is None:
+            return text
+        return f"{text}, oldest {duration(self.oldest_age_s)}"
+
+    @property
+    def not_current(self) -> list[str]:
+        """Why values are not of now, as `status` says it; of a past moment: not what was shown."""
+        if self.not_kept:
+            return not_kept_lines(self.book.priced)
+
+        away = [login for login in self.status.each_login if not login.is_live]
+        if not away and self.current == self.held:
+            return []
+        current = f"Current are {self.current_text}"
+        return [current, *map(self.status.gateway_line, away)]
 
 
 # What a holding is known by, and whose legs a contract has or had.

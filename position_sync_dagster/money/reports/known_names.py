@@ -88,8 +88,11 @@ class KnownNames:
         kind = "strategy"
         if self.ended is None:
             kind = "active strategy"
-        remedy = nearest(strategy, strategies)
-        raise UnknownStrategyError(f"There is no {kind} {shown(strategy)}.", remedy=remedy)
+        what = f"There is no {kind} {shown(strategy)}"
+        if strategy.upper() in symbols:
+            what += f": {strategy.upper()} is an underlying"
+        remedy = f"{nearest(strategy, strategies)} `position-sync strategies list` has all."
+        raise UnknownStrategyError(f"{what}.", remedy=remedy)
 
 
 def _require(kind: str, name: str | None, known: Collection[str]) -> None:

@@ -121,6 +121,8 @@ class MoneySum(Amounts):
     closed: str | None = None
     """What happened to them."""
 
+    not_kept: int = 0
+    """The holdings whose value is not kept, as `kept` of a position says."""
     delayed: int
     """The holdings with a price of delayed or frozen market data."""
     options: int
@@ -274,6 +276,8 @@ class BaseTotal(Amounts):
     """When the oldest of the broker's rates was received."""
     why_unknown: str | None
     """Why amounts are null."""
+    not_kept: int
+    """The holdings whose value is not kept, as `kept` of a position says."""
 
 
 def base_totals(
@@ -343,6 +347,7 @@ def _base_total(
         rates_at=min(times, default=None),
         **amounts,
         why_unknown="; ".join(reasons) or None,
+        not_kept=sum(map(attrgetter("not_kept"), sums)),
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import polars as pl
 from polars import col
 
-from position_sync_dagster.money.reports.book import Book
+from position_sync_dagster.money.reports.book import BEFORE, Book
 from position_sync_dagster.money.reports.columns import (
     Column,
     Row,
@@ -112,16 +112,20 @@ POSITIONS = (
 )
 
 
-def sums_table(heading: str, sums: Iterable[MoneySum]) -> tuple[list[Column], list[Row]]:
+def sums_table(
+    heading: str, sums: Iterable[MoneySum], *, is_past: bool = False
+) -> tuple[list[Column], list[Row]]:
     """Return columns and rows of sums; a star marks a sum that leaves out a holding.
 
     Args:
         heading: What the rows are sums of.
         sums: The sums of strategies or of underlyings, and totals.
+        is_past: Whether they are of a past moment: what is not what was shown then is marked.
     """
     listed = list(sums)
     accounts = {row_sums.account for row_sums in listed if row_sums.account}
-    rows = [_sums_row(row_sums, has_accounts=len(accounts) > 1) for row_sums in listed]
+    are_several = len(accounts) > 1
+    rows = [_sums_row(each, has_accounts=are_several, is_past=is_past) for each in listed]
 
     shown = [Column(heading, "title", left=True)]
     for column in SUM_COLUMNS:
@@ -131,11 +135,13 @@ def sums_table(heading: str, sums: Iterable[MoneySum]) -> tuple[list[Column], li
     return shown, rows
 
 
-def _sums_row(sums: MoneySum, *, has_accounts: bool) -> Row:
+def _sums_row(sums: MoneySum, *, has_accounts: bool, is_past: bool) -> Row:
     """Return the cells of a row of sums, by the names of columns."""
     title = sums.name
     if has_accounts and sums.account:
         title += f" {sums.account}"
+    if is_past and sums.not_kept:
+        title += f" {BEFORE}"
     return {
         **sums.model_dump(),
         "title": title,
@@ -148,14 +154,17 @@ def _sums_row(sums: MoneySum, *, has_accounts: bool) -> Row:
 _GREEKS = ("delta", "gamma", "theta", "vega")
 
 
-def position_cells(positions: pl.DataFrame) -> Sequence[Row]:
-    """Return rows for POSITIONS of `open_positions`.
+def position_cells(positions: pl.DataFrame, *, is_past: bool = False) -> Sequence[Row]:
+    """Return rows for POSITIONS of `open_positions`; of a past moment some are marked.
 
     The greeks are those of the whole position: per unit × quantity × multiplier. A position lacks
     the figures that it does not have, as cash its greeks.
     """
     size = col.position * col.multiplier
     positions = positions.with_columns(col(_GREEKS) * size, notional="market_value")
+    if is_past:
+        marked = pl.format(f"{{}} {BEFORE}", "name")
+        positions = positions.with_columns(name=pl.when("kept").then("name").otherwise(marked))
     rows = positions.to_dicts()
     for name in (*_GREEKS, "market_value", "notional"):
         has_figure = positions.select(figure_of(name)).to_series()

@@ -19,7 +19,12 @@ from pydantic import BaseModel
 from position_sync_dagster.domain import gateway_session
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import FOREVER, SKEW, seconds_since
-from position_sync_dagster.domain.gateway_session import CONFIRM, GatewaySession, SessionState
+from position_sync_dagster.domain.gateway_session import (
+    CONFIRM,
+    PAUSED,
+    GatewaySession,
+    SessionState,
+)
 from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.leg import NOT_LOOKED_UP, ActiveContract, Leg, LegState
 from position_sync_dagster.domain.line import QUEUED_TEXT
@@ -32,6 +37,7 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import counted_ends
 from position_sync_dagster.money.reports import signs_of_life
 from position_sync_dagster.money.reports.book import Book, read_undivided, written_by
+from position_sync_dagster.money.reports.columns import age, printable
 from position_sync_dagster.money.strategies.propose_strategies import first_step
 from position_sync_dagster.money.strategies.strategies_file import saved_file
 from position_sync_dagster.settings import Settings
@@ -72,6 +78,17 @@ class LoginStatus:
     greeks: str | None = None
     login: str | None = None
     login_asks: bool = False
+
+    @property
+    def is_live(self) -> bool:
+        """Whether an owner is connected to the gateway."""
+        return self.session_state == SessionState.LIVE
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether a person terminated the stream: nothing is wrong with the gateway."""
+        is_ended = self.session_state == SessionState.ENDED
+        return is_ended and (self.session_detail or "").startswith(PAUSED)
 
     @property
     def lines_text(self) -> str | None:
@@ -157,13 +174,31 @@ class Status(LoginStatus):
         """Each login, also if there is only one."""
         return self.logins or (self,)
 
+    def gateway_line(self, login: LoginStatus) -> str:
+        """Return the state of a login, since when, and its reason."""
+        mode = f", {self.trading_mode}" if self.trading_mode else ""
+        if login.session_state is None:
+            return f"{login.gateway_id}: nobody has connected yet{mode}"
+        if login.is_paused:
+            return f"{login.gateway_id}: {printable(login.session_detail or '')}"
+
+        text = f"{login.gateway_id}: {login.session_state}"
+        text += f" for {age(login.session_since, self.at)}"
+        if login.session_owner:
+            text += f" ({login.session_owner}{mode})"
+        if login is not self and login.lines_in_use is not None:
+            text += f", {login.lines_text} lines"
+        if login.session_detail:
+            text += f" – {printable(login.session_detail)}"
+        return text
+
     @property
     def legs_without_line(self) -> str | None:
         """How many active legs that are held have no line, and why; None: each has one.
 
         It is not known while no owner is connected.
         """
-        if self.lines_in_use is None or self.session_state != SessionState.LIVE:
+        if self.lines_in_use is None or not self.is_live:
             return None
 
         count = self.legs_held - (self.lines_in_use - (self.underlying_lines or 0))

@@ -396,6 +396,7 @@ def propose(
     claimed: Iterable[ActiveContract] = (),
     *,
     names: Collection[str] = (),
+    today: date | None = None,
 ) -> list[ProposedStrategy]:
     """Propose strategies for what no strategy has; the order of the arguments does not matter.
 
@@ -404,6 +405,7 @@ def propose(
         movements: What opened it, as far as it is known; each once.
         claimed: The active legs: what they have stays as it is.
         names: The names that are taken.
+        today: A day that is not the coming one from today on has its year in names; None: none has.
     """
     claims = grouped(attrgetter("conid"), claimed)
     movements_of = grouped(attrgetter("key"), movements)
@@ -422,7 +424,8 @@ def propose(
                 pieces.append(Piece(holding.instrument, free, holding.average_cost))
 
         opening.sort(key=_order_of_movement, reverse=True)
-        of_groups = [_proposed(group, account, symbol) for group in _structures(pieces, opening)]
+        groups = _structures(pieces, opening)
+        of_groups = [_proposed(group, account, symbol, today) for group in groups]
         strategies += sorted(of_groups, key=lambda strategy: [leg.order for leg in strategy.legs])
     return _named_apart(strategies, names)
 
@@ -456,14 +459,23 @@ def _named_apart(
     return named
 
 
-def _name_of(underlying: str, kind: str, legs: Sequence[Piece]) -> str:
+def _name_of(underlying: str, kind: str, legs: Sequence[Piece], today: date | None) -> str:
     """Return a name in few characters: "SPY IC 04Dec", of one option "SPY 575P 04Dec"."""
     expiry = date.fromisoformat(_first_expiry(legs))
     short = _SHORT_KINDS.get(kind, kind)
     if kind == SINGLE:
         option = legs[0]
         short = f"{digits(option.strike)}{option.letter}"
-    return f"{underlying} {short} {expiry:%d%b}"
+    name = f"{underlying} {short} {expiry:%d%b}"
+    if today is not None and not _is_coming(expiry, today):
+        name += f"{expiry:%y}"
+    return name
+
+
+def _is_coming(day: date, today: date) -> bool:
+    """Return whether a day is the first one of its month and number from today on."""
+    is_next_year = day.year == today.year + 1 and (day.month, day.day) < (today.month, today.day)
+    return day >= today and (day.year == today.year or is_next_year)
 
 
 def _free(holding: BrokerPosition, legs: Iterable[ActiveContract]) -> float:
@@ -547,7 +559,7 @@ def _as_group(parts: Iterable[Piece], why: str = ALONE) -> _Group:
     return _Group(unit, units, why)
 
 
-def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:
+def _proposed(group: _Group, account: str, underlying: str, today: date | None) -> ProposedStrategy:
     legs = tuple(group.whole)
     kind = group.kind or "combination"
     credit = known_sum(times(part.cost, -part.quantity) for part in legs)
@@ -556,7 +568,7 @@ def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:
     if credit is not None and least is not None and least > -math.inf:
         greatest_loss = max(0.0, -credit - least)
     return ProposedStrategy(
-        name=_name_of(underlying, kind, legs),
+        name=_name_of(underlying, kind, legs, today),
         kind=kind,
         account=account,
         underlying=underlying,

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from polars import Expr, col
 
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.instrument import OPTION_TYPES
 from position_sync_dagster.domain.leg import ActiveContract
@@ -16,6 +17,7 @@ from position_sync_dagster.money.magnifiers import quoted_in_cents
 from position_sync_dagster.money.strategies.proposals import ProposedStrategy, propose
 from position_sync_dagster.money.strategies.rules import leg_of
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.exchange_days import day_of
 
 FIRST_STEP = (
     "No strategy is active, so nothing is streamed: `position-sync strategies propose` shows the "
@@ -70,7 +72,8 @@ def read_proposal(
     legs = registry.get_all_active()
     names = {leg.strategy_id for leg in (*legs, *registry.unresolved)}
     movements = lake.movements.records(None, one_of("conid", conids))
-    return propose(holdings, movements, legs, names=names)
+    today = day_of(settings.calendar, utc_now())
+    return propose(holdings, movements, legs, names=names, today=today)
 
 
 def legs_of(strategies: Iterable[ProposedStrategy], now: datetime) -> list[ActiveContract]:

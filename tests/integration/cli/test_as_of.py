@@ -8,7 +8,7 @@ import pytest
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.domain.position_update import GreeksSource, PositionUpdate
+from position_sync_dagster.domain.position_update import GreeksSource, PositionUpdate, Source
 from position_sync_dagster.errors import BrokerUnavailableError
 from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.money.as_of import MomentError
@@ -93,6 +93,28 @@ def test_figures_reasons_and_what_if_are_of_a_moment(told) -> None:
     assert "needs --json" in call("figures", "--as-of", "2026-03-09T12:30:00Z").stderr
     for command in ("why", "what-if"):
         assert "a" in {row["strategy"] for row in answers[command]}, "the leg was active then"
+
+
+def test_what_was_shown_otherwise_then_is_marked_where_it_stands(lake) -> None:
+    lake = MoneyLake(lake.path, fsync=False, clock=lambda: NOON)
+    lake.registry.sync.replace_all(
+        [make_leg(conid=1, symbol="SPY", strategy_id="a", added_at=NOON - HOUR)]
+    )
+    queued = row(2, NOON, 7.0, symbol="QQQ", source=Source.QUEUE)
+    lake.updates.sync.append([row(1, NOON, 100.0), queued])
+
+    moment = ("--as-of", "2026-03-09T12:30:00Z")
+    sums = call("exposure", *moment).stdout.splitlines()
+    marked = {line.split()[0] for line in sums if "≈" in line}
+    assert marked == {"≈", "UNATTRIBUTED", "total", "QQQ"}, sums
+    assert sums[-1].startswith("≈ marks 1 of 2 legs, and the sums with one: ")
+    legs = call("positions", *moment).stdout.splitlines()
+    assert [line.split()[0] for line in legs if "≈" in line] == ["QQQ", "≈"]
+    for command in ("why", "what-if"):
+        assert "≈ marks 1 of 2 legs" in call(command, *moment).stdout
+
+    live = [*call("exposure").stdout, *call("positions").stdout]
+    assert "≈" not in live
 
 
 @pytest.mark.parametrize("command", ["positions", "exposure", "figures", "why", "what-if"])

@@ -188,6 +188,7 @@ def test_the_age_is_that_of_the_price_and_not_that_of_the_row_that_greeks_caused
     assert 50 <= entry_of[STREAMED]["age_s"] < 110
     assert entry_of[STREAMED]["greeks_age_s"] < 50
     assert entry_of[STREAMED]["feed"] == "live"
+    assert entry_of[STREAMED]["name"] in run("positions"), "as a person reads it"
     assert entry_of[STALE]["feed"] is None
     assert entry_of[QUEUED]["age_s"] is None
     assert entry_of[QUEUED]["feed"] == "delayed"

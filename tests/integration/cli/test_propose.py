@@ -31,9 +31,9 @@ def held(lake):
 
 def test_proposals_are_printed_with_their_legs(held) -> None:
     printed = run("propose")
-    assert "SPY IC 15Dec" in printed
+    assert "SPY IC 15Dec28" in printed
     assert "+2 SPY 90P 15Dec28, -2 SPY 95P 15Dec28" in printed
-    assert "SPY CC 15Dec" in printed
+    assert "SPY CC 15Dec28" in printed
     assert held.registry.sync.get_all_active() == []
 
 
@@ -52,7 +52,7 @@ def test_json_has_a_list_of_proposals(held) -> None:
     covered, condor = json.loads(run("propose", "--json"))
     legs = {leg["conid"]: leg["quantity"] for leg in condor.pop("legs")}
     assert legs == {contract(name).conid: quantity for name, quantity in CONDOR.items()}
-    assert condor.pop("name") == "SPY IC 15Dec"
+    assert condor.pop("name") == "SPY IC 15Dec28"
     assert condor.pop("why") == "opened by one order"
     terms = dict(kind="iron-condor", account="A", underlying="SPY", currency="USD")
     money = dict(credit=0.0, greatest_loss=1000.0, unlimited=False, alternatives=[])
@@ -63,7 +63,7 @@ def test_json_has_a_list_of_proposals(held) -> None:
     assert len(json.loads(run("propose", "--json", "--underlying", "spy"))) == 2
 
 
-@pytest.mark.parametrize("chosen", [["1", "2"], ["2,SPY CC 15Dec"], ["all"]])
+@pytest.mark.parametrize("chosen", [["1", "2"], ["2,SPY CC 15Dec28"], ["all"]])
 def test_accepted_proposals_are_active_and_not_proposed_again(held, chosen) -> None:
     assert "is active with 4 legs" in run("propose", "--accept", *chosen)
     legs = {leg.conid: (leg.account, leg.quantity) for leg in held.registry.sync.get_all_active()}
@@ -75,9 +75,9 @@ def test_accepted_proposals_are_active_and_not_proposed_again(held, chosen) -> N
 def test_all_leaves_out_single_legs_and_a_single_leg_is_a_strategy_where_it_is_named(held) -> None:
     gateway_id = load_settings().gateway_id
     held.broker_positions.replace(gateway_id, book({**CONDOR, **COVERED, "150C": 1.0}))
-    assert "SPY 150C 15Dec" in run("propose")
+    assert "SPY 150C 15Dec28" in run("propose")
     assert "150C" not in run("propose", "--accept", "all")
-    assert "SPY 150C 15Dec is active" in run("propose", "--accept", "1")
+    assert "SPY 150C 15Dec28 is active" in run("propose", "--accept", "1")
 
 
 def test_what_the_strategies_cost_in_lines_is_said_before_and_on_a_terminal_one_may_decline(

@@ -1,6 +1,7 @@
 """The command `what-if`, its file of scenarios, and the tables of risk and explained profit."""
 
 import json
+import re
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -8,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from position_sync_dagster.cli.mcp import told
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.exchange_time import exchange_date
+from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.money.risk.recorded_risk import read_risk, risk_rows
@@ -16,6 +20,7 @@ from position_sync_dagster.money.tables import DividendSource, ExpectedDividend
 from position_sync_dagster.settings import load_settings
 from tests.support import command_line
 from tests.support.legs import leg
+from tests.support.sessions import own
 from tests.unit.money.risk.test_scenarios import option, share
 
 CALL = 911
@@ -34,6 +39,7 @@ def rows(at: datetime) -> list[PositionUpdate]:
 
 @pytest.fixture
 def lake(lake):
+    own(lake, load_settings().gateway_id, state=SessionState.LIVE)
     lake.updates.sync.append(rows(utc_now()))
     dividend = ExpectedDividend(
         conid=1, symbol="SPY", source=DividendSource.STATED, amount=1.75, share=None, next_year=7.0,
@@ -95,6 +101,80 @@ def test_a_person_sees_a_table_and_what_is_left_out(lake):
     printed = run("--spot", "-10,0,10")
     assert "-10" in printed.splitlines()[0]
     assert "1 left out: its implied volatility is not known" in printed
+
+
+def lose_gateway(lake) -> None:
+    session = lake.sessions.current(load_settings().gateway_id)
+    detail = "1100 connectivity lost"
+    lake.sessions.renew(session, lease_s=600.0, state=SessionState.BLIND, detail=detail)
+
+
+@pytest.mark.parametrize("command", ["what-if", "payoff", "expiry", "why"])
+def test_what_rests_on_values_of_before_an_outage_says_so_as_status_does(lake, command):
+    lose_gateway(lake)
+    state = dict(line.split(maxsplit=1) for line in command_line.run("status").splitlines())
+    assert ": BLIND for " in state["gateway"]
+
+    def without_age(text: str) -> str:
+        return re.sub(r"for \S+ s ", "", text)
+
+    first, second, *_table = command_line.run(command).splitlines()
+    assert first == "Current are 0 of 0 legs: the gateway is not connected"
+    assert without_age(second) == without_age(state["gateway"])
+
+    printed = command_line.call(command, "--json")
+    assert "BLIND for" in printed.stderr
+    assert json.loads(printed.stdout)
+
+
+def test_an_assistant_and_http_hear_that_values_are_of_before_an_outage(lake):
+    lose_gateway(lake)
+    settings = load_settings()
+    for tool in ("why", "what_if"):
+        current, gateway = told(settings, tool)["not_current"]
+        assert current == "Current are 0 of 0 legs: the gateway is not connected"
+        assert gateway.startswith(f"{settings.gateway_id}: BLIND for ")
+
+
+def test_while_all_is_current_no_state_stands_above_a_table(lake):
+    assert run("--spot", "0").startswith("name")
+    assert "not_current" not in told(load_settings(), "what_if")
+
+
+def test_a_chosen_day_without_trading_is_named_with_the_trading_days_beside_it(lake):
+    today = exchange_date(utc_now())
+    days_to_saturday = (5 - today.weekday()) % 7 or 7
+    saturday = today + timedelta(days=days_to_saturday)
+    printed = run("--spot", "0", "--days", f"0,{days_to_saturday}")
+    (line,) = [line for line in printed.splitlines() if f"{saturday:%a %d %b %Y}" in line]
+    # A holiday beside the weekend would move the days.
+    before = today + timedelta(days=int(re.search(r"--days (\d+) ", line)[1]))
+    after = today + timedelta(days=int(re.search(r"and (\d+) ", line)[1]))
+    assert before < saturday < after
+    assert f"({before:%a %d %b}) and" in line
+    assert f"({after:%a %d %b})" in line
+    assert before.weekday() < 5 > after.weekday()
+
+    as_json = command_line.call("what-if", "--json", "--days", f"{days_to_saturday}")
+    assert line in as_json.stderr
+    trading = (before - today).days
+    assert "no trading day" not in run("--days", f"0,{trading}" if trading else "0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--spot", "5%"), "spot.0='5%' is no number. Write it without a unit"),
+        (("--vol", "0,5pts"), "vol.1='5pts' is no number. Write it without a unit"),
+        (("--as-of", "09:05"), "'09:05' has no day. Write it as 20"),
+        (("--as-of", "now"), "'now' is no time. Write it as 2026-03-09T15:30:00Z"),
+    ],
+)
+def test_what_cannot_be_read_is_named_with_the_cause_and_what_to_write(lake, arguments, told):
+    refused = command_line.call("what-if", *arguments)
+    assert refused.exit_code == 2
+    words = " ".join(refused.stderr.replace("│", " ").split())
+    assert told in words
 
 
 def test_volatilities_are_printed_as_points(lake):

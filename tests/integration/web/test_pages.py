@@ -557,6 +557,74 @@ def test_the_total_has_what_closed_today_and_a_filtered_book_has_a_total_of_its_
     page.button("All")
 
 
+LOSE_ONE = (
+    CLOSE_ONE.replace("today: 5", "today: -50")
+    + """
+const {drawLosses} = await import('/money/app/losses_panel.js');
+drawLosses();
+"""
+)
+
+
+def test_what_closed_today_with_a_loss_is_among_the_largest_losses(page):
+    opened(page)
+    wait_for("the book", lambda: rows_of(page))
+    page.driver.execute_script(f"return (async () => {{{LOSE_ONE}}})()")
+    worst, *open_ones = texts(page, "#losses-table tbody tr")
+    assert worst.split() == ["SPY", "gone", "closed", "−50"]
+    assert {text.split()[0] for text in open_ones} == {"known", "UNATTRIBUTED"}
+
+
+AS_OF = """
+const {figures} = await import('/money/app/figures.js');
+const {updateHoldings} = await import('/money/app/holdings_panel.js');
+const {drawHeader} = await import('/money/app/header.js');
+const {drawLosses} = await import('/money/app/losses_panel.js');
+const of = (name, value) => Object.defineProperty(figures, name, {get: () => value, set: () => {}});
+of('not_kept', ['held']);
+of('missing', ['≈ marks 1 of 4 legs']);
+of('totals', figures.totals.map((sums) => ({...sums, not_kept: 1})));
+const marked = (sums) => ({...sums, not_kept: Number(sums.strategy === 'known')});
+of('strategies', figures.strategies.map(marked));
+of('accounts', figures.accounts.map((account) => ({...account, not_kept: 1})));
+updateHoldings(); drawHeader(); drawLosses();
+"""
+
+
+def test_a_sum_of_a_past_moment_that_is_not_what_was_shown_is_marked_with_the_reason(page):
+    opened(page)
+    wait_for("the book", lambda: rows_of(page))
+    page.driver.execute_script(f"return (async () => {{{AS_OF}}})()")
+    values = {cells[0]: cells[1:3] for cells in rows_of(page)}
+    assert values["▸ known"] == ["≈−300", "≈−7"]
+    assert values["total"] == ["≈−20,900", "known for 3 of 4"]
+    assert not any("≈" in text for text in values["▸ partly"])
+    titles = "return [...document.querySelectorAll('#book tr.group')].map(row => row.title)"
+    assert "≈ marks 1 of 4 legs" in page.driver.execute_script(titles)
+    [note] = texts(page, "#numbers .today .note")
+    assert note.count("≈") == 2, "what is open, and what is not explained"
+    assert texts(page, "#losses-table tbody tr")[0].split()[:2] == ["known", "≈−7"]
+
+
+OTHER_ACCOUNT = """
+const {figures} = await import('/money/app/figures.js');
+const {updateHoldings} = await import('/money/app/holdings_panel.js');
+const accounts = [...figures.accounts, {...figures.accounts[0], account: 'U2'}];
+Object.defineProperty(figures, 'accounts', {get: () => accounts, set: () => {}});
+updateHoldings();
+"""
+
+
+def test_a_leg_has_its_account_where_there_are_several(page):
+    opened(page)
+    page.button("Legs")
+    wait_for("the legs", lambda: len(rows_of(page)) > 4)
+    names = [cells[0] for cells in rows_of(page) if cells[0] != "total"]
+    page.driver.execute_script(f"return (async () => {{{OTHER_ACCOUNT}}})()")
+    now = [cells[0] for cells in rows_of(page) if cells[0] != "total"]
+    assert now == [f"{name} U1" for name in names]
+
+
 def chosen(page: Page, strategy: str) -> None:
     script = (
         "import('/money/app/holdings_panel.js').then(book => book.only('strategy', arguments[0]))"

@@ -18,7 +18,7 @@ from position_sync_dagster.money.reports.changes import ChangeKind, DayChange
 from position_sync_dagster.money.reports.exposure import Claims, split
 from position_sync_dagster.money.reports.figures import Figures
 from position_sync_dagster.money.reports.status import Status
-from position_sync_dagster.terminal.board import board, current_text, describe
+from position_sync_dagster.terminal.board import board, describe
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
 from tests.support.money_rows import NOW, priced_rows, row
@@ -114,11 +114,11 @@ def test_before_the_tables_exist_the_addresses_are_there():
 def test_the_board_says_how_many_legs_are_current_and_how_old_the_oldest_price_is():
     seen = overview()
     at = NOW - timedelta(seconds=130)
-    assert current_text(seen) == "2 of 2 legs, oldest 0.0 s"
-    assert current_text(overview(BLIND)) == "0 of 2 legs: the gateway is not connected"
+    assert seen.current_text == "2 of 2 legs, oldest 0.0 s"
+    assert overview(BLIND).current_text == "0 of 2 legs: the gateway is not connected"
     old = priced_rows([row(n, value_source=ValueOrigin.TICK, value_time=at) for n in (1, 2)])
     aged = replace(seen, book=replace(seen.book, priced=old))
-    assert current_text(aged) == "2 of 2 legs, oldest 2 min"
+    assert aged.current_text == "2 of 2 legs, oldest 2 min"
 
 
 def test_a_stream_that_a_person_paused_is_no_outage():

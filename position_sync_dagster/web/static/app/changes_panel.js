@@ -4,6 +4,7 @@ import { byId, show } from "./elements.js";
 import { figures } from "./figures.js";
 import { clock, local } from "./format.js";
 import { only } from "./holdings_panel.js";
+import { accountOf } from "./parts.js";
 import { fill, money, openedLines } from "./table.js";
 
 const MOST = 5;
@@ -48,6 +49,6 @@ function line(change) {
     kind: change.kind.toLowerCase() + mark,
     hint: text,
     act: change.conids.length ? () => only("conid", ...change.conids) : null,
-    cells: [clock(change.at) + mark, [text, "text"], change.amount === null ? "" : money(change.amount)],
+    cells: [clock(change.at) + mark, [text + accountOf(change), "text"], change.amount === null ? "" : money(change.amount)],
   };
 }

@@ -22,11 +22,7 @@ export function drawGroups(answer) {
 function lineOf(row) {
   return {
     cells: [
-      row.group ?? "not named",
-      row.currency ?? "–",
-      whole(row.number),
-      percent(row.win_rate),
-      money(row.profit),
+      ...[row.group ?? "not named", row.currency ?? "–", whole(row.number), percent(row.win_rate), money(row.profit)],
       ...[row.fees, row.average_win, row.average_loss].map((value) => money(value)[0]),
       money(row.expectancy),
       rounded(row.profit_factor, 2),

@@ -6,7 +6,7 @@ import { byId, element, facts, show, write } from "./elements.js";
 import { areLost, figures, isPast, older } from "./figures.js";
 import { DASH, cents, clock, duration, isUnknown, local, moment, percent, sign, whole } from "./format.js";
 import { drawTrend } from "./plot.js";
-import { moneyInCents, sumOf } from "./table.js";
+import { before, beforeHint, moneyInCents, sumOf } from "./table.js";
 
 const LIVE = "LIVE";
 const LITTLE_CUSHION = 0.1;
@@ -108,7 +108,7 @@ function numbersOf(account) {
   const part = isUnknown(account.net_liquidation) || isUnknown(account.initial_margin) ? null : account.initial_margin / account.net_liquidation;
   const isTight = !isUnknown(account.cushion) && account.cushion < LITTLE_CUSHION;
   return [
-    [`${name}today ${account.currency ?? ""}`, cents(today.account), `large today ${sign(today.account)}`, profits + movedHint(account), bridgeOf(today)],
+    [`${name}today ${account.currency ?? ""}`, cents(today.account), `large today ${sign(today.account)}`, [profits + movedHint(account), beforeHint(account)].filter(Boolean).join("; "), bridgeOf(account)],
     [`${name}net liquidation`, whole(account.net_liquidation), "large", values, `available ${whole(account.available_funds)}`],
     [`${name}margin used`, percent(part), `large margin ${isTight ? "down" : ""}`, values, `${whole(account.initial_margin)}, cushion ${percent(account.cushion)}`],
   ];
@@ -121,8 +121,9 @@ function wordsOf({ account, age_s: age, today }) {
   return [name, received(age), `the account's own number, ${received(today.age_s)}`];
 }
 
-function bridgeOf({ open, closed, cash, unexplained }) {
-  return `= open ${cents(open)} + closed ${cents(closed)} + fees and cash ${cents(cash)} + not explained ${cents(unexplained)}`;
+function bridgeOf({ today: { open, closed, cash, unexplained }, not_kept }) {
+  const mark = before({ not_kept });
+  return `= open ${mark}${cents(open)} + closed ${cents(closed)} + fees and cash ${cents(cash)} + not explained ${mark}${cents(unexplained)}`;
 }
 
 // The parts are of this look, the account's own number is some seconds older.

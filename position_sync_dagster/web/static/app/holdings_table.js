@@ -3,10 +3,10 @@
 
 import { COLUMNS, COLUMN_SETS, SOON_DAYS } from "./columns.js";
 import { NARROW, element, fit, set, write } from "./elements.js";
-import { figures, isPast, older } from "./figures.js";
+import { figures, older } from "./figures.js";
 import { DASH, cents, duration, isUnknown, rounded, sign, upTo } from "./format.js";
-import { ageOf, currencyOf, parts } from "./parts.js";
-import { knownFor, writeButton } from "./table.js";
+import { accountOf, ageOf, currencyOf, parts } from "./parts.js";
+import { before, beforeHint, knownFor, writeButton } from "./table.js";
 
 const ROW_PX = 24;
 const MARGIN_ROWS = 6; // above and below those on the screen
@@ -26,6 +26,7 @@ const OF_GROUP = {
   "β $ delta": "beta_delta", "$ gamma 1%": "gamma_1pct", theta: "theta", vega: "vega", "cost per share": "cost_per_share", reached: "profit_reached",
 };
 const OF_SUMS_ALONE = ["since first leg", "realised", "reached", "cost per share"];
+const KEPT = ["realised", "cost per share", "days", "age"]; // at a past moment they are what was shown
 const SIGNED = new Set(["today", "unrealised", "realised", "since first leg"]);
 const MOST_NARROW = 3; // columns
 
@@ -186,7 +187,7 @@ export class HoldingsTable {
     set(node, "aria-hidden", "");
     set(node, "aria-rowindex", String(index + 2));
     set(node, "class", ["act", row.kind, row.part && !row.part.current && "old"].filter(Boolean).join(" "));
-    set(node, "title", row.sums?.note ?? row.hint);
+    set(node, "title", row.sums?.note ?? row.hint ?? beforeHint(row.sums ?? inPart(row.part)));
     const act = () => this.#act(row, index);
     node.onclick = act;
     const columns = this.#columns;
@@ -198,7 +199,7 @@ export class HoldingsTable {
 
   #drawName(cell, row, index) {
     const mark = row.kind === "group" ? (row.isOpen ? "▾ " : "▸ ") : "";
-    const isBefore = isPast() && row.part && !row.part.kept;
+    const isBefore = row.part && before(inPart(row.part));
     const name = writeButton(cell, mark + row.name + (isBefore ? " ≈" : "") + (row.sums ? currencyOf(row.sums) : ""));
     set(name, "aria-expanded", row.kind === "group" ? String(row.isOpen) : "");
     set(name, "tabindex", index === this.#active ? "0" : "-1");
@@ -237,7 +238,8 @@ export class HoldingsTable {
 
 // --- Rows ----------------------------------------------------------------------------------------
 
-const legRow = (part) => ({ kind: "leg", part, name: part.name });
+const inPart = (part) => ({ not_kept: part && !part.kept });
+const legRow = (part) => ({ kind: "leg", part, name: part.name + accountOf(part) });
 const groupRow = (sums, name, key) => ({ kind: "group", sums, name: sums?.account ? `${name} ${sums.account}` : name, key });
 
 // A strategy of several accounts has one sum; what no strategy has is summed by account.
@@ -263,9 +265,9 @@ function totalRows(sums, closed, isWhole) {
   const unknown = (sums.unknown.today ?? 0) + (gone.unknown.today ?? 0);
   const whole = { ...sums, today: isUnknown(sums.today) ? null : sums.today + gone.today, unknown: { ...sums.unknown, ...(unknown && { today: unknown }) } };
   const { today, market_value: value, unrealized } = sums;
-  const open = { currency: sums.currency, today, market_value: value, unrealized, unknown: sums.unknown, known: sums.known, of: sums.of };
+  const open = { not_kept: sums.not_kept, currency: sums.currency, today, market_value: value, unrealized, unknown: sums.unknown, known: sums.known, of: sums.of };
   const ofAccount = isWhole ? ["realised: the account's own number, which the broker sends some seconds later"] : [];
-  const hint = [...closed.map((leg) => `${leg.name}  ${cents(leg.today)}`), ...ofAccount].join("\n");
+  const hint = [...closed.map((leg) => `${leg.name}${accountOf(leg)}  ${cents(leg.today)}`), ...ofAccount].join("\n");
   return [
     { kind: "total", sums: whole, name },
     { kind: "total", sums: open, name: name.replace(sums.total, "open") },
@@ -285,7 +287,7 @@ function realisedToday({ account, currency }, closed, isWhole) {
 function sumsOf(chosen, currencies = currenciesOf(chosen)) {
   return currencies.map((currency) => {
     const ofCurrency = chosen.filter((part) => part.currency === currency);
-    const sums = { total: "total", currency, unknown: {}, known: {}, of: {} };
+    const sums = { total: "total", currency, not_kept: ofCurrency.filter((part) => !part.kept).length, unknown: {}, known: {}, of: {} };
     for (const [column, name] of Object.entries(OF_GROUP)) {
       const [ofPart] = COLUMNS[column];
       if (!ofPart) continue;
@@ -359,6 +361,7 @@ function textOf(value, column) {
 // A star marks a sum that leaves out holdings of which the value is not known.
 function markedSum(text, value, { sums }, column) {
   const name = OF_GROUP[column];
-  if (!sums?.unknown?.[name]) return text;
-  return isUnknown(value) ? knownFor(sums.known[name], sums.of[name]) : `${text}*`;
+  const mark = sums && !KEPT.includes(column) ? before(sums) : "";
+  if (!sums?.unknown?.[name]) return mark + text;
+  return isUnknown(value) ? knownFor(sums.known[name], sums.of[name]) : `${mark}${text}*`;
 }

@@ -79,11 +79,7 @@ function drawValues(values) {
   const lines = newest.map((value) => ({
     hint: value.note,
     cells: [
-      clock(value.timestamp),
-      price(value.market_price),
-      cents(value.market_value),
-      moneyInCents(value.daily_pnl),
-      rounded(value.delta, 3),
+      ...[clock(value.timestamp), price(value.market_price), cents(value.market_value), moneyInCents(value.daily_pnl), rounded(value.delta, 3)],
       `${value.source}${value.value_source ? ` ${value.value_source}` : ""}`,
       value.value_time ? duration((Date.parse(value.timestamp) - Date.parse(value.value_time)) / 1000) : DASH,
       { key: value.update_id, nodes: () => trailOf(value) },

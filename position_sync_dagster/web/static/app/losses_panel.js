@@ -6,7 +6,7 @@ import { figures } from "./figures.js";
 import { cents, clock, isUnknown } from "./format.js";
 import { only } from "./holdings_panel.js";
 import { openLeg } from "./leg_panel.js";
-import { areSeveralCurrencies, currencyOf, parts } from "./parts.js";
+import { accountOf, areSeveralCurrencies, currencyOf, parts } from "./parts.js";
 import { fill, money, moneyInCents, sumOf } from "./table.js";
 
 const MOST = 3;
@@ -23,30 +23,23 @@ export function drawLosses() {
   fill(byId("losses-table"), ["largest losses", "today", last], lines, "Nothing has lost today.");
 }
 
-// The rows that lost most by a column, the worst first.
-function largestLosses(rows, column) {
-  const losses = rows.filter((row) => row[column] < 0);
-  return losses.sort((a, b) => a[column] - b[column]).slice(0, MOST);
+// The rows that lost most, the worst first: what is open, and beside it each leg that closed today.
+function largestLosses(rows, lineOf, column) {
+  const open = rows.map((row) => [row[column], row, lineOf]);
+  const closed = figures.closed_today.map((leg) => [leg.today, leg, closedLine]);
+  const losses = [...open, ...closed].filter(([today]) => today < 0).sort(([a], [b]) => a - b);
+  return losses.slice(0, MOST).map(([, row, line]) => line(row));
 }
 
-function strategyLosses() {
-  return largestLosses(figures.strategies, "today").map((sums) => ({
-    act: () => only("strategy", sums.strategy),
-    cells: [
-      sums.strategy + currencyOf(sums),
-      sumOf(sums, "today"),
-      largestLoss(sums),
-      sumOf(sums, "unrealized"),
-    ],
-  }));
-}
+const strategyLosses = () => largestLosses(figures.strategies, strategyLine, "today");
+const strategyLine = (sums) => ({
+  act: () => only("strategy", sums.strategy),
+  cells: [sums.strategy + accountOf(sums) + currencyOf(sums), sumOf(sums, "today"), largestLoss(sums), sumOf(sums, "unrealized")],
+});
 
-function legLosses() {
-  return largestLosses([...parts.values()], "daily_pnl").map((part) => ({
-    act: () => openLeg(part),
-    cells: [part.name, money(part.daily_pnl), "", money(part.unrealized_pnl)],
-  }));
-}
+const legLosses = () => largestLosses([...parts.values()], legLine, "daily_pnl");
+const legLine = (part) => ({ act: () => openLeg(part), cells: [part.name + accountOf(part), money(part.daily_pnl), "", money(part.unrealized_pnl)] });
+const closedLine = (leg) => ({ act: () => openLeg(leg), cells: [`${leg.name} closed${accountOf(leg)}${currencyOf(leg)}`, money(leg.today), "", ""] });
 
 // The largest of the parts that lost, at the moment at which the profit was explained; else empty.
 function largestLoss({ strategy, currency }) {

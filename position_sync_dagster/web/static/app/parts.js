@@ -17,4 +17,6 @@ export function takeParts(message) {
 export const ageOf = (part) => since(part.priced_at);
 
 export const areSeveralCurrencies = () => new Set(figures.totals.map((total) => total.currency)).size > 1;
+// What stands behind a name where there are several accounts.
+export const accountOf = ({ account }) => (figures.accounts.length > 1 && account ? ` ${account}` : "");
 export const currencyOf = (sums) => (areSeveralCurrencies() ? ` ${sums.currency ?? ""}` : "");

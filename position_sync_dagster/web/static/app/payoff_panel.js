@@ -105,9 +105,9 @@ function marksOf(curve) {
   return [{ x: curve.spot, label: `now ${rounded(curve.spot, 2)}`, colour: "--link" }, ...evens];
 }
 
-export function chosenLabel({ days, vol }) {
+export function chosenLabel({ days, vol, closed_days: closed }) {
   const points = vol ? `, volatility ${vol > 0 ? "+" : ""}${rounded(vol, 0)} points` : "";
-  return days ? `in ${days} days${points}` : `now${points}`;
+  return days ? `in ${days} days${closed?.length ? ", no trading day" : ""}${points}` : `now${points}`;
 }
 
 const dayOf = (at) => (at ? at.slice(0, 10) : "");

@@ -6,7 +6,7 @@ import { figures } from "./figures.js";
 import { clock, duration } from "./format.js";
 import { only } from "./holdings_panel.js";
 import { currencyOf } from "./parts.js";
-import { byWorst, fill, money, openedLines } from "./table.js";
+import { before, byWorst, fill, money, openedLines } from "./table.js";
 
 const MOST = { account: 2, strategy: 4 }; // the risk page has underlyings too
 const OF_NARROW = new Set(["-10 %", "-5 %", "+5 %"]);
@@ -15,7 +15,7 @@ export function drawScenarios() {
   const { names, trouble } = figures.scenarios;
   const shown = [...names.keys()].filter((n) => !NARROW.matches || OF_NARROW.has(names[n]));
   const lines = Object.keys(MOST).flatMap((level) => linesOf(level, shown));
-  const headings = () => [`of, at ${clock(figures.scenarios.at).slice(0, 5)}`, ...shown.map((n) => names[n].replace("-", "−"))];
+  const headings = () => [`${figures.totals.some(before) ? "≈ " : ""}of, at ${clock(figures.scenarios.at).slice(0, 5)}`, ...shown.map((n) => names[n].replace("-", "−"))];
   fill(byId("scenarios"), names.length ? headings() : [], lines, trouble ?? "Not computed yet.");
 }
 

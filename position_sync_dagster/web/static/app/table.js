@@ -4,6 +4,7 @@
 // keys move between them.
 
 import { DASH, cents, isUnknown, sign, whole } from "./format.js";
+import { figures, isPast } from "./figures.js";
 import { element, fit, set, write, writeName } from "./elements.js";
 
 // A star marks a sum that leaves out holdings, and its hint says how many; where those that are known
@@ -25,7 +26,14 @@ export function money(value, unknown, of, textOf = whole) {
 export const moneyInCents = (value, unknown, of) => money(value, unknown, of, cents);
 
 // The cell of a sum by its name in the figures.
-export const sumOf = (sums, name) => money(sums[name], sums.unknown[name], sums.of[name]);
+export function sumOf(sums, name) {
+  const [text, style, hint] = money(sums[name], sums.unknown[name], sums.of[name]);
+  return [isUnknown(sums[name]) ? text : before(sums) + text, style, [hint, beforeHint(sums)].filter(Boolean).join("; ")];
+}
+
+// The mark of a sum of a past moment that is not what was shown then; its hint is the server's text.
+export const before = (sums) => (isPast() && sums.not_kept ? "≈" : "");
+export const beforeHint = (sums) => (before(sums) ? figures.missing.at(-1) : "");
 
 // Fill a table; where there are no lines, a text stands in its place.
 export function fill(table, headings, lines, none) {

@@ -39,6 +39,8 @@ def test_an_account_of_the_login_and_the_symbol_of_a_leg_are_known_without_a_hol
         ({"account": ""}, UnknownNameError, "no account ''"),
         ({"underlying": "QQ"}, UnknownNameError, "no underlying 'QQ'. The nearest are: QQQ, SPY."),
         ({"strategy": "Iron-condr"}, UnknownStrategyError, "The nearest are: iron-condor, "),
+        ({"strategy": "spy"}, UnknownStrategyError, "strategy 'spy': SPY is an underlying. The n"),
+        ({"strategy": "odd"}, UnknownStrategyError, "`position-sync strategies list` has all."),
         ({"strategy": "new"}, UnknownStrategyError, "'new' has its contract yet"),
         ({"strategy": "x" * 10**6}, UnknownStrategyError, "(1,000,002 characters)"),
     ],

@@ -224,6 +224,21 @@ def test_names_are_short_and_tell_apart_what_differs_by_its_year() -> None:
     ]  # fmt: skip
 
 
+def test_a_day_that_is_not_the_coming_one_has_its_year() -> None:
+    condor = {"90P": 2.0, "95P": -2.0, "105C": -2.0, "110C": 2.0}
+    in_days = {  # of 15 December 2028
+        date(2026, 12, 1): "SPY IC 15Dec28",
+        date(2027, 12, 15): "SPY IC 15Dec28",
+        date(2027, 12, 16): "SPY IC 15Dec",
+        date(2028, 12, 15): "SPY IC 15Dec",
+    }
+    for today, name in in_days.items():
+        [strategy] = propose(book(condor), today=today)
+        assert strategy.name == name, today
+    [call] = propose(book({"105C": 1.0}), today=date(2026, 12, 1))
+    assert call.name == "SPY 105C 15Dec28"
+
+
 NAMES = ["stock", *(f"{strike}{right}{day}" for strike in (90, 95, 100, 105, 110)
                     for right in "CP" for day in ("", "+"))]  # fmt: skip
 QUANTITIES = st.integers(-6, 6).filter(bool)
