@@ -378,7 +378,7 @@ class _Holdings:
             return exchange.parent.origin_of(movement)
 
         for source, holding in product(exchange.gone, self.of_contract[movement.key[1]]):
-            # What came back had left another account, which another holding says.
+            # What came back had left another account, whose movements may not be divided yet.
             if holding.key == source.key and not self.parts[source.movement_id]:
                 holding.divide(source.movement_id)
 

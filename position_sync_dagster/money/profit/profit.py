@@ -239,11 +239,8 @@ def with_values_on_the_way(lake: MoneyLake, settings: Settings, movements: DataF
             for session in (session_before(settings.calendar, day), day)
         ]
         ends = (rows_to_explain(lake, settings, rows) for rows in closes)
-        marked = with_values_in_kind(movements, *ends)
-        is_later = one_of("movement_id", names)
-        movements = movements.with_columns(
-            value=when(is_later).then(marked["value"]).otherwise("value")
-        )
+        marked = with_values_in_kind(movements.filter(one_of("movement_id", names)), *ends)
+        movements = movements.update(marked.select("movement_id", "value"), on="movement_id")
     return movements
 
 
