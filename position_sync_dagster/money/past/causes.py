@@ -138,7 +138,10 @@ class BookedMovement:
 
     @cached_property
     def at(self) -> datetime:
-        """Return its time; of what is no trade the beginning of its day in New York."""
+        """Return from when on it may have been made: its time, or the beginning of its day.
+
+        Where it is shown, `moment_of` is its moment.
+        """
         at = self.movement.at
         if at is None:
             return beginning_of(self.movement.day)

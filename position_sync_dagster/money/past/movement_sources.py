@@ -140,16 +140,6 @@ def reported_movement(execution: Execution, terms: Terms) -> Movement:
     return completed(movement, terms)
 
 
-def inferred_kind(closure: Closure) -> MovementKind | None:
-    """Return what follows from a cause; None: nothing, or an execution or a statement says it."""
-    kind = INFERRED_CAUSES.get(closure.cause)
-    if kind in DELIVERY_KINDS and not closure.is_option:
-        return None  # of what is delivered the option says it, at its strike
-    if closure.evidence:
-        return None
-    return kind
-
-
 def unexplained_movement(contract: Movement, by: float, at: datetime) -> Movement:
     """Return what came or went and no source says why: when it was seen, and no cash.
 
@@ -184,8 +174,10 @@ def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
     An option on a stock delivers its multiplier in shares, one on a future one future, and one on
     an index cash. The broker charges no fee for what it books by itself.
     """
-    kind = inferred_kind(closure)
-    if kind is None:
+    kind = INFERRED_CAUSES.get(closure.cause)
+    # Of what is delivered the option says it, at its strike.
+    is_delivered = kind in DELIVERY_KINDS and not closure.is_option
+    if kind is None or is_delivered or closure.evidence:
         return []
 
     magnifier = terms.magnifier_of(closure)

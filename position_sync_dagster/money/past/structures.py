@@ -206,6 +206,9 @@ def replaces(closed: Collection[Key], opened: Iterable[Key]) -> bool:
 def rolls_of(postings: Iterable[Posting]) -> list[list[Posting]]:
     """Return what closed some options and opened others in their place, each roll in order.
 
+    It tells what one owner did, also by several orders of a day. Which leg a strategy has now is
+    the question of `rolled_legs`.
+
     Args:
         postings: Those of one owner and account, in order of time.
     """

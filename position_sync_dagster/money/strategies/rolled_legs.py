@@ -84,6 +84,9 @@ def rolled_legs(
 ) -> list[Roll]:
     """Return the rolls, oldest first, those that are not clear among them.
 
+    A leg follows one: it is asked of changes seconds old, before they have owners, and one contract
+    must have taken the place of one. What an owner rolled is the question of `rolls_of`.
+
     Both sides have the same order, series and quantity. Where an order closed or opened several of
     the same terms, or several orders closed or opened the same one, the roll is unclear.
 
