@@ -619,7 +619,11 @@ def stream_definitions(context: dg.ComponentLoadContext) -> dg.Definitions:
     composition = composition_of(context, Lake)
     several = composition.read_settings().gateways_file is not None
     supervisor = sensor(
-        supervise_stream, composition, job_name=STREAM_JOB, minimum_interval_s=SUPERVISE_S
+        supervise_stream,
+        composition,
+        automation=composition.automation,
+        job_name=STREAM_JOB,
+        minimum_interval_s=SUPERVISE_S,
     )
     return dg.Definitions(
         jobs=[stream_job(composition.extension, LOGINS if several else None)],

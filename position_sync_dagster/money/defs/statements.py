@@ -176,7 +176,7 @@ def importing(composition: Composition[MoneyLake], timezone: str) -> dg.Definiti
     `explained_days` calls this one.
     """
 
-    @scheduled(IMPORT_JOB, "0 6 * * 2-6", timezone)
+    @scheduled(composition.automation, IMPORT_JOB, "0 6 * * 2-6", timezone)
     def import_statements_nightly(
         _context: dg.ScheduleEvaluationContext,
     ) -> dg.RunRequest | dg.SkipReason:
