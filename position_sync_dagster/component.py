@@ -149,8 +149,17 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
         """Return the definitions, with the settings of this component.
 
         Raises:
-            SettingsError: An attribute is malformed.
+            SettingsError: An attribute is malformed, or the project has another such component.
         """
+        number = len(context.component_tree.get_all_components(PositionSyncComponent))
+        if number > 1:
+            raise SettingsError(
+                f"This project has {number} components of Position Sync: their assets, jobs and "
+                "sensors would have the same names.",
+                remedy=f"Keep one, and delete {context.path} or another; several logins are one "
+                "component with gateways_file.",
+            )
+
         overrides = self._overrides(context.project_root)
         try:
             settings = load_settings(**overrides)
