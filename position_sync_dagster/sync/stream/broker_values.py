@@ -17,9 +17,10 @@ from position_sync_dagster.domain.queue_request import Reason
 from position_sync_dagster.domain.retry import rest_s
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.sync.stream.ownership import Ownership, end_tasks
+from position_sync_dagster.sync.stream.ownership import Ownership
 from position_sync_dagster.sync.stream.publisher import Publisher
 from position_sync_dagster.sync.stream.routes import Routes
+from position_sync_dagster.sync.waits import end_tasks
 
 # Number of streamed holdings whose profit is subscribed, too.
 STREAMED_PNL_SUBSCRIPTIONS = 250

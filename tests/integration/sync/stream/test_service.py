@@ -43,6 +43,7 @@ from position_sync_dagster.sync.reconciliation import ReconciliationService
 from position_sync_dagster.sync.stream import streamer
 from position_sync_dagster.sync.stream.ownership import Ownership
 from tests.support.booked_legs import CALL, PUT, A, B, leg
+from tests.support.open_breaks import open_breaks_of
 from tests.support.short_owner import refresh
 from tests.support.streams import Service, eventually, published, settings_for, simulate
 from tests.support.waiting import DEADLINE_S
@@ -310,7 +311,7 @@ async def test_the_breaks_of_a_login_that_was_renamed_go_on_under_its_new_name(
         accepted = lake.breaks.accept(lake.breaks.open_breaks()[0].break_id, by="eva")
         assert (await service.run()).accepted == 1
 
-        opened = lake.breaks.open_breaks(login.gateway_id)
+        opened = open_breaks_of(lake.breaks, login.gateway_id)
         assert len(opened) == len(discrepancies)
         assert [
             difference.state for difference in opened if difference.break_id == accepted.break_id
