@@ -140,7 +140,12 @@ def test_a_judgement_of_another_process_that_knew_less_and_ended_later_does_not_
     slow = CloseExplainer(lake)
     lake.position_changes.add([change(CALL, 2, 0, AT)])
     judged = []
-    with patch.object(lake.closures, "add", lambda ones, run_id: judged.extend(ones) or 0):
+
+    def add(ones, run_id) -> int:
+        judged.extend(ones)
+        return 0
+
+    with patch.object(lake.closures, "add", add):
         slow.explain()
     stream = CloseExplainer(lake)
     stream.explain([fill(CALL, -2, AT)])

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 from operator import attrgetter
+from typing import Any
 
 import pytest
 
@@ -80,7 +81,7 @@ async def test_what_the_broker_confirmed_before_the_session_is_live_is_current(l
 
 async def test_a_stream_owns_the_login_until_its_connection_is_closed(lake, monkeypatch):
     close = streamer.BrokerLink.close
-    owners = []
+    owners: list[Any] = []
 
     async def slowly(link):
         owned = service.session
@@ -167,7 +168,7 @@ async def test_the_session_names_the_holdings_and_accounts_that_are_unusable(lak
 
 
 async def test_a_run_initializes_each_table_once(lake, monkeypatch):
-    initialized = Counter()
+    initialized: Counter[Any] = Counter()
     initialize = Table.initialize
 
     def count(table):
