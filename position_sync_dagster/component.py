@@ -177,6 +177,9 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
 
         The messages that a gateway sends are counted by the day with it and without.
 
+        Its lake is Any, since each extension has a class of its own, and a component of yours may
+        return another one than this; its tables, checks and parts are checked against it.
+
         A component of your own adds to it: `docs/component.md` has an example.
         """
         if not settings.money:

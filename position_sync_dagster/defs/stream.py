@@ -520,13 +520,13 @@ def supervise_stream(
     running = {name for name, of_login in runs.items() if any(map(_in_progress, of_login))}
     changes = changed_logins(logins.keys(), stored, running)
     # A login that waits until the stream of a removed one has ended is not supervised yet.
-    followed = stored.union(changes.new)
+    supervised = stored.union(changes.new)
 
     sessions = lake.sessions.current_of(runs)
     now = utc_now()
     requests: list[dg.RunRequest] = []
     lines = []
-    for name in (*changes.removed, *filter(followed.__contains__, logins)):
+    for name in (*changes.removed, *filter(supervised.__contains__, logins)):
         session = sessions.get(name)
         decision = supervise(
             runs[name],

@@ -359,7 +359,7 @@ class DrainReport:
 
 
 # The counts of a drain, which are sums.
-_COUNTS = ("rows", "claimed", "succeeded", "failed", "released")
+_SUMMED = ("rows", "claimed", "succeeded", "failed", "released")
 
 
 class QueueWorker:
@@ -512,7 +512,7 @@ class QueueWorker:
 
         reason = unavailable or (NOT_COVERED if any(unreleased) else None)
         sums: dict[str, Any] = {
-            name: sum(getattr(batch, name) for batch in batches) for name in _COUNTS
+            name: sum(getattr(batch, name) for batch in batches) for name in _SUMMED
         }
         waits_s = [batch.oldest_wait_s for batch in batches if batch.oldest_wait_s is not None]
         return DrainReport(
