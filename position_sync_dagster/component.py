@@ -6,7 +6,6 @@ The code location of this package is such a project too (`definitions`).
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence, Set
-from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +17,7 @@ from position_sync_dagster import defs as core
 from position_sync_dagster.dagster_files import document
 from position_sync_dagster.defs.assets.table_asset import table_of_extension
 from position_sync_dagster.defs.composition import Composition, Extension
-from position_sync_dagster.defs.resources import GATEWAY, AssetKeys
+from position_sync_dagster.defs.resources import GATEWAY, AssetKeys, Automation
 from position_sync_dagster.errors import GatewaysFileError, SettingsError, shown
 from position_sync_dagster.lake.storage.object_store import absolute_path
 from position_sync_dagster.processes.heard.daily import with_counts
@@ -150,8 +149,17 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
         """Return the definitions, with the settings of this component.
 
         Raises:
-            SettingsError: An attribute is malformed.
+            SettingsError: An attribute is malformed, or the project has another such component.
         """
+        number = len(context.component_tree.get_all_components(PositionSyncComponent))
+        if number > 1:
+            raise SettingsError(
+                f"This project has {number} components of Position Sync: their assets, jobs and "
+                "sensors would have the same names.",
+                remedy=f"Keep one, and delete {context.path} or another; several logins are one "
+                "component with gateways_file.",
+            )
+
         overrides = self._overrides(context.project_root)
         try:
             settings = load_settings(**overrides)
@@ -168,6 +176,9 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
         """Return what stands above the core: money, unless the settings leave it out.
 
         The messages that a gateway sends are counted by the day with it and without.
+
+        Its lake is Any, since each extension has a class of its own, and a component of yours may
+        return another one than this; its tables, checks and parts are checked against it.
 
         A component of your own adds to it: `docs/component.md` has an example.
         """
@@ -192,6 +203,9 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
             extension=self.extension(settings),
             overrides=overrides or {},
             keys=AssetKeys(_parts_of(self.key_prefix)),
+            automation=Automation(
+                list(self.owners), status="RUNNING" if self.automation else "STOPPED"
+            ),
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", dg.BetaWarning)
@@ -206,8 +220,9 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
             definitions = loaded.map_asset_specs(func=complete)
 
         if composition.keys.prefix:
-            definitions = with_keys(definitions, composition.keys)
-        return self._with_automation(definitions)
+            return with_keys(definitions, composition.keys)
+
+        return definitions
 
     def _completed(
         self,
@@ -244,23 +259,6 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
         )
         deps = [dep for dep in spec.deps if dep.asset_key in defined]
         return spec.replace_attributes(deps=deps, group_name=self.group or GROUP)
-
-    def _with_automation(self, definitions: dg.Definitions) -> dg.Definitions:
-        """Return definitions whose sensors and schedules have owners; stopped without `automation`.
-
-        Jobs get no owners: Dagster warns each time that those of jobs are beta.
-        """
-        of_sensors: dict[str, object] = {"_owners": list(self.owners)}
-        of_schedules = of_sensors.copy()
-        if not self.automation:
-            of_sensors["_default_status"] = dg.DefaultSensorStatus.STOPPED
-            of_schedules["_default_status"] = dg.DefaultScheduleStatus.STOPPED
-
-        return record.copy(
-            definitions,
-            sensors=[_with(sensor, of_sensors) for sensor in definitions.sensors or ()],
-            schedules=[_with(schedule, of_schedules) for schedule in definitions.schedules or ()],
-        )
 
     def _overrides(self, root: Path) -> dict[str, object]:
         """Return the settings that the attributes give, by name.
@@ -373,21 +371,3 @@ def _prefixed(lineage: dg.TableColumnLineage, keys: AssetKeys) -> dg.TableColumn
     return dg.TableColumnLineage(
         {column: list(map(prefixed, deps)) for column, deps in lineage.deps_by_column.items()}
     )
-
-
-def _with(definition: Any, attributes: Mapping[str, object]) -> Any:
-    """Return a copy of a sensor or schedule with other private attributes.
-
-    Dagster has no way to copy one with other owners or another status.
-
-    Raises:
-        TypeError: Dagster has renamed one: a sensor that should be stopped would run.
-    """
-    changed = copy(definition)
-    renamed = attributes.keys() - vars(definition).keys()
-    if renamed:
-        raise TypeError(f"This release of Dagster has no {renamed} of {type(definition).__name__}.")
-
-    for name, value in attributes.items():
-        setattr(changed, name, value)
-    return changed

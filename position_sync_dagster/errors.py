@@ -64,14 +64,14 @@ def shown(value: object) -> str:
         text = repr(value)
     except ValueError:  # Python writes no integer of more than 4,300 digits
         return "a number of thousands of digits"
-    if len(text) <= _SHOWN:
+    if len(text) <= _SHOWN_LENGTH:
         return text
 
-    return f"{text[:_SHOWN]}… ({len(text):,} characters)"
+    return f"{text[:_SHOWN_LENGTH]}… ({len(text):,} characters)"
 
 
 # The number of characters of a value that an error shows.
-_SHOWN = 60
+_SHOWN_LENGTH = 60
 
 
 class MissingExtraError(PositionSyncError):

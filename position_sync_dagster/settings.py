@@ -6,6 +6,9 @@ text of a ValueError becomes the cause in a `SettingsError`.
 
 How often something happens: `drain_interval_s`, `refresh_interval_s`, `flush_interval_s`; how long
 something holds: `session_lease_s`, `history_days`. The queue's requests and the ledger are kept.
+
+Those of money are here too, which the core does not read: a variable that is none of these is named
+to a person as mistyped, and a gateways file is read once.
 """
 
 import os
@@ -134,7 +137,9 @@ Severities = Annotated[tuple[Severity, ...], Field(min_length=1), NoDecode, _rea
 _LOCAL = {"localhost": "127.0.0.1", "::1": "127.0.0.1"}
 
 # The tags of Dagster and of this package are excluded: runs are found by them.
-_TAG = r"\A(?!dagster/|\.dagster/|position_sync/)(?:[A-Za-z0-9_.-]{1,63}/)?[A-Za-z0-9_.-]{1,63}\Z"
+_TAG_NAME = (
+    r"\A(?!dagster/|\.dagster/|position_sync/)(?:[A-Za-z0-9_.-]{1,63}/)?[A-Za-z0-9_.-]{1,63}\Z"
+)
 
 
 class LoginEntry(Part):
@@ -165,7 +170,7 @@ class LoginEntry(Part):
     max_lines: LineCount | None = None
     reserved_lines: Count | None = None
     trading_mode: TradingMode | None = Field(None, description=f"Use {', '.join(TradingMode)}")
-    tags: dict[Annotated[str, Field(pattern=_TAG)], Text] = Field(
+    tags: dict[Annotated[str, Field(pattern=_TAG_NAME)], Text] = Field(
         {}, description="Name it as Dagster allows, and not dagster/… or position_sync/…"
     )
     flex_token: SecretStr | None = Field(

@@ -14,7 +14,7 @@ MIN_SERVER_VERSION = 157
 # The newest version served; ib_async 2.1 has no newer one.
 MAX_SERVER_VERSION = 178
 
-PREFIX = b"API\0"
+GREETING_PREFIX = b"API\0"
 # The largest request accepted. The biggest real one, an order with conditions, has below 10 kB.
 MAX_FRAME_BYTES = 1 << 20
 
@@ -80,12 +80,14 @@ class FrameReader:
                 any request.
         """
         if not self._prefix_read:
-            head = bytes(self._buffer[: len(PREFIX)])
-            if not PREFIX.startswith(head):
-                raise WireError(f"the connection starts with {head!r} instead of {PREFIX!r}")
-            if len(head) < len(PREFIX):
+            head = bytes(self._buffer[: len(GREETING_PREFIX)])
+            if not GREETING_PREFIX.startswith(head):
+                raise WireError(
+                    f"the connection starts with {head!r} instead of {GREETING_PREFIX!r}"
+                )
+            if len(head) < len(GREETING_PREFIX):
                 return None
-            del self._buffer[: len(PREFIX)]
+            del self._buffer[: len(GREETING_PREFIX)]
             self._prefix_read = True
         if len(self._buffer) < _LENGTH.size:
             return None

@@ -233,7 +233,7 @@ class _Link:
         versions = f"v{max(int(lowest[0][1:]), OLDEST_RECORDED)}..{version}"
         self._offered = True
         self._recorder.offer(self._number, versions)
-        self._gateway.write(wire.PREFIX + _frame(versions.encode()))
+        self._gateway.write(wire.GREETING_PREFIX + _frame(versions.encode()))
 
     def _greet(self, fields: tuple[str, ...]) -> None:
         known_versions = range(OLDEST_RECORDED, wire.MAX_SERVER_VERSION + 1)

@@ -17,7 +17,7 @@ LEAST_FACTOR = 2.0
 GREATEST_FACTOR = 10.0
 
 # A greater number means "no value": the gateway writes the largest double for it.
-UNSET = 1e300
+UNSET_FROM = 1e300
 
 # The largest number of digits after the point of a quantity; IB's quantities have four.
 MOST_DIGITS = 8
@@ -97,7 +97,7 @@ class Pseudonyms:
             held = Decimal(text or "NaN")
         except InvalidOperation:
             return UNREADABLE
-        if not held.is_finite() or held == 0 or abs(held) >= UNSET:
+        if not held.is_finite() or held == 0 or abs(held) >= UNSET_FROM:
             return text
 
         exponent = held.as_tuple().exponent
@@ -159,7 +159,7 @@ def scaled(text: str, ratio: float) -> str:
         value = float(text)
     except ValueError:
         return UNREADABLE
-    if not math.isfinite(value) or abs(value) >= UNSET or value == 0:
+    if not math.isfinite(value) or abs(value) >= UNSET_FROM or value == 0:
         return text
     _, _, digits = text.partition(".")
     places = 2

@@ -18,7 +18,7 @@ from position_sync_dagster.defs.assets.past_days import (
     exchange_since,
 )
 from position_sync_dagster.defs.composition import composition_of
-from position_sync_dagster.defs.resources import CLOSE_JOB, WRITTEN_BY
+from position_sync_dagster.defs.resources import CLOSE_JOB, WRITTEN_BY, Automation
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync import exchange_days
@@ -52,7 +52,7 @@ def closing(context: dg.ComponentLoadContext) -> dg.Definitions:
     return dg.Definitions(
         assets=[daily],
         jobs=[job],
-        schedules=schedules_of(exchange, first_partition),
+        schedules=schedules_of(exchange, first_partition, composition.automation),
     )
 
 
@@ -66,22 +66,27 @@ def job_of(name: str, description: str) -> Any:
     )
 
 
-def scheduled(job: str, cron: str, timezone: str) -> Callable[[Any], dg.ScheduleDefinition]:
-    """Return the decorator of a schedule that runs from the start; its docstring describes it."""
+def scheduled(
+    automation: Automation, job: str, cron: str, timezone: str
+) -> Callable[[Any], dg.ScheduleDefinition]:
+    """Return the decorator of a schedule of a project; its docstring describes it."""
 
     def decorate(evaluate: Any) -> dg.ScheduleDefinition:
         return dg.schedule(
             job_name=job,
             cron_schedule=cron,
             execution_timezone=timezone,
-            default_status=dg.DefaultScheduleStatus.RUNNING,
+            default_status=dg.DefaultScheduleStatus(automation.status),
+            owners=automation.owners,
             description=inspect.getdoc(evaluate),
         )(evaluate)
 
     return decorate
 
 
-def schedules_of(days: exchange_days.Exchange, first: date) -> list[dg.ScheduleDefinition]:
+def schedules_of(
+    days: exchange_days.Exchange, first: date, automation: Automation
+) -> list[dg.ScheduleDefinition]:
     """Build the schedules, in the time zone of the exchange.
 
     Dagster's own schedule for partitions would also run on holidays, for the previous trading day,
@@ -92,10 +97,13 @@ def schedules_of(days: exchange_days.Exchange, first: date) -> list[dg.ScheduleD
     Args:
         days: The exchange.
         first: The first day that is a partition: Dagster refuses a run of an earlier one.
+        automation: Their owners, and whether they run from the start.
     """
     at = days.settled_at
 
-    @scheduled(CLOSE_JOB, f"{at.minute} {at.hour} * * {days.cron_days()}", days.timezone)
+    @scheduled(
+        automation, CLOSE_JOB, f"{at.minute} {at.hour} * * {days.cron_days()}", days.timezone
+    )
     def record_day_after_close(
         context: dg.ScheduleEvaluationContext,
     ) -> dg.RunRequest | dg.SkipReason:
@@ -110,7 +118,7 @@ def schedules_of(days: exchange_days.Exchange, first: date) -> list[dg.ScheduleD
             partition_key=day.isoformat(), tags={LAUNCHED_BY: "record_day_after_close"}
         )
 
-    @scheduled(CLOSE_JOB, f"15 6 * * {days.cron_days(days_later=1)}", days.timezone)
+    @scheduled(automation, CLOSE_JOB, f"15 6 * * {days.cron_days(days_later=1)}", days.timezone)
     def record_late_rows(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         """Record the last eight trading days again at night, for late rows and stated positions."""
         today = exchange_days.day_of(days.calendar, context.scheduled_execution_time)

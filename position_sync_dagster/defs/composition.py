@@ -31,6 +31,7 @@ from position_sync_dagster.defs.resources import (
     GATEWAY,
     IN_RESOURCE,
     AssetKeys,
+    Automation,
     PositionSyncResource,
 )
 from position_sync_dagster.defs.tick import TickPart
@@ -96,11 +97,13 @@ class Composition(Generic[L]):
     Attributes:
         overrides: The settings that count before the environment: those of the component.
         keys: The keys of the assets.
+        automation: How the sensors and schedules are made; who defines one passes it on.
     """
 
     extension: Extension[L]
     overrides: Mapping[str, object] = field(default_factory=dict)
     keys: AssetKeys = field(default_factory=AssetKeys)
+    automation: Automation = field(default_factory=Automation)
 
     def read_settings(self) -> Settings:
         """Read the settings as they are now.

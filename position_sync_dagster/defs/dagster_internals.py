@@ -2,8 +2,7 @@
 
 Dagster exports none of them. A release that moves one fails at the import of this module, so that
 the tests of the next version name it at once. Beside them `component.py` copies records of
-`dagster_shared` and sets two private attributes of sensors, and `webserver.py` takes the
-application of `dagster_webserver`.
+`dagster_shared`, and `webserver.py` takes the application of `dagster_webserver`.
 """
 
 # The states of sensors that the instance returns, whose stored times a clock set back leaves ahead.

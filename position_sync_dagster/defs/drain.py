@@ -84,6 +84,7 @@ def draining(context: dg.ComponentLoadContext) -> dg.Definitions:
         drain_queue,
         composition,
         *composition.extension.tick_parts,
+        automation=composition.automation,
         assets=dg.AssetSelection.tag(WRITTEN_BY, DRAIN_SENSOR),
     )
     return dg.Definitions(sensors=[made])

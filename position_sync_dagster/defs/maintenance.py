@@ -180,23 +180,20 @@ def maintenance_job(composition: Composition[L]) -> dg.JobDefinition:
     return maintain_lake
 
 
-# SQLite makes a file of 150 kB for each run: with one each hour, a third of Dagster's history would
-# be maintenance.
-maintain_every_four_hours = dg.ScheduleDefinition(
-    name="maintain_every_four_hours",
-    job_name=MAINTENANCE_JOB,
-    cron_schedule="37 */4 * * *",
-    tags={LAUNCHED_BY: "maintain_every_four_hours"},
-    description="Merge small files of the tables each four hours, and delete Dagster's runs and "
-    "events that are older than POSITION_SYNC_HISTORY_DAYS.",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-)
-
-
 @dg.definitions
 def maintenance(context: dg.ComponentLoadContext) -> dg.Definitions:
     """Define the job and its schedule."""
-    return dg.Definitions(
-        jobs=[maintenance_job(composition_of(context, Lake))],
-        schedules=[maintain_every_four_hours],
+    composition = composition_of(context, Lake)
+    # SQLite makes a file of 150 kB for each run: with one each hour, a third of Dagster's history
+    # would be maintenance.
+    every_four_hours = dg.ScheduleDefinition(
+        name="maintain_every_four_hours",
+        job_name=MAINTENANCE_JOB,
+        cron_schedule="37 */4 * * *",
+        tags={LAUNCHED_BY: "maintain_every_four_hours"},
+        description="Merge small files of the tables each four hours, and delete Dagster's runs "
+        "and events that are older than POSITION_SYNC_HISTORY_DAYS.",
+        default_status=dg.DefaultScheduleStatus(composition.automation.status),
+        owners=composition.automation.owners,
     )
+    return dg.Definitions(jobs=[maintenance_job(composition)], schedules=[every_four_hours])

@@ -1,10 +1,10 @@
 """What jobs and sensors share: the resource of runs, names, keys, cursors and errors."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, cached_property
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import dagster as dg
 from pydantic import Field, TypeAdapter, ValidationError
@@ -83,6 +83,19 @@ def dagster_failures() -> Iterator[None]:
 # second look, and with 4 over one after a tick that waited for another sensor.
 TICK_S = 2
 
+
+class Automation(NamedTuple):
+    """How the sensors and schedules of a project are made.
+
+    Attributes:
+        owners: Their owners, as Dagster shows them.
+        status: Whether they run from the start, or once a person has started them.
+    """
+
+    owners: Sequence[str] = ()
+    status: Literal["RUNNING", "STOPPED"] = "RUNNING"
+
+
 # What a sensor does each time that it is due, with what its definitions are made of.
 Tick = Callable[[dg.SensorEvaluationContext, C], Any]
 
@@ -91,11 +104,12 @@ def sensor(
     tick: Tick[C],
     composition: C,
     *parts: object,
+    automation: Automation = Automation(),  # noqa: B008 - a frozen value
     job_name: str | None = None,
     minimum_interval_s: int = TICK_S,
     assets: dg.AssetSelection | None = None,
 ) -> dg.SensorDefinition:
-    """Return the sensor of a tick, which runs from the start; Dagster shows the tick's docstring.
+    """Return the sensor of a tick; Dagster shows the tick's docstring.
 
     The first error of an outage is raised; later ticks with the same error are skipped, with its
     text: the daemon logs 200 lines for a failed tick, and the next tick comes after 5 s.
@@ -104,6 +118,7 @@ def sensor(
         tick: What the sensor does each time that it is due.
         composition: What the tick gets besides its context.
         parts: What the tick does besides, as that of an extension: these docstrings are shown, too.
+        automation: Its owners, and whether it runs from the start.
         job_name: The job that it requests runs of.
         minimum_interval_s: How often it ticks at most.
         assets: The assets that its ticks write: their pages show the sensor.
@@ -115,7 +130,8 @@ def sensor(
         job_name=job_name,
         minimum_interval_seconds=minimum_interval_s,
         target=assets,
-        default_status=dg.DefaultSensorStatus.RUNNING,
+        default_status=dg.DefaultSensorStatus(automation.status),
+        owners=automation.owners,
         description="\n\n".join(filter(None, map(inspect.getdoc, (tick, *parts)))),
     )
     def run(context: dg.SensorEvaluationContext) -> Any:

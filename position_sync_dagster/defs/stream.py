@@ -520,13 +520,13 @@ def supervise_stream(
     running = {name for name, of_login in runs.items() if any(map(_in_progress, of_login))}
     changes = changed_logins(logins.keys(), stored, running)
     # A login that waits until the stream of a removed one has ended is not supervised yet.
-    followed = stored.union(changes.new)
+    supervised = stored.union(changes.new)
 
     sessions = lake.sessions.current_of(runs)
     now = utc_now()
     requests: list[dg.RunRequest] = []
     lines = []
-    for name in (*changes.removed, *filter(followed.__contains__, logins)):
+    for name in (*changes.removed, *filter(supervised.__contains__, logins)):
         session = sessions.get(name)
         decision = supervise(
             runs[name],
@@ -619,7 +619,11 @@ def stream_definitions(context: dg.ComponentLoadContext) -> dg.Definitions:
     composition = composition_of(context, Lake)
     several = composition.read_settings().gateways_file is not None
     supervisor = sensor(
-        supervise_stream, composition, job_name=STREAM_JOB, minimum_interval_s=SUPERVISE_S
+        supervise_stream,
+        composition,
+        automation=composition.automation,
+        job_name=STREAM_JOB,
+        minimum_interval_s=SUPERVISE_S,
     )
     return dg.Definitions(
         jobs=[stream_job(composition.extension, LOGINS if several else None)],

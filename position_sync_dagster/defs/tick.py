@@ -26,13 +26,13 @@ from position_sync_dagster import dagster_files
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.assets import queue_and_ledger
 from position_sync_dagster.defs.assets.table_asset import (
-    FOLLOWED,
     NEVER_MATERIALIZED,
+    UNCHANGING,
     Derived,
     Sources,
     TickTable,
+    event_without_run,
     known,
-    runless,
     state_of,
     totals,
 )
@@ -313,7 +313,7 @@ class Work(Generic[L]):
     def _report_breaks(self) -> None:
         self.report(RECONCILIATION_BREAKS.name, partial(table_checks.breaks_state, self.lake))
 
-    def _follow_table(self, table: Table) -> bool:
+    def _has_moved(self, table: Table) -> bool:
         """Keep the version that a table has now; return whether the tick before saw another one.
 
         One that cannot be read is None: the table counts as moved, and again once it can be read.
@@ -335,8 +335,8 @@ class Work(Generic[L]):
             states: The state of each login; none if they are unknown.
         """
         versions = self.cursor.versions  # those of the last tick
-        has_new_quantities = self._follow_table(self.lake.position_changes.table)
-        has_breaks = self._follow_table(self.lake.breaks.table)
+        has_new_quantities = self._has_moved(self.lake.position_changes.table)
+        has_breaks = self._has_moved(self.lake.breaks.table)
         # Readers wait for what is derived: a break came or ended (it is in the sums), or
         # `_keep_mark` of the last tick took "derived" out.
         derived_awaited = has_breaks or "derived" not in self.cursor.at
@@ -443,7 +443,7 @@ class Work(Generic[L]):
         self._results |= written.checks
         is_news = self._keep_mark(name, written)
         if is_shown or is_news:
-            self._events.append(runless(name, written, self.keys, self._sources_of(name)))
+            self._events.append(event_without_run(name, written, self.keys, self._sources_of(name)))
         return True
 
     def _derive(self, name: str) -> Derived:
@@ -458,11 +458,11 @@ class Work(Generic[L]):
         """Return what an asset is made of, if runs of Dagster make it too; else None.
 
         Only a new version of the strategies marks an asset that ticks write as out of date: the
-        other sources move all the time, and have the version FOLLOWED, which is always the same.
+        other sources move all the time, and have the version UNCHANGING, which is always the same.
         """
         table = self.written_by_ticks.get(name)
         if table is not None:
-            versions = dict.fromkeys(table.deps, FOLLOWED)
+            versions = dict.fromkeys(table.deps, UNCHANGING)
             if ACTIVE_STRATEGIES.name in versions:
                 versions[ACTIVE_STRATEGIES.name] = str(self.cursor.registry_version)
             return Sources(table.spec, versions)
@@ -648,12 +648,12 @@ def gateway_state(lake: Lake, states: dict[str, str]) -> Derived:
 
 
 # What the UI plots of accounts.
-OF_ACCOUNTS = ("net_liquidation", "daily_pnl", "available_funds", "maintenance_margin")
+PLOTTED_OF_ACCOUNTS = ("net_liquidation", "daily_pnl", "available_funds", "maintenance_margin")
 
 
 def streamed_state(lake: Lake, table: Table) -> Derived:
     """Return what the event of a table says that the owner of the login writes all the time."""
     metadata = state_of(table)
     if table is lake.account_values.table:
-        metadata |= totals(lake.account_values.latest(), *OF_ACCOUNTS)
+        metadata |= totals(lake.account_values.latest(), *PLOTTED_OF_ACCOUNTS)
     return Derived(metadata=metadata)

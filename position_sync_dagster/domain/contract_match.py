@@ -18,7 +18,7 @@ SETTLED_WITHIN = timedelta(days=4)
 _MAY_BE_UNSAID = ("sec_type", "trading_class", "multiplier", "currency")
 
 # The names of fields in texts, where they differ.
-_NAMES = {"sec_type": "security type", "trading_class": "trading class"}
+_WORDS_OF_FIELDS = {"sec_type": "security type", "trading_class": "trading class"}
 
 # The most contracts that a message names when a description fits none or several.
 MOST_CANDIDATES = 8
@@ -50,7 +50,7 @@ def contract_mismatch(leg: Membership, details: ContractDetails | None) -> str |
         "expiry": fits_expiry,
     }
     differences = [
-        f"its {_NAMES.get(name, name)} is "
+        f"its {_WORDS_OF_FIELDS.get(name, name)} is "
         f"{word(getattr(details, name))}, not {word(getattr(leg, name))}"
         for name in agrees
         if not agrees[name]

@@ -19,7 +19,7 @@ NEW_YORK = ZoneInfo("America/New_York")
 # of standard time is the zone of the city also in summer: "EST" is what clocks in New York show
 # [R: ib_async issues/143, vnpy_ib issues/27]. IST is India [R: ib-re-actor pull/5], CST is Chicago,
 # as in Java. Long names: [R: rust-ibapi v1.2.2 and pull/364, Jib.jl issues/6].
-_NAMES = {
+_NAMES_OF_ZONES = {
     "America/New_York": "EST, EDT, Eastern Standard Time, Eastern Daylight Time, Eastern Time",
     "America/Chicago": "CST, CDT, Central Standard Time, Central Daylight Time, Central Time",
     "America/Denver": "MDT, Mountain Standard Time, Mountain Daylight Time",
@@ -54,7 +54,9 @@ _NAMES = {
 
 
 _ZONES = {
-    name.strip().casefold(): zone for zone, names in _NAMES.items() for name in names.split(",")
+    name.strip().casefold(): zone
+    for zone, names in _NAMES_OF_ZONES.items()
+    for name in names.split(",")
 }
 
 # The IANA database has a zone of this name without daylight saving time, although people mean the

@@ -28,6 +28,9 @@ class Execution:
     A trade has a row of each source that names it, and a new row where a later statement says
     something else of it. `movements` has each trade once.
 
+    Both sources have this one record, since they are rows of one table, and followers of changes
+    get it. The core fills what a gateway names; the other fields are null in its rows.
+
     Attributes:
         execution_id: The broker's id of the execution, unique in an account; all of its rows
             have it.

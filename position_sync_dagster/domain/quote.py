@@ -112,9 +112,9 @@ class Quote:
         return self.moved_at - self.greeks_time > MODEL_SILENCE
 
 
-GREEKS = ("implied_vol", "delta", "gamma", "vega", "theta", "underlying_price")
+GREEK_FIELDS = ("implied_vol", "delta", "gamma", "vega", "theta", "underlying_price")
 
 # The fields of a quote, by the part of a gateway that sends them.
 _QUOTE_PART = ("bid", "ask", "last", "last_time", "quote_time", "moved_at")
 _MARK_PART = ("mark", "mark_time")
-_MODEL_PART = (*GREEKS, "model_price", "pv_dividend", "greeks_time")
+_MODEL_PART = (*GREEK_FIELDS, "model_price", "pv_dividend", "greeks_time")

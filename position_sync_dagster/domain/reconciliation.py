@@ -26,6 +26,9 @@ class DiscrepancyType(StrEnum):
     names another symbol, right, strike or expiry than the contract of its conid has. STATEMENT: a
     row of a past day differs from the broker's statement of that day. UNEXPLAINED: a holding
     closed, and no fact says why.
+
+    Breaks of all comparisons are rows of one table. The core looks for the first six
+    (`LOOKED_FOR`), and an extension for the others.
     """
 
     MISSING = "MISSING"

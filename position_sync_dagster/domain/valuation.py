@@ -16,13 +16,13 @@ from position_sync_dagster.domain.position_update import (
     ValueOrigin,
     trading_mode_of,
 )
-from position_sync_dagster.domain.quote import GREEKS, Quote
+from position_sync_dagster.domain.quote import GREEK_FIELDS, Quote
 
 # An older last trade is not used, by the exchange's time: the quote has moved since.
 MAX_LAST_AGE_S = 60.0
 
 # The columns of market data.
-_OF_QUOTE = ("bid", "ask", *GREEKS, "market_data_type")
+_OF_QUOTE = ("bid", "ask", *GREEK_FIELDS, "market_data_type")
 
 # The columns whose change makes a row worth writing. Times, sizes and ids are not among them.
 VALUES = (
@@ -49,7 +49,7 @@ def says_the_same(row: PositionUpdate, known: PositionUpdate) -> bool:
         return False
     if row.greeks_source is known.greeks_source is GreeksSource.MODEL:
         # They follow the underlying all the time; readers see the newest in `broker_positions`.
-        row = replace(row, **_named(known, GREEKS))
+        row = replace(row, **_named(known, GREEK_FIELDS))
     return bool(_content_of(row) == _content_of(known))
 
 
@@ -289,10 +289,10 @@ class Moment:
 
 
 # The price and the value of a holding, by the names of the columns; what is left out is unknown.
-Worth = dict[str, Any]
+PriceAndValue = dict[str, Any]
 
 # The value of a holding that is no longer held.
-CLOSED_VALUE: Worth = {
+CLOSED_VALUE: PriceAndValue = {
     "market_price": None,
     "market_value": 0.0,
     "unrealized_pnl": 0.0,
@@ -368,7 +368,7 @@ def revalue(
             price = price_of(quote, now=at.now)
 
     if quote is None or price is None:
-        return _row(holding, _broker_worth(holding), at, quote, note=note)
+        return _row(holding, _broker_value(holding), at, quote, note=note)
 
     value = None
     pnl = None
@@ -379,7 +379,7 @@ def revalue(
 
     if not at.session_open:
         note = "; ".join(filter(None, (OUTSIDE_SESSION, note)))
-    worth = {
+    price_and_value = {
         "market_price": price.value,
         "price_kind": price.kind,
         "value_time": at.if_in_session(_value_time(price, quote)),
@@ -387,7 +387,7 @@ def revalue(
         "unrealized_pnl": pnl,
         "value_source": ValueOrigin.TICK,
     }
-    return _row(holding, worth, at, quote, note=note)
+    return _row(holding, price_and_value, at, quote, note=note)
 
 
 def _is_newer_than_delayed(holding: BrokerPosition, now: datetime) -> bool:
@@ -412,7 +412,7 @@ def from_portfolio(
         now: The time of the row.
         by: The writer of the row.
     """
-    return _row(holding, _broker_worth(holding), Moment(now=now, by=by), source=source)
+    return _row(holding, _broker_value(holding), Moment(now=now, by=by), source=source)
 
 
 def price_of_value(
@@ -442,7 +442,7 @@ def price_of_value(
     return value * price_magnifier / units
 
 
-def _broker_worth(holding: BrokerPosition) -> Worth:
+def _broker_value(holding: BrokerPosition) -> PriceAndValue:
     """Return the broker's own value, with the kind of its price and the time of its source."""
     price_kind = None
     if holding.market_price is not None:
@@ -465,7 +465,7 @@ def _value_time(price: Price, quote: Quote) -> datetime | None:
 
 def _row(
     holding: BrokerPosition,
-    worth: Worth,
+    price_and_value: PriceAndValue,
     at: Moment,
     quote: Quote | None = None,
     *,
@@ -480,7 +480,7 @@ def _row(
     instrument = holding.instrument
     market = quote or NO_QUOTE
     if holding.position == 0:
-        worth = CLOSED_VALUE
+        price_and_value = CLOSED_VALUE
         market = NO_QUOTE
         note = None
 
@@ -489,7 +489,7 @@ def _row(
     greeks_time = at.if_in_session(market.greeks_time) if market.is_live else None
     greeks_source = GreeksSource.GATEWAY if market.greeks_time else None
     row = PositionUpdate(
-        **worth,
+        **price_and_value,
         **instrument.terms,
         **_named(holding, _OF_HOLDING),
         **_named(market, _OF_QUOTE),

@@ -53,7 +53,7 @@ SILENCE_S = 10.0
 Answer = TypeVar("Answer")
 
 # A gateway's day begins at midnight in one of these zones; it does not say in which.
-_DAYS = ("America/New_York", "Europe/London", "Asia/Hong_Kong")
+_DAY_ZONES = ("America/New_York", "Europe/London", "Asia/Hong_Kong")
 
 
 class DayExecutions(NamedTuple):
@@ -74,13 +74,13 @@ class DayExecutions(NamedTuple):
 def day_begin(now: datetime) -> datetime:
     """Return since when an answer names every execution.
 
-    The gateway's day begins at midnight in one of the zones of `_DAYS`, and it does not say in
+    The gateway's day begins at midnight in one of the zones of `_DAY_ZONES`, and it does not say in
     which: that is the latest of their last midnights.
 
     >>> day_begin(datetime(2026, 3, 20, 15, 30, tzinfo=UTC)).isoformat()
     '2026-03-20T04:00:00+00:00'
     """
-    times = [now.astimezone(ZoneInfo(name)) for name in _DAYS]
+    times = [now.astimezone(ZoneInfo(name)) for name in _DAY_ZONES]
     midnights = [datetime.combine(local.date(), time(), local.tzinfo) for local in times]
     return max(midnights).astimezone(UTC)
 
@@ -171,7 +171,7 @@ GARBAGE_LOG_S = 60.0
 # The messages of which lists of positions consist.
 _POSITION, _POSITION_END = str(MessageType.POSITION), str(MessageType.POSITION_END)
 
-_ERROR = str(MessageType.ERROR)
+_ERROR_TYPE = str(MessageType.ERROR)
 
 # The messages of which the answers to `_ask` consist.
 _IN_ANSWERS = frozenset(
@@ -215,7 +215,7 @@ class MessageReader:
         The end of a list is not passed on if the list may lack a position.
         """
         message_type = fields[0] if fields else ""
-        if message_type == _ERROR:
+        if message_type == _ERROR_TYPE:
             fields = [codes.readable(field) for field in fields]
         if self._list_may_lack_a_position and message_type == _POSITION_END:
             return

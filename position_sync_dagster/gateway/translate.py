@@ -399,7 +399,7 @@ class OddRow(NamedTuple):
 
 
 # The terms of a contract in both messages, by ib_async's names.
-_TERMS = (
+_CONTRACT_FIELDS = (
     "conId", "symbol", "secType", "lastTradeDateOrContractMonth", "strike", "right", "multiplier",
     "exchange", "currency", "localSymbol", "tradingClass",
 )  # fmt: skip
@@ -409,8 +409,8 @@ _AMOUNTS = ("market_price", "market_value", "average_cost", "unrealized_pnl", "r
 _OF_PRICE = ("market_price", "market_value", "unrealized_pnl")
 
 # The fields of the messages 61 and 7.
-POSITION_FIELDS = ("type", "version", "account", *_TERMS, "quantity", "average_cost")
-PORTFOLIO_FIELDS = ("type", "version", *_TERMS, "quantity", *_AMOUNTS, "account")
+POSITION_FIELDS = ("type", "version", "account", *_CONTRACT_FIELDS, "quantity", "average_cost")
+PORTFOLIO_FIELDS = ("type", "version", *_CONTRACT_FIELDS, "quantity", *_AMOUNTS, "account")
 
 
 def position_row(fields: Sequence[str]) -> HoldingRow | OddRow:
@@ -449,7 +449,7 @@ def _holding_row(sent: Mapping[str, str], amount_names: Sequence[str]) -> Holdin
         if position is None:
             raise ValueError(f"quantity {shown(sent['quantity'])}")
 
-        terms: dict[str, Any] = {name: sent[name] for name in _TERMS}
+        terms: dict[str, Any] = {name: sent[name] for name in _CONTRACT_FIELDS}
         terms["conId"] = int(conid)
         terms["strike"] = _number("strike", sent["strike"] or "0")
         amounts = {name: known(_number(name, sent[name])) for name in amount_names}

@@ -181,10 +181,9 @@ class ReconciliationBreaks:
 
         return self._lifecycle.change(step, {"action": action})
 
-    def open_breaks(self, gateway_id: str | None = None) -> list[Break]:
-        """Return the breaks that are there now, oldest first; of one gateway, or of all."""
-        breaks = _in_order(self._lifecycle.snapshot().live)
-        return [opened for opened in breaks if gateway_id in (None, opened.gateway_id)]
+    def open_breaks(self) -> list[Break]:
+        """Return the breaks that are there now, oldest first."""
+        return _in_order(self._lifecycle.snapshot().live)
 
     def closed_breaks(self, limit: int = 50) -> list[Break]:
         """Return the breaks that are gone, newest first, at most so many."""

@@ -392,14 +392,17 @@ class _Published:
 
 _OF_HOLDINGS = columns_of(BrokerPosition, besides={"instrument", "greeks"})
 _DESCRIBED = {name: column for name, column in _OF_HOLDINGS.items() if column.description}
-_REPORTED = _OF_HOLDINGS | UPDATE_COLUMNS | _DESCRIBED | columns_of(_Published)
+_BROKER_COLUMNS = _OF_HOLDINGS | UPDATE_COLUMNS | _DESCRIBED | columns_of(_Published)
 
 _INSTRUMENT = tuple(Instrument.__dataclass_fields__)
 _WRITER = ("trading_mode", "fencing_token", *columns_of(_Published))
 
 BROKER_POSITIONS = TableSpec(
     "broker_positions",
-    {name: _REPORTED[name] for name in (*_OF_HOLDINGS, *_INSTRUMENT, *_WRITER, *GREEKS_COLUMNS)},
+    {
+        name: _BROKER_COLUMNS[name]
+        for name in (*_OF_HOLDINGS, *_INSTRUMENT, *_WRITER, *GREEKS_COLUMNS)
+    },
     version=6,
     partition_by=("gateway_id",),
     indexed=("confirmed_at", "fencing_token", "published_version"),

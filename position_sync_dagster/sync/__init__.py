@@ -18,4 +18,5 @@ Faces, money and `defs` import the services from here. The modules import `gatew
 - `reconciliation`: what is a difference, and of which type (`_differences`); whether a break would
   have been seen (`_is_compared`); all that becomes of one: `domain/reconciliation`
 - `stream/`: everything that the owner of a login does
+- `waits`: how the event loop waits until an event or a time, and ends tasks
 """

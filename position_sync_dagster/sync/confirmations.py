@@ -45,7 +45,7 @@ _CONFIRMING = (
     "received_at",
 )  # fmt: skip
 
-_NONE = ValueOrigin.NONE.value
+_NO_ORIGIN = ValueOrigin.NONE.value
 _ORIGINS = [origin.value for origin in ValueOrigin]
 
 # The origins of the broker's own values.
@@ -83,8 +83,8 @@ def _with_reported(rows: DataFrame, holdings: DataFrame, now: datetime) -> DataF
 def _confirmed(now: datetime) -> Expr:
     """Return the column of `with_confirmed`: `_name` is the holding's column, `name` the row's."""
     # An unknown origin counts as NONE.
-    source = col.value_source.replace_strict(_ORIGINS, _ORIGINS, default=_NONE)
-    has_no_value = (source == _NONE) & col.market_value.is_null()
+    source = col.value_source.replace_strict(_ORIGINS, _ORIGINS, default=_NO_ORIGIN)
+    has_no_value = (source == _NO_ORIGIN) & col.market_value.is_null()
     is_of_broker = source.is_in(OF_BROKER)
 
     # When the source of the broker's value last confirmed it.

@@ -60,6 +60,7 @@ from position_sync_dagster.sync.broker_view import (
     ValueSource,
 )
 from position_sync_dagster.sync.confirmations import CONFIRMED, with_confirmed
+from position_sync_dagster.sync.waits import wait_for_first
 
 # Requests that a batch claims at most if `batch_size` is "auto": its rows are in memory, and must
 # be written within the lease. A number in the settings may be greater.
@@ -358,7 +359,7 @@ class DrainReport:
 
 
 # The counts of a drain, which are sums.
-_COUNTS = ("rows", "claimed", "succeeded", "failed", "released")
+_SUMMED = ("rows", "claimed", "succeeded", "failed", "released")
 
 
 class QueueWorker:
@@ -511,7 +512,7 @@ class QueueWorker:
 
         reason = unavailable or (NOT_COVERED if any(unreleased) else None)
         sums: dict[str, Any] = {
-            name: sum(getattr(batch, name) for batch in batches) for name in _COUNTS
+            name: sum(getattr(batch, name) for batch in batches) for name in _SUMMED
         }
         waits_s = [batch.oldest_wait_s for batch in batches if batch.oldest_wait_s is not None]
         return DrainReport(
@@ -540,9 +541,7 @@ class QueueWorker:
             except PositionSyncError as error:
                 outage.report(fault_of(error), text=str(error))
 
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self.interval):
-                    await self._stop.wait()
+            await wait_for_first([self._stop], timeout_s=self.interval)
 
     async def _process(self, limit: int) -> tuple[DrainReport, Sequence[QueuedPosition]]:
         """Process one batch; return its report, and the requests that are still to be released.

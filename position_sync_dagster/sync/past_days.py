@@ -34,16 +34,12 @@ class ClosedDay:
 
     Attributes:
         rows: In the schema of `daily_positions`.
-        stated: The number of rows that are stated.
-        files: What of the source covers the day, by name.
-        left_out: What is wrong of rows of the files that cannot be read: the day is incomplete.
+        of_source: What the source says of the day besides its rows, for the event.
     """
 
     closed_at: datetime
     rows: DataFrame
-    stated: int = 0
-    files: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()
+    of_source: Mapping[str, int | str] = field(default_factory=dict)
     differences: tuple[Discrepancy, ...] = ()
 
 

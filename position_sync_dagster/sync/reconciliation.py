@@ -326,7 +326,7 @@ def _may_be_confirmed(difference: Break | Discrepancy, just_live: Collection[str
 
 
 # The types of breaks that are looked for here; other comparisons have others.
-_LOOKED_FOR = (
+LOOKED_FOR = (
     DiscrepancyType.MISSING,
     DiscrepancyType.SURPLUS,
     DiscrepancyType.QUANTITY,
@@ -344,7 +344,7 @@ def _is_compared(brk: Break, held: Collection[Key], coverage: Coverage) -> bool:
         held: The holdings of the broker.
         coverage: Which accounts they cover.
     """
-    if brk.type not in _LOOKED_FOR:
+    if brk.type not in LOOKED_FOR:
         return False
     # A mismatch is one of a leg and its contract, whatever is held.
     if brk.type is DiscrepancyType.LEG_MISMATCH or (brk.account, brk.conid) in held:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Origin, Subprotocol
 
 from tests.support import demo_program
 from tests.support.demo_program import LIMIT_S, command, end_all, processes_of, started, wait_for
@@ -86,7 +87,10 @@ def test_a_web_page_of_another_site_reaches_nothing(one):
 
     def subscribe(origin: str) -> str:
         with connect(
-            f"ws://{own}/graphql", origin=origin, subprotocols=["graphql-ws"], open_timeout=LIMIT_S
+            f"ws://{own}/graphql",
+            origin=Origin(origin),
+            subprotocols=[Subprotocol("graphql-ws")],
+            open_timeout=LIMIT_S,
         ) as socket:
             socket.send(json.dumps({"type": "connection_init"}))
             return json.loads(socket.recv(timeout=LIMIT_S))["type"]

@@ -226,7 +226,7 @@ MOMENT = re.compile(r"2026-03-09T[0-9:]+Z")
 
 def documented() -> dict[str, str]:
     """Return each command that a document shows in a block, with the name of the document."""
-    shown = {}
+    shown: dict[Any, Any] = {}
     for document in DOCUMENTS:
         for kind, body in FENCE.findall(document.read_text()):
             block = f"```{kind}\n{body}```"

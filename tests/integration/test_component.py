@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from dagster_dg_cli.cli import create_dg_cli
 
 from position_sync_dagster.domain.queue_request import QueueStatus
+from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.settings import load_settings
 from tests.integration.defs.test_definitions import PARENTS
@@ -270,7 +271,10 @@ def test_a_project_without_the_component_looks_for_changed_quantities_as_the_pag
 def test_a_second_component_in_one_project_is_refused(project: Project) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - Dagster's error is private
         project(component(), component(key_prefix="second"))
-    assert "same key 'position_sync'" in str(caught.value.__cause__)
+    refusal = caught.value.__cause__
+    assert isinstance(refusal, SettingsError)
+    assert refusal.what.startswith("This project has 2 components of Position Sync:")
+    assert "gateways_file" in refusal.remedy
 
 
 def test_the_project_keeps_its_executor_and_gives_our_assets_a_group_of_its_own(project) -> None:

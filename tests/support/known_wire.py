@@ -11,6 +11,7 @@ from collections import defaultdict
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from ib_gateway_simulator import SimulatedGateway, load_book
 from ib_gateway_simulator.control.actions import check, perform
@@ -229,7 +230,7 @@ async def main() -> None:
         if fields[0] == "4" and len(fields) > 4:
             texts[fields[3]].append(fields[4])
 
-    said = defaultdict(set)
+    said: defaultdict[Any, set[Any]] = defaultdict(set)
     FILE.write_text(known_file(said, words))
     wire.vocabulary.cache_clear()
     heard = Heard()

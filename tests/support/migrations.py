@@ -18,4 +18,4 @@ def keep_migrations() -> None:
         place = config.get_main_option("script_location")
         return kept.get(place) or kept.setdefault(place, read(config))
 
-    ScriptDirectory.from_config = from_config
+    ScriptDirectory.from_config = from_config  # type: ignore[method-assign]

@@ -84,7 +84,16 @@ class Postgres:
     def start(self) -> None:
         """Start the server, and wait until it answers."""
         with (self._folder / "log").open("ab") as log:
-            words = ["-D", self.data, "-p", str(self.port), "-h", "127.0.0.1", "-k", self._folder]
+            words: list[Any] = [
+                "-D",
+                self.data,
+                "-p",
+                str(self.port),
+                "-h",
+                "127.0.0.1",
+                "-k",
+                self._folder,
+            ]
             self._process = subprocess.Popen(
                 [self._binaries / "postgres", *words, "-c", "fsync=off"], stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log, cwd="/", start_new_session=True, **self._account,

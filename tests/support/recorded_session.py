@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from ib_gateway_simulator.recordings.entry import Message
 from ib_gateway_simulator.recordings.recording import Recording
@@ -31,7 +32,7 @@ def legs_of(recording: Recording) -> list[ActiveContract]:
     return [_leg_of(rows[conid]) for conid in sorted(lines & rows.keys())]
 
 
-def _leg_of(fields: Sequence[str]) -> ActiveContract:
+def _leg_of(fields: Sequence[str]) -> Any:
     """Return the leg of a message `position`."""
     conid, symbol, _, expiry, strike, right = fields[3:9]
     return make_leg(

@@ -141,7 +141,9 @@ class Service:
 
     @property
     def session(self) -> GatewaySession:
-        return self.lake.sessions.current(self.settings.gateway_id)
+        session = self.lake.sessions.current(self.settings.gateway_id)
+        assert session is not None
+        return session
 
     async def reaches(self, state: SessionState = SessionState.LIVE) -> None:
         await eventually(lambda: (session := self.session) is not None and session.state is state)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 from unittest.mock import MagicMock, Mock
 
 import polars as pl
@@ -253,12 +254,12 @@ def test_the_past_of_the_strategies_is_in_the_lake_with_their_campaigns(prepared
     assert {campaign.ended for campaign in campaigns} >= {"closed", "expired"}
     assert len({campaign.kind for campaign in campaigns}) >= 8
     assert None not in {campaign.kind for campaign in campaigns}
-    profits = [campaign.profit for campaign in campaigns]
+    profits: list[Any] = [campaign.profit for campaign in campaigns]
     assert min(profits) < 0 < max(profits)
 
     # Their money, counted from the entries of the back office alone.
     strategy_of = {leg.contract.conid: leg.strategy for leg in history.past.legs}
-    brought = Counter()
+    brought: Counter[Any] = Counter()
     for books in history.past.books:
         for entry in books.entries:
             strategy = None
@@ -268,7 +269,7 @@ def test_the_past_of_the_strategies_is_in_the_lake_with_their_campaigns(prepared
             shares = entry.security.category == "STK"
             if strategy or shares:
                 brought[strategy or "aapl-short-put"] += entry.proceeds - entry.commission
-    of_strategies = Counter()
+    of_strategies: Counter[Any] = Counter()
     for campaign in campaigns:
         of_strategies[campaign.strategy_id] += campaign.profit
     assert of_strategies == {name: pytest.approx(float(money)) for name, money in brought.items()}

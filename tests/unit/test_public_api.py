@@ -129,7 +129,7 @@ async def test_reconciliation_runs_once_per_interval_and_through_an_outage_until
             thrice.set()
         raise ps.errors.BrokerUnavailableError("No stream is alive.", remedy="Wait.")
 
-    service.run = run
+    service.run = run  # type: ignore[method-assign]
     await service.start()
     await thrice.wait()
     await service.stop()

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
+from typing import Any
 
 import time_machine
 
@@ -209,7 +210,7 @@ class Year:
         if session <= self._down_until:
             self._missed.append(session)
             return True
-        down = []
+        down: list[Any] = []
         if self.plan.with_gaps:
             down = events.downtime(self.plan.first, session)
 

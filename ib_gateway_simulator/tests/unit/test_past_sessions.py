@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -68,7 +69,7 @@ def test_trades_and_ends_explain_how_holdings_change_from_session_to_session(sta
 def test_each_campaign_trades_all_its_legs_by_one_order_and_leaves_nothing(past):
     strategy_of = {leg.contract.conid: leg.strategy for leg in past.legs}
     orders = defaultdict(set)
-    quantity_left = defaultdict(int)
+    quantity_left: defaultdict[Any, int] = defaultdict(int)
     for books in past.books:
         for entry in books.entries:
             conid = getattr(entry, "security", None) and entry.security.conid

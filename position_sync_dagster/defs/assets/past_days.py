@@ -118,7 +118,7 @@ def daily_asset(
         service = partial(stated, lake, position_sync.settings, clock=clock)
         closed_days, result = fill(lake, service, days_of(context), run_id=context.run.run_id)
         for error in closed_days.unreadable:
-            context.log.warning(f"A statement was left out: {error}")
+            context.log.warning(f"Left out: {error}")
 
         version = str(result.version)
         shared = table_asset.replacement_metadata(result)
@@ -158,7 +158,7 @@ def fill(
     *,
     run_id: str | None = None,
 ) -> tuple[ClosedDays, derived.Replaced]:
-    """Write the rows of trading days, and record where they differ from the broker's statements."""
+    """Write the rows of trading days, and record where they differ from what is stated."""
 
     def make() -> ClosedDays:
         """Collect the rows; `derive` does so again if the tables changed meanwhile."""
@@ -181,7 +181,6 @@ def describe(closed: ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
     counts = {
         "without_value": rows["market_value"].null_count(),
         "without_daily_pnl": held["daily_pnl"].null_count(),
-        "rows_left_out": len(closed.left_out),
     }
 
     ages = rows["age_s"]
@@ -199,9 +198,8 @@ def describe(closed: ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
         **{name: count for name, count in counts.items() if count},
         **table_asset.plotted(numbers),
         "closed_at": dg.MetadataValue.timestamp(closed.closed_at),
-        "from_statement": closed.stated,
         "differences": len(closed.differences),
-        "statements": ", ".join(closed.files),
+        **closed.of_source,
     }
 
 

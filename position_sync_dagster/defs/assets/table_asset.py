@@ -44,7 +44,7 @@ DATA_VERSION = "dagster/data_version"
 
 # The data version of a table that the ledger follows all the time: a new version of the table must
 # not mark the ledger as out of date.
-FOLLOWED = "followed"
+UNCHANGING = "followed"
 
 # The one that Dagster (1.13, `DEFAULT_DATA_VERSION`) takes for that of an asset without events.
 NEVER_MATERIALIZED = "INITIAL"
@@ -122,7 +122,7 @@ class Derived:
 
     metadata: "Mapping[str, dg.RawMetadataValue]"
     checks: Mapping[dg.AssetCheckKey, dg.AssetCheckResult] = field(default_factory=dict)
-    version: str = FOLLOWED
+    version: str = UNCHANGING
     mark: str = ""
 
 
@@ -303,7 +303,7 @@ class Sources(NamedTuple):
     versions: Mapping[str, str]
 
 
-def runless(
+def event_without_run(
     asset: str,
     written: Derived,
     keys: AssetKeys,

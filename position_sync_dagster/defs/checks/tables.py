@@ -382,7 +382,7 @@ def agrees_with_the_broker(lake: Lake, settings: Settings) -> dg.AssetCheckResul
         return _download_unfinished(lake, settings, result)
 
     metadata: dict[str, Any] = {"checked": result.checked, "accepted": result.accepted}
-    for kind in DiscrepancyType:
+    for kind in reconciliation.LOOKED_FOR:
         metadata[kind.lower()] = result.count(kind)
 
     summary = f"{result.checked} holdings compared, {len(confirmed)} discrepancies"

@@ -212,9 +212,9 @@ def names_besides_log(table: Path) -> list[str]:
 
 # Files that are synced at once share one write of the disk's journal: 6 files take 0.5 to 2 ms
 # together, and 15 ms one after the other (ext4).
-_THREADS = 8
+_SYNC_THREADS = 8
 
-_pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="fsync")
+_pool = ThreadPoolExecutor(max_workers=_SYNC_THREADS, thread_name_prefix="fsync")
 
 
 class SyncedCommits:

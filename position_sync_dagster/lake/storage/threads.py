@@ -11,9 +11,9 @@ R = TypeVar("R")
 S = TypeVar("S")
 
 # A few are enough: Delta work waits for the disk, and each table serves one call at a time.
-_THREADS = 4
+_LAKE_THREADS = 4
 
-_pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="lake")
+_pool = ThreadPoolExecutor(max_workers=_LAKE_THREADS, thread_name_prefix="lake")
 
 
 async def offload(work: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:

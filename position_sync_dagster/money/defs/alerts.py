@@ -51,7 +51,12 @@ def alert_definitions(context: dg.ComponentLoadContext) -> dg.Definitions:
     if composition.read_settings().alert_urls:
         interval_s = resources.TICK_S
     messages = Messages(composition, alerts.Deliveries())
-    sensor = resources.sensor(tell_people, messages, minimum_interval_s=interval_s)
+    sensor = resources.sensor(
+        tell_people,
+        messages,
+        automation=composition.automation,
+        minimum_interval_s=interval_s,
+    )
     return dg.Definitions(sensors=[sensor])
 
 

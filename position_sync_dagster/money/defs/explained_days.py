@@ -98,7 +98,11 @@ def explained_days(context: dg.ComponentLoadContext) -> dg.Definitions:
     days, first = exchange_since(composition.read_settings(), composition.extension.stated)
     partitions = exchange_partitions(days, first)
     sensor = resources.sensor(
-        remake_touched_days, composition, job_name=CLOSE_JOB, minimum_interval_s=60
+        remake_touched_days,
+        composition,
+        automation=composition.automation,
+        job_name=CLOSE_JOB,
+        minimum_interval_s=60,
     )
     of_days = dg.Definitions(
         assets=[explained_asset(partitions), books_asset(partitions)], sensors=[sensor]

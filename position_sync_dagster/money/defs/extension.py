@@ -7,7 +7,7 @@ than a second goes on beside the ticks, so that a large book delays no drain.
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from position_sync_dagster.defs.assets.table_asset import FOLLOWED, Derived, Sources
+from position_sync_dagster.defs.assets.table_asset import UNCHANGING, Derived, Sources
 from position_sync_dagster.defs.composition import Extension
 from position_sync_dagster.defs.tick import DERIVED_EVERY, STREAMED_EVERY, Work
 from position_sync_dagster.money import defs
@@ -70,7 +70,8 @@ def money_extension(settings: Settings) -> Extension[MoneyLake]:
         addresses={FOLDER: str(settings.flex_folder.absolute())},
         short_jobs=(statements.IMPORT_JOB,),
         imported={
-            spec.name: Sources(spec, {FOLDER: FOLLOWED}) for spec in (EXECUTIONS, STATEMENT_EVENTS)
+            spec.name: Sources(spec, {FOLDER: UNCHANGING})
+            for spec in (EXECUTIONS, STATEMENT_EVENTS)
         },
     )
 

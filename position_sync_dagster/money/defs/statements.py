@@ -157,7 +157,7 @@ def imported(
     metadata_of[MOVEMENTS.name] = table_asset.state_of(lake.movements.table)
 
     files_check = judge_files(len(done.found), done.unreadable)
-    followed = dg.DataVersion(table_asset.FOLLOWED)  # that of the events of ticks
+    followed = dg.DataVersion(table_asset.UNCHANGING)  # that of the events of ticks
     selected = {key.path[-1]: key for key in context.selected_asset_keys}
     for name, metadata in metadata_of.items():
         if name in selected:
@@ -176,7 +176,7 @@ def importing(composition: Composition[MoneyLake], timezone: str) -> dg.Definiti
     `explained_days` calls this one.
     """
 
-    @scheduled(IMPORT_JOB, "0 6 * * 2-6", timezone)
+    @scheduled(composition.automation, IMPORT_JOB, "0 6 * * 2-6", timezone)
     def import_statements_nightly(
         _context: dg.ScheduleEvaluationContext,
     ) -> dg.RunRequest | dg.SkipReason:

@@ -89,14 +89,16 @@ class StatementDays(ClosingService[MoneyLake]):
             opened=opened,
             traded=_traded(statements, closed, opened + timedelta(days=1)),
         )
-        faults = chain.from_iterable(statement.left_out for statement in statements)
+        said: dict[str, int | str] = {
+            "from_statement": joined.filter(value_source=FLEX).height,
+            "statements": ", ".join(files),
+        }
+        # A plot of zeros alone has no use.
+        rows_left_out = sum(len(statement.left_out) for statement in statements)
+        if rows_left_out:
+            said["rows_left_out"] = rows_left_out
         return ClosedDay(
-            closed_at=closed,
-            rows=joined,
-            stated=joined.filter(value_source=FLEX).height,
-            files=tuple(files),
-            left_out=tuple(fault for fault, _remedy in faults),
-            differences=tuple(differences),
+            closed_at=closed, rows=joined, of_source=said, differences=tuple(differences)
         )
 
 

@@ -280,7 +280,7 @@ class RuleFollower:
             self._followed = None
         return self._followed != self._inputs(moves)
 
-    def follow(
+    def apply(
         self, holdings: Iterable[BrokerPosition], accounts: Collection[str], moves: int
     ) -> None:
         """Apply the file if it was saved, and its rules to what these accounts hold; blocks.

@@ -14,8 +14,9 @@ from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.processes.heard.heard_lake import HeardCount, HeardLake
 from position_sync_dagster.processes.heard.wire import Heard, vocabulary
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.ownership import Ownership, end_tasks
+from position_sync_dagster.sync.stream.ownership import Ownership
 from position_sync_dagster.sync.stream.router import StreamTables
+from position_sync_dagster.sync.waits import end_tasks
 
 logger = logging.getLogger(__name__)
 

@@ -20,9 +20,10 @@ from position_sync_dagster.processes.rehearsal.measured import Measured
 from position_sync_dagster.processes.rehearsal.report import Report, assumptions, said_lines
 from position_sync_dagster.processes.rehearsal.values import BrokerValues
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.ownership import Ownership, end_tasks
+from position_sync_dagster.sync.stream.ownership import Ownership
 from position_sync_dagster.sync.stream.router import StreamTables
 from position_sync_dagster.sync.stream.streamer import stream
+from position_sync_dagster.sync.waits import end_tasks
 
 STRATEGY = "rehearsal"
 

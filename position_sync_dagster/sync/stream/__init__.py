@@ -7,7 +7,7 @@ Runs import `streamer.stream`, the stream with its lease; library users import
 `errors` and `domain`, and never `sync.drain`. To change something here, open:
 
 - `broker_values`: which holdings PnLSingle follows (`_choose`, `largest` by the last value of each,
-  `STAYS`) and how many (`STREAMED_PNL_SUBSCRIPTIONS`; of monitored ones `pnl_subscriptions` of
+  `KEEPS_BY`) and how many (`STREAMED_PNL_SUBSCRIPTIONS`; of monitored ones `pnl_subscriptions` of
   `settings`; legs without a line have no bound), how often values are published (`PUBLISH_S`),
   legs without a line queued (`OVERFLOW_INTERVAL_S`), and holdings whose value moved
   (`MOVED_INTERVAL_S`); when accounts are downloaded

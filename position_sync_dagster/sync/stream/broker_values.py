@@ -17,9 +17,10 @@ from position_sync_dagster.domain.queue_request import Reason
 from position_sync_dagster.domain.retry import rest_s
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.sync.stream.ownership import Ownership, end_tasks
+from position_sync_dagster.sync.stream.ownership import Ownership
 from position_sync_dagster.sync.stream.publisher import Publisher
 from position_sync_dagster.sync.stream.routes import Routes
+from position_sync_dagster.sync.waits import end_tasks
 
 # Number of streamed holdings whose profit is subscribed, too.
 STREAMED_PNL_SUBSCRIPTIONS = 250
@@ -45,7 +46,7 @@ CHOOSE_S = 60.0
 
 
 # A holding that is followed gives way only to one whose value is greater by this factor.
-STAYS = 1.25
+KEEPS_BY = 1.25
 
 
 def largest(values: Mapping[Key, float | None], followed: Set[Key], limit: int) -> list[Key]:
@@ -53,7 +54,7 @@ def largest(values: Mapping[Key, float | None], followed: Set[Key], limit: int) 
 
     Args:
         values: The last value of each holding (`HoldingsBook.last_values`); None: unknown.
-        followed: The holdings that are followed now: their values count `STAYS` times, so that
+        followed: The holdings that are followed now: their values count `KEEPS_BY` times, so that
             two of about the same value do not take turns.
         limit: How many may be followed.
 
@@ -62,7 +63,7 @@ def largest(values: Mapping[Key, float | None], followed: Set[Key], limit: int) 
     [('A', 3), ('A', 4), ('A', 1)]
     """
     weighed = {
-        key: math.inf if value is None else abs(value) * (STAYS if key in followed else 1.0)
+        key: math.inf if value is None else abs(value) * (KEEPS_BY if key in followed else 1.0)
         for key, value in values.items()
     }
     # Two sorts, of which the second keeps the order of the first, compare no tuples with numbers.

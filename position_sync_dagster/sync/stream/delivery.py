@@ -8,7 +8,6 @@ only the newest row of each holding.
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
 from position_sync_dagster.domain.account_values import AccountSummary
@@ -33,6 +32,7 @@ from position_sync_dagster.sync.stream.ownership import BackgroundWork, Ownershi
 from position_sync_dagster.sync.stream.parts import LiveConnection
 from position_sync_dagster.sync.stream.pricing import StreamPricer, ValuedRows
 from position_sync_dagster.sync.stream.publisher import Submissions
+from position_sync_dagster.sync.waits import wait_for_first
 
 logger = logging.getLogger(__name__)
 
@@ -147,9 +147,7 @@ class HandlerDelivery:
             failures = 0
             # A handler that gets each update by itself (`_batched` is None) needs no pause.
             if self._batched is not None and not self._is_closing:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(rest_s(loop.time() - began_s)):
-                        await self._urgent.wait()
+                await wait_for_first([self._urgent], timeout_s=rest_s(loop.time() - began_s))
 
     async def _deliver(self, updates: list[PositionUpdate]) -> bool:
         """Call the handler; return whether the updates are done, and not to be delivered again."""

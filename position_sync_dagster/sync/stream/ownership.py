@@ -28,6 +28,7 @@ from position_sync_dagster.lake.sessions import GatewaySessions, login_owned
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.waits import end_tasks, wait_for_first
 
 logger = logging.getLogger(__name__)
 
@@ -219,10 +220,7 @@ class Ownership:
     async def _heartbeat(self) -> None:
         """Renew the lease again and again; if it cannot be, it is lost, or the store is away."""
         while not self.lost.is_set():
-            with suppress(TimeoutError):
-                # With Python 3.11 `wait_for` may swallow the cancellation that ends this task.
-                async with asyncio.timeout(HEARTBEAT_S):
-                    await self._renewal_requested.wait()
+            await wait_for_first([self._renewal_requested], timeout_s=HEARTBEAT_S)
             self._renewal_requested.clear()
             try:
                 await self._renew()
@@ -266,13 +264,6 @@ class Ownership:
         self._renewed_s = began_s
         self._outage.fault = None
         self.store_fault = None
-
-
-async def end_tasks(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel tasks of an owner, and wait until they have ended."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class BackgroundWork:

@@ -42,7 +42,7 @@ class RulesOfLegs(Protocol):
             first: Whether they are those of a new connection.
         """
 
-    def follow(
+    def apply(
         self, holdings: Iterable[BrokerPosition], accounts: Collection[str], moves: int
     ) -> None:
         """Write the legs that are chosen now into the registry; blocks."""

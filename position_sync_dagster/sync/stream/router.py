@@ -268,7 +268,7 @@ class Router:
         fault_before = self._registry_outage.fault
         try:
             if rules is not None and rules.is_due(book.moves, first=first):
-                await offload(rules.follow, book.holdings, feed.accounts, book.moves)
+                await offload(rules.apply, book.holdings, feed.accounts, book.moves)
             await self.registry.refresh()
             self._registry_outage.fault = None
 

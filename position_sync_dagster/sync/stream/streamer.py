@@ -8,12 +8,12 @@ import asyncio
 import inspect
 import logging
 import math
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from random import Random
-from typing import Any, TypeVar
+from typing import Any
 
 from position_sync_dagster.domain.clock import NEVER, Clock, ClockWatch, utc_now
 from position_sync_dagster.domain.gateway_session import (
@@ -38,7 +38,7 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.gateway.codes import FARM_BROKEN, FARM_OK, OFFLINE, GatewayCode, said
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.lake import L, Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.sessions import login_owned
 from position_sync_dagster.lake.storage.object_store import absolute_path
@@ -48,12 +48,9 @@ from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.stream.delivery import Flusher, UpdatesWriter
-from position_sync_dagster.sync.stream.ownership import (
-    Ownership,
-    StreamCounts,
-    end_tasks,
-)
+from position_sync_dagster.sync.stream.ownership import Ownership, StreamCounts
 from position_sync_dagster.sync.stream.router import Router, StreamTables
+from position_sync_dagster.sync.waits import end_tasks, run_until, wait_for_first
 
 logger = logging.getLogger(__name__)
 
@@ -337,36 +334,6 @@ class BrokerLink:
         elif code == GatewayCode.SECURITY_DEFINITION_FARM_OK:
             self.router.definitions_restored()
         self.ownership.renew_now()
-
-
-async def wait_for_first(
-    events: Iterable[asyncio.Event], *tasks: asyncio.Task[None], timeout_s: float | None = None
-) -> None:
-    """Wait until an event is set, a task has ended, or the time is over."""
-    waits = [asyncio.create_task(event.wait()) for event in events]
-    try:
-        await asyncio.wait({*waits, *tasks}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
-
-
-async def run_until(
-    work: Coroutine[Any, Any, None], *until: asyncio.Event, grace_s: float = 0.0
-) -> None:
-    """Run a coroutine, and cancel it after an event is set: it may wait for the gateway.
-
-    Args:
-        grace_s: The time that it has left then to end by itself, in seconds.
-    """
-    task = asyncio.create_task(work)
-    try:
-        await wait_for_first(until, task)
-        await asyncio.wait({task}, timeout=grace_s)
-        if task.done():
-            task.result()
-    finally:
-        await end_tasks(task)
 
 
 # Fills that arrive within this time, in seconds, are handled in one step: an order may have
@@ -693,7 +660,6 @@ def folder_of(table: Table) -> str:
 
 
 # Returns the tables of a stream with what an extension adds.
-L = TypeVar("L", bound=Lake)
 Complete = Callable[[StreamTables, L, Settings, Ownership], StreamTables]
 
 

@@ -350,5 +350,5 @@ PROFILE = settings(
 )
 
 
-class TestQueue(QueueMachine.TestCase):
+class TestQueue(QueueMachine.TestCase):  # type: ignore[valid-type]
     settings = settings(PROFILE, max_examples=38 if EVERYTHING else 5, stateful_step_count=45)

@@ -3,6 +3,7 @@
 import json
 import re
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -151,7 +152,7 @@ def test_all_failed_requests_are_retried_in_one_commit(queue):
 def test_retry_all_skips_a_request_that_another_program_put_back(queue, monkeypatch):
     ids = fail(queue, 1, 2, 3)
     read = SyncQueue.get_batch
-    overtaken = []
+    overtaken: list[Any] = []
 
     def read_then_lose_one(self, *arguments):
         read_rows = read(self, *arguments)

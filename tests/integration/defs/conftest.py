@@ -230,7 +230,7 @@ class World:
         with dg.build_sensor_context(
             instance=self.instance, last_sensor_start_time=time.time() - since_s
         ) as context:
-            result = self._supervise(context)
+            result: Any = self._supervise(context)
         for change in getattr(result, "dynamic_partitions_requests", None) or ():
             if isinstance(change, dg.AddDynamicPartitionsRequest):
                 self.instance.add_dynamic_partitions(LOGINS.name, change.partition_keys)

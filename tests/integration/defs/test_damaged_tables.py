@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -79,7 +80,7 @@ def tick(
         for table in composition.opened(load_settings()).lake.tables:
             table._handle.drop()  # as it is after a while
         with dg.build_sensor_context(instance=instance, cursor=cursor[0]) as context:
-            result = sensor(drain_queue, composition)(context)
+            result: Any = sensor(drain_queue, composition)(context)
         for event in result.asset_events:
             instance.report_runless_asset_event(event)
         cursor[0] = result.cursor

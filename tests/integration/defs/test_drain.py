@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -62,7 +63,7 @@ class Ticks:
             self.cursor = result.cursor
         return result
 
-    def reported(self, name: str = LEDGER) -> list[dict[str, object]]:
+    def reported(self, name: str = LEDGER) -> list[dict[str, Any]]:
         """Return the metadata of the events of an asset, oldest first."""
         records = self.instance.fetch_materializations(dg.AssetKey(name), limit=100).records
         return [
@@ -107,7 +108,8 @@ def derive_by(
 
 
 def said(result: dg.SensorResult) -> str:
-    return result.skip_reason.skip_message
+    assert result.skip_reason is not None
+    return result.skip_reason.skip_message or ""
 
 
 def names(result: dg.SensorResult) -> list[str]:
@@ -237,7 +239,7 @@ def test_a_drain_does_not_wait_for_what_a_large_book_takes_and_newer_rows_follow
         return Derived(metadata={})
 
     may_end = threading.Event()
-    calls = []
+    calls: list[Any] = []
     monkeypatch.setattr(extension, "BESIDE_WAIT_S", 0.0)
     derive_by(name, record)
     world.hold(1, 2)
@@ -445,7 +447,7 @@ def test_results_of_checks_are_stored_when_they_change(world, tick, instance, la
     first = tick()
     key = dg.AssetCheckKey(dg.AssetKey(LEDGER), "a_stream_watches")
 
-    def stored(result: dg.SensorResult) -> Callable[[], list[bool]]:
+    def stored(result: dg.SensorResult) -> list[bool]:
         return [
             asset_event.passed
             for asset_event in result.asset_events

@@ -153,7 +153,12 @@ def test_maintenance_covers_every_table_and_every_asset(
 ):
     asked: list[datetime] = []
     monkeypatch.setenv("POSITION_SYNC_HISTORY_DAYS", "7")
-    monkeypatch.setattr(history, "delete_old_runs", lambda *_: asked.append(_[2]) or 0)
+
+    def delete(_instance, _jobs, before, _location) -> int:
+        asked.append(before)
+        return 0
+
+    monkeypatch.setattr(history, "delete_old_runs", delete)
     quick = MoneyLake(settings.lake, fsync=False).queue
     for request_id in quick.sync.insert_many(requests_of(range(1, FINISHED + 1))):
         quick.sync.mark_success(request_id)

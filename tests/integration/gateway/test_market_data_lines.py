@@ -1,6 +1,7 @@
 """Market data lines: we count them as the gateway does, and learn why it refuses one."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ async def line(opened):
 @pytest.fixture
 def refusals(line):
     """The refusals of the connection's lines."""
-    lines_read = []
+    lines_read: list[Any] = []
     line[1].lines.on_refusal.append(lines_read.append)
     return lines_read
 
@@ -146,7 +147,12 @@ async def test_the_line_too_many_is_refused_while_the_others_go_on(line, refusal
     assert [(r.conid, r.code) for r in refusals] == [(STOCK, 101)]
     assert connection.lines.in_use == 2
     ticked = connection.lines.ticked.watch()
-    await eventually(lambda: seen.update(ticked.take()) or {CALL, PUT} <= seen)
+
+    def saw_both() -> bool:
+        seen.update(ticked.take())
+        return {CALL, PUT} <= seen
+
+    await eventually(saw_both)
 
 
 @pytest.mark.parametrize("code", [354, 10089, 10168, 10197])

@@ -4,6 +4,7 @@ import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import date
+from typing import Any
 
 import pytest
 from polars.testing import assert_frame_equal
@@ -87,7 +88,7 @@ async def test_accounts_of_another_trading_mode_do_not_mix(lake, clock):
     assert len(lake.broker_positions.read(LOGIN)) == 1
 
 
-CHANGES = {"accounts": {}}
+CHANGES: dict[str, Any] = {"accounts": {}}
 
 
 @pytest.mark.in_store

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from deltalake import ColumnProperties, DeltaTable, WriterProperties, write_deltalake
@@ -259,7 +260,7 @@ def test_the_fence_and_the_ids_survive_when_files_are_merged_and_the_log_is_cut(
 def test_an_append_that_was_planned_before_a_fence_is_refused(ledger, other, make_update):
     ledger.sync.append([make_update(1)])
     ledger.table.fence("g:1", 1)
-    fenced = []
+    fenced: list[Any] = []
 
     def fence():  # after the token was checked, before the commit
         if not fenced:

@@ -8,6 +8,7 @@ wait, and one that a worker had claimed when it was stopped. Five of its tables 
 import asyncio
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -94,7 +95,7 @@ async def test_an_older_lake_loses_no_row_and_its_waiting_requests_end_once(
         await eventually(answered)
         stop.set()
         await streaming
-    ended = {}
+    ended: dict[Any, Any] = {}
     for status in (QueueStatus.SUCCESS, QueueStatus.FAILED):
         batch = await lake.queue.get_batch(None, status=status)
         ended |= {request.request_id: request for request in batch}

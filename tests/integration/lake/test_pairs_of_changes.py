@@ -112,17 +112,29 @@ def derive(lake: WholeLake, number: int) -> None:
 
 FILL: dict[str, Callable[[WholeLake, int], Any]] = {}
 FILL["active_strategies"] = lambda lake, n: (
-    leg(lake, n),
+    leg(lake, n),  # type: ignore[func-returns-value]
     n % 2 or lake.registry.sync.remove_active(n),
 )
 FILL["position_queue"] = lambda lake, n: finish_each(lake.queue, [n])
 FILL["position_updates"] = lambda lake, n: lake.updates.sync.append([update(n)])
 FILL["broker_positions"] = lambda lake, n: lake.broker_positions.replace(f"login{n}", [holding(n)])
 FILL["contracts"] = lambda lake, n: lake.contracts.put([contract_details(n)])
-FILL["gateway_sessions"] = lambda lake, n: (own(lake, f"login{n}"), end_session(lake, f"login{n}"))
-FILL["reconciliation_breaks"] = lambda lake, n: [
-    lake.breaks.record({f"login{n}": found}, at(n)) for found in ([discrepancy(n)], [])
-]
+
+
+def fill_sessions(lake, n):
+    own(lake, f"login{n}")
+    end_session(lake, f"login{n}")
+
+
+FILL["gateway_sessions"] = fill_sessions
+
+
+def fill_breaks(lake, n):
+    for found in ([discrepancy(n)], []):
+        lake.breaks.record({f"login{n}": found}, at(n))
+
+
+FILL["reconciliation_breaks"] = fill_breaks
 FILL["executions"] = lambda lake, n: lake.executions.add([execution(n)])
 FILL["latest_positions"] = derive
 

@@ -12,6 +12,7 @@ from position_sync_dagster.lake.schema import records_of
 from position_sync_dagster.lake.storage.data_files import data_files
 from position_sync_dagster.lake.storage.table import noted
 from tests.support.contracts import contract_details
+from tests.support.open_breaks import open_breaks_of
 
 A = "DUSIM0001"
 B = "DUSIM0002"
@@ -256,4 +257,4 @@ async def test_the_breaks_of_one_gateway_do_not_end_those_of_another(lake):
     lake.breaks.record({"b:1": [replace(missing(), conid=2)]}, AT)
     lake.breaks.record({"b:1": []}, AT)
     assert [b.gateway_id for b in lake.breaks.open_breaks()] == [LOGIN]
-    assert lake.breaks.open_breaks("b:1") == []
+    assert open_breaks_of(lake.breaks, "b:1") == []

@@ -1,6 +1,7 @@
 """What imports of statements leave in the tables: each statement once, and none lost."""
 
 from datetime import date, timedelta
+from typing import Any
 
 import polars as pl
 import pytest
@@ -77,7 +78,7 @@ def test_an_import_that_is_always_overtaken_fails_and_the_next_one_stores_it(
 def test_a_table_made_of_others_keeps_what_another_process_committed_meanwhile(lake):
     table = lake.derived_table(LATEST_POSITIONS)
     newer = LATEST_POSITIONS.empty.with_columns()
-    versions = []
+    versions: list[Any] = []
 
     def overtaken():
         row = pl.DataFrame({"account": [f"U{len(versions)}"]})

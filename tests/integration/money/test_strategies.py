@@ -2,6 +2,7 @@
 
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -114,8 +115,8 @@ def test_legs_that_conflict_stay_as_they_were_and_end_no_stream(lake, tmp_path, 
     monkeypatch.setattr(leg_followers, "follow_rules", refuse)
     follower = RuleFollower(lake.registry, file)
     assert follower.is_due(0, first=True)
-    follower.follow([], {A}, 0)
-    follower.follow([], {A}, 0)  # the first one applied the file, which has a version of its own
+    follower.apply([], {A}, 0)
+    follower.apply([], {A}, 0)  # the first one applied the file, which has a version of its own
     assert not follower.is_due(0, first=False)
     assert follower.is_due(1, first=False)
 
@@ -132,7 +133,7 @@ async def test_the_book_of_the_demo_is_proposed_as_it_was_built(stream_legs, lak
     file = tmp_path / "strategies.yaml"
     file.write_text(strategies_text())
 
-    built = {}
+    built: dict[Any, Any] = {}
     explainer = CloseExplainer(lake)
     async with stream_legs(book="demo", followers=(explainer,)) as (_sim, streamer, _received):
         settings = streamer.settings

@@ -47,7 +47,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         def run(code: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
             words = [sys.executable, "-c", code, *arguments]
             pipe = subprocess.PIPE
-            alone = {"text": True, "start_new_session": True}
+            alone: dict[str, Any] = {"text": True, "start_new_session": True}
             process = subprocess.Popen(words, stdout=pipe, stderr=pipe, **alone, **options)
             running.enter_context(process)
             running.callback(process.kill)

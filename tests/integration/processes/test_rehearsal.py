@@ -10,6 +10,7 @@ from collections import defaultdict
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -130,7 +131,7 @@ async def unkind(names):
         steps = 140 if {"a slow PnLSingle", "a missing end"} & {*names} else 20
         has_moved = ticks(sim, steps)
 
-        heard = []
+        heard: list[Any] = []
 
         def done():
             if has_moved() and not heard:
@@ -222,7 +223,7 @@ async def test_no_planted_secret_is_in_the_file_or_on_the_page():
     book = replace(book, accounts=accounts, openings=openings)
     async with simulate(book) as sim:
         has_moved = ticks(sim, 20)
-        said = []
+        said: list[Any] = []
 
         def done():
             if has_moved() and not said:

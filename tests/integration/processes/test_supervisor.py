@@ -119,7 +119,12 @@ def test_without_ticks_tick_times_are_mended_and_code_server_and_daemon_are_star
     three, monkeypatch, caplog
 ):
     mended = []
-    monkeypatch.setattr(module, "mend_sensor_states", lambda: bool(mended.append("times")))
+
+    def mend() -> bool:
+        mended.append("times")
+        return False
+
+    monkeypatch.setattr(module, "mend_sensor_states", mend)
     three.tick_s = three._tick_s = 0.3
     until(three.look, lambda: three.daemon.process)
     before = three.code_server.process.pid, three.daemon.process.pid

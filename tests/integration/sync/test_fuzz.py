@@ -20,7 +20,7 @@ from itertools import count
 from pathlib import Path
 from random import SystemRandom
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import eventkit.event
 import pytest
@@ -362,7 +362,7 @@ class Session:
         if notices:
             self.offline = notices[-1] == LOST
 
-        allowed = defaultdict(set)
+        allowed: defaultdict[Any, set[Any]] = defaultdict(set)
         for part, list_at in phase.parts():
             for key, quantities in self.told.after(part, list_at=list_at).items():
                 allowed[key] |= quantities
@@ -469,7 +469,7 @@ class Session:
 
 def messages_of(said):
     """Return all messages of a phase, and where the answers to reqPositions begin in them."""
-    messages_said = []
+    messages_said: list[Any] = []
     lists_at = []
     for request, told in said:
         if request is not None and request.name == "reqPositions":
@@ -540,12 +540,12 @@ def faults():
     original = MessageReader._on_unreadable
     logger = eventkit.event.logger
     eventkit.event.logger = Log()
-    MessageReader._on_unreadable = unreadable
+    MessageReader._on_unreadable = unreadable  # type: ignore[method-assign]
     try:
         yield found
     finally:
         eventkit.event.logger = logger
-        MessageReader._on_unreadable = original
+        MessageReader._on_unreadable = original  # type: ignore[method-assign]
 
 
 def innermost(trace: TracebackType | None) -> str:
@@ -620,7 +620,7 @@ def play_seed(number, play, *scripts):
 
 def play_seeds(session, wanted, *scripts):
     """Play scripts, seed after seed, until as many messages were sent as are wanted."""
-    played = Counter()
+    played: Counter[Any] = Counter()
     first = SystemRandom().randrange(10**9) if FIRST_SEED == "random" else int(FIRST_SEED)
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         lake = Path(folder) / "lake"

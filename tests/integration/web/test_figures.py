@@ -321,7 +321,7 @@ def test_answers_are_open_for_fields_and_values_of_later_versions_and_questions_
     assert kinds["x-values"] == [*ChangeKind]
     assert all(kind in kinds["description"] for kind in ChangeKind)
 
-    schemas = {}
+    schemas: dict[Any, Any] = {}
     for path, methods in description["paths"].items():
         parameters = methods["get"]["parameters"]
         assert "$ref" not in str(parameters)

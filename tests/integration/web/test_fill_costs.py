@@ -4,6 +4,7 @@ from collections import defaultdict
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal as D
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ def fill(conid: int, quantity: int, price: D, when: datetime, order: str) -> Mov
     )
 
 
-def quoted(conid: int, bid: D, ask: D, when: datetime, **more: object) -> object:
+def quoted(conid: int, bid: D, ask: D, when: datetime, **more: object) -> Any:
     price = float((bid + ask) / 2)
     values = dict(
         bid=float(bid), ask=float(ask), market_price=price, market_value=-200 * price,

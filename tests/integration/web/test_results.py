@@ -1,6 +1,7 @@
 """Results of a campaign, by the command, HTTP and an assistant alike."""
 
 from datetime import date
+from typing import Any
 
 import pytest
 
@@ -207,7 +208,7 @@ INCOMPLETE: list[tuple[dict[int, dict[str, float | None]], str]] = [
 
 def test_an_open_campaign_without_a_recorded_day_says_how_many_lack(lake):
     put_campaigns_with_days(lake)
-    gone = {day: {} for day in (2, 3, 4, 5, 6)}
+    gone: dict[int, Any] = {day: {} for day in (2, 3, 4, 5, 6)}
     for days, why in INCOMPLETE:
         explain(lake, gone | days)
         [campaign] = command_line.json_of("results", "--open")

@@ -11,6 +11,7 @@ import pytest
 
 from position_sync_dagster.defs.assets.table_asset import check_evaluation
 from position_sync_dagster.defs.checks import evaluation
+from position_sync_dagster.lake.lake import Lake
 
 NOW = datetime(2026, 3, 9, 15, 30, tzinfo=UTC)
 KEY = dg.AssetCheckKey(dg.AssetKey("strategy_exposure"), "limit_x")
@@ -84,7 +85,7 @@ def test_a_failure_that_is_not_evaluated_again_counts_no_more_after_a_while(monk
     """As that of a limit which was removed from its file: no result follows."""
     now = 0.0
     monkeypatch.setattr(evaluation, "time", SimpleNamespace(monotonic=lambda: now))
-    driver = evaluation.CheckDriver([])
+    driver = evaluation.CheckDriver[Lake]([])
     lasting = KEY._replace(name="limit_y")
     driver.failing({KEY: BROKEN, lasting: BROKEN})
 

@@ -1,6 +1,7 @@
 """All lines of a login: silence says something only while their contracts trade."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ class Login:
     """Lines that were requested and ticked at 0 s; `closed` are outside their session."""
 
     def __init__(self, *conids):
-        self.closed = set()
+        self.closed: set[Any] = set()
         self.lines = LoginLines(
             session_open=lambda c: c not in self.closed, limit=LIMIT,
             min_hold_s=5.0,

@@ -565,7 +565,7 @@ class Histories(RuleBasedStateMachine):
         assert abs(own - broker) <= max(0.03 * abs(own), 3.0 * abs(row.position))
 
 
-class TestHistories(Histories.TestCase):
+class TestHistories(Histories.TestCase):  # type: ignore[valid-type]
     settings = settings(
         max_examples=int(os.environ.get("HISTORIES", "40")), stateful_step_count=40, deadline=None,
         derandomize=True, database=None, phases=[Phase.generate],

@@ -25,9 +25,10 @@ class Subscribed:
         stock = Instrument(conid=7, symbol="SPY", sec_type="STK", currency="USD")
         self.book.put_position("DU1", stock, -2.0, None)
 
-        ib.client.getReqId = lambda: 4
-        ib.client.reqPnLSingle = ib.client.cancelPnLSingle = lambda *_request: None
-        ib.isConnected = lambda: True
+        ib.client.getReqId = lambda: 4  # type: ignore[method-assign]
+        for name in ("reqPnLSingle", "cancelPnLSingle"):
+            setattr(ib.client, name, lambda *_request: None)
+        ib.isConnected = lambda: True  # type: ignore[method-assign]
         self.subscriptions = PnlSubscriptions(ib, self.book)
         self.subscriptions.keep([KEY])
         self.subscriptions.step()

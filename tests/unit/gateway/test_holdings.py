@@ -104,9 +104,12 @@ def test_a_followed_holding_is_copied_once_when_it_is_read(held, clock, monkeypa
     clock.advance(seconds=1)
     held.confirm(ACCOUNT)
     copies = []
-    monkeypatch.setattr(
-        holdings, "replace", lambda row, **changes: copies.append(row) or replace(row, **changes)
-    )
+
+    def counted(row, **changes):
+        copies.append(row)
+        return replace(row, **changes)
+
+    monkeypatch.setattr(holdings, "replace", counted)
     holding = held.get(KEY)
     assert len(copies) == 1
     assert holding.market_value == 6300.0

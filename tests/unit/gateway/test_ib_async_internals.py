@@ -8,6 +8,7 @@ from collections import deque
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import eventkit
 import ib_async
@@ -137,7 +138,7 @@ def test_no_second_has_more_than_50_messages_also_if_the_process_stands_still(mo
     monkeypatch.setattr(client, "getLoop", lambda: loop)
     ib = ib_async.IB()
     ib_async_internals.set_pace(ib, *login.MESSAGE_PACE)
-    ib.client.conn.sendMsg = loop.send
+    ib.client.conn.sendMsg = loop.send  # type: ignore[method-assign]
     for _ in range(240):
         ib.client.sendMsg("49")
     loop.run()
@@ -153,7 +154,7 @@ def test_what_arrives_at_once_is_read_in_pieces_until_a_message_ends_the_connect
     ib = ib_async.IB()
     ib_async_internals.read_in_pieces(ib)
     conn = ib.client.conn
-    pieces = []
+    pieces: list[Any] = []
     conn.hasData.clear()
     conn.hasData += pieces.append
     data = bytes(range(256)) * 100

@@ -93,7 +93,7 @@ def test_a_check_that_hangs_is_bad_and_the_others_are_shown():
     ended = threading.Event()
     looks = {
         "disk": lambda: [good("disk", str(release.wait()))],
-        "tables": lambda: [good("tables", str(ended.set()))],
+        "tables": lambda: [good("tables", str(ended.set()))],  # type: ignore[func-returns-value]
     }
     try:
         silent, finding = bounded(looks, within_s=3)

@@ -142,7 +142,7 @@ async def test_requests_of_an_account_without_current_data_stay_where_they_are()
     async def view(conids=None):
         return replace(await complete(conids), unavailable=frozenset({"B"}))
 
-    draining.broker.view = view
+    draining.broker.view = view  # type: ignore[method-assign]
     await draining.queue.insert(1, "SPY", account="B")
     report = await draining.process(1)
     assert report.claimed == 1
@@ -184,10 +184,10 @@ async def test_a_request_whose_worker_was_killed_before_its_mark_keeps_its_own_r
     queue = draining.queue
     request_id = await queue.insert(1, "SPY")
     marks = queue.mark_success
-    queue.mark_success = None
+    queue.mark_success = None  # type: ignore[method-assign]
     with pytest.raises(TypeError):  # as if it were killed: nothing is released
         await draining.worker.process_batch()
-    queue.mark_success = marks
+    queue.mark_success = marks  # type: ignore[method-assign]
     draining.broker.positions[1] = 2.0
     await draining.process(1)
     draining.clock.now += timedelta(seconds=61)
@@ -270,7 +270,7 @@ async def test_an_outage_of_broker_or_tables_is_logged_once(caplog, fault):
             raise outcome
         return outcome
 
-    worker.drain = drain
+    worker.drain = drain  # type: ignore[method-assign]
     worker.interval = 0.0
     await worker.start()
     await ended.wait()

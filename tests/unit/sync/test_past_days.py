@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import pytest
 from polars import DataFrame
 
+from position_sync_dagster.defs.assets.past_days import describe
+from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.sync.past_days import ClosedDay, ClosingService
 
 DAY = date(2026, 3, 5)
@@ -31,3 +33,11 @@ def test_differences_of_a_day_are_recorded_under_the_name_of_their_source(source
     service = source(SimpleNamespace(breaks=breaks), SimpleNamespace(), clock=lambda: AT)
     service.record_differences({DAY: ClosedDay(closed_at=AT, rows=DataFrame())})
     assert recorded == [{name: ()}]
+
+
+def test_the_event_of_a_day_says_of_a_source_what_the_source_says_and_nothing_else():
+    of_ledger = ClosedDay(closed_at=AT, rows=DAILY_POSITIONS.empty)
+    completed = ClosedDay(closed_at=AT, rows=DAILY_POSITIONS.empty, of_source={"from_custodian": 2})
+    assert describe(completed)["from_custodian"] == 2
+    assert describe(completed).keys() - describe(of_ledger).keys() == {"from_custodian"}
+    assert not [name for name in describe(of_ledger) if "statement" in name]

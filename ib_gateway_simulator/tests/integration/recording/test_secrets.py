@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from ib_async import IB
@@ -180,7 +181,7 @@ async def test_values_stay_price_times_multiplier_times_quantity(truth_and_recor
 
 async def test_a_holding_has_the_same_quantity_in_every_message(truth_and_recording):
     messages, text = truth_and_recording
-    seen = {}
+    seen: dict[Any, Any] = {}
     for record in lines_of(text):
         fields = record.get("fields")
         if record.get("name") == "position":
@@ -189,7 +190,7 @@ async def test_a_holding_has_the_same_quantity_in_every_message(truth_and_record
             seen.setdefault((fields[19], fields[2]), set()).add(fields[13])
     assert len(seen) > 5
 
-    truth = {}
+    truth: dict[Any, Any] = {}
     for fields in messages:
         if fields[0] == "61":
             truth.setdefault((fields[2], fields[3]), set()).add(fields[14])

@@ -77,6 +77,7 @@ def test_a_quantity_that_differs_is_an_error_with_its_row(world):
     assert evaluation.severity is dg.AssetCheckSeverity.ERROR
     assert evaluation.metadata["quantity"].value == 1
     assert evaluation.metadata["missing"].value == 1
+    assert not {"statement", "unexplained"} & evaluation.metadata.keys(), "others look for these"
     records = evaluation.metadata["discrepancies"].records
     assert [record.data["type"] for record in records] == ["QUANTITY", "MISSING"]
     assert [record.data["conid"] for record in records] == [1, 2]

@@ -4,6 +4,7 @@ import os
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -136,7 +137,9 @@ NOW = datetime(2026, 3, 2, tzinfo=UTC)
 def a_row(number: int, spec: schema.TableSpec = schema.LATEST_POSITIONS) -> pl.DataFrame:
     """Return one row with an id of its own."""
     text = [column for column, kind in spec.polars.items() if kind == pl.String]
-    places = {name: [name if name in spec.partition_by else f"{name}-{number}"] for name in text}
+    places: dict[str, list[Any]] = {
+        name: [name if name in spec.partition_by else f"{name}-{number}"] for name in text
+    }
     days = [column for column, kind in spec.polars.items() if kind == pl.Date]
     rest = {name: [None] for name in spec.columns if name not in places}
     keys = {

@@ -18,6 +18,7 @@ from tests.support import money_rows
 from tests.support.facts import store_statement
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
+from tests.support.open_breaks import open_breaks_of
 from tests.unit.money.past import test_causes as cases
 from tests.unit.money.past.test_causes import (
     ACCOUNT,
@@ -78,7 +79,7 @@ def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(world, 
     (check,) = result.get_asset_check_evaluations()
     assert not check.passed
     assert "+1 SPY 580C 20Mar26 of DU1" in check.description
-    (asked,) = lake.breaks.open_breaks(BREAKS)
+    (asked,) = open_breaks_of(lake.breaks, BREAKS)
     assert asked.account == ACCOUNT
     assert asked.conid == OTHER
     assert asked.actual == 1.0
@@ -86,7 +87,7 @@ def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(world, 
     store_statement(lake, [booked(OTHER, -1, "A;C", AT, stated_at=AT)])
     (check,) = world.derive(closures).checks.values()
     assert check.passed
-    assert not lake.breaks.open_breaks(BREAKS)
+    assert not open_breaks_of(lake.breaks, BREAKS)
     rows = [
         (judged_close.cause, judged_close.stage)
         for judged_close in lake.closures.records()
@@ -109,7 +110,7 @@ def test_a_bill_that_matured_asks_nobody(world, lake, sec_type):
     lake.position_changes.add([change(cases.SHARES, 5, 0, AT, sec_type=sec_type)])
     (check,) = world.derive(closures).checks.values()
     assert check.passed
-    assert not lake.breaks.open_breaks(BREAKS)
+    assert not open_breaks_of(lake.breaks, BREAKS)
     assert [closure.cause for closure in lake.closures.current()] == ["UNEXPLAINED"]
 
 
@@ -139,7 +140,12 @@ def test_a_judgement_of_another_process_that_knew_less_and_ended_later_does_not_
     slow = CloseExplainer(lake)
     lake.position_changes.add([change(CALL, 2, 0, AT)])
     judged = []
-    with patch.object(lake.closures, "add", lambda ones, run_id: judged.extend(ones) or 0):
+
+    def add(ones, run_id) -> int:
+        judged.extend(ones)
+        return 0
+
+    with patch.object(lake.closures, "add", add):
         slow.explain()
     stream = CloseExplainer(lake)
     stream.explain([fill(CALL, -2, AT)])
@@ -163,10 +169,10 @@ def test_a_cause_that_is_judged_after_the_clock_was_set_back_counts(lake):
 def test_a_person_is_asked_about_a_close_also_after_the_clock_was_set_back(lake):
     lake.position_changes.add([change(OTHER, 1, 0, AT)])
     CloseExplainer(lake).explain()
-    (asked,) = lake.breaks.open_breaks(BREAKS)
+    (asked,) = open_breaks_of(lake.breaks, BREAKS)
     lake.breaks.accept(asked.break_id, by="somebody")
     CloseExplainer(lake, clock=lambda: AT - timedelta(hours=1)).explain()
-    (accepted,) = lake.breaks.open_breaks(BREAKS)
+    (accepted,) = open_breaks_of(lake.breaks, BREAKS)
     assert accepted.break_id == asked.break_id
     assert accepted.state == "ACCEPTED"
 
@@ -193,7 +199,7 @@ def test_an_unexplained_close_of_long_ago_stays_open_until_a_person_accepts_it(l
     explainer = CloseExplainer(lake, clock=lambda: later)
     lake.position_changes.add([change(CALL, 1, 0, later - timedelta(minutes=5))])
     assert [row.conid for row in explainer.explain().unexplained] == [CALL]
-    assert {open_break.conid for open_break in lake.breaks.open_breaks(BREAKS)} == {OTHER, CALL}
+    assert {open_break.conid for open_break in open_breaks_of(lake.breaks, BREAKS)} == {OTHER, CALL}
 
 
 def test_the_price_at_the_end_of_an_index_option_is_that_of_the_greeks_in_the_ledger(lake):

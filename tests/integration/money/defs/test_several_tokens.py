@@ -72,7 +72,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FlexServer]:
 
 
 @pytest.fixture
-def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], object]:
     monkeypatch.setenv("POSITION_SYNC_TRADING_MODE", "SIMULATED")
     monkeypatch.setenv("POSITION_SYNC_GATEWAYS_FILE", str(tmp_path / "gateways.yaml"))
     monkeypatch.setenv("POSITION_SYNC_FLEX_TOKEN", OF_ALL)

@@ -1,6 +1,7 @@
 """A list that empties an account, and another login behind the port: nothing is flat by that."""
 
 from collections import Counter
+from typing import Any
 
 import polars as pl
 import pytest
@@ -36,8 +37,8 @@ def open_keys(sim, account):
 
 def rated_and_held(lake, settings):
     """Return the completeness of each account, and how many open holdings it has."""
-    rated = {}
-    held = Counter()
+    rated: dict[Any, Any] = {}
+    held: Counter[Any] = Counter()
     for row in published(lake, settings).values():
         rated.setdefault(row.account, set()).add(row.completeness)
         held[row.account] += row.position != 0

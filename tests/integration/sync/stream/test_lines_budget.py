@@ -6,6 +6,7 @@ The manager is driven by hand over a simulator, with a clock that only the test 
 from collections import Counter
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,7 @@ class ManagedLines:
         context = unowned(settings=settings, monotonic=lambda: self.now, clock=clock)
         self.manager = StreamLines(context, self.contracts)
         self.manager.attach(connection.lines)
-        self.requests = Counter()
+        self.requests: Counter[Any] = Counter()
         self.request_ids = {}
         self._request = connection.ib.reqMktData
         connection.ib.reqMktData = self._request_and_count

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 from operator import attrgetter
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,7 @@ from position_sync_dagster.sync.reconciliation import ReconciliationService
 from position_sync_dagster.sync.stream import streamer
 from position_sync_dagster.sync.stream.ownership import Ownership
 from tests.support.booked_legs import CALL, PUT, A, B, leg
+from tests.support.open_breaks import open_breaks_of
 from tests.support.short_owner import refresh
 from tests.support.streams import Service, eventually, published, settings_for, simulate
 from tests.support.waiting import DEADLINE_S
@@ -79,7 +81,7 @@ async def test_what_the_broker_confirmed_before_the_session_is_live_is_current(l
 
 async def test_a_stream_owns_the_login_until_its_connection_is_closed(lake, monkeypatch):
     close = streamer.BrokerLink.close
-    owners = []
+    owners: list[Any] = []
 
     async def slowly(link):
         owned = service.session
@@ -166,7 +168,7 @@ async def test_the_session_names_the_holdings_and_accounts_that_are_unusable(lak
 
 
 async def test_a_run_initializes_each_table_once(lake, monkeypatch):
-    initialized = Counter()
+    initialized: Counter[Any] = Counter()
     initialize = Table.initialize
 
     def count(table):
@@ -310,7 +312,7 @@ async def test_the_breaks_of_a_login_that_was_renamed_go_on_under_its_new_name(
         accepted = lake.breaks.accept(lake.breaks.open_breaks()[0].break_id, by="eva")
         assert (await service.run()).accepted == 1
 
-        opened = lake.breaks.open_breaks(login.gateway_id)
+        opened = open_breaks_of(lake.breaks, login.gateway_id)
         assert len(opened) == len(discrepancies)
         assert [
             difference.state for difference in opened if difference.break_id == accepted.break_id

@@ -1,6 +1,7 @@
 """Which closes are judged: those that are open, and those of which a statement says more."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import polars as pl
 import pytest
@@ -125,7 +126,7 @@ def test_a_close_is_judged_if_it_is_open_or_if_there_is_more_to_know(name: str) 
 
     names = ("change_id", "cause", "stage", "statement")
     columns = dict.fromkeys(names, pl.String) | {"judged_at": MOMENT}
-    judged = [] if counted is None else [("c", *counted, seen + MINUTE)]
+    judged: list[Any] = [] if counted is None else [("c", *counted, seen + MINUTE)]
     known = pl.DataFrame(judged, columns, orient="row")
     due = due_closes(closes, known, pl.DataFrame(said, schema=SAID), NOW)
     assert (due == {"c"}) is is_due

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from typing import Any
 
 import pytest
 import time_machine
@@ -96,7 +97,8 @@ def test_a_settlement_in_cash_has_the_time_at_which_its_option_ended_and_deliver
     assert settled.at == EVENING
     assert settled.quantity == 0
     assert {campaign.kind for campaign in counting} == {MovementKind.CASH_SETTLEMENT}
-    assert sorted(one.quantity for one in counting) == [0, 2]
+    quantities: list[Any] = [one.quantity for one in counting]
+    assert sorted(quantities) == [0, 2]
 
 
 def test_an_end_that_another_statement_than_that_of_its_settlement_names_delivers_nothing():

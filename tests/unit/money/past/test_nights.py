@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,7 @@ class Night:
         self.refuses = self.dead = False
         self.now_s = 0.0
         self.requests = 0
-        self.rows = []
+        self.rows: list[Any] = []
         self.lines = LoginLines(
             session_open=lambda conid: hours is None, limit=LIMIT, min_hold_s=5.0
         )

@@ -8,6 +8,7 @@ moves at a thousand times the highest strike. Legs that live on are priced by a 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -152,7 +153,9 @@ def rows_of(case: Case) -> list[PositionUpdate]:
             expiry = LATER
 
         # Without contract details the value says that an option on a future is not in cents.
-        value = {"market_price": cost, "market_value": quantity * cost * case.multiplier}
+        value: dict[str, Any] = {
+            "market_price": cost, "market_value": quantity * cost * case.multiplier,
+        }  # fmt: skip
         terms = {"multiplier": case.multiplier, "expiry": expiry, "sec_type": case.sec_type}
         value |= {"currency": case.currency, "implied_vol": 0.2}
         rows.append(leg(number, right, strike, quantity, cost, **terms, **value))

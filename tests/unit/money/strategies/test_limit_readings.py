@@ -136,7 +136,7 @@ def test_the_number_of_each_measure(measure, currency, number) -> None:
     ],
 )
 def test_a_sum_without_one_of_its_parts_is_unknown(measure, missing) -> None:
-    values = {missing: None}
+    values: dict[str, float | None] = {missing: None}
     if missing == "nan":
         values = {"unrealized_pnl": float("nan")}
 

@@ -2,6 +2,7 @@
 
 from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -130,7 +131,9 @@ async def test_details_that_could_not_be_stored_are_stored_later(clock):
 async def test_the_legs_are_other_ones_only_when_a_contract_turns_out_to_be_another(clock):
     first = leg(1, "a")
     second = leg(2, "b")
-    terms = {"symbol": second.symbol, "right": second.right, "strike": second.strike}
+    terms: dict[str, Any] = {
+        "symbol": second.symbol, "right": second.right, "strike": second.strike,
+    }  # fmt: skip
     terms |= {"last_trade_date": second.expiry, "expires_on": second.expiry}
     fitting = {"sec_type": second.sec_type} | terms
     cache = ContractCache(None, clock=clock)

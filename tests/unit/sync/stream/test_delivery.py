@@ -2,6 +2,7 @@
 
 import asyncio
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -239,8 +240,13 @@ async def test_a_lease_that_runs_out_within_a_flush_does_not_end_the_stream(monk
     """The look before the flush found it valid; it may be renewed."""
     ownership = unowned(make_settings(flush_interval_s=0.01))
     flushed = asyncio.Event()
-    pricer = SimpleNamespace(flush=lambda *_changes: flushed.set() or [])
-    connection = SimpleNamespace(pnl=SimpleNamespace(valued=set()))
+
+    def flush(*_changes):
+        flushed.set()
+        return []
+
+    pricer: Any = SimpleNamespace(flush=flush)
+    connection: Any = SimpleNamespace(pnl=SimpleNamespace(valued=set()))
 
     def ran_out():
         raise StalledError("The lease ended.", remedy="It is renewed.")

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ class PricerWithLines:
     def __init__(self, *conids):
         self.second = 0.0
         self.back = timedelta()
-        self.closed = set()
+        self.closed: set[Any] = set()
         self.unreadable = set()
         self.lines = LoginLines(
             session_open=lambda conid: conid not in self.closed,

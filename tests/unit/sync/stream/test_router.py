@@ -124,7 +124,7 @@ async def test_a_slow_commit_is_followed_by_a_rest_of_three_times_its_time(route
         await publish(feed)
         day.second += 2
 
-    day.publish = slowly
+    day.publish = slowly  # type: ignore[method-assign]
     await day.pass_(14)
     assert day.at("published") == [0, 8, 16]
 
