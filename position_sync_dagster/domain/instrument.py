@@ -52,8 +52,8 @@ def parse_right(text: str) -> Right:
 
 
 # A day as a person writes it; the last form is that of the names of contracts (`leg_name`).
-DAY_PATTERN = r"\d{8}|\d{4}-\d{2}-\d{2}|\d{2}[A-Za-z]{3}\d{2}"
-_FORMS_OF_DAYS = ("%Y%m%d", "%Y-%m-%d", "%d%b%y")
+_ISO_DAY = r"\d{8}|\d{4}-\d{2}-\d{2}"
+DAY_PATTERN = _ISO_DAY + r"|\d{2}[A-Za-z]{3}\d{2}"
 
 
 def parse_day(value: str | int | date, name: str) -> date:
@@ -71,9 +71,11 @@ def parse_day(value: str | int | date, name: str) -> date:
         return value
     # Python writes no number of thousands of digits.
     text = "" if isinstance(value, int) and abs(value) > 10**8 else str(value).strip()
-    for form in _FORMS_OF_DAYS if re.fullmatch(DAY_PATTERN, text) else ():
-        with suppress(ValueError):
-            return datetime.strptime(text, form).replace(tzinfo=UTC).date()
+    with suppress(ValueError):
+        if re.fullmatch(_ISO_DAY, text):
+            return date.fromisoformat(text)  # a tenth of the time of `strptime`
+        if re.fullmatch(DAY_PATTERN, text):
+            return datetime.strptime(text, "%d%b%y").replace(tzinfo=UTC).date()
     raise InvalidLegError(
         f"The {name} {shown(value)} is no day.", remedy='Write it as "20260220" or "2026-02-20".'
     )

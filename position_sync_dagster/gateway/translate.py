@@ -3,6 +3,7 @@
 import logging
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -438,7 +439,7 @@ def portfolio_row(fields: Sequence[str]) -> HoldingRow | OddRow:
 
 def _holding_row(sent: Mapping[str, str], amount_names: Sequence[str]) -> HoldingRow | OddRow:
     """Read what messages 61 and 7 share; a row that cannot be used says which field is wrong."""
-    account = sent["account"]
+    account = sys.intern(sent["account"])  # one copy for thousands of holdings
     conid = sent["conId"]
     try:
         if not conid.isdecimal() or int(conid) not in CONIDS:

@@ -45,6 +45,18 @@ def test_a_row_has_what_is_held_and_the_values_that_the_broker_knows():
     assert recorded.instrument.exchange == "KRX"
 
 
+def test_the_rows_of_an_account_share_its_name():
+    # Each message brings a text of its own, as one that is read from the socket.
+    listed = position_row(["61", "3", b"DU1".decode(), *TERMS, "2.0", "1.5"])
+    valued = portfolio_row([*OPTION[:-1], b"DU1".decode()])
+    assert listed.key[0] is valued.key[0]
+
+
+@pytest.mark.parametrize("day", ["20281301", "20280230", "2028W501", "2028-W50-1", "2028-366"])
+def test_a_text_that_is_no_calendar_day_is_no_expiry(day):
+    assert portfolio_row(changed(OPTION, 5, day)).instrument.expiry is None
+
+
 @pytest.mark.parametrize(("price", "value"), [("0", "0"), ("0.0", "0.0"), ("-1", "-300")])
 def test_a_holding_without_a_price_has_no_value_and_keeps_its_cost(price, value):
     row = portfolio_row([*OPTION[:13], "3", price, value, *OPTION[16:]])
