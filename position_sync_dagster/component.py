@@ -219,6 +219,8 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
             )
             definitions = loaded.map_asset_specs(func=complete)
 
+        if not self.automation:
+            _require_stopped(definitions)
         if composition.keys.prefix:
             return with_keys(definitions, composition.keys)
 
@@ -360,6 +362,16 @@ def _with_all_tables(definitions: dg.Definitions, composition: Composition[Any])
         if dg.AssetKey(table.name) not in defined
     ]
     return dg.Definitions.merge(definitions, dg.Definitions(assets=others))
+
+
+def _require_stopped(definitions: dg.Definitions) -> None:
+    """Raise SettingsError if a sensor or a schedule, as one of an extension, is not stopped."""
+    for made in (*(definitions.sensors or ()), *(definitions.schedules or ())):
+        if getattr(made, "default_status", dg.DefaultSensorStatus.STOPPED).value != "STOPPED":
+            raise SettingsError(
+                f"{made.name} would run from the start, though automation is false.",
+                remedy="Define it with the status and the owners of composition.automation.",
+            )
 
 
 def _prefixed(lineage: dg.TableColumnLineage, keys: AssetKeys) -> dg.TableColumnLineage:

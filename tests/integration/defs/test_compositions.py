@@ -1,7 +1,10 @@
 """Definitions with money, without, and with a stranger's extension, in one process."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
+from importlib import import_module
 from types import SimpleNamespace
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -158,3 +161,32 @@ def test_an_asset_without_a_table_is_where_its_extension_says_and_else_nowhere(s
     assert address("flex_statements") == str(settings.flex_folder.absolute())
     assert address("gateway") == f"tcp://{settings.gateway_address}"
     assert address("of_a_stranger") is None
+
+
+SENSOR_OF_A_STRANGER = """
+import dagster as dg
+
+@dg.sensor(job_name="maintain_lake", default_status=dg.DefaultSensorStatus.RUNNING)
+def eager(context):
+    return dg.SkipReason("nothing")
+"""
+
+
+def test_a_sensor_of_an_extension_that_would_run_from_the_start_is_refused_without_automation(
+    tmp_path, monkeypatch
+):
+    package = tmp_path / "of_a_stranger"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "sensors.py").write_text(SENSOR_OF_A_STRANGER)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    class Stranger(PositionSyncComponent):
+        def extension(self, settings: Settings) -> Any:
+            packages = (import_module("of_a_stranger"),)
+            return replace(super().extension(settings), packages=packages)
+
+    settings = load_settings(money=False)
+    assert "eager" in Made(Stranger(), money=False).sensors
+    with pytest.raises(SettingsError, match="eager would run from the start"):
+        Stranger(automation=False).definitions(settings)
