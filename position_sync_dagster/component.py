@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
 
 import dagster as dg
@@ -151,7 +152,10 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
         Raises:
             SettingsError: An attribute is malformed, or the project has another such component.
         """
-        number = len(context.component_tree.get_all_components(PositionSyncComponent))
+        tree = context.component_tree
+        # Without a project, as for `dg.build_defs_for_component`, there is no folder to look at.
+        is_project = isinstance(tree.defs_module, ModuleType)
+        number = len(tree.get_all_components(PositionSyncComponent)) if is_project else 1
         if number > 1:
             raise SettingsError(
                 f"This project has {number} components of Position Sync: their assets, jobs and "

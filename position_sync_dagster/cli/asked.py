@@ -21,12 +21,6 @@ def asked_of_book(home: Path | None, route: str, *, json: bool, **parameters: An
     return answer
 
 
-def print_above(texts: Iterable[str], *, json: bool) -> None:
-    """Print what to know of numbers: with JSON to stderr, so that the JSON has the same shape."""
-    for text in texts:
-        typer.echo(text, err=json)
-
-
 def asked(home: Path | None, route: str, **parameters: Any) -> Any:
     """Return what `/api/v1` answers, from the tables of a home.
 

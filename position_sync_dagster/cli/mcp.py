@@ -139,9 +139,10 @@ def told(settings: Settings, name: str, **parameters: Any) -> dict[str, Any]:
         return {part: value for part, value in values.items() if part != "positions"}
 
     parts = {name: values[tool.part]}
-    for name in ("in_base", "not_current"):
-        if values.get(name):
-            parts[name] = values[name]
+    if values.get("in_base"):
+        parts["in_base"] = values["in_base"]
+    if values.get("not_current"):
+        parts["not_current"] = "; ".join(values["not_current"])
     return parts
 
 

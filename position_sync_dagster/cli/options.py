@@ -71,9 +71,9 @@ def _moment(text: str) -> datetime:
         refused = f"{text[:40]!r} is no time. Write it as 2026-03-09T15:30:00Z."
 
     with suppress(ValueError):
-        clock = time.fromisoformat(text)
+        time.fromisoformat(text if ":" in text else "")
         today = utc_now().astimezone().date()
-        refused = f"{text[:40]!r} has no day. Write it as {today}T{clock:%H:%M:%S}."
+        refused = f"{text!r} has no day. Write it as {today}T{text}."
     raise typer.BadParameter(refused)
 
 

@@ -12,6 +12,7 @@ from position_sync_dagster.money.risk.model_greeks import ModelGreeks
 from position_sync_dagster.money.strategies.leg_followers import RollFollower, RuleFollower
 from position_sync_dagster.processes.heard.daily import with_counts
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.exchange_days import time_zone_of
 from position_sync_dagster.sync.stream.ownership import Ownership
 from position_sync_dagster.sync.stream.router import StreamTables
 
@@ -25,6 +26,7 @@ def with_money(
         await stream(lake, settings, stop=stop, complete=with_money)
     """
     file = settings.strategies_file
+    time_zone_of(settings.calendar)  # loads calendars for a second, and no message waits yet
     run_id = own.session.run_id
     parts = with_counts(tables, lake, settings, own)
     return replace(

@@ -35,11 +35,16 @@ def session_of(calendar: str, day: date) -> date:
 def closed_day_note(calendar: str, now: datetime, days: float) -> str | None:
     """Return that so many days later is no trading day, with those beside it; None: it is one.
 
+    It is None too where nobody has said yet whether the exchange trades then.
+
     Raises:
         SettingsError: The calendar is not known.
     """
     today = day_of(calendar, now)
     day = day_of(calendar, now + timedelta(days=days))
+    if day + LONGEST_CLOSED > exchange_of(calendar).known_until:
+        return None
+
     following = session_of(calendar, day)
     if day in (today, following):
         return None

@@ -424,10 +424,12 @@ class Question:
 
     def _content(self) -> Any:
         """Return the answer; what is computed says which values are not of now."""
+        if not issubclass(self._route.answer or str, ComputedAnswer):
+            return self._route.read(self.source, self.query, self.now)
+
+        not_current = self.source.figures(self.now).not_current
         content = self._route.read(self.source, self.query, self.now)
-        if issubclass(self._route.answer or str, ComputedAnswer):
-            content["not_current"] = self.source.figures(self.now).not_current
-        return content
+        return content | {"not_current": not_current}
 
     def _require_known_names(self) -> None:
         kinds = ("strategy", "account", "underlying")

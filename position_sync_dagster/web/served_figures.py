@@ -47,6 +47,9 @@ BEGINNING = timedelta(seconds=5)
 FRESH = timedelta(seconds=0.9)
 RISK_FRESH = timedelta(seconds=5)
 
+# How long a question may have waited for its turn: it gets what was read for others meanwhile.
+MOST_WAITED = timedelta(seconds=10)
+
 MOST_CHANGES = 200
 
 # The most past moments that are remembered.
@@ -119,7 +122,7 @@ class Shared(Generic[Value]):
     def newest(self, now: datetime) -> Value | None:
         """Return the value that is shared at a moment; None: none is."""
         newest = self._newest
-        if newest is None or not timedelta() <= now - newest[0] < self._lasts:
+        if newest is None or not -MOST_WAITED < now - newest[0] < self._lasts:
             return None
         return newest[1]
 

@@ -145,8 +145,13 @@ class Service:
         assert session is not None
         return session
 
+    def is_in(self, state: SessionState) -> bool:
+        """Return whether its session, once it has one, is in a state."""
+        session = self.lake.sessions.current(self.settings.gateway_id)
+        return session is not None and session.state is state
+
     async def reaches(self, state: SessionState = SessionState.LIVE) -> None:
-        await eventually(lambda: (session := self.session) is not None and session.state is state)
+        await eventually(lambda: self.is_in(state))
 
     async def end(self) -> StreamCounts:
         self.stop.set()

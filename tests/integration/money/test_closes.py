@@ -184,7 +184,7 @@ def quick(monkeypatch):
     Its day begins twelve hours ago, at whatever hour the test runs.
     """
     monkeypatch.setattr(causes, "ONE_EVENT", timedelta(seconds=NEAR_S))
-    monkeypatch.setattr(connection, "_DAYS", (f"Etc/GMT{datetime.now(UTC).hour - 12:+d}",))
+    monkeypatch.setattr(connection, "_DAY_ZONES", (f"Etc/GMT{datetime.now(UTC).hour - 12:+d}",))
 
 
 @pytest.mark.usefixtures("quick")

@@ -18,6 +18,7 @@ IN_JSON = {
     "unvalued", "short_in_money", "short_unknown", "age_s", "greeks_age_s", "lines", "note",
     "realised", "realised_since", "closes", "closes_without_profit", "since_first_leg",
     "cost_per_share", "profit_reached", "profit_reached_unknown", "open_campaign", "unknown",
+    "not_kept",
     "known", "of",
 }  # fmt: skip
 # The names in `exposure --json` and `status --json` that are others.
