@@ -1,6 +1,5 @@
 """What commands show that `/api/v1` answers too."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from pydantic import ValidationError
 from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.money.as_of import Past
+from position_sync_dagster.terminal import output
 from position_sync_dagster.web.api import ask, invalid
 from position_sync_dagster.web.served_figures import PageFigures
 
@@ -17,7 +17,7 @@ from position_sync_dagster.web.served_figures import PageFigures
 def asked_of_book(home: Path | None, route: str, *, json: bool, **parameters: Any) -> Any:
     """Return what `asked` does of what is held, and print first why its values are not of now."""
     answer = asked(home, route, **parameters)
-    print_above(answer["not_current"], json=json)
+    output.print_above(answer["not_current"], json=json)
     return answer
 
 

@@ -8,7 +8,6 @@ import typer
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
-from position_sync_dagster.cli.asked import print_above
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.money.as_of import Past
 from position_sync_dagster.money.lake import MoneyLake
@@ -70,7 +69,7 @@ def why(
     closed today, which is in no part. An unknown part is a dash, with the reason behind it.
     """
     settings, lake, figures_then = _read(home, as_of)
-    print_above(figures_then.not_current, json=json)
+    output.print_above(figures_then.not_current, json=json)
     names_ever(lake, figures_then.book).require(strategy=strategy)
     explained = explain_today(lake, settings, figures_then)
     rows = of_strategy(explained, strategy, figures_then.book)

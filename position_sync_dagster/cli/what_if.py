@@ -7,7 +7,7 @@ import typer
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
-from position_sync_dagster.cli.asked import asked_of_book, print_above
+from position_sync_dagster.cli.asked import asked_of_book
 from position_sync_dagster.money.reports.columns import known_for
 from position_sync_dagster.money.risk.proposed_trade import EXAMPLE
 from position_sync_dagster.money.risk.scenarios import Breakdown
@@ -91,7 +91,7 @@ def what_if(
         level=level,
         at=as_of,
     )
-    print_above(answer["closed_days"], json=json)
+    output.print_above(answer["closed_days"], json=json)
     rows = answer["rows"]
     if "notes" in answer:
         _show_compared(rows, answer["notes"], json=json)

@@ -27,8 +27,8 @@ from position_sync_dagster.settings import Settings
 # Where a row of a statement came from: the same fact may have several.
 _WHO_STATED = ("run_id", "statement", "stated_at")
 
-
-_IS_STATED = col.source != MovementSource.INFERRED.value
+# Whether a movement is stated; older releases wrote what follows from causes of closes too.
+IS_STATED = col.source != MovementSource.INFERRED.value
 
 
 class MovementsTable(RecordsTable[Movement]):
@@ -49,10 +49,9 @@ class MovementsTable(RecordsTable[Movement]):
     ) -> DataFrame:
         """Return movements in order of day; only files are read that may have one of them.
 
-        Older releases wrote what follows from causes of closes too: `movements_with_inferred` says
-        it now.
+        `movements_with_inferred` has what follows from causes of closes too.
         """
-        rows = super().rows(since, only & _IS_STATED).sort("day", "movement_id")
+        rows = super().rows(since, only & IS_STATED).sort("day", "movement_id")
         return rows.select(columns or rows.columns)
 
     def derive(

@@ -52,6 +52,12 @@ def print_json(value: Any) -> None:
     sys.stdout.write(as_json(value) + "\n")
 
 
+def print_above(texts: Iterable[str], *, json: bool) -> None:
+    """Print what to know of numbers: with JSON to stderr, so that the JSON has the same shape."""
+    for text in texts:
+        print(text, file=sys.stderr if json else sys.stdout)
+
+
 def show(data: Any, lines: Iterable[str], *, json: bool) -> None:
     """Print a result: as JSON for a program, or as lines for a person.
 

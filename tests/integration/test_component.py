@@ -16,6 +16,7 @@ import yaml
 from click.testing import CliRunner
 from dagster_dg_cli.cli import create_dg_cli
 
+from position_sync_dagster.component import PositionSyncComponent
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.money.lake import MoneyLake
@@ -275,6 +276,13 @@ def test_a_second_component_in_one_project_is_refused(project: Project) -> None:
     assert isinstance(refusal, SettingsError)
     assert refusal.what.startswith("This project has 2 components of Position Sync:")
     assert "gateways_file" in refusal.remedy
+
+
+def test_the_component_can_be_built_without_a_project(monkeypatch, tmp_path) -> None:
+    (tmp_path / "other.py").touch()
+    monkeypatch.chdir(tmp_path)
+    definitions = dg.build_defs_for_component(PositionSyncComponent(money=False))
+    assert definitions.get_repository_def().has_sensor_def("drain_queue")
 
 
 def test_the_project_keeps_its_executor_and_gives_our_assets_a_group_of_its_own(project) -> None:

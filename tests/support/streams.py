@@ -9,7 +9,7 @@ from typing import Any
 from ib_gateway_simulator import Book, SimulatedGateway, load_book
 from position_sync_dagster import IBPositionStreamer
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
+from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.domain.retry import Backoff
@@ -140,18 +140,12 @@ class Service:
         self.task = asyncio.create_task(running)
 
     @property
-    def session(self) -> GatewaySession:
-        session = self.lake.sessions.current(self.settings.gateway_id)
-        assert session is not None
-        return session
-
-    def is_in(self, state: SessionState) -> bool:
-        """Return whether its session, once it has one, is in a state."""
-        session = self.lake.sessions.current(self.settings.gateway_id)
-        return session is not None and session.state is state
+    def session(self) -> Any:
+        """Its session; None before it has one."""
+        return self.lake.sessions.current(self.settings.gateway_id)
 
     async def reaches(self, state: SessionState = SessionState.LIVE) -> None:
-        await eventually(lambda: self.is_in(state))
+        await eventually(lambda: (session := self.session) is not None and session.state is state)
 
     async def end(self) -> StreamCounts:
         self.stop.set()

@@ -29,13 +29,12 @@ from position_sync_dagster.defs.resources import CLOSE_JOB
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake.followed_rows import version_token
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.money.campaigns.campaign_days import read_days_of
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.campaigns.results import read_campaigns
 from position_sync_dagster.money.defs.statements import importing
-from position_sync_dagster.money.lake import MoneyLake, derived_rows, newest_day
-from position_sync_dagster.money.past.movement_book import MovementBook
+from position_sync_dagster.money.lake import IS_STATED, MoneyLake, derived_rows, newest_day
+from position_sync_dagster.money.past.movement_book import MovementBook, days_inferred_anew
 from position_sync_dagster.money.profit.books import being_made, close_books, open_books
 from position_sync_dagster.money.profit.moved_between import TradingDay
 from position_sync_dagster.money.profit.profit import explain_days, unknown_profits
@@ -43,6 +42,7 @@ from position_sync_dagster.money.profit.structure_days import read_structure_day
 from position_sync_dagster.money.tables import (
     BOOKS,
     CLOSED_CAMPAIGNS,
+    CLOSURES,
     MOVEMENTS,
     PROFIT_EXPLAINED,
     STATEMENT_EVENTS,
@@ -119,15 +119,16 @@ def remake_touched_days(
 ) -> dg.SensorResult:
     """Record trading days again, from the first one on of which an import says something new.
 
-    It looks each minute at what changed in movements and statement_events since the last look. The
-    later days are recorded again too: a trade moves the cost of what is closed after it.
+    It looks each minute at what changed in movements, statement_events and closures since the last
+    look. The later days are recorded again too: a trade moves the cost of what is closed after it.
     """
     lake = composition.opened(composition.read_settings()).lake
     tokens = {}
-    for spec in (MOVEMENTS, STATEMENT_EVENTS):
+    for spec in (MOVEMENTS, STATEMENT_EVENTS, CLOSURES):
         table = lake.open_table(spec)
         tokens[spec.name] = table.snapshot(version_token)
-    looked_at = resources.cursor_of(dict[str, str], context.cursor) or tokens
+    # Of a table that an older release did not look at, all is known from now on.
+    looked_at = tokens | (resources.cursor_of(dict[str, str], context.cursor) or {})
     cursor = resources.cursor_text(tokens)
 
     days: set[date] = set()
@@ -148,17 +149,17 @@ def remake_touched_days(
     return dg.SensorResult([dg.RunRequest(cursor, tags=tags)], cursor=cursor)
 
 
-def _first_touched(lake: Lake, looked_at: Mapping[str, str]) -> date:
+def _first_touched(lake: MoneyLake, looked_at: Mapping[str, str]) -> date:
     """Return the first day of which tables say something else than at these tokens."""
     try:
-        moved, stated = starmap(lake.changed_rows, looked_at.items())
+        moved, stated, judged = starmap(lake.changed_rows, looked_at.items())
     except LakeError:  # a version was deleted
         return date.min
 
-    movements = pl.concat([moved.rows, moved.gone]).drop(_WORDING)
+    movements = pl.concat([moved.rows, moved.gone]).filter(IS_STATED).drop(_WORDING)
     changed = movements.filter(movements.is_unique())
-    days = [*changed["session_date"], *stated.rows["day"]]
-    return min(days, default=date.max)
+    inferred = days_inferred_anew(lake, judged.rows)
+    return min([*changed["session_date"], *stated.rows["day"], *inferred], default=date.max)
 
 
 # Maximum number of strategies that the check names.

@@ -13,7 +13,7 @@ from typing import Any
 from polars import DataFrame, Expr, all_horizontal, col, concat, lit
 
 from position_sync_dagster.domain.clock import A_DAY
-from position_sync_dagster.domain.exchange_time import beginning_of
+from position_sync_dagster.domain.exchange_time import beginning_of, exchange_date
 from position_sync_dagster.domain.holding import KEY, grouped
 from position_sync_dagster.lake.derived import Replaced
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, frame_of, one_of, records_of
@@ -152,12 +152,35 @@ def movements_with_inferred(
     return concat([lake.movements.rows(since, only), inferred]).sort("day", "movement_id")
 
 
+# Which closures may say what no execution and no statement does.
+_MAY_FOLLOW = one_of("cause", INFERRED_CAUSES) & (col.evidence.list.len().fill_null(0) == 0)
+
+
+def days_inferred_anew(lake: MoneyLake, judged: DataFrame) -> list[date]:
+    """Return the days of closes of which something else follows than before they were judged.
+
+    Args:
+        judged: New rows of `closures`.
+    """
+    stored = lake.closures.rows(None, one_of("change_id", judged["change_id"]))
+    before = stored.join(judged, on=["change_id", "judged_at"], how="anti")
+    content = []
+    for rows in (stored, before):
+        last = rows.filter(col.judged_at == col.judged_at.max().over("change_id"))
+        content.append(
+            last.filter(_MAY_FOLLOW).select("change_id", "cause", "quantity", "closed_at")
+        )
+
+    both = concat(content)
+    return [*map(exchange_date, both.filter(both.is_unique())["closed_at"])]
+
+
 def _inferred(lake: MoneyLake, since: date | None) -> list[Movement]:
     """Return what follows from the causes that count, since a day."""
     # A close is judged when it has been seen; its day may differ by one from that in UTC.
     judged_since = None if since is None else beginning_of(since, UTC) - A_DAY
     counted = lake.closures.current_rows(since=judged_since)
-    closures = records_of(Closure, counted.filter(one_of("cause", INFERRED_CAUSES)))
+    closures = records_of(Closure, counted.filter(_MAY_FOLLOW))
     if not closures:
         return []
 

@@ -131,7 +131,7 @@ def test_an_assistant_and_http_hear_that_values_are_of_before_an_outage(lake):
     lose_gateway(lake)
     settings = load_settings()
     for tool in ("why", "what_if"):
-        current, gateway = told(settings, tool)["not_current"]
+        current, gateway = told(settings, tool)["not_current"].split("; ")
         assert current == "Current are 0 of 0 legs: the gateway is not connected"
         assert gateway.startswith(f"{settings.gateway_id}: BLIND for ")
 
@@ -167,6 +167,8 @@ def test_a_chosen_day_without_trading_is_named_with_the_trading_days_beside_it(l
         (("--spot", "5%"), "spot.0='5%' is no number. Write it without a unit"),
         (("--vol", "0,5pts"), "vol.1='5pts' is no number. Write it without a unit"),
         (("--as-of", "09:05"), "'09:05' has no day. Write it as 20"),
+        (("--as-of", "09:05Z"), "T09:05Z."),
+        (("--as-of", "2026"), "'2026' is no time. Write it as 2026-03-09T15:30:00Z"),
         (("--as-of", "now"), "'now' is no time. Write it as 2026-03-09T15:30:00Z"),
     ],
 )

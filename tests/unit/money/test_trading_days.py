@@ -4,7 +4,12 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from position_sync_dagster.money.trading_days import day_began, session_before, session_of
+from position_sync_dagster.money.trading_days import (
+    closed_day_note,
+    day_began,
+    session_before,
+    session_of,
+)
 from position_sync_dagster.sync.exchange_days import day_of
 
 
@@ -27,6 +32,17 @@ def test_today_is_the_day_of_the_exchange_and_began_at_its_midnight(calendar, to
     now = datetime(2026, 3, 10, 2, 0, tzinfo=UTC)
     assert day_of(calendar, now) == today
     assert day_began(calendar, now) == began
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_of_a_day_that_no_calendar_lists_yet_nothing_is_said():
+    """Of London a year ahead is listed, of New York all years."""
+    now = datetime.now(UTC)
+    to_saturday = (5 - now.weekday()) % 7 or 7
+    for calendar in ("XNYS", "XLON"):
+        assert "no trading day" in str(closed_day_note(calendar, now, to_saturday))
+    assert closed_day_note("XLON", now, to_saturday + 70 * 7) is None
+    assert "no trading day" in str(closed_day_note("XNYS", now, to_saturday + 70 * 7))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -1,13 +1,20 @@
 """What an import touches is made anew, however old it is, with all that follows."""
 
+from dataclasses import replace
+from datetime import UTC, datetime, time
+from typing import Any
+
 import dagster as dg
 import pytest
 
 from position_sync_dagster.defs.closing import RANGE_END, RANGE_START
 from position_sync_dagster.defs.composition import Composition
+from position_sync_dagster.domain.clock import A_DAY
+from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.money.defs.explained_days import books_close, remake_touched_days
 from position_sync_dagster.money.defs.extension import money_extension
 from position_sync_dagster.money.lake import newest_day
+from position_sync_dagster.money.past.closes import Cause, Closure, Stage
 from position_sync_dagster.money.past.statement_folder import import_statements
 from position_sync_dagster.money.profit.books import being_made
 from position_sync_dagster.money.tables import BOOKS
@@ -70,6 +77,35 @@ def test_days_that_an_import_touches_and_all_later_ones_are_recorded_again(scene
     assert request.tags[RANGE_START] == f"{first}"
     assert request.tags[RANGE_END] == f"{FRIDAY}"
     assert not look(touched.cursor).run_requests
+
+
+def judged(cause: Cause, hour: int, **values: Any) -> Closure:
+    """Return how an option of Friday evening ended, as it was judged at an hour of Saturday."""
+    day = datetime.combine(FRIDAY, time(20, 30), UTC)
+    closure = Closure(
+        change_id="c", account=ACCOUNT, conid=9, symbol="SPY", sec_type="OPT", right=Right.PUT,
+        strike=580.0, expiry=FRIDAY, currency="USD", closed_at=day,
+        quantity=2.0, cause=cause, stage=Stage.PROVISIONAL, detail="",
+        judged_at=datetime.combine(FRIDAY + A_DAY, time(hour), UTC),
+    )  # fmt: skip
+    return replace(closure, **values)
+
+
+def test_a_day_is_recorded_again_once_a_close_of_it_is_judged_otherwise(scene):
+    """By its cause alone: it is in no row of movements."""
+    closures = scene.opened().closures
+    closures.add([judged(Cause.UNEXPLAINED, 1)])
+    begun = look()
+    closures.add([judged(Cause.EXPIRED_WORTHLESS, 5)])
+    touched = look(begun.cursor)
+    (request,) = touched.run_requests
+    assert request.tags[RANGE_START] == request.tags[RANGE_END] == f"{FRIDAY}"
+
+    closures.add([judged(Cause.EXPIRED_WORTHLESS, 6, detail="in other words")])
+    said_again = look(touched.cursor)
+    assert not said_again.run_requests
+    closures.add([judged(Cause.EXPIRED_WORTHLESS, 7, evidence=["a statement's row"])])
+    assert look(said_again.cursor).run_requests, "nothing is inferred any more"
 
 
 def test_where_the_versions_of_the_last_look_are_gone_all_recorded_days_are_made_again(scene):
