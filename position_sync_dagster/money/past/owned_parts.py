@@ -141,13 +141,12 @@ class PostingBook:
         movements = _of(contracts, self.movements)
         legs = _of(contracts, self._memberships)
         seen = read_seen(self.lake, {*movements["conid"].drop_nulls(), *legs["conid"]}, self.until)
-        unexplained = self.closures.filter(cause=Cause.UNEXPLAINED.value)
         return _Sources(
             movements=movements,
             legs=legs,
             contracts=_of(contracts, self._contracts),
             openings=openings_of(movements, seen),
-            held=held_of(movements, seen, unexplained),
+            held=held_of(movements, seen),
         )
 
 

@@ -164,7 +164,7 @@ def rows_of(spec: Any, *rows: dict[str, Any]) -> pl.DataFrame:
 
 
 def stated(
-    *closes: dict[str, Any], changes: Iterable[dict[str, Any]] = (), of_no_cause: Iterable[str] = ()
+    *closes: dict[str, Any], changes: Iterable[dict[str, Any]] = ()
 ) -> list[Held]:
     seen = Seen(
         rows_of(POSITION_CHANGES, *changes),
@@ -172,8 +172,7 @@ def stated(
         BROKER_POSITIONS.empty,
     )
     movements = frame_of(MOVEMENTS, [asdict(moved(SHARES, 3.0, 10.0, 2))])
-    unexplained = pl.DataFrame({"change_id": [*of_no_cause]}, {"change_id": pl.String})
-    return held_in(held_of(movements, seen, unexplained)).get((A, SHARES), [])
+    return held_in(held_of(movements, seen)).get((A, SHARES), [])
 
 
 def close_on(day: int, position: float, **more: Any) -> dict[str, Any]:
@@ -182,15 +181,15 @@ def close_on(day: int, position: float, **more: Any) -> dict[str, Any]:
     return usual | {"position": position} | more
 
 
-def test_a_change_says_what_was_held_before_it_and_one_without_a_cause_what_is_held_after_it():
+def test_a_change_says_what_was_held_before_it_and_after_it():
     seen = datetime(2026, 3, 4, 15, tzinfo=UTC)
     two_minutes = timedelta(minutes=2)  # there are two clocks
     change = {"change_id": "c", "before": 5.0, "after": 1.0, "seen_at": seen}
     earlier = change | {"since": seen - timedelta(days=1)}
     before = Held(5.0, seen - timedelta(days=1) - two_minutes, seen - timedelta(days=1))
-    assert stated(changes=[change]) == [Held(5.0, seen - two_minutes, seen)]
-    assert stated(changes=[earlier]) == [before]
-    assert stated(changes=[earlier], of_no_cause=["c"]) == [before, Held(1.0, seen, seen)]
+    after = Held(1.0, seen, seen)
+    assert stated(changes=[change]) == [Held(5.0, seen - two_minutes, seen), after]
+    assert stated(changes=[earlier]) == [before, after]
     assert stated(changes=[change | {"sec_type": "BILL"}]) == []  # units and face value differ
 
 
