@@ -391,6 +391,7 @@ def lead_of(movement: Movement) -> timedelta:
         return A_DAY
     return timedelta()
 
+
 # The sections of statements, by account and section.
 _Coverage = defaultdict[tuple[str, Section], list[StatedSection]]
 

@@ -100,8 +100,13 @@ class _Comparison:
     """What is held beside what movements make.
 
     A trade may be seen a little earlier or later. What the broker books may be seen days later, but
-    no more once all that is explained was held; and it may have been seen days earlier: then what
-    differed differs no more.
+    is not waited for once all that is explained was held. It may also have been seen days earlier:
+    what differed until then differs no more.
+
+    Attributes:
+        _settled: How many bookings were seen, the oldest first.
+        _found: What differs, so far.
+        _unexplained: The sum of it.
     """
 
     def __init__(self, before: float, movements: Sequence[Movement]) -> None:
@@ -114,7 +119,6 @@ class _Comparison:
         self._booked = _moved(BOOKED, by_tolerance[BOOKED])
         self._bookings = by_tolerance[BOOKED]
         self._traded = [_moved(each, by_tolerance[each]) for each in (SLACK, A_DAY)]
-        # How many bookings were seen.
         self._settled = 0
         self._found: list[_Difference] = []
         self._unexplained = 0.0
@@ -135,21 +139,12 @@ class _Comparison:
         explained = self._sums[bisect_right(self._moments, held.at)]
         by = rounded(held.quantity - explained - self._unexplained)
         booked = self._booked.until(held.at)
-        if not by:
-            self._settled = max(self._settled, booked)
-            return
-
-        if self._is_only_seen_before(by, booked):
+        is_exact = not by or any(each.by == -by for each in self._found)
+        if is_exact:
             self._settled = max(self._settled, booked)
         else:
             by = self._beyond(by, held, booked)
         self._add(held.at, by)
-
-    def _is_only_seen_before(self, by: float, booked: int) -> bool:
-        """Return whether just what differed is booked now, and does not differ any more."""
-        if booked == self._settled:
-            return False
-        return any(each.by == -by for each in self._found)
 
     def _beyond(self, by: float, held: Held, booked: int) -> float:
         """Return by how much it differs beyond what may be seen earlier or later, or not."""
@@ -167,10 +162,10 @@ class _Comparison:
     def _add(self, at: datetime, by: float) -> None:
         """Add a difference, or take it from those of the other direction, the latest first."""
         self._unexplained += by
-        for number, each in enumerate(self._found):
-            if by and each.by == -by:
-                del self._found[number]
-                return
+        opposite = [each for each in self._found if by and each.by == -by]
+        if opposite:
+            self._found.remove(opposite[-1])
+            return
 
         while self._found and self._found[-1].by * by < 0:
             last = self._found.pop()
