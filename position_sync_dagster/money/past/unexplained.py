@@ -26,6 +26,10 @@ from position_sync_dagster.money.past.movements import (
 from position_sync_dagster.money.past.opening import Seen
 
 
+# What ends all that is held of a contract.
+_LEAVING_NOTHING = frozenset({MovementKind.EXPIRATION, MovementKind.CASH_SETTLEMENT})
+
+
 class Held(NamedTuple):
     """How much the broker said that was held.
 
@@ -111,7 +115,6 @@ class _Comparison:
 
     def __init__(self, before: float, movements: Sequence[Movement]) -> None:
         changing = [movement for movement in movements if movement.change]
-        self._changing = changing
         self._moments = [*map(moment_of, changing)]
         self._sums = [*accumulate(map(attrgetter("change"), changing), initial=before)]
 
@@ -176,19 +179,30 @@ class _Comparison:
             self._found.append(_Difference(at, by))
 
     def _replace(self) -> None:
-        """Take what was booked for what differed before it: nothing says that it still differs."""
+        """Take what was booked for what differed before it: nothing says that it still differs.
+
+        What expires leaves nothing: where something is left, the other part went without a cause.
+        """
         for booking in self._bookings[self._settled :]:
+            if booking.kind in _LEAVING_NOTHING and rounded(self._sums[-1]):
+                continue
+
             change = booking.change
-            at = moment_of(booking)
-            is_action = booking.kind is MovementKind.CORPORATE_ACTION
             for number, each in enumerate(self._found):
-                is_near = each.at < at <= each.at + BOOKED
-                # An action is booked whenever the broker gets to it.
-                is_late = is_action and each.at < at and each.by == change
-                if each.by * change > 0 and (is_near or is_late):
+                if each.by * change > 0 and _may_be(booking, each):
                     left = max(abs(each.by) - abs(change), 0.0)
                     self._found[number] = each._replace(by=rounded(copysign(left, change)))
                     break
+
+
+def _may_be(booking: Movement, difference: _Difference) -> bool:
+    """Return whether what was booked may have been seen before.
+
+    An action is booked whenever the broker gets to it.
+    """
+    at = moment_of(booking)
+    is_action = booking.kind is MovementKind.CORPORATE_ACTION and booking.change == difference.by
+    return difference.at < at and (is_action or at <= difference.at + BOOKED)
 
 
 def _moved(tolerance: timedelta, movements: Sequence[Movement]) -> _Moved:

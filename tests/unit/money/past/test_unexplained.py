@@ -165,12 +165,13 @@ def test_an_expiry_does_not_explain_what_went_days_before_it(day, hour, seen_on)
         seen_at(21, 4, -5.0), seen_at(21, 5, 0.0),
     ]  # fmt: skip
     movements = [*movements_in("2 trade -10 PUT at 2 fee=0"), expired]
-    parts = attributed(movements, [leg(PUT)], {}, {(A, PUT): held})
-    assert sorted(quantities(parts)) == [
-        ("EXPIRATION", day, 5.0), ("TRADE", 2, -10.0), ("UNEXPLAINED", seen_on, 5.0)
-    ]  # fmt: skip
-    [campaign] = closed_campaigns(parts)
-    assert money_of(campaign.parts, "USD").profit is None
+    for stated, first in ((held, seen_on), (held[:2], 16)):
+        parts = attributed(movements, [leg(PUT)], {}, {(A, PUT): stated})
+        assert sorted(quantities(parts)) == [
+            ("EXPIRATION", day, 5.0), ("TRADE", 2, -10.0), ("UNEXPLAINED", first, 5.0)
+        ]  # fmt: skip
+        [campaign] = closed_campaigns(parts)
+        assert money_of(campaign.parts, "USD").profit is None
 
 
 def test_what_was_delivered_and_seen_is_not_waited_for_again():
