@@ -25,7 +25,6 @@ from position_sync_dagster.money.past.movements import (
 )
 from position_sync_dagster.money.past.opening import Seen
 
-
 # What ends all that is held of a contract.
 _LEAVING_NOTHING = frozenset({MovementKind.EXPIRATION, MovementKind.CASH_SETTLEMENT})
 
