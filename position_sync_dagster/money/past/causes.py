@@ -45,6 +45,7 @@ from position_sync_dagster.money.past.movements import (
     codes_of,
     is_cancellation,
     known_sum,
+    lead_of,
     rounded,
     times,
 )
@@ -150,15 +151,7 @@ class BookedMovement:
     @cached_property
     def lead(self) -> timedelta:
         """Return how much earlier its time may be than the effect that a gateway shows."""
-        movement = self.movement
-        if movement.source is MovementSource.API:
-            return timedelta()
-        if movement.type == "BookTrade" or not movement.price or not self.is_trade:
-            return BOOKED
-        # Without the field Date/Time a statement names the day alone.
-        if movement.at is None:
-            return A_DAY
-        return timedelta()
+        return lead_of(self.movement)
 
     def claim(self, wanted: float) -> "Evidence":
         """Take of what is unclaimed as much as is wanted, or all of it."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from polars import Expr, coalesce, col, when
 
-from position_sync_dagster.domain.clock import NEVER
+from position_sync_dagster.domain.clock import A_DAY, NEVER
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import OPTION_TYPES
@@ -377,6 +377,20 @@ def _age_of(name: StatementName) -> tuple[datetime, date, date]:
 # How much later than the broker books a change it may be seen, or the end of an option be booked:
 # an expiry on Friday, a long weekend, and the position is gone on Tuesday.
 BOOKED = timedelta(days=5)
+
+
+def lead_of(movement: Movement) -> timedelta:
+    """Return how much earlier its time may be than the effect that a gateway shows."""
+    if movement.source is MovementSource.API:
+        return timedelta()
+    is_trade = movement.kind is MovementKind.TRADE and movement.section is Section.TRADES
+    if movement.type == "BookTrade" or not movement.price or not is_trade:
+        return BOOKED
+    # Without the field Date/Time a statement names the day alone.
+    if movement.at is None:
+        return A_DAY
+    return timedelta()
+
 
 # The sections of statements, by account and section.
 _Coverage = defaultdict[tuple[str, Section], list[StatedSection]]

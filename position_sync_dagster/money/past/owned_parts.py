@@ -18,7 +18,6 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.schema import moment, one_of, records_of
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.attribution import attributed, unexplained_parts
-from position_sync_dagster.money.past.closes import Cause
 from position_sync_dagster.money.past.connected import connected_contracts
 from position_sync_dagster.money.past.movement_book import movements_with_inferred
 from position_sync_dagster.money.past.movements import (
@@ -141,13 +140,12 @@ class PostingBook:
         movements = _of(contracts, self.movements)
         legs = _of(contracts, self._memberships)
         seen = read_seen(self.lake, {*movements["conid"].drop_nulls(), *legs["conid"]}, self.until)
-        unexplained = self.closures.filter(cause=Cause.UNEXPLAINED.value)
         return _Sources(
             movements=movements,
             legs=legs,
             contracts=_of(contracts, self._contracts),
             openings=openings_of(movements, seen),
-            held=held_of(movements, seen, unexplained),
+            held=held_of(movements, seen),
         )
 
 

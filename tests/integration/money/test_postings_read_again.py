@@ -71,6 +71,7 @@ def see_it_gone(lake: MoneyLake) -> None:
         closed_at=NOON + AN_HOUR, quantity=2.0, cause=Cause.UNEXPLAINED,
         stage=Stage.PROVISIONAL, detail="", currency="USD", **CALL_TERMS,
     )  # fmt: skip
+    lake.position_changes.add([change(CALL, 2.0, 0.0, NOON + AN_HOUR)])
     lake.closures.add([closure])
 
 
