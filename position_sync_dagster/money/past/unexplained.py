@@ -140,26 +140,31 @@ class _Comparison:
         """Find what differs since the statement before."""
         explained = self._sums[bisect_right(self._moments, held.at)]
         by = rounded(held.quantity - explained - self._unexplained)
+        less, more = self._traded_near(held)
+        if by and less <= by <= more:
+            return  # what differed before is no other for it
+
         booked = self._booked.until(held.at)
         is_exact = not by or any(each.by == -by for each in self._found)
         if is_exact:
             self._settled = max(self._settled, booked)
         else:
-            by = self._beyond(by, held, booked)
+            waiting = max(self._settled, self._booked.since(held.at - BOOKED))
+            more -= self._booked.went(waiting, booked)
+            less -= self._booked.came(waiting, booked)
+            by = rounded(by - max(less, min(by, more)))
         self._add(held.at, by)
 
-    def _beyond(self, by: float, held: Held, booked: int) -> float:
-        """Return by how much it differs beyond what may be seen earlier or later, or not."""
-        waiting = max(self._settled, self._booked.since(held.at - BOOKED))
-        more = -self._booked.went(waiting, booked)
-        less = -self._booked.came(waiting, booked)
+    def _traded_near(self, held: Held) -> tuple[float, float]:
+        """Return by how much less, and more, may be held by trades seen earlier, later or not."""
+        less = more = 0.0
         for moved in self._traded:
             first = moved.since(held.at - moved.tolerance)
             middle = moved.until(held.at)
             end = moved.until(held.until + moved.tolerance)
             more += moved.came(middle, end) - moved.went(first, middle)
             less += moved.went(middle, end) - moved.came(first, middle)
-        return rounded(by - max(less, min(by, more)))
+        return less, more
 
     def _add(self, at: datetime, by: float) -> None:
         """Add a difference, or take it from those of the other direction, the latest first."""
@@ -186,12 +191,12 @@ class _Comparison:
             if booking.kind in _LEAVING_NOTHING and rounded(self._sums[-1]):
                 continue
 
-            change = booking.change
+            left = booking.change
             for number, each in enumerate(self._found):
-                if each.by * change > 0 and _may_be(booking, each):
-                    left = max(abs(each.by) - abs(change), 0.0)
-                    self._found[number] = each._replace(by=rounded(copysign(left, change)))
-                    break
+                if each.by * left > 0 and _may_be(booking, each):
+                    part = copysign(min(abs(each.by), abs(left)), left)
+                    self._found[number] = each._replace(by=rounded(each.by - part))
+                    left = rounded(left - part)
 
 
 def _may_be(booking: Movement, difference: _Difference) -> bool:

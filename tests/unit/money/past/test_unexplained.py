@@ -294,3 +294,28 @@ def test_a_close_whose_row_is_older_says_what_was_held_then():
     older = datetime(2026, 3, 2, 15, tzinfo=UTC)
     closes = close_on(3, 5.0), close_on(4, 5.0, timestamp=older)
     assert stated(*closes) == [at_close(3, 5.0), Held(5.0, older, MIDNIGHT.replace(day=3))]
+
+
+def test_what_a_trade_near_it_says_takes_nothing_from_an_older_difference():
+    """The sale is seen seconds before its time; as much came days before, without a movement."""
+    movements = movements_in("6 trade -200 SHARES at 12")
+    [sale] = movements
+    sold = sale.at
+    assert sold is not None
+    seen = Held(0.0, sold - timedelta(seconds=22), sold - timedelta(seconds=22))
+    parts = shares_of(movements, seen_at(3, 15, 200.0), seen)
+    assert effects(parts) == [("OPENS", 200.0, False), ("CLOSES", -200.0, True)]
+    assert [part.movement.day.day for part in parts] == [3, 6]
+
+
+def test_one_booking_takes_the_place_of_all_that_differed_before_it():
+    """A transfer that names its day alone is seen in two steps."""
+    movements = movements_in("3 transfer 300 SHARES fee=0 cash=0 value=3000")
+    [transfer] = movements
+    at = datetime(2026, 3, 3, 10, tzinfo=UTC)
+    later = at + timedelta(seconds=10)
+    steps = (Held(0.0, at, at), Held(100.0, at, at), Held(300.0, later, later))
+    parts = shares_of([replace(transfer, at=at + timedelta(hours=5))], *steps)
+    assert [(part.quantity, part.movement.kind) for part in parts] == [
+        (300.0, MovementKind.TRANSFER)
+    ]
