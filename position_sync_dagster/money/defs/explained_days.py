@@ -166,6 +166,10 @@ def _first_touched(lake: MoneyLake, looked_at: Mapping[str, str]) -> date:
 STRATEGIES_SHOWN = 5
 
 
+# While trades come all the time, what a day follows from changes at each look.
+WHILE_TRADED = dg.RetryPolicy(max_retries=3, delay=10)
+
+
 def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
     """Build the asset over the trading days of an exchange."""
 
@@ -174,6 +178,7 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
         partitions,
         # Not the strategies, as of closed_campaigns.
         deps=["daily_positions", "position_updates", "movements", "closures", "contracts"],
+        retry_policy=WHILE_TRADED,
     )
     def profit_explained(
         context: dg.AssetExecutionContext, position_sync: resources.PositionSyncResource
