@@ -122,6 +122,12 @@ class RiskScenariosTable:
         return self.table.rows(~is_ahead).filter(col.made_at == newest)
 
 
+def judged_last(closures: DataFrame) -> DataFrame:
+    """Return the rows that count: of each close those that were judged last."""
+    last = col.judged_at.max().over("change_id")
+    return closures.filter(col.judged_at.eq_missing(last))
+
+
 class ClosuresTable(RecordsTable[closes.Closure]):
     """The table `closures`: the causes of closes, the provisional and the stated ones.
 
@@ -145,9 +151,7 @@ class ClosuresTable(RecordsTable[closes.Closure]):
             columns: Names of columns. With `closed_at` the oldest come first.
         """
         names = {"change_id", "judged_at", "cause", *columns}
-        rows = self.rows(since, only, sorted(names))
-        last = col.judged_at.max().over("change_id")
-        counted = rows.filter(col.judged_at.eq_missing(last))
+        counted = judged_last(self.rows(since, only, sorted(names)))
         if "closed_at" in columns:
             counted = counted.sort("closed_at", "change_id", "cause")
         return counted.select(list(columns))
