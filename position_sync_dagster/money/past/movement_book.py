@@ -17,7 +17,7 @@ from position_sync_dagster.domain.exchange_time import beginning_of, exchange_da
 from position_sync_dagster.domain.holding import KEY, grouped
 from position_sync_dagster.lake.derived import Replaced
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, frame_of, one_of, records_of
-from position_sync_dagster.money.lake import MoneyLake, derived_rows
+from position_sync_dagster.money.lake import MoneyLake, derived_rows, judged_last
 from position_sync_dagster.money.magnifiers import VALUED, magnifiers_of
 from position_sync_dagster.money.past.closes import (
     FLEX,
@@ -163,15 +163,11 @@ def days_inferred_anew(lake: MoneyLake, judged: DataFrame) -> list[date]:
         judged: New rows of `closures`.
     """
     stored = lake.closures.rows(None, one_of("change_id", judged["change_id"]))
-    before = stored.join(judged, on=["change_id", "judged_at"], how="anti")
-    content = []
-    for rows in (stored, before):
-        last = rows.filter(col.judged_at == col.judged_at.max().over("change_id"))
-        content.append(
-            last.filter(_MAY_FOLLOW).select("change_id", "cause", "quantity", "closed_at")
-        )
-
-    both = concat(content)
+    before = stored.join(judged, on=["change_id", "judged_at"], how="anti", nulls_equal=True)
+    content = ("change_id", "cause", "quantity", "closed_at")
+    both = concat(
+        judged_last(rows).filter(_MAY_FOLLOW).select(content) for rows in (stored, before)
+    )
     return [*map(exchange_date, both.filter(both.is_unique())["closed_at"])]
 
 
